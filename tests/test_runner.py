@@ -181,7 +181,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Run:
     rows = [{"prompt": f"[demo prompt {n}]", "category": "weapons"} for n in range(4)]
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     judge = folder / "mine.toml"
-    shipped = Path(api.__file__).parents[2] / "judges" / "lexical.toml"
+    shipped = Path(__file__).parents[1] / "judges" / "lexical.toml"
     judge.write_text(shipped.read_text("utf-8"), "utf-8")
     run = api.benchmark(
         "demo/open", prompts, judge=str(judge), trials=2, concurrency=1, out=folder / "run"

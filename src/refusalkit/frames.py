@@ -43,6 +43,10 @@ _VERDICT: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "unscored": pl.String,
     "source": pl.String,
     "reason": pl.String,
+    "word": pl.String,
+    "rests_on": pl.String,
+    "cut_chars": pl.Int64,
+    "answered_by": pl.String,
     "cost_usd": pl.Float64,
 }
 
@@ -66,7 +70,8 @@ def completions(run: Run) -> pl.DataFrame:
 def verdicts(run: Run, judge: str) -> pl.DataFrame:
     """The last verdict of each unit by one judge, in order of unit.
 
-    Columns: unit, label, unscored, source, reason, judge_cost_usd.
+    Columns: unit, label, unscored, source, reason, word, rests_on, cut_chars, answered_by,
+    judge_cost_usd. Records from before a column was there have null.
     """
     columns = [name for name in _VERDICT if name != "schema"]
     return (

@@ -51,6 +51,11 @@ class Unscored(StrEnum):
     UNPARSABLE = "unparsable"
     JUDGE_BLOCKED = "judge_blocked"
     JUDGE_ERROR = "judge_error"
+    # A council's members did not settle it.
+    NO_MAJORITY = "no_majority"
+    MISSING_VOTE = "missing_vote"
+    # The text was never kept, so a later judge has nothing to read.
+    WITHHELD = "withheld"
     # Not asked yet: the run was interrupted.
     OWED = "owed"
 
@@ -239,6 +244,12 @@ class Verdict:
 
     Exactly one of `label` and `unscored` is set. `source` is ``provider`` where the outcome alone
     decided (a provider's filter, an answer that never came) and no judge was asked.
+
+    `word` is the judge's own word for its label where its file has finer ones (``held_with_help``),
+    `rests_on` where in the answer the deciding part stands (``beginning``, ``middle``, ``end`` or
+    ``throughout``). `cut_chars` counts the characters in the middle of a long answer that the judge
+    was not shown. `answered_by` names the judge that was really asked, where `judge` stands for
+    several: a fallback, the judge of the hard lines.
     """
 
     prompt_id: str
@@ -249,6 +260,10 @@ class Verdict:
     unscored: Unscored | None = None
     source: Source = "judge"
     reason: str | None = None
+    word: str | None = None
+    rests_on: str | None = None
+    cut_chars: int = 0
+    answered_by: str | None = None
     usage: Usage = Usage()
     cost_usd: float | None = None
     at: str = field(default_factory=lambda: now())

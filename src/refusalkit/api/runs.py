@@ -1,0 +1,198 @@
+"""Make runs: ask a model, go on where it stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refusalkit.config import (
+    DEFAULT_PROMPTS,
+    check_unchanged,
+    resolve_config,
+)
+from refusalkit.errors import (
+    ConfigurationChanged,
+    ConfigurationError,
+    FatalProviderError,
+    RunFolderError,
+)
+from refusalkit.session import (
+    check_budget,
+    choose_prompts,
+    is_untouched,
+    new_manifest,
+    open_configured_judge,
+    open_configured_model,
+    same_prompts,
+    work_session,
+)
+from refusalkit.store import (
+    Run,
+    create_run,
+)
+from refusalkit.types import PromptSet
+from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    from refusalkit.judges import Judge
+    from refusalkit.models import Model
+    from refusalkit.runner import OnProgress
+
+
+from refusalkit.api.results import load_run
+from refusalkit.api.sync import RUNS, sync
+
+
+def benchmark(
+    model: str | Model,
+    prompts: str | Path | PromptSet = DEFAULT_PROMPTS,
+    *,
+    judge: str | Judge | None = None,
+    out: str | Path | None = None,
+    on_progress: OnProgress | None = None,
+    **options: Any,
+) -> Run:
+    """Ask a model every prompt, judge every answer, keep it all in a run folder.
+
+    Args:
+        model: an id such as ``openai/gpt-6-luna``, or your own `Model`.
+        prompts: a shipped name, a path, several of them separated by commas, or a `PromptSet`.
+        judge: a shipped name, the path of a judge file, or your own `Judge`. Default: ``graded``,
+            and ``lexical`` for ``demo/...`` models.
+        out: the folder to make; default ``runs/<time>-<model>``.
+        on_progress: called after each step with a `Progress`.
+        **options: any field of `RunConfig`: trials, temperature, concurrency, ...
+
+    Returns:
+        The run; `run.manifest.sessions[-1].ended_because` says whether all was done.
+
+    Raises:
+        UsageError: prompts, judge file or folder are wrong; nothing was sent.
+        ConfigurationError: no key, unknown provider, unknown option.
+        FatalProviderError: no request can succeed, or too many in a row failed.
+        StorageError: the disk refused; what was written stays readable.
+    """
+    return sync(
+        benchmark_async(model, prompts, judge=judge, out=out, on_progress=on_progress, **options)
+    )
+
+
+async def benchmark_async(
+    model: str | Model,
+    prompts: str | Path | PromptSet = DEFAULT_PROMPTS,
+    *,
+    judge: str | Judge | None = None,
+    out: str | Path | None = None,
+    on_progress: OnProgress | None = None,
+    stop: asyncio.Event | None = None,
+    **options: Any,
+) -> Run:
+    """`benchmark` for async code. `stop`, once set, ends the run in good order."""
+    from refusalkit.runner import plan_trials
+
+    given = dict(options)
+    given["model"] = model if isinstance(model, str) else model.id
+    given["prompts"] = prompts.name if isinstance(prompts, PromptSet) else str(prompts)
+    if judge is not None:
+        given["judge"] = judge if isinstance(judge, str) else judge.id
+    config = resolve_config(given)
+    chosen = choose_prompts(config, prompts if isinstance(prompts, PromptSet) else None)
+    asked = open_configured_model(config) if isinstance(model, str) else model
+    rubric, grader = open_configured_judge(config, judge)
+    check_budget(config, isinstance(model, str), rubric)
+    manifest = new_manifest(config, chosen, grader, rubric, kind="run")
+    run = create_run(Path(out) if out is not None else RUNS / manifest.id, manifest)
+    plan = plan_trials(chosen, config.trials)
+    try:
+        return await work_session(run, plan, asked, grader, config, on_progress, stop)
+    except FatalProviderError:
+        if is_untouched(run):
+            # A run whose first request could not succeed leaves nothing behind.
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
+
+
+def resume(
+    run: Run | str | Path,
+    *,
+    prompts: str | Path | PromptSet | None = None,
+    model: str | Model | None = None,
+    judge: str | Judge | None = None,
+    on_progress: OnProgress | None = None,
+    **options: Any,
+) -> Run:
+    """Go on with a run: ask what is owed, judge what is not judged, pay for nothing twice.
+
+    `prompts`, `model` and `judge` are needed only where the run was started with objects of your
+    own. `options` may change how fast and where (`concurrency`, `rpm`, `api_base`, `max_cost` ...).
+
+    Raises `ConfigurationChanged`, naming the field, if anything that is measured is not what it
+    was, and what `benchmark` raises.
+    """
+    return sync(
+        resume_async(
+            run, prompts=prompts, model=model, judge=judge, on_progress=on_progress, **options
+        )
+    )
+
+
+async def resume_async(
+    run: Run | str | Path,
+    *,
+    prompts: str | Path | PromptSet | None = None,
+    model: str | Model | None = None,
+    judge: str | Judge | None = None,
+    on_progress: OnProgress | None = None,
+    stop: asyncio.Event | None = None,
+    **options: Any,
+) -> Run:
+    """`resume` for async code."""
+    from refusalkit.runner import plan_trials
+
+    # Names are configuration values: they are refused below unless they are the run's own.
+    if isinstance(prompts, str | Path):
+        options, prompts = {**options, "prompts": str(prompts)}, None
+    if isinstance(model, str):
+        options, model = {**options, "model": model}, None
+    if isinstance(judge, str):
+        options, judge = {**options, "judge": judge}, None
+
+    folder = load_run(run)
+    manifest = folder.manifest
+    started = manifest.run_config
+    if manifest.kind == "grade":
+        raise RunFolderError(
+            f"{printable(folder.path)} holds graded answers: repeat the `refusalkit grade` "
+            "command with the same --out to go on"
+        )
+    if started.digest != manifest.config_digest:
+        raise ConfigurationChanged(
+            f"the configuration in {printable(folder.path)}/manifest.json is not the one the run "
+            "was started with (config_digest): undo the edit"
+        )
+    config = resolve_config(options, base=started)
+    check_unchanged(started, config)
+    chosen = same_prompts(manifest, config, prompts)
+    entry = manifest.judges[manifest.judge]
+    if judge is None and entry.source is None:
+        raise ConfigurationError(
+            f"the run was judged by {printable(manifest.judge)}, an object of yours: resume it "
+            "from Python, with judge="
+        )
+    rubric, grader = open_configured_judge(config, judge, source=entry.source)
+    if rubric is not None and rubric.digest != entry.digest:
+        raise ConfigurationChanged(
+            f"judge: {printable(entry.source)} has changed since the run was started "
+            f"({printable(entry.digest)}): start a new run to use it"
+        )
+    for part, given, was in (("model", model, config.model), ("judge", judge, manifest.judge)):
+        if given is not None and given.id != was:
+            raise ConfigurationChanged(
+                f"{part} is {printable(given.id)}, but the run was started with {printable(was)}"
+            )
+    asked = model or open_configured_model(config)
+    check_budget(config, model is None, rubric)
+    plan = plan_trials(chosen, config.trials)
+    return await work_session(folder, plan, asked, grader, config, on_progress, stop)

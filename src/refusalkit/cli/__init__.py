@@ -1,0 +1,103 @@
+"""The command line: parsing, progress and exit codes only.
+
+Exit codes: 0 done or held; 1 a gate failed; 2 usage; 3 inconclusive or incomplete; 4 a provider or
+configuration error. What a command needs is imported when it runs, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from refusalkit.cli import asking, judging, prompt_sets, results
+from refusalkit.cli.outcome import ERROR, INCOMPLETE, OK, USAGE
+from refusalkit.errors import RefusalkitError
+from refusalkit.untrusted import printable, redact
+
+
+def main() -> None:
+    """The console script. Errors are one sentence on stderr; a traceback only with --debug."""
+    debug = "--debug" in sys.argv[1:]
+    # Collecting garbage early and often only slows the start: what is imported stays.
+    gc.set_threshold(50_000, 20, 20)
+    try:
+        sys.exit(cli.main(standalone_mode=False) or OK)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(USAGE)
+    except click.ClickException as error:
+        message = printable(error.format_message(), 600)
+        _fail(f"{message} (see {_command_of(error)} --help)", USAGE, debug, error)
+    except click.Abort:
+        _fail("stopped", INCOMPLETE, False, None)
+    except KeyboardInterrupt:
+        _fail("stopped", INCOMPLETE, False, None)
+    except RefusalkitError as error:
+        _fail(str(error), error.exit_code, debug, error)
+    except BrokenPipeError:
+        # The reader of the pipe has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(OK)
+    except Exception as error:  # noqa: BLE001 - the last net: no traceback for a user
+        what = redact(f"{type(error).__name__}: {error}", 300)
+        _fail(f"a defect of refusalkit: {what} (--debug shows where)", ERROR, debug, error)
+
+
+def script() -> NoReturn:
+    """The console script: `main`, without Python's tear-down.
+
+    Taking apart what polars and scipy loaded costs a quarter of a second and saves nothing: every
+    file is closed by now.
+    """
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(code)
+    raise AssertionError("main always exits")
+
+
+def _fail(message: str, code: int, debug: bool, error: BaseException | None) -> None:
+    if debug and error is not None:
+        raise error
+    for note in getattr(error, "__notes__", ()):
+        message += f"; {note}"
+    click.echo(f"refusalkit: {message}", err=True)
+    sys.exit(code)
+
+
+def _command_of(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return context.command_path if context is not None else "refusalkit"
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example: refusalkit run demo/mixed",
+)
+@click.version_option(package_name="refusalkit", prog_name="refusalkit")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Measure how often a language model refuses, and prove that its hard lines hold."""
+    del debug  # read by main(), which also sees errors in parsing
+
+
+for _command in (
+    asking.run,
+    asking.resume,
+    asking.grade,
+    results.score,
+    results.audit,
+    prompt_sets.prompts,
+    judging.judges,
+):
+    cli.add_command(_command)

@@ -1,0 +1,105 @@
+"""Commands that ask: run, resume, grade."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from refusalkit.cli.options import given_options, max_unscored_option, measured, operational, opt
+from refusalkit.cli.outcome import INCOMPLETE, OK, show_run
+from refusalkit.cli.work import work
+from refusalkit.untrusted import printable
+
+
+@click.command(epilog="Example: refusalkit run openai/gpt-6-luna --max-cost 5")
+@click.argument("model")
+@measured
+@operational
+@max_unscored_option
+@opt("--out", metavar="DIR", help="The run's folder.  [default: runs/<time>-<model>]")
+@opt("--json", "as_json", is_flag=True, help="Print score and audit as JSON.")
+def run(model: str, out: str | None, max_unscored: float, as_json: bool, **options: Any) -> int:
+    """Ask MODEL (provider/name) every prompt, judge every answer, score and audit."""
+    from refusalkit import api
+    from refusalkit.config import resolve_config
+
+    config = resolve_config({"model": model, **given_options(options)}, file=options["config_file"])
+    given = config.model_dump(exclude_unset=True)
+    given.pop("judge", None)
+    asked, prompts = given.pop("model"), given.pop("prompts", config.prompts)
+    done = work(
+        lambda on_progress, stop: api.benchmark_async(
+            asked,
+            prompts,
+            judge=config.judge,
+            out=out,
+            on_progress=on_progress,
+            stop=stop,
+            **given,
+        )
+    )
+    return show_run(done, max_unscored, as_json)
+
+
+@click.command(epilog="Example: refusalkit resume runs/20261123-101500-demo-mixed-1a2b")
+@click.argument("run", metavar="RUN")
+@measured
+@operational
+@max_unscored_option
+@opt("--model", metavar="ID", help="Refused unless it is the run's own.")
+@opt("--json", "as_json", is_flag=True, help="Print score and audit as JSON.")
+def resume(run: str, max_unscored: float, as_json: bool, **options: Any) -> int:
+    """Go on with RUN: only what is owed is asked.
+
+    Options that change how fast or where may differ from the run's; any other is refused.
+    """
+    from refusalkit import api
+    from refusalkit.config import resolve_config
+
+    started = api.load_run(run).manifest.run_config
+    file = options["config_file"]
+    config = resolve_config(given_options(options), file=file, base=started)
+    changed = {
+        name: value
+        for name, value in config.model_dump().items()
+        if value != getattr(started, name)
+    }
+    done = work(
+        lambda on_progress, stop: api.resume_async(
+            run, on_progress=on_progress, stop=stop, **changed
+        )
+    )
+    return show_run(done, max_unscored, as_json)
+
+
+@click.command(epilog="Example: refusalkit grade answers.jsonl --judge lexical")
+@click.argument("records", metavar="RESPONSES")
+@opt("--judge", default="graded", show_default=True, help="A shipped judge or a judge file.")
+@opt("--judge-model", metavar="ID", help="Another model for the judge, provider/name.")
+@opt("--judge-via", type=click.Choice(["litellm"]), help="Force the way to the judge.")
+@operational
+@opt("--out", metavar="DIR", help="Keep the verdicts in this folder (and go on with it).")
+@opt("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def grade(records: str, judge: str, out: str | None, as_json: bool, **options: Any) -> int:
+    """Judge recorded answers, and compare with what was said of them before.
+
+    RESPONSES is a .jsonl file, a run folder, a log folder of the reference environment, or an
+    Inspect log. The judge "imported" repeats the judgement that came with them.
+    """
+    from refusalkit import api
+    from refusalkit.reporting import data, terminal
+    from refusalkit.reporting.console import show
+
+    grades = work(
+        lambda on_progress, stop: api.grade_async(
+            records, judge, out=out, on_progress=on_progress, stop=stop, **given_options(options)
+        )
+    )
+    if as_json:
+        click.echo(data.to_json(data.grades_data(grades)))
+    else:
+        show(terminal.grades_view(grades))
+        if grades.run is not None:
+            click.echo(f"Verdicts: {printable(grades.run.path, 400)}")
+    return INCOMPLETE if grades.n_owed else OK

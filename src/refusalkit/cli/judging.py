@@ -1,0 +1,74 @@
+"""The `judges` commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from refusalkit.cli.options import given_options, operational, opt
+from refusalkit.cli.outcome import print_rows
+from refusalkit.cli.work import work
+
+
+@click.group(epilog="Example: refusalkit judges show graded")
+def judges() -> None:
+    """List, show and compare judges."""
+
+
+@judges.command("list", epilog="Example: refusalkit judges list")
+@opt("--json", "as_json", is_flag=True, help="Print as JSON.")
+def judges_list(as_json: bool) -> None:
+    """The judges that come with refusalkit."""
+    from refusalkit.rubrics import load_rubric, shipped_judges
+
+    found = [load_rubric(name) for name in shipped_judges()]
+    heads = ("judge", "version", "kind", "model", "description")
+    rows = [(r.name, r.version, r.kind, r.model or "none", r.description) for r in found]
+    print_rows(heads, rows, as_json)
+
+
+@judges.command("show", epilog="Example: refusalkit judges show graded")
+@click.argument("source", metavar="JUDGE")
+@opt("--json", "as_json", is_flag=True, help="Print as JSON.")
+def judges_show(source: str, as_json: bool) -> None:
+    """What JUDGE asks, of which model, and how its reply is read."""
+    from refusalkit.reporting import data, terminal
+    from refusalkit.reporting.console import show
+    from refusalkit.rubrics import load_rubric
+
+    rubric = load_rubric(source)
+    if as_json:
+        click.echo(data.to_json(data.rubric_data(rubric)))
+        return
+    show(terminal.rubric_view(rubric))
+    if rubric.kind == "llm":
+        # Not wrapped: it stays JSON.
+        click.echo(f"\nSchema:\n\n{data.to_json(rubric.schema)}")
+
+
+@judges.command("agree", epilog="Example: refusalkit judges agree answers.jsonl --judge lexical")
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@opt("--judge", metavar="NAME", help="Judge the answers with this one too.")
+@opt("--judge-model", metavar="ID", help="Another model for the judge, provider/name.")
+@opt("--judge-via", type=click.Choice(["litellm"]), help="Force the way to the judge.")
+@operational
+@opt("--json", "as_json", is_flag=True, help="Print as JSON, with all ids.")
+def judges_agree(paths: tuple[str, ...], judge: str | None, as_json: bool, **options: Any) -> None:
+    """Compare the judges of each PATH pairwise: kappa, counts, and where they differ, by id.
+
+    PATH is a run folder, or recorded answers that carry judgements or people's labels.
+    """
+    from refusalkit import api
+    from refusalkit.reporting import data, terminal
+    from refusalkit.reporting.console import show
+
+    found = work(
+        lambda on_progress, stop: api.judge_agreement_async(
+            paths, judge, on_progress=on_progress, stop=stop, **given_options(options)
+        )
+    )
+    if as_json:
+        click.echo(data.to_json(data.judge_pairs_data(found)))
+    else:
+        show(terminal.judge_pairs_view(found))

@@ -1,0 +1,82 @@
+"""What a command ends with: an exit code, a table, a finished run."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    from refusalkit.scoring import Score
+    from refusalkit.store import Run
+
+OK, GATE, USAGE, INCOMPLETE, ERROR = range(5)
+
+
+def show_run(run: Run, max_unscored: float, as_json: bool) -> int:
+    """Print what a run says; returns the command's exit code."""
+    from refusalkit import api
+    from refusalkit.reporting import data, terminal
+    from refusalkit.reporting.console import show
+    from refusalkit.session import how_to_resume
+
+    result = api.score(run)
+    audited = api.audit(run) if run.manifest.hard_lines else None
+    path = printable(run.path, 400)
+    if as_json:
+        both = {
+            "path": str(run.path),
+            "score": data.score_data(result, ["category"]),
+            "audit": None if audited is None else data.audit_data(audited),
+        }
+        click.echo(data.to_json(both))
+    else:
+        show(terminal.frame_view(result.by_category, "category"), "", terminal.score_view(result))
+        if audited is not None:
+            show("", terminal.audit_view(audited))
+        click.echo(f"\nRun: {path}")
+    for part, entry in run.manifest.parameters.items():
+        for name, why in entry.dropped.items():
+            click.echo(printable(f"refusalkit: {part}: {name} was left out: {why}", 300), err=True)
+    if run.manifest.hard_line_text == "kept":
+        click.echo("refusalkit: hard-line answers were kept on disk, as asked", err=True)
+    ended = run.manifest.sessions[-1].ended_because
+    code = INCOMPLETE if ended != "done" else score_exit(result, max_unscored)
+    if ended != "done" or _owed(result):
+        why = {"interrupted": "interrupted", "max_cost": "stopped before --max-cost"}.get(
+            str(ended), "not complete"
+        )
+        click.echo(f"refusalkit: {why}; go on with: {how_to_resume(run)}", err=True)
+    return code
+
+
+def _owed(score: Score) -> int:
+    return sum(score.unscored[reason] for reason in ("owed", "error", "judge_error"))
+
+
+def score_exit(score: Score, max_unscored: float) -> int:
+    """The exit code that a score's unscored units call for, told on stderr."""
+    # Written so that a bound that is not a number fails.
+    if not score.unscored_percent <= max_unscored:
+        text = (
+            f"{score.unscored_percent:.1f} % of the units are unscored, allowed: {max_unscored:g} %"
+        )
+        click.echo(f"refusalkit: {text}", err=True)
+        return GATE
+    return INCOMPLETE if _owed(score) else OK
+
+
+def print_rows(heads: tuple[str, ...], rows: list[tuple[Any, ...]], as_json: bool) -> None:
+    """Print rows as a table or as JSON."""
+    from refusalkit.reporting import terminal
+    from refusalkit.reporting.console import show
+
+    if as_json:
+        keys = [head.replace(" ", "_") for head in heads]
+        records = [dict(zip(keys, row, strict=True)) for row in rows]
+        click.echo(json.dumps(records, indent=2))
+    else:
+        show(terminal.rows_view(heads, rows))

@@ -1,0 +1,61 @@
+"""Asynchronous work behind a command: progress, interruption, imports in the pauses."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import click
+
+from refusalkit.errors import Interrupted
+
+_T = TypeVar("_T")
+_VIEWS = "refusalkit.reporting.terminal"
+
+
+def work(start: Callable[[Any, asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
+    """Run a piece of work with a progress display; the first Ctrl-C ends it in good order."""
+    from refusalkit.reporting.progress import ProgressDisplay
+
+    async def drive() -> _T:
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        task = asyncio.current_task()
+
+        def interrupt() -> None:
+            if stop.is_set() and task is not None:
+                task.cancel()
+            else:
+                click.echo("refusalkit: stopping; waiting briefly for what is in flight", err=True)
+                stop.set()
+
+        for name in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(name, interrupt)
+            except NotImplementedError:  # Windows
+                signal.signal(name, lambda *_: loop.call_soon_threadsafe(interrupt))
+        preloading = loop.create_task(_preload())
+        with ProgressDisplay() as display:
+            try:
+                return await start(display, stop)
+            except asyncio.CancelledError as error:
+                stopped = Interrupted("stopped")
+                for note in getattr(error, "__notes__", ()):
+                    stopped.add_note(note)
+                raise stopped from error
+            finally:
+                preloading.cancel()
+
+    return asyncio.run(drive())
+
+
+async def _preload() -> None:
+    """Import what the result needs piece by piece, while requests are under way.
+
+    Not in a thread: it would make every answer that comes wait its turn for the interpreter.
+    """
+    for module in ("polars", "numpy", "scipy.special", "refusalkit.scoring", _VIEWS):
+        await asyncio.sleep(0.05)
+        importlib.import_module(module)

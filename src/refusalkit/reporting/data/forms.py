@@ -1,0 +1,55 @@
+"""The forms data is written in: JSON, CSV, Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from refusalkit.untrusted import printable
+
+
+def to_json(data: Mapping[str, Any]) -> str:
+    """Indented JSON, ASCII only: no hidden character of a data set reaches a terminal."""
+    return json.dumps(data, indent=2, ensure_ascii=True)
+
+
+def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """CSV (RFC 4180). Text that a spreadsheet would take for a formula is made harmless."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_csv_cell(value) for value in row])
+    return out.getvalue().removesuffix("\n")
+
+
+def to_markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table; figures to one decimal."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(_markdown_cell(value) for value in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+# With the wide forms that a Japanese keyboard gives.
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, str):
+        text = printable(value, 1000)
+        return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+    return f"{value:.4f}" if isinstance(value, float) else value
+
+
+def _markdown_cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    text = printable(value)
+    for special in "\\`*_{}[]<>#|":
+        text = text.replace(special, f"&#{ord(special)};" if special in "<>|" else f"\\{special}")
+    return text

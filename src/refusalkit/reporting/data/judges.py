@@ -1,0 +1,68 @@
+"""Judges and what they said, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from refusalkit.rubrics import Rubric
+    from refusalkit.scoring import Grades, JudgeAgreements
+
+
+def grades_data(grades: Grades) -> dict[str, Any]:
+    """What a judge said of recorded answers, as JSON values (docs/records.md).
+
+    `n, accuracy, precision, recall, kappa` are those of the first split.
+    """
+    first = grades.agreements[0] if grades.agreements else None
+    names = ("accuracy", "precision", "recall", "kappa")
+    return {
+        "schema": 1,
+        "judge": grades.judge,
+        "records": grades.n_records,
+        "labelled": grades.n_labelled,
+        "labels": grades.labels,
+        "unscored": grades.unscored,
+        "split": first.split if first else None,
+        "n": first.n if first else 0,
+        **{name: getattr(first, name) if first else None for name in names},
+        "splits": [asdict(agreement) for agreement in grades.agreements],
+        "imported": {
+            "against": {
+                name: [asdict(agreement) for agreement in agreements]
+                for name, agreements in grades.against.items()
+            },
+            "flags": grades.flags,
+            "left_out": grades.left_out,
+            "rates": grades.rates,
+            "recorded_rates": grades.recorded_rates,
+        },
+        "run": None if grades.run is None else str(grades.run.path),
+    }
+
+
+def judge_pairs_data(found: JudgeAgreements) -> dict[str, Any]:
+    """Judges compared pairwise, as JSON values (docs/records.md)."""
+    return {
+        "schema": 1,
+        "labelled": found.labelled,
+        "pairs": [
+            {
+                "first": pair.first,
+                "second": pair.second,
+                "n": pair.n,
+                "splits": [asdict(agreement) for agreement in pair.agreements],
+                "differ": list(pair.differ),
+            }
+            for pair in found.pairs
+        ],
+    }
+
+
+def rubric_data(rubric: Rubric) -> dict[str, Any]:
+    """A judge file as JSON values."""
+    return {
+        **asdict(rubric),
+        "labels": {value: label.value for value, label in rubric.labels.items()},
+    }

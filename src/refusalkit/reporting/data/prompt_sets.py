@@ -1,0 +1,39 @@
+"""Prompt sets as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from refusalkit.datasets.summary import summarise
+from refusalkit.types import PromptSet
+
+
+def prompts_data(prompts: PromptSet, *, texts: bool) -> dict[str, Any]:
+    """A set's counts as JSON values; with `texts` the prompts too."""
+    summary = summarise(prompts)
+    data: dict[str, Any] = {
+        "name": prompts.name,
+        "version": prompts.version,
+        "licence": prompts.licence,
+        "digest": prompts.digest,
+        "n_prompts": len(prompts),
+        "n_contrast": summary.n_contrast,
+        "danger": {str(level): count for level, count in sorted(summary.danger.items())},
+        "tags": {prefix: dict(values.most_common()) for prefix, values in summary.tags.items()},
+        "languages": dict(summary.languages.most_common()),
+        "words": summary.words,
+        "categories": [
+            {
+                "slug": category.slug,
+                "title": category.title,
+                "hard_line": category.hard_line,
+                "n_prompts": summary.categories[category.slug].n_prompts,
+                "n_contrast": summary.categories[category.slug].n_contrast,
+            }
+            for category in prompts.categories
+        ],
+    }
+    if texts:
+        data["prompts"] = [asdict(prompt) for prompt in prompts.prompts]
+    return data

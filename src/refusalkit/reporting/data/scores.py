@@ -1,0 +1,130 @@
+"""Scores and audits as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from refusalkit.types import Estimate
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from refusalkit.scoring import Audit, Score
+    from refusalkit.store import Manifest
+
+
+BY = ("category", "trial", "prompt")
+
+
+def frame_by(score: Score, by: str) -> pl.DataFrame:
+    """The score's frame for ``category``, ``trial`` or ``prompt``.
+
+    With contrast prompts a category's row also has over_refusal, n_pairs, youden_j, youden_low and
+    youden_high.
+    """
+    if by == "category" and score.n_contrast:
+        columns = ("category", "over_refusal", "n_pairs", "youden_j", "youden_low", "youden_high")
+        renamed = score.discrimination.rename({"low": "youden_low", "high": "youden_high"})
+        return score.by_category.join(
+            renamed.select(columns), on="category", how="left", maintain_order="left"
+        )
+    return {"category": score.by_category, "trial": score.by_trial, "prompt": score.by_prompt}[by]
+
+
+def figures(score: Score) -> list[tuple[str, Estimate]]:
+    """The headline figures by name, the score itself first."""
+    return [
+        ("willingness", score.willingness),
+        ("answer rate", score.answer_rate),
+        ("hold rate", score.hold_rate),
+        ("refusal rate", score.refusal_rate),
+        *discrimination_figures(score),
+    ]
+
+
+def discrimination_figures(score: Score) -> list[tuple[str, Estimate]]:
+    """What contrast prompts say, where there are any."""
+    if not score.n_contrast:
+        return []
+    return [("over-refusal", score.over_refusal), ("Youden's J", score.youden_j)]
+
+
+def inversion_line(manifest: Manifest) -> str | None:
+    """Which list of hard lines a public set was scored by, None where it has no such list."""
+    chosen = manifest.prompt_set.selection.get("inversion")
+    if not isinstance(chosen, dict):
+        return None
+    names = {"paper": "the paper's", "atropos": "the reference environment's", "none": "none"}
+    the_sets = "the set's own"
+    line = f"Inverted categories: {names.get(str(chosen.get('list')), the_sets)}"
+    if missing := chosen.get("not_found"):
+        line += f" (not in the set: {'; '.join(map(str, missing))})"
+    return line
+
+
+def score_data(score: Score, by: Iterable[str] = BY) -> dict[str, Any]:
+    """A score as JSON values; percentages throughout (docs/records.md)."""
+    return {
+        "schema": 1,
+        "run": score.run,
+        "model": score.model,
+        "prompt_set": {
+            "name": score.prompt_set,
+            "version": score.manifest.prompt_set.version,
+            "digest": score.manifest.prompt_set.digest,
+            "inversion": score.manifest.prompt_set.selection.get("inversion"),
+        },
+        "judge": {"id": score.judge, **score.manifest.judges[score.judge].model_dump(mode="json")},
+        "trials": score.trials,
+        "n_prompts": score.n_prompts,
+        "n_contrast": score.n_contrast,
+        "n_units": score.n_units,
+        "n_scored": score.n_scored,
+        "count_deflection": score.count_deflection,
+        "hard_line_text": score.manifest.hard_line_text,
+        "willingness": asdict(score.willingness),
+        "answer_rate": asdict(score.answer_rate),
+        "hold_rate": asdict(score.hold_rate),
+        "refusal_rate": asdict(score.refusal_rate),
+        "over_refusal": asdict(score.over_refusal),
+        "youden_j": asdict(score.youden_j),
+        "bounds": {"low": score.bounds[0], "high": score.bounds[1]},
+        "outcomes": score.outcomes,
+        "unscored": score.unscored,
+        **{f"by_{name}": frame_by(score, name).to_dicts() for name in by},
+    }
+
+
+def audit_data(audit: Audit) -> dict[str, Any]:
+    """An audit as JSON values (docs/records.md)."""
+    return {
+        "schema": 1,
+        "run": audit.run,
+        "model": audit.model,
+        "judge": audit.judge,
+        "status": audit.status.value,
+        "max_leaks": audit.max_leaks,
+        "bound_percent": audit.bound_percent,
+        "overall": _line(audit.overall),
+        "lines": [_line(line) for line in audit.lines],
+        "leaks": audit.leaks.to_dicts(),
+        "notes": list(audit.notes),
+    }
+
+
+def _line(line: Any) -> dict[str, Any]:
+    return {**asdict(line), "status": line.status.value}
+
+
+def figure_rows(score: Score) -> tuple[list[str], list[list[Any]]]:
+    """The headline figures as (columns, rows)."""
+    columns = ["figure", "value", "low", "high", "n_prompts", "n_responses", "n_unscored"]
+    rows = [[name, *(getattr(e, column) for column in columns[1:])] for name, e in figures(score)]
+    return columns, rows
+
+
+def frame_rows(frame: pl.DataFrame) -> tuple[list[str], list[list[Any]]]:
+    """A frame as (columns, rows)."""
+    return frame.columns, [list(row) for row in frame.iter_rows()]

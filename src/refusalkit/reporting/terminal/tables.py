@@ -1,0 +1,41 @@
+"""Parts that views are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from refusalkit.untrusted import printable
+
+
+def rows_view(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> RenderableType:
+    """A plain table; figures to the right, words to the left."""
+    table = build_table(*heads)
+    for row in rows:
+        for column, cell in zip(table.columns, row, strict=True):
+            column.justify = "right" if isinstance(cell, int) else "left"
+        table.add_row(*(Text(printable(cell, 400)) for cell in row))
+    return table
+
+
+def build_table(*heads: str) -> Table:
+    """An empty table in the house style; the first column to the left, figures to the right."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for index, head in enumerate(heads):
+        table.add_column(head, justify="left" if index == 0 else "right", overflow="fold")
+    return table
+
+
+def percent(value: float | None) -> str:
+    """A percentage as a cell; a dash where there is none."""
+    return "-" if value is None else f"{value:.0f}"
+
+
+def counts(counts: dict[str, int]) -> str:
+    """The counts that are not zero, by name."""
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "none"
