@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import jsonlines
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from refusalkit.datasets.records import dotted, validation_mistakes, why_invalid
+from refusalkit.datasets.records import read_lines
 from refusalkit.datasets.tables import slug_of
 from refusalkit.errors import RecordError
 from refusalkit.types import Category, Label, Message, Prompt, PromptSet, unit_id
@@ -190,10 +189,14 @@ def read_answers(path: Path) -> RecordedAnswers:
         return logs.read_atropos_log(path)
     if path.suffix.lower() in logs.INSPECT_SUFFIXES and path.is_file():
         return logs.read_inspect_log(path)
-    where = printable(path)
+    if not path.is_file():
+        raise RecordError(
+            f"{printable(path)} is not a file: give a .jsonl file of recorded answers, a run "
+            "folder, a log folder with samples.jsonl, or an Inspect log"
+        )
     found = Gathering()
-    for number, record in _records(path):
-        place = f"{where}:{number}"
+    for place, record in read_lines(path, _AnswerRecord):
+        number = place.rpartition(":")[2]
         prompt_id = str(number if record.id is None else record.id)
         unit = found.add(
             place,
@@ -208,31 +211,3 @@ def read_answers(path: Path) -> RecordedAnswers:
         for judge, word in (record.judges or {}).items():
             found.judged(judge, unit, Judgement(LABEL_WORDS.get(str(word).strip().casefold())))
     return found.finish(path)
-
-
-def _records(path: Path) -> Iterator[tuple[int, _AnswerRecord]]:
-    where = printable(path)
-    try:
-        if not path.is_file():
-            raise RecordError(
-                f"{where} is not a file: give a .jsonl file of recorded answers, a run folder, a "
-                "log folder with samples.jsonl, or an Inspect log"
-            )
-        handle = path.open("rb")
-    except OSError as error:
-        raise RecordError(f"{where} cannot be read: {error.strerror}") from error
-    with handle:
-        for number, raw in enumerate(handle, 1):
-            if not raw.strip():
-                continue
-            try:
-                data = jsonlines.Reader([raw]).read(type=dict)
-                yield number, _AnswerRecord.model_validate(data)
-            except jsonlines.InvalidLineError as error:
-                raise RecordError(f"{where}:{number}: {printable(why_invalid(error))}") from error
-            except RecursionError as error:
-                raise RecordError(f"{where}:{number}: is nested too deeply") from error
-            except ValidationError as error:
-                loc, what = next(iter(validation_mistakes(error)))
-                text = f"{where}:{number}: {printable(dotted(loc))}: {printable(what)}"
-                raise RecordError(text) from error

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import jsonlines
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from refusalkit.datasets.answers import LABEL_WORDS, Gathering, Judgement, RecordedAnswers
-from refusalkit.datasets.records import dotted, validation_mistakes, why_invalid
+from refusalkit.datasets.records import read_lines
 from refusalkit.errors import RecordError, UsageError
 from refusalkit.types import Label, Message
 from refusalkit.untrusted import printable
@@ -72,7 +71,7 @@ def read_atropos_log(path: Path) -> RecordedAnswers:
     found = Gathering()
     ids: dict[tuple[str, str, int], str] = {}
     times: Counter[tuple[str, str, int]] = Counter()
-    for place, sample in _samples(folder / SAMPLES):
+    for place, sample in read_lines(folder / SAMPLES, _Sample):
         in_run = (sample.prompt, sample.overarching_category, sample.run_number)
         times[in_run] += 1
         which = (sample.prompt, sample.overarching_category, times[in_run])
@@ -100,29 +99,6 @@ def _judgement(sample: _Sample) -> Judgement:
     if sample.judge_judgment.startswith("JUDGE_ERROR"):
         return Judgement(counted, "error")
     return Judgement(counted)
-
-
-def _samples(file: Path) -> Iterator[tuple[str, _Sample]]:
-    try:
-        lines = file.open("rb")
-    except OSError as error:
-        raise RecordError(f"{printable(file)} cannot be read: {error.strerror}") from error
-    with lines:
-        for number, raw in enumerate(lines, 1):
-            if not raw.strip():
-                continue
-            place = f"{printable(file)}:{number}"
-            try:
-                data = jsonlines.Reader([raw]).read(type=dict)
-                yield place, _Sample.model_validate(data)
-            except jsonlines.InvalidLineError as error:
-                raise RecordError(f"{place}: {printable(why_invalid(error))}") from error
-            except RecursionError as error:
-                raise RecordError(f"{place}: is nested too deeply") from error
-            except ValidationError as error:
-                loc, what = next(iter(validation_mistakes(error)))
-                text = f"{place}: {printable(dotted(loc))}: {printable(what)}"
-                raise RecordError(text) from error
 
 
 def _rates(file: Path) -> dict[str, float]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
 import jsonlines
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from refusalkit.errors import PromptSetError
+from refusalkit.errors import PromptSetError, RecordError
 from refusalkit.types import Category, Message, Prompt
 from refusalkit.untrusted import printable, well_formed
 
@@ -17,6 +18,7 @@ ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$"
 SLUG_PATTERN = r"^[a-z0-9][a-z0-9-]{0,79}$"
 
 _MOST_MISTAKES_SHOWN = 100
+_M = TypeVar("_M", bound=BaseModel)
 
 
 class _Record(BaseModel):
@@ -177,6 +179,33 @@ def check_hard_lines(
         if category.slug not in filled:
             kind = "hard-line category" if category.hard_line else "category"
             mistakes.add(place, "categories", f"{kind} {category.slug!r} has no prompts")
+
+
+def read_lines(path: Path, kind: type[_M]) -> Iterator[tuple[str, _M]]:
+    """Each line of a JSONL file as a `kind`, with its place (``file:line``); blank ones are none.
+
+    Raises `RecordError` at the first line that is no such record, naming file, line and field.
+    """
+    where = printable(path)
+    try:
+        handle = path.open("rb")
+    except OSError as error:
+        raise RecordError(f"{where} cannot be read: {error.strerror}") from error
+    with handle:
+        for number, raw in enumerate(handle, 1):
+            if not raw.strip():
+                continue
+            place = f"{where}:{number}"
+            try:
+                yield place, kind.model_validate(jsonlines.Reader([raw]).read(type=dict))
+            except jsonlines.InvalidLineError as error:
+                raise RecordError(f"{place}: {printable(why_invalid(error))}") from error
+            except RecursionError as error:
+                raise RecordError(f"{place}: is nested too deeply") from error
+            except ValidationError as error:
+                loc, what = next(iter(validation_mistakes(error)))
+                text = f"{place}: {printable(dotted(loc))}: {printable(what)}"
+                raise RecordError(text) from error
 
 
 def why_invalid(error: jsonlines.InvalidLineError) -> str:
