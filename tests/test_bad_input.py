@@ -391,6 +391,12 @@ CASES: dict[str, Case] = {
         {"a": records(RECORD, {**RECORD, "prompt": "[other]"})},
     ),
     "answers nested": Case(("grade", "a"), USAGE, "a:1: is nested too", {"a": "[" * 100_000}),
+    "answers with too long a name": Case(
+        ("grade", "x" * 300, "--judge", "lexical"), USAGE, "cannot be read: File name too long"
+    ),
+    "answers that are not there": Case(
+        ("grade", "nowhere.json", "--judge", "lexical"), USAGE, "nowhere.json is not a file"
+    ),
     "no key to grade": Case(
         ("grade", "a"), FAILED, "set ANTHROPIC_API_KEY", {"a": records(RECORD)}
     ),

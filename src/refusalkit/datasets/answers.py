@@ -187,13 +187,17 @@ def read_answers(path: Path) -> RecordedAnswers:
 
     if logs.is_atropos_log(path):
         return logs.read_atropos_log(path)
-    if path.suffix.lower() in logs.INSPECT_SUFFIXES and path.is_file():
-        return logs.read_inspect_log(path)
-    if not path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError as error:  # a name that no file system takes
+        raise RecordError(f"{printable(path)} cannot be read: {error.strerror}") from error
+    if not is_file:
         raise RecordError(
             f"{printable(path)} is not a file: give a .jsonl file of recorded answers, a run "
             "folder, a log folder with samples.jsonl, or an Inspect log"
         )
+    if path.suffix.lower() in logs.INSPECT_SUFFIXES:
+        return logs.read_inspect_log(path)
     found = Gathering()
     for place, record in read_lines(path, _AnswerRecord):
         number = place.rpartition(":")[2]
