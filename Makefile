@@ -9,7 +9,7 @@ LINT_IMPORTS = $(PY) -c 'import sys; from importlinter.cli import lint_imports_c
 ASKED_PYTHON = $(if $(filter command,$(origin PYTHON)),$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types wheel-check bench lock clean
+.PHONY: help setup demo test lint format types docs wheel-check bench lock clean
 # The recipes share .venv: one after the other, even under -j.
 .NOTPARALLEL:
 
@@ -36,6 +36,9 @@ format: setup ## Format, and fix what lint can fix
 
 types: setup ## Check the types of src/
 	$(PY) -m mypy --strict src
+
+docs: setup ## Build the documentation into build/site, strictly
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
 wheel-check: setup ## Build the wheel, install it cleanly, run the demo from an empty folder
 	$(PY) -m pytest tests/test_packaging.py
