@@ -17,6 +17,9 @@ from refusalkit.store import Run, is_whole, read_records
 from refusalkit.types import Label, Outcome, Unscored
 from refusalkit.untrusted import printable
 
+_USAGE = pl.Struct(
+    {"input_tokens": pl.Int64, "output_tokens": pl.Int64, "reasoning_tokens": pl.Int64}
+)
 _COMPLETION: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "schema": pl.Int64,
     "unit": pl.String,
@@ -27,9 +30,7 @@ _COMPLETION: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "text": pl.String,
     "text_chars": pl.Int64,
     "reasoning_chars": pl.Int64,
-    "usage": pl.Struct(
-        {"input_tokens": pl.Int64, "output_tokens": pl.Int64, "reasoning_tokens": pl.Int64}
-    ),
+    "usage": _USAGE,
     "cost_usd": pl.Float64,
     "latency_s": pl.Float64,
     "filter_category": pl.String,
@@ -47,6 +48,7 @@ _VERDICT: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "rests_on": pl.String,
     "cut_chars": pl.Int64,
     "answered_by": pl.String,
+    "usage": _USAGE,
     "cost_usd": pl.Float64,
 }
 
@@ -73,7 +75,7 @@ def verdicts(run: Run, judge: str) -> pl.DataFrame:
     Columns: unit, label, unscored, source, reason, word, rests_on, cut_chars, answered_by,
     judge_cost_usd. Records from before a column was there have null.
     """
-    columns = [name for name in _VERDICT if name != "schema"]
+    columns = [name for name in _VERDICT if name not in ("schema", "usage")]
     return (
         _read(run.verdicts, _VERDICT, columns)
         .filter(pl.col("judge") == judge)
@@ -141,6 +143,20 @@ def spent_usd(run: Run) -> float | None:
     if priced.null_count() or paid.null_count():
         return None
     return float(priced.sum() or 0) + float(paid.sum() or 0)
+
+
+def output_tokens(run: Run, judge: str | None = None) -> list[int]:
+    """Output tokens, reasoning included, of each answer of a run, or of each verdict of a judge.
+
+    Requests of which the provider did not say are left out.
+    """
+    path, schema = (run.completions, _COMPLETION) if judge is None else (run.verdicts, _VERDICT)
+    columns = ["usage"] if judge is None else ["usage", "judge"]
+    frame = _read(path, schema, columns)
+    if judge is not None:
+        frame = frame.filter(pl.col("judge") == judge)
+    tokens = frame["usage"].struct.field("output_tokens").drop_nulls()
+    return [int(count) for count in tokens]
 
 
 _LEADING = ("unit", "prompt_id", "category", "hard_line", "trial")

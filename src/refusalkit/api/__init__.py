@@ -6,6 +6,7 @@ ones also work inside a running event loop, such as a notebook's.
 
 from __future__ import annotations
 
+from refusalkit.api.estimates import estimate
 from refusalkit.api.recorded import grade, grade_async, judge_agreement, judge_agreement_async
 from refusalkit.api.results import audit, load_run, report, score
 from refusalkit.api.runs import benchmark, benchmark_async, resume, resume_async
@@ -14,6 +15,7 @@ __all__ = [
     "audit",
     "benchmark",
     "benchmark_async",
+    "estimate",
     "grade",
     "grade_async",
     "judge_agreement",

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import click
 
-from refusalkit.cli import asking, judging, prompt_sets, results
+from refusalkit.cli import asking, estimating, judging, prompt_sets, results
 from refusalkit.cli.outcome import ERROR, INCOMPLETE, OK, USAGE
 from refusalkit.errors import RefusalkitError
 from refusalkit.untrusted import printable, redact
@@ -95,6 +95,7 @@ for _command in (
     asking.run,
     asking.resume,
     asking.grade,
+    estimating.estimate,
     results.score,
     results.audit,
     prompt_sets.prompts,

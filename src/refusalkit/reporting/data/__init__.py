@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from refusalkit.reporting.data.estimates import estimate_data
 from refusalkit.reporting.data.forms import to_csv, to_json, to_markdown
 from refusalkit.reporting.data.judges import grades_data, judge_pairs_data, rubric_data
 from refusalkit.reporting.data.prompt_sets import prompts_data
@@ -21,6 +22,7 @@ __all__ = [
     "BY",
     "audit_data",
     "discrimination_figures",
+    "estimate_data",
     "figure_rows",
     "figures",
     "frame_by",

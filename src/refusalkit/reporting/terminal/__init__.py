@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from refusalkit.reporting.terminal.estimates import estimate_view
 from refusalkit.reporting.terminal.judges import grades_view, judge_pairs_view, rubric_view
 from refusalkit.reporting.terminal.prompt_sets import checked_view, prompts_view, summary_lines
 from refusalkit.reporting.terminal.scores import (
@@ -16,6 +17,7 @@ __all__ = [
     "audit_view",
     "checked_view",
     "discrimination_view",
+    "estimate_view",
     "frame_view",
     "grades_view",
     "judge_pairs_view",

@@ -1,0 +1,57 @@
+"""Say what a run would take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refusalkit.api.results import load_run
+from refusalkit.api.sync import RUNS
+from refusalkit.config import DEFAULT_PROMPTS, resolve_config
+from refusalkit.errors import RefusalkitError
+from refusalkit.rubrics import load_rubric
+from refusalkit.session import choose_prompts
+from refusalkit.store import Run
+from refusalkit.types import PromptSet
+
+if TYPE_CHECKING:
+    from refusalkit.estimates import RunEstimate
+
+
+def estimate(
+    model: str,
+    prompts: str | Path | PromptSet = DEFAULT_PROMPTS,
+    *,
+    judge: str | None = None,
+    earlier: Iterable[Run | str | Path] | None = None,
+    **options: Any,
+) -> RunEstimate:
+    """Requests, tokens and USD of a run before anything is asked; see `RunEstimate`.
+
+    Takes what `benchmark` takes. `earlier` are runs whose answers say how long answers are;
+    default: every run in ``runs/``. Nothing is sent and no key is needed. Raises what `benchmark`
+    raises before its first request.
+    """
+    from refusalkit.estimates import estimate_run
+
+    name = prompts.name if isinstance(prompts, PromptSet) else str(prompts)
+    given = {**options, "model": model, "prompts": name}
+    if judge is not None:
+        given["judge"] = judge
+    config = resolve_config(given)
+    chosen = choose_prompts(config, prompts if isinstance(prompts, PromptSet) else None)
+    rubric = load_rubric(config.judge_name, model=config.judge_model)
+    runs = _all_runs() if earlier is None else [load_run(run) for run in earlier]
+    return estimate_run(config, chosen, [rubric], runs)
+
+
+def _all_runs() -> list[Run]:
+    """The runs in the usual place that can be read."""
+    found = []
+    for manifest in sorted(RUNS.glob("*/manifest.json")):
+        try:
+            found.append(load_run(manifest.parent))
+        except RefusalkitError:
+            continue  # not asked for by name, so no reason to fail
+    return found

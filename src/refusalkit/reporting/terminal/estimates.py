@@ -1,0 +1,51 @@
+"""An estimate on a terminal, in 80 columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from refusalkit.reporting.terminal.tables import build_table
+from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    from refusalkit.estimates import RunEstimate, Span
+
+
+def estimate_view(estimate: RunEstimate) -> RenderableType:
+    """Requests, tokens and USD by part, then where the figures come from."""
+    trials = "trial" if estimate.trials == 1 else "trials"
+    head = (
+        f"{printable(estimate.model)} on {printable(estimate.prompt_set)}: {estimate.n_prompts} "
+        f"prompts x {estimate.trials} {trials}, {estimate.requests:,} requests"
+    )
+    table = build_table("", "requests", "tokens in", "tokens out", "USD low", "expected", "high")
+    for share in estimate.shares:
+        table.add_row(
+            share.part,
+            f"{share.requests:,}",
+            _tokens(share.input_tokens),
+            _tokens(share.output_tokens),
+            *_usd(share.cost_usd),
+        )
+    table.add_section()
+    table.add_row("all", f"{estimate.requests:,}", "", "", *_usd(estimate.cost_usd))
+    lines = [
+        f"{share.part}: {printable(share.name)}; lengths: {share.basis}."
+        for share in estimate.shares
+    ]
+    lines.append(f"Prompts counted by {estimate.tokeniser}; other tokenisers differ by a fifth.")
+    lines += [f"Note: {note}." for note in estimate.notes]
+    return Group(Text(head), table, *map(Text, lines))
+
+
+def _tokens(span: Span) -> str:
+    return f"{span.expected:,.0f}"
+
+
+def _usd(span: Span | None) -> list[str]:
+    if span is None:
+        return ["unknown"] * 3
+    return [f"{value:,.2f}" for value in (span.low, span.expected, span.high)]

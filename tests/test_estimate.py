@@ -1,0 +1,128 @@
+"""What a run would take is told beforehand, and what is not known is said to be unknown."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import refusalkit as rk
+from commandline import caller
+from loopback import LoopbackServer, Script
+from refusalkit.estimates import Span
+from refusalkit.models import tokens
+from refusalkit.models.prices import price_of
+
+COUNTS = st.floats(0, 1e9)
+
+
+def test_without_an_earlier_run_high_is_a_ceiling_and_low_a_refusal() -> None:
+    found = rk.estimate("openai/gpt-4o", "starter", judge="graded", trials=3, earlier=())
+    model, judge = found.shares
+    assert found.requests == 2 * 35 * 3
+    assert model.output_tokens.high == 35 * 3 * rk.RunConfig(model="openai/gpt-4o").max_tokens
+    assert model.output_tokens.low < model.output_tokens.expected < model.output_tokens.high
+    # A judge reads the request, the answer and its own instructions.
+    assert judge.input_tokens.low > model.input_tokens.low + model.output_tokens.low
+    assert found.cost_usd is not None
+    assert 0 < found.cost_usd.low < found.cost_usd.expected < found.cost_usd.high
+
+
+def test_an_earlier_run_of_the_model_tells_how_long_its_answers_are(tmp_path: Path) -> None:
+    with LoopbackServer(Script()) as server:
+        options = {"judge": "graded", "judge_model": "openai/judge", "trials": 2, "limit": 10}
+        base = {"api_base": server.openai_base, "judge_api_base": server.openai_base}
+        run = rk.benchmark("openai/gpt-4o", "starter", out=tmp_path / "run", **options, **base)
+    found = rk.estimate("openai/gpt-4o", "starter", earlier=[run], **options)
+    model, judge = found.shares
+    records = [json.loads(line) for line in run.completions.read_text().splitlines()]
+    taken = sum(record["usage"]["output_tokens"] for record in records)
+    assert model.output_tokens.expected == pytest.approx(taken)
+    assert model.basis == "20 answers of 1 earlier run"
+    verdicts = [json.loads(line) for line in run.verdicts.read_text().splitlines()]
+    taken = sum(record["usage"]["output_tokens"] or 0 for record in verdicts)
+    assert judge.output_tokens.expected == pytest.approx(taken)
+    # Of another model it says nothing.
+    other = rk.estimate("openai/gpt-4o-mini", "starter", earlier=[run], **options)
+    assert other.shares[0].basis.startswith("assumed")
+
+
+def test_an_unknown_price_makes_the_sum_unknown_never_0() -> None:
+    for options in ({}, {"api_base": "http://localhost:1/v1"}):
+        found = rk.estimate("openai/no-such-model", "starter", judge="lexical", **options)
+        assert found.shares[0].cost_usd is None
+        assert found.cost_usd is None
+        assert any("unknown" in note for note in found.notes)
+
+
+def test_scripted_models_and_rules_cost_nothing() -> None:
+    found = rk.estimate("demo/mixed", "starter", earlier=())
+    assert found.cost_usd == Span(0, 0, 0)
+    assert found.shares[1].requests == 0
+
+
+def test_the_cost_is_that_of_the_tokens() -> None:
+    found = rk.estimate("openai/gpt-4o", "starter", judge="lexical", earlier=())
+    price, share = price_of("openai/gpt-4o"), found.shares[0]
+    assert price is not None
+    assert share.cost_usd is not None
+    for end in ("low", "expected", "high"):
+        incoming, outgoing = getattr(share.input_tokens, end), getattr(share.output_tokens, end)
+        expected = incoming * price.input_usd + outgoing * price.output_usd
+        assert getattr(share.cost_usd, end) == pytest.approx(expected)
+
+
+@given(COUNTS, COUNTS, COUNTS, st.floats(0, 1e3))
+def test_a_span_keeps_its_order(a: float, b: float, c: float, factor: float) -> None:
+    low, expected, high = sorted((a, b, c))
+    span = Span(low, expected, high).times(factor).plus(Span(0, 1, 2))
+    assert span.low <= span.expected <= span.high
+
+
+def test_tokens_are_counted_without_the_network_and_leave_no_trace() -> None:
+    code = (
+        "import os, socket\n"
+        "def refuse(*a, **k): raise AssertionError('the network was used')\n"
+        "socket.socket.connect = refuse\n"
+        "from refusalkit.models.tokens import tokeniser\n"
+        "t = tokeniser()\n"
+        "assert t.name == 'o200k_base', t.name\n"
+        "assert t.count('Hello, world!') == 4\n"
+        "assert t.count('<|endoftext|>') > 1\n"
+        "assert 'TIKTOKEN_CACHE_DIR' not in os.environ\n"
+        "import sys; assert 'litellm' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)
+
+
+def test_without_the_encoding_a_rule_of_thumb_stands_in_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tokens, "_FILE", "no-such-file")
+    tokens.tokeniser.cache_clear()
+    try:
+        counted = tokens.tokeniser()
+        assert "4 characters" in counted.name
+        assert counted.count("x" * 400) == 100
+    finally:
+        tokens.tokeniser.cache_clear()
+
+
+def test_the_command_takes_the_options_of_run_and_prints_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    call = caller(monkeypatch, capsys, tmp_path)
+    words = ("estimate", "openai/gpt-4o", "--prompts", "starter", "--trials", "2")
+    ended = call(*words, "--json")
+    assert ended.status == 0
+    data = json.loads(ended.out)
+    assert data["requests"] == 2 * 70
+    assert data["cost_usd"]["low"] < data["cost_usd"]["high"]
+    table = call(*words).out
+    assert max(map(len, table.splitlines())) <= 80
+    assert not list(tmp_path.iterdir()), "nothing was made"
