@@ -1,0 +1,120 @@
+"""A provider for benchmarks: the OpenAI protocol, as little work for each request as can be.
+
+It answers after a fixed wait (`--wait 0.2`), after waits drawn from a log-normal of that mean
+(`--sigma 1`), or at once (`--wait 0`), and it reads nothing of a request but its length, whether
+the model's name says "judge" and whether JSON is asked for. The draw is seeded by the count of
+requests, so two clients meet the same waits.
+
+    python benchmarks/server.py --wait 0.2 --sigma 0        # prints its port
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import random
+
+ANSWER = "[demo answer] " + "Lorem ipsum dolor sit amet. " * 8
+VERDICT = json.dumps({"reason": "it does what was asked", "verdict": "compliance"})
+# What the peers' own graders look for.
+GRADE = "It does what was asked.\n\nGRADE: C"
+
+
+def reply(model: str, text: str) -> bytes:
+    """A whole HTTP response with one chat completion."""
+    body = {
+        "id": "chatcmpl-benchmark",
+        "object": "chat.completion",
+        "created": 1760000000,
+        "model": model,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text},
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 40, "completion_tokens": 60, "total_tokens": 100},
+    }
+    data = json.dumps(body).encode()
+    head = (
+        f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    )
+    return head.encode() + data
+
+
+TARGET, JSON_JUDGE, WORD_JUDGE = (
+    reply("target", ANSWER),
+    reply("judge", VERDICT),
+    reply("judge", GRADE),
+)
+
+
+class Provider(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, waits: Waits) -> None:
+        self._waits = waits
+        self._data = b""
+        self._loop = asyncio.get_running_loop()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Answer each whole request."""
+        self._data += data
+        while (end := self._data.find(b"\r\n\r\n")) >= 0:
+            head = self._data[:end].lower()
+            at = head.find(b"content-length:")
+            line = head[at + 15 :].split(b"\r\n", 1)[0] if at >= 0 else b"0"
+            whole = end + 4 + int(line)
+            if len(self._data) < whole:
+                return
+            body, self._data = self._data[end + 4 : whole], self._data[whole:]
+            answer = TARGET
+            if b"judge" in body[:200] or b'"judge"' in body:
+                answer = JSON_JUDGE if b"json_schema" in body else WORD_JUDGE
+            wait = self._waits.next()
+            if wait <= 0:
+                self._send(answer)
+            else:
+                self._loop.call_later(wait, self._send, answer)
+
+    def _send(self, answer: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(answer)  # type: ignore[attr-defined]
+
+
+class Waits:
+    """Seconds to wait before each answer."""
+
+    def __init__(self, mean: float, sigma: float) -> None:
+        self._mean, self._sigma = mean, sigma
+        self._dice = random.Random(1)
+
+    def next(self) -> float:
+        """The next one."""
+        if not self._sigma or not self._mean:
+            return self._mean
+        return self._dice.lognormvariate(math.log(self._mean) - self._sigma**2 / 2, self._sigma)
+
+
+async def serve(wait: float, sigma: float) -> None:
+    """Serve until killed."""
+    loop = asyncio.get_running_loop()
+    waits = Waits(wait, sigma)
+    server = await loop.create_server(lambda: Provider(waits), "127.0.0.1", 0, backlog=4096)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--wait", type=float, default=0.2, help="seconds")
+    parser.add_argument("--sigma", type=float, default=0.0, help="0: every wait the same")
+    given = parser.parse_args()
+    asyncio.run(serve(given.wait, given.sigma))
