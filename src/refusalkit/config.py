@@ -244,7 +244,8 @@ def _preset_options(given: Mapping[str, Any]) -> dict[str, Any]:
     options = dict(PRESETS.get(preset, {})) if isinstance(preset, str) else {}
     for name, of in _CHOSEN_FOR.items():
         # `refusalbench@REVISION` and `refusalbench:FILE` are the set that the list is for.
-        if of in given and not re.match(rf"{options.get(of)}([@:]|$)", str(given[of])):
+        named = [re.split("[@:]", part.strip())[0] for part in str(given.get(of)).split(",")]
+        if of in given and options.get(of) not in named:
             options.pop(name, None)
     return options
 
