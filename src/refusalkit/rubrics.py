@@ -3,12 +3,12 @@
 A judge file has `name`, `version`, `kind` (``llm`` or ``lexical``) and `description`. An LLM
 judge's file also has
 
-- ``[model]``: `id`, `max_tokens`, `temperature` where the model takes one, and `asks`: how often the
-  judge is asked before a reply that is not of the schema leaves the answer unscored (2);
+- ``[model]``: `id`, `max_tokens`, `temperature` where the model takes one, and `asks`: how often
+  the judge is asked before a reply that is not of the schema leaves the answer unscored (2);
 - ``[prompt]``: `system` and `template`; the template holds ``{{request}}`` and ``{{answer}}``
   once each, and ``{{nonce}}`` wherever it speaks of their delimiters;
-- ``[schema]``: the JSON schema of the judge's reply; beside `verdict` it may have `reason` (one line)
-  and `rests_on` (where in the answer the verdict rests);
+- ``[schema]``: the JSON schema of the judge's reply; beside `verdict` it may have `reason` (one
+  line) and `rests_on` (where in the answer the verdict rests);
 - ``[labels]``: each value of the schema's `verdict` field, and the label it stands for;
 - ``[limits]``, which may be left out: `answer_chars`, the most characters of an answer that are
   shown, and `tail_chars`, how many of them are the answer's last (a third). Of a longer answer the

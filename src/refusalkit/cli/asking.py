@@ -15,6 +15,7 @@ from refusalkit.cli.options import (
     opt,
 )
 from refusalkit.cli.outcome import INCOMPLETE, OK, show_run
+from refusalkit.cli.presets import say_preset
 from refusalkit.cli.work import work
 from refusalkit.untrusted import printable
 
@@ -32,6 +33,7 @@ def run(model: str, out: str | None, max_unscored: float, as_json: bool, **optio
     from refusalkit.config import resolve_config
 
     config = resolve_config({"model": model, **given_options(options)}, file=options["config_file"])
+    say_preset(config.preset)
     given = config.model_dump(exclude_unset=True)
     given.pop("judge", None)
     asked, prompts = given.pop("model"), given.pop("prompts", None)

@@ -55,7 +55,8 @@ def load_judge(
     """A judge by its shipped name or the path of its file.
 
     `model`, `temperature` and `asks` replace what the judge's file says, see `load_rubric`; the
-    other arguments are those of `open_model`. Raises `JudgeFileError`, and what `open_model` raises.
+    other arguments are those of `open_model`. Raises `JudgeFileError`, and what `open_model`
+    raises.
     """
     return open_judge(
         load_rubric(source, model=model, temperature=temperature, asks=asks),
