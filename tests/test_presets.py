@@ -68,9 +68,7 @@ class TestTable:
         assert rows["trials"]["differs"]
         assert not rows["temperature"]["differs"]
         assert shown["not_stated"] == [name for name, row in rows.items() if row["report"] is None]
-        assert {"system prompt", "judge's prompt", "judge temperature"} <= {
-            *shown["not_stated"]
-        }
+        assert {"system prompt", "judge's prompt", "judge temperature"} <= {*shown["not_stated"]}
         assert rows["trials"]["report"].startswith("5")
         assert shown == json.loads(data.to_json(shown))
 
