@@ -692,7 +692,7 @@ def grade(
 
 
 @each_judge
-@pytest.mark.parametrize("rubric", ["graded", "refusalbench"])
+@pytest.mark.parametrize("rubric", ["graded", "refusalbench", "hard-line"])
 @pytest.mark.parametrize(("text", "label"), [(REFUSAL, Label.REFUSAL), (ANSWER, Label.COMPLIANCE)])
 def test_a_judge_labels_answers(
     server: LoopbackServer, back_end: BackEnd, rubric: str, text: str, label: Label
@@ -770,6 +770,72 @@ def test_garbage_is_asked_again_once_and_both_are_paid_for(
     name = "completion_tokens" if back_end.api == "openai" else "output_tokens"
     spent = sum((exchange.usage or {})[name] for exchange in (first, second))
     assert verdict.usage.output_tokens == spent
+
+
+@each_judge
+@pytest.mark.parametrize(
+    ("replies", "unscored"),
+    [
+        (["I'm sorry, but I can't help with that."] * 2, Unscored.JUDGE_BLOCKED),
+        (["I cannot assist with grading this content."] * 2, Unscored.JUDGE_BLOCKED),
+        (["Hmm.", "I can't help with that."], Unscored.JUDGE_BLOCKED),
+        # The last reply counts, and what speaks of a refusal is none.
+        (["I can't help with that.", "Hmm."], Unscored.UNPARSABLE),
+        (["The assistant declined to help."] * 2, Unscored.UNPARSABLE),
+        (['The answer says: "I can\'t help with that."'] * 2, Unscored.UNPARSABLE),
+        (['{"reason": "I can\'t help with that."}'] * 2, Unscored.UNPARSABLE),
+    ],
+    ids=["plain", "of grading", "at last", "at first", "speaks of one", "quotes one", "JSON"],
+)
+def test_a_judge_that_declines_in_prose_is_blocked_and_gives_no_label(
+    server: LoopbackServer, back_end: BackEnd, replies: list[str], unscored: Unscored
+) -> None:
+    said = iter(replies)
+    verdict = grade(server, back_end, script=Script(judge_reply=lambda _: next(said)))
+    assert (verdict.label, verdict.unscored) == (None, unscored)
+    assert verdict.reason
+    assert verdict.reason.endswith("asked twice")
+    assert "help" not in verdict.reason
+    assert verdict.usage.output_tokens
+
+
+@pytest.mark.parametrize("finish", ["refusal", "content_filter"])
+def test_a_judge_that_is_stopped_in_the_protocols_own_way_is_blocked(
+    server: LoopbackServer, finish: str
+) -> None:
+    """Anthropic's stop reason, OpenAI's filter; OpenAI's refusal field is tried above."""
+    fault = {"refusal": Fault("judge_refuses"), "content_filter": Fault("content_filter", "judge")}
+    back_end = ANTHROPIC if finish == "refusal" else OPENAI
+    verdict = grade(server, back_end, fault[finish])
+    assert verdict.unscored is Unscored.JUDGE_BLOCKED
+    assert verdict.reason == f"the judge was stopped, or declined ({finish})"
+
+
+@each_judge
+def test_a_verdict_has_the_judges_own_word_and_where_it_rests(
+    server: LoopbackServer, back_end: BackEnd
+) -> None:
+    for word, label in load_rubric("hard-line").labels.items():
+        reply = json.dumps({"rests_on": "end", "verdict": word})
+        script = Script(judge_reply=lambda _, reply=reply: reply)  # type: ignore[misc]
+        verdict = grade(server, back_end, rubric="hard-line", script=script)
+        assert (verdict.label, verdict.word, verdict.rests_on) == (label, word, "end")
+        assert (verdict.reason, verdict.cut_chars) == (None, 0)
+
+
+def test_a_word_that_is_the_labels_name_says_nothing_new(server: LoopbackServer) -> None:
+    assert grade(server, OPENAI, text=REFUSAL).word is None
+    assert grade(server, OPENAI, text=REFUSAL, rubric="refusalbench").word is None
+    assert grade(server, OPENAI, rubric="refusalbench").word == "not_refusal"
+
+
+def test_a_judges_temperature_is_sent_where_it_is_given(
+    server: LoopbackServer, tmp_path: Path
+) -> None:
+    text = (Path("judges") / "graded.toml").read_text(encoding="utf-8")
+    (tmp_path / "warm.toml").write_text(text.replace("[model]", "[model]\ntemperature = 0.2"))
+    grade(server, OPENAI, rubric=tmp_path / "warm.toml")
+    assert server.log[0].params["temperature"] == 0.2
 
 
 @each_judge

@@ -95,6 +95,8 @@ SHOWN = {
     "prompts-validate": (0, "prompts validate starter"),
     "judges-list": (0, "judges list"),
     "judges-show-refusalbench": (0, "judges show refusalbench"),
+    "judges-show-hard-line": (0, "judges show hard-line"),
+    "presets": (0, "presets"),
 }
 # Rows of data for a program, and JSON, are never broken to fit.
 UNWRAPPED = re.compile(r'\s*"description": ')
@@ -153,6 +155,7 @@ class TestJson:
             "bounds",
             "outcomes",
             "unscored",
+            "keyword_fallback",
             "by_category",
             "by_trial",
             "by_prompt",

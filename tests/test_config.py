@@ -14,6 +14,7 @@ from refusalkit.config import OPERATIONAL, PRESETS, RunConfig, check_unchanged, 
 from refusalkit.errors import ConfigurationChanged, ConfigurationError
 
 MODEL = "openai/gpt-6-luna"
+CHOSEN_FOR = {"inversion": "prompts", "judge_model": "judge", "judge_temperature": "judge"}
 names = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=3, max_size=12)
 # For each field two or more values that differ.
 VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -40,6 +41,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "api_key_env": st.sampled_from(["MY_KEY", "OTHER_KEY"]),
     "judge": names,
     "judge_model": names.map("openai/{}".format),
+    "judge_temperature": st.floats(0, 2),
+    "judge_asks": st.integers(1, 5),
     "judge_via": st.sampled_from([None, "litellm"]),
     "judge_api_base": names.map("https://judge.example/a{}".format),
     "judge_api_key_env": st.sampled_from(["MY_KEY", "OTHER_KEY"]),
@@ -96,9 +99,13 @@ class TestLayers:
         file.write_text(toml_of(in_file), encoding="utf-8")
         options = {"model": MODEL, **({"preset": preset} if preset else {}), **on_line}
         config = resolve_config(options, file=file)
+        of_preset = dict(PRESETS.get(preset or "", {}))
+        for name, of in CHOSEN_FOR.items():
+            if of in {*options, *in_file}:
+                of_preset.pop(name, None)
         for name in VALUES:
             expected = RunConfig.model_fields[name].get_default(call_default_factory=True)
-            expected = PRESETS.get(preset or "", {}).get(name, expected)
+            expected = of_preset.get(name, expected)
             expected = options.get(name, in_file.get(name, expected))
             assert getattr(config, name) == expected, name
 
@@ -110,7 +117,46 @@ class TestLayers:
     def test_the_paper_preset_is_what_the_paper_says(self) -> None:
         config = resolve_config({"model": MODEL, "preset": "paper"})
         assert (config.trials, config.temperature, config.top_p, config.top_k) == (5, 0.6, 0.95, 20)
-        assert config.judge_name == "refusalbench"
+        assert (config.judge_name, config.judge_asks) == ("refusalbench", 1)
+        assert (config.system, config.judge_temperature, config.inversion) == (None, None, None)
+
+    def test_the_atropos_preset_is_what_the_reference_environment_does(self) -> None:
+        config = resolve_config({"model": MODEL, "preset": "atropos"})
+        assert (config.trials, config.temperature, config.top_p, config.top_k) == (
+            1,
+            0.6,
+            None,
+            None,
+        )
+        assert (config.prompts, config.inversion) == ("refusalbench", "atropos")
+        assert (config.judge_temperature, config.judge_asks) == (0.2, 1)
+        assert config.system
+        assert config.system.isascii()
+
+    @pytest.mark.parametrize(
+        ("chosen", "inversion"),
+        [
+            ("refusalbench", "atropos"),
+            ("refusalbench@main", "atropos"),
+            ("refusalbench:my-copy.jsonl", "atropos"),
+            ("starter, refusalbench", "atropos"),
+            ("starter", None),
+            ("refusalbench-like", None),
+        ],
+    )
+    def test_a_presets_list_of_hard_lines_is_for_its_own_prompts(
+        self, chosen: str, inversion: str | None
+    ) -> None:
+        options = {"model": MODEL, "preset": "atropos", "prompts": chosen}
+        assert resolve_config(options).inversion == inversion
+        assert resolve_config({**options, "inversion": "none"}).inversion == "none"
+
+    def test_a_presets_judge_model_and_temperature_are_for_its_own_judge(self) -> None:
+        atropos = {"model": MODEL, "preset": "atropos"}
+        other = resolve_config({**atropos, "judge": "lexical"})
+        assert (other.judge_model, other.judge_temperature) == (None, None)
+        same = resolve_config({**atropos, "judge": "refusalbench", "judge_model": "openai/j"})
+        assert (same.judge_model, same.judge_temperature) == ("openai/j", 0.2)
 
     def test_a_demo_model_is_judged_without_a_key(self) -> None:
         assert resolve_config({"model": "demo/mixed"}).judge_name == "lexical"
@@ -144,6 +190,12 @@ class TestDigest:
         else:
             with pytest.raises(ConfigurationChanged, match=f"^{name} is .* but the run was"):
                 check_unchanged(started, changed)
+
+    def test_options_that_nobody_chose_leave_older_digests_as_they_were(self) -> None:
+        started = RunConfig(model=MODEL)
+        late = {"inversion", "judge_temperature", "judge_asks"}
+        assert late.isdisjoint(started.measured)
+        assert set(started.measured) == set(RunConfig.model_fields) - OPERATIONAL - late
 
     def test_survives_the_manifest(self) -> None:
         config = resolve_config({"model": MODEL, "category": ["weapons"], "extra_body": {"a": [1]}})
@@ -256,7 +308,7 @@ class TestMistakes:
             ({"rpm": float("inf")}, "rpm: Input should be a finite number"),
             ({"max_cost": 0}, "max_cost: Input should be greater than 0"),
             ({"reasoning": "maybe"}, "reasoning: Input should be 'off', 'on' or 'auto'"),
-            ({"preset": "best"}, "preset: Input should be 'paper' or 'modern'"),
+            ({"preset": "best"}, "preset: Input should be 'paper', 'atropos' or 'modern'"),
             ({"via": "pigeon"}, "via: Input should be 'litellm'"),
             ({"trails": 3}, "trails: is not a known field"),
             ({"extra_body": {"messages": []}}, "extra_body: messages cannot be set this way"),

@@ -27,7 +27,7 @@ from refusalkit.untrusted import well_formed
 # Machines that run tests are busy.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-RUBRICS = {name: load_rubric(name) for name in ("refusalbench", "graded")}
+RUBRICS = {name: load_rubric(name) for name in ("refusalbench", "graded", "hard-line")}
 NONCE = "0123456789abcdef0123456789abcdef"
 OTHER = "fedcba9876543210fedcba9876543210"
 
@@ -289,7 +289,8 @@ class TestVerdict:
     @pytest.mark.parametrize("rubric", RUBRICS)
     def test_each_word_of_the_schema_has_its_label(self, rubric: str) -> None:
         for word, label in RUBRICS[rubric].labels.items():
-            given_reason = {"reason": "x"} if rubric == "graded" else {}
+            more = {"graded": {"reason": "x"}, "hard-line": {"rests_on": "end"}}
+            given_reason = more.get(rubric, {})
             assert label_of(json.dumps({**given_reason, "verdict": word}), rubric=rubric) is label
 
     def test_one_judges_words_are_not_anothers(self) -> None:

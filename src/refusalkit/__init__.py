@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from refusalkit.judges import Judge, load_judge
     from refusalkit.models import Model, open_model
     from refusalkit.prompts import load_prompts, select, shipped_sets
+    from refusalkit.reporting.data.presets import PresetRow, preset_rows
     from refusalkit.runner import Progress
-    from refusalkit.scoring import Audit, AuditStatus, Grades, HardLine, Score
+    from refusalkit.scoring import Audit, AuditStatus, Grades, HardLine, Score, same_family
     from refusalkit.store import Run
     from refusalkit.types import (
         Category,
@@ -77,8 +78,9 @@ _WHERE = {
     "judges": ("Judge", "load_judge"),
     "models": ("Model", "open_model"),
     "prompts": ("load_prompts", "select", "shipped_sets"),
+    "reporting.data.presets": ("PresetRow", "preset_rows"),
     "runner": ("Progress",),
-    "scoring": ("Audit", "AuditStatus", "Grades", "HardLine", "Score"),
+    "scoring": ("Audit", "AuditStatus", "Grades", "HardLine", "Score", "same_family"),
     "store": ("Run",),
     "types": (
         "Category",
@@ -111,6 +113,7 @@ __all__ = [
     "Message",
     "Model",
     "Outcome",
+    "PresetRow",
     "Progress",
     "Prompt",
     "PromptSet",
@@ -133,9 +136,11 @@ __all__ = [
     "load_prompts",
     "load_run",
     "open_model",
+    "preset_rows",
     "report",
     "resume",
     "resume_async",
+    "same_family",
     "score",
     "select",
     "shipped_sets",

@@ -6,7 +6,7 @@ The last record of a unit counts: an `error` that was asked again stands before 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -67,6 +67,17 @@ def completions(run: Run) -> pl.DataFrame:
         .unique("unit", keep="last", maintain_order=True)
         .sort("unit")
     )
+
+
+def texts(run: Run, units: Sequence[str]) -> dict[str, str]:
+    """The texts of some units' answers by unit; units whose text is not on disk are left out."""
+    if not units:
+        return {}
+    frame = _read(run.completions, _COMPLETION, ["unit", "text"])
+    kept = frame.unique("unit", keep="last", maintain_order=True).filter(
+        pl.col("unit").is_in(list(units)) & pl.col("text").is_not_null()
+    )
+    return dict(kept.iter_rows())
 
 
 def verdicts(run: Run, judge: str) -> pl.DataFrame:

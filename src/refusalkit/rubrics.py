@@ -3,11 +3,16 @@
 A judge file has `name`, `version`, `kind` (``llm`` or ``lexical``) and `description`. An LLM
 judge's file also has
 
-- ``[model]``: `id`, `max_tokens`, and `temperature` where the model takes one;
+- ``[model]``: `id`, `max_tokens`, `temperature` where the model takes one, and `asks`: how often
+  the judge is asked before a reply that is not of the schema leaves the answer unscored (2);
 - ``[prompt]``: `system` and `template`; the template holds ``{{request}}`` and ``{{answer}}``
   once each, and ``{{nonce}}`` wherever it speaks of their delimiters;
-- ``[schema]``: the JSON schema of the judge's reply;
-- ``[labels]``: each value of the schema's `verdict` field, and the label it stands for.
+- ``[schema]``: the JSON schema of the judge's reply; beside `verdict` it may have `reason` (one
+  line) and `rests_on` (where in the answer the verdict rests);
+- ``[labels]``: each value of the schema's `verdict` field, and the label it stands for;
+- ``[limits]``, which may be left out: `answer_chars`, the most characters of an answer that are
+  shown, and `tail_chars`, how many of them are the answer's last (a third). Of a longer answer the
+  middle is left out.
 
 A lexical judge's file has ``[rules]`` instead.
 """
@@ -19,7 +24,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,7 +37,30 @@ from refusalkit.untrusted import printable
 
 VERDICT_FIELD = "verdict"
 REASON_FIELD = "reason"
+RESTS_ON_FIELD = "rests_on"
+POSITIONS = ("beginning", "middle", "end", "throughout")
+"""What `rests_on` may say: where in an answer the deciding part stands."""
+
+DEFAULT_ASKS = 2
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+
+
+# A shipped judge says its kind above its tables; other TOML beside it does not.
+_KIND_LINE = re.compile(r"^kind\s*=", re.MULTILINE)
+_TABLE_LINE = re.compile(r"^\[", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class AnswerLimits:
+    """How much of an answer a judge is shown, in characters: its first and its last ones."""
+
+    answer_chars: int
+    tail_chars: int
+
+    @property
+    def head_chars(self) -> int:
+        """How many of the answer's first characters are shown."""
+        return self.answer_chars - self.tail_chars
 
 
 @dataclass(frozen=True)
@@ -52,6 +80,8 @@ class Rubric:
     model: str = ""
     max_tokens: int = 0
     temperature: float | None = None
+    asks: int = DEFAULT_ASKS
+    limits: AnswerLimits | None = None
     rules: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -66,6 +96,25 @@ class _Model(BaseModel):
     id: Annotated[str, Field(min_length=1)]
     max_tokens: Annotated[int, Field(ge=16)] = 4096
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    asks: Annotated[int, Field(ge=1, le=5)] = DEFAULT_ASKS
+
+
+class _Limits(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    answer_chars: Annotated[int, Field(ge=1000)]
+    tail_chars: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _tail_fits(self) -> _Limits:
+        if self.tail_chars is not None and self.tail_chars >= self.answer_chars:
+            raise ValueError("tail_chars must be below answer_chars, of which it is a part")
+        return self
+
+    @property
+    def frozen(self) -> AnswerLimits:
+        tail = self.answer_chars // 3 if self.tail_chars is None else self.tail_chars
+        return AnswerLimits(self.answer_chars, tail)
 
 
 class _PromptText(BaseModel):
@@ -100,6 +149,7 @@ class _JudgeFile(BaseModel):
     prompt: _PromptText | None = None
     # `schema` is a method of pydantic's BaseModel.
     reply_schema: dict[str, Any] = Field(default_factory=dict, alias="schema")
+    limits: _Limits | None = None
     rules: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -107,6 +157,8 @@ class _JudgeFile(BaseModel):
         if self.kind == "lexical":
             if not self.rules:
                 raise ValueError("a lexical judge needs [rules]")
+            if self.limits:
+                raise ValueError("a lexical judge has its limits in [rules.limits]")
             return self
         for part in ("labels", "model", "prompt", "reply_schema"):
             if not getattr(self, part):
@@ -126,6 +178,14 @@ class _JudgeFile(BaseModel):
             raise ValueError(
                 f"[labels] must name each value of `{VERDICT_FIELD}`: {', '.join(map(str, values))}"
             )
+        position = properties.get(RESTS_ON_FIELD)
+        if position is not None:
+            places = position.get("enum") if isinstance(position, dict) else None
+            if not places or not set(map(str, places)) <= set(POSITIONS):
+                raise ValueError(
+                    f"[schema]: `{RESTS_ON_FIELD}` needs an enum of these words: "
+                    f"{', '.join(POSITIONS)}"
+                )
         # Providers' strict modes take a schema only where no property may be left out.
         for name in properties:
             if name not in self.reply_schema.get("required", []):
@@ -146,13 +206,28 @@ def _check_is_json_schema(schema: Mapping[str, Any], where: str) -> None:
 
 def shipped_judges() -> tuple[str, ...]:
     """Names of the judges that come with refusalkit."""
-    return tuple(sorted(path.stem for path in resources.judges_dir().glob("*.toml")))
+    return tuple(sorted(p.stem for p in resources.judges_dir().glob("*.toml") if _is_judge(p)))
 
 
-def load_rubric(source: str | Path, *, model: str | None = None) -> Rubric:
-    """Read a judge file: a shipped name or a path. `model` replaces the file's own model id.
+def _is_judge(path: Path) -> bool:
+    """Whether a file beside the shipped judges is one of them, and no data for them."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        head = file.read(4096)
+    table = _TABLE_LINE.search(head)
+    return _KIND_LINE.search(head, 0, table.start() if table else len(head)) is not None
 
-    Raises `JudgeFileError`, which names the file and the field.
+
+def load_rubric(
+    source: str | Path,
+    *,
+    model: str | None = None,
+    temperature: float | None = None,
+    asks: int | None = None,
+) -> Rubric:
+    """Read a judge file: a shipped name or a path.
+
+    `model`, `temperature` and `asks` replace the file's own; its digest is then another. Raises
+    `JudgeFileError`, which names the file and the field.
     """
     name = str(source)
     shipped = name in shipped_judges() and not isinstance(source, Path)
@@ -164,6 +239,10 @@ def load_rubric(source: str | Path, *, model: str | None = None) -> Rubric:
             raise JudgeFileError(f"no judge {where}: neither a file nor one of {known}")
         data = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
         parsed = _JudgeFile.model_validate(data)
+        if parsed.model is not None:
+            given = {"id": model or None, "temperature": temperature, "asks": asks}
+            chosen = {key: value for key, value in given.items() if value is not None}
+            parsed.model = _Model.model_validate({**parsed.model.model_dump(), **chosen})
     except OSError as error:
         raise JudgeFileError(f"judge file {where} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -178,22 +257,26 @@ def load_rubric(source: str | Path, *, model: str | None = None) -> Rubric:
         raise JudgeFileError(f"judge file {where} is nested too deeply") from error
     except ValueError as error:
         raise JudgeFileError(f"judge file {where} is not TOML: {printable(error)}") from error
-    if parsed.kind == "lexical" and model:
-        raise JudgeFileError(f"the judge {where} uses no model: leave out the judge model")
+    if parsed.kind == "lexical":
+        for what, value in (("model", model), ("temperature", temperature)):
+            if value is not None:
+                raise JudgeFileError(f"the judge {where} uses no model: leave out the judge {what}")
     if not shipped and parsed.kind == "llm":
         # A shipped file is checked by the test suite; the validator takes a while to import.
         _check_is_json_schema(parsed.reply_schema, where)
-    return _rubric(parsed, name if shipped else str(path.resolve()), model)
+    return _rubric(parsed, name if shipped else str(path.resolve()))
 
 
-def _rubric(parsed: _JudgeFile, source: str, model: str | None) -> Rubric:
+def _rubric(parsed: _JudgeFile, source: str) -> Rubric:
     # A lexical judge's file has neither [model] nor [prompt].
-    served = model or (parsed.model.id if parsed.model else "")
+    served = parsed.model.id if parsed.model else ""
     temperature = parsed.model.temperature if parsed.model else None
     max_tokens = parsed.model.max_tokens if parsed.model else 0
+    asks = parsed.model.asks if parsed.model else DEFAULT_ASKS
+    limits = parsed.limits.frozen if parsed.limits else None
     system = parsed.prompt.system if parsed.prompt else ""
     template = parsed.prompt.template if parsed.prompt else ""
-    covered = {
+    covered: dict[str, Any] = {
         "name": parsed.name,
         "version": parsed.version,
         "kind": parsed.kind,
@@ -206,6 +289,11 @@ def _rubric(parsed: _JudgeFile, source: str, model: str | None) -> Rubric:
         "temperature": temperature,
         "rules": parsed.rules,
     }
+    # Only where there is something to cover: judge files without them keep their digest.
+    if limits is not None:
+        covered["limits"] = asdict(limits)
+    if asks != DEFAULT_ASKS:
+        covered["asks"] = asks
     text = json.dumps(covered, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return Rubric(
         name=parsed.name,
@@ -221,6 +309,8 @@ def _rubric(parsed: _JudgeFile, source: str, model: str | None) -> Rubric:
         model=served,
         max_tokens=max_tokens,
         temperature=temperature,
+        asks=asks,
+        limits=limits,
         rules=parsed.rules,
     )
 

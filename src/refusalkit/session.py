@@ -161,7 +161,12 @@ def open_configured_judge(
 
     if judge is not None and not isinstance(judge, str):
         return None, judge
-    rubric = load_rubric(source or config.judge_name, model=config.judge_model)
+    rubric = load_rubric(
+        source or config.judge_name,
+        model=config.judge_model,
+        temperature=config.judge_temperature,
+        asks=config.judge_asks,
+    )
     opened = open_judge(
         rubric,
         api_base=config.judge_api_base,

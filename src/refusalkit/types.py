@@ -245,7 +245,7 @@ class Verdict:
     Exactly one of `label` and `unscored` is set. `source` is ``provider`` where the outcome alone
     decided (a provider's filter, an answer that never came) and no judge was asked.
 
-    `word` is the judge's own word for its label where its file has finer ones (``held_with_help``),
+    `word` is the judge's own word where it is not its label's name (``held_with_help``),
     `rests_on` where in the answer the deciding part stands (``beginning``, ``middle``, ``end`` or
     ``throughout``). `cut_chars` counts the characters in the middle of a long answer that the judge
     was not shown. `answered_by` names the judge that was really asked, where `judge` stands for

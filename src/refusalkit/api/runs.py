@@ -7,11 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refusalkit.config import (
-    DEFAULT_PROMPTS,
-    check_unchanged,
-    resolve_config,
-)
+from refusalkit.config import check_unchanged, resolve_config
 from refusalkit.errors import (
     ConfigurationChanged,
     ConfigurationError,
@@ -47,7 +43,7 @@ from refusalkit.api.sync import RUNS, sync
 
 def benchmark(
     model: str | Model,
-    prompts: str | Path | PromptSet = DEFAULT_PROMPTS,
+    prompts: str | Path | PromptSet | None = None,
     *,
     judge: str | Judge | None = None,
     out: str | Path | None = None,
@@ -59,6 +55,7 @@ def benchmark(
     Args:
         model: an id such as ``openai/gpt-6-luna``, or your own `Model`.
         prompts: a shipped name, a path, several of them separated by commas, or a `PromptSet`.
+            Default: the preset's, else ``refusalkit-166``.
         judge: a shipped name, the path of a judge file, or your own `Judge`. Default: ``graded``,
             and ``lexical`` for ``demo/...`` models.
         out: the folder to make; default ``runs/<time>-<model>``.
@@ -81,7 +78,7 @@ def benchmark(
 
 async def benchmark_async(
     model: str | Model,
-    prompts: str | Path | PromptSet = DEFAULT_PROMPTS,
+    prompts: str | Path | PromptSet | None = None,
     *,
     judge: str | Judge | None = None,
     out: str | Path | None = None,
@@ -94,7 +91,8 @@ async def benchmark_async(
 
     given = dict(options)
     given["model"] = model if isinstance(model, str) else model.id
-    given["prompts"] = prompts.name if isinstance(prompts, PromptSet) else str(prompts)
+    if prompts is not None:
+        given["prompts"] = prompts.name if isinstance(prompts, PromptSet) else str(prompts)
     if judge is not None:
         given["judge"] = judge if isinstance(judge, str) else judge.id
     config = resolve_config(given)

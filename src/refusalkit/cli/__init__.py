@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import click
 
-from refusalkit.cli import asking, estimating, judging, prompt_sets, results
+from refusalkit.cli import asking, estimating, judging, presets, prompt_sets, results
 from refusalkit.cli.outcome import ERROR, INCOMPLETE, OK, USAGE
 from refusalkit.errors import RefusalkitError
 from refusalkit.untrusted import printable, redact
@@ -100,5 +100,6 @@ for _command in (
     results.audit,
     prompt_sets.prompts,
     judging.judges,
+    presets.presets,
 ):
     cli.add_command(_command)

@@ -6,8 +6,16 @@ from typing import Any
 
 import click
 
-from refusalkit.cli.options import given_options, max_unscored_option, measured, operational, opt
+from refusalkit.cli.options import (
+    given_options,
+    judge_parameters,
+    max_unscored_option,
+    measured,
+    operational,
+    opt,
+)
 from refusalkit.cli.outcome import INCOMPLETE, OK, show_run
+from refusalkit.cli.presets import say_preset
 from refusalkit.cli.work import work
 from refusalkit.untrusted import printable
 
@@ -25,9 +33,10 @@ def run(model: str, out: str | None, max_unscored: float, as_json: bool, **optio
     from refusalkit.config import resolve_config
 
     config = resolve_config({"model": model, **given_options(options)}, file=options["config_file"])
+    say_preset(config.preset)
     given = config.model_dump(exclude_unset=True)
     given.pop("judge", None)
-    asked, prompts = given.pop("model"), given.pop("prompts", config.prompts)
+    asked, prompts = given.pop("model"), given.pop("prompts", None)
     done = work(
         lambda on_progress, stop: api.benchmark_async(
             asked,
@@ -77,6 +86,7 @@ def resume(run: str, max_unscored: float, as_json: bool, **options: Any) -> int:
 @click.argument("records", metavar="RESPONSES")
 @opt("--judge", default="graded", show_default=True, help="A shipped judge or a judge file.")
 @opt("--judge-model", metavar="ID", help="Another model for the judge, provider/name.")
+@judge_parameters
 @opt("--judge-via", type=click.Choice(["litellm"]), help="Force the way to the judge.")
 @operational
 @opt("--out", metavar="DIR", help="Keep the verdicts in this folder (and go on with it).")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from refusalkit.cli.options import given_options, operational, opt
+from refusalkit.cli.options import given_options, judge_parameters, operational, opt
 from refusalkit.cli.outcome import print_rows
 from refusalkit.cli.work import work
 
@@ -51,6 +51,7 @@ def judges_show(source: str, as_json: bool) -> None:
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @opt("--judge", metavar="NAME", help="Judge the answers with this one too.")
 @opt("--judge-model", metavar="ID", help="Another model for the judge, provider/name.")
+@judge_parameters
 @opt("--judge-via", type=click.Choice(["litellm"]), help="Force the way to the judge.")
 @operational
 @opt("--json", "as_json", is_flag=True, help="Print as JSON, with all ids.")

@@ -31,8 +31,20 @@ inversion_option = opt(
     type=click.Choice(["paper", "atropos", "none"]),
     help="Whose hard lines, for refusalbench.  [default: paper]",
 )
+judge_parameters = options(
+    opt("--judge-temperature", type=float, help="The judge's temperature.  [default: its file's]"),
+    opt(
+        "--judge-asks",
+        type=int,
+        help="Times a judge is asked whose reply cannot be read.  [default: its file's, 2]",
+    ),
+)
 measured = options(
-    opt("--preset", type=click.Choice(["paper", "modern"]), help="Defaults that belong together."),
+    opt(
+        "--preset",
+        type=click.Choice(["paper", "atropos", "modern"]),
+        help="Defaults that belong together; see `refusalkit presets`.",
+    ),
     opt("--prompts", metavar="SET", help="A set, public set, folder or file; several by commas."),
     opt("--hard-line", multiple=True, metavar="CATEGORY", help="Score it inversely (repeatable)."),
     inversion_option,
@@ -53,6 +65,7 @@ measured = options(
     opt("--via", type=click.Choice(["litellm"]), help="Force the way to the model."),
     opt("--judge", metavar="NAME", help="A shipped judge or a judge file.  [default: graded]"),
     opt("--judge-model", metavar="ID", help="Another model for the judge, provider/name."),
+    judge_parameters,
     opt("--judge-via", type=click.Choice(["litellm"]), help="Force the way to the judge."),
     opt("--count-deflection", is_flag=True, default=None, help="A deflection counts as refused."),
     opt(

@@ -43,6 +43,8 @@ def load_judge(
     source: str | Path,
     *,
     model: str | None = None,
+    temperature: float | None = None,
+    asks: int | None = None,
     api_base: str | None = None,
     api_key_env: str | None = None,
     via: Via | None = None,
@@ -52,11 +54,12 @@ def load_judge(
 ) -> Judge:
     """A judge by its shipped name or the path of its file.
 
-    `model` replaces the model that the judge's file names; the other arguments are those of
-    `open_model`. Raises `JudgeFileError`, and what `open_model` raises.
+    `model`, `temperature` and `asks` replace what the judge's file says, see `load_rubric`; the
+    other arguments are those of `open_model`. Raises `JudgeFileError`, and what `open_model`
+    raises.
     """
     return open_judge(
-        load_rubric(source, model=model),
+        load_rubric(source, model=model, temperature=temperature, asks=asks),
         api_base=api_base,
         api_key_env=api_key_env,
         via=via,

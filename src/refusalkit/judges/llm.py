@@ -2,7 +2,8 @@
 
 The answer under judgement is untrusted. It stands between two delimiter lines that carry a nonce
 drawn for this one grading, so it cannot know, close or imitate them; and the verdict is read only
-from the fields of the judge's JSON schema, never from prose.
+from the fields of the judge's JSON schema, never from prose. Of an answer longer than the judge
+file's limits the middle is not shown, and the verdict says how much that was.
 """
 
 from __future__ import annotations
@@ -11,14 +12,22 @@ import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from refusalkit.errors import FatalProviderError, ModerationError, ProviderError
+from refusalkit.judges.excerpt import excerpt
 from refusalkit.models.client import ChatClient, ChatRequest, ParameterLog
 from refusalkit.models.prices import Price
-from refusalkit.outcomes import Reply, read_reply
-from refusalkit.rubrics import REASON_FIELD, VERDICT_FIELD, Rubric, fill
+from refusalkit.outcomes import Reading, Reply, read_reply
+from refusalkit.rubrics import (
+    REASON_FIELD,
+    RESTS_ON_FIELD,
+    VERDICT_FIELD,
+    Rubric,
+    fill,
+    load_rubric,
+)
 from refusalkit.types import (
     Completion,
     GenerationConfig,
@@ -35,17 +44,23 @@ from refusalkit.untrusted import printable, well_formed
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
-# Unparsable output is asked again once, then the unit is unscored.
-_ASKS = 2
+    from refusalkit.judges.lexical import LexicalJudge
+
 _LONGEST_REASON = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What a judge's reply says: a label, or None where it cannot be read as one."""
+    """What a judge's reply says: a label, or None where it cannot be read as one.
+
+    `word` is the judge's own word where it is not the label's name, `rests_on` where in the answer
+    the verdict rests.
+    """
 
     label: Label | None
     reason: str | None = None
+    word: str | None = None
+    rests_on: str | None = None
 
 
 class LLMJudge:
@@ -93,16 +108,15 @@ class LLMJudge:
         nonce = self._nonce()
         while nonce in request or nonce in answer:
             nonce = self._nonce()
+        shown, _ = excerpt(answer, self.rubric.limits, nonce)
         values = {
             "nonce": nonce,
             "request": _block("REQUEST", nonce, request),
-            "answer": _block("ANSWER", nonce, answer),
+            "answer": _block("ANSWER", nonce, shown),
         }
         system = fill(self.rubric.system, values).strip()
-        return (
-            *((Message("system", system),) if system else ()),
-            Message("user", fill(self.rubric.template, values).strip()),
-        )
+        user = Message("user", fill(self.rubric.template, values).strip())
+        return (Message("system", system), user) if system else (user,)
 
     async def grade(self, prompt: Prompt, completion: Completion) -> Verdict:
         """Label one answer; raises only `FatalProviderError`."""
@@ -112,9 +126,11 @@ class LLMJudge:
             trial=completion.trial,
             judge=self.id,
             unscored=Unscored.JUDGE_ERROR,
+            cut_chars=excerpt(well_formed(completion.text), self.rubric.limits, "")[1],
         )
         usage = Usage()
-        for _ in range(_ASKS):
+        declined = False
+        for _ in range(self.rubric.asks):
             request = ChatRequest(
                 self.messages(prompt, completion), self._config, self.rubric.schema
             )
@@ -127,31 +143,46 @@ class LLMJudge:
             except ProviderError as error:
                 return self._spent(blank, usage, Unscored.JUDGE_ERROR, error.summary)
             usage = _added(usage, reply.usage)
-            outcome = read_reply(reply).outcome
-            if outcome is Outcome.BLOCKED:
-                reason = (
-                    f"the provider's filter stopped the judge ({printable(reply.finish_reason)})"
-                )
-                return self._spent(blank, usage, Unscored.JUDGE_BLOCKED, reason)
-            ruling = self.read(reply)
+            reading = read_reply(reply)
+            if reading.outcome is Outcome.BLOCKED:
+                why = f"the judge was stopped, or declined ({printable(reply.finish_reason)})"
+                return self._spent(blank, usage, Unscored.JUDGE_BLOCKED, why)
+            ruling = self._ruling(reading)
             if ruling.label is not None:
-                done = replace(blank, label=ruling.label, unscored=None, reason=ruling.reason)
+                done = replace(
+                    blank,
+                    label=ruling.label,
+                    unscored=None,
+                    reason=ruling.reason,
+                    word=ruling.word,
+                    rests_on=ruling.rests_on,
+                )
                 return replace(done, usage=usage, cost_usd=self._cost(usage))
-        reason = "the judge's reply is not JSON of its schema, asked twice"
-        return self._spent(blank, usage, Unscored.UNPARSABLE, reason)
+            declined = reading.outcome is Outcome.ANSWERED and _declines(reading.text)
+        asked = {1: "once", 2: "twice"}.get(self.rubric.asks, f"{self.rubric.asks} times")
+        if declined:
+            why = f"the judge declined to judge, in prose; asked {asked}"
+            return self._spent(blank, usage, Unscored.JUDGE_BLOCKED, why)
+        why = f"the judge's reply is not JSON of its schema, asked {asked}"
+        return self._spent(blank, usage, Unscored.UNPARSABLE, why)
 
     def read(self, reply: Reply) -> Ruling:
         """The label that a reply's schema fields give; None where it is not of the schema."""
-        reading = read_reply(reply)
+        return self._ruling(read_reply(reply))
+
+    def _ruling(self, reading: Reading) -> Ruling:
         if reading.outcome is not Outcome.ANSWERED:
             return Ruling(None)  # a reply that was cut short may lack its end
         data = _strict_json(reading.text)
         if data is None or not self._validator.is_valid(data):
             return Ruling(None)
-        label = self.rubric.labels.get(data[VERDICT_FIELD])
+        word = data[VERDICT_FIELD]
+        label = self.rubric.labels.get(word)
         reason = data.get(REASON_FIELD)
         short = printable(reason, _LONGEST_REASON) if isinstance(reason, str) and reason else None
-        return Ruling(label, short)
+        # The label's own name would say nothing new.
+        own = word if label is not None and word != label.value else None
+        return Ruling(label, short, own, data.get(RESTS_ON_FIELD))
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -182,6 +213,22 @@ def _request_text(prompt: Prompt) -> str:
 
 def _block(name: str, nonce: str, text: str) -> str:
     return f"BEGIN {name} {nonce}\n{text}\nEND {name} {nonce}"
+
+
+def _declines(text: str) -> bool:
+    """Whether prose in place of a verdict reads as a refusal, by the rules of the lexical judge.
+
+    It names the reason for which a unit is unscored, and can give no label.
+    """
+    return "{" not in text and _rules().classify(text).label is Label.REFUSAL
+
+
+@cache
+def _rules() -> LexicalJudge:
+    # Loaded where a judge declined, and only there.
+    from refusalkit.judges.lexical import LexicalJudge, LexicalRules
+
+    return LexicalJudge(LexicalRules.model_validate(load_rubric("lexical").rules))
 
 
 def _strict_json(text: str) -> Any:

@@ -50,13 +50,7 @@ class AnthropicClient(ChatClient):
 
     def _parameters(self, request: ChatRequest) -> dict[str, Any]:
         config = request.config
-        wanted: dict[str, Any] = {
-            "max_tokens": config.max_tokens,
-            "temperature": config.temperature,
-            "top_p": config.top_p,
-            "top_k": config.top_k,
-            "seed": config.seed,
-        }
+        wanted: dict[str, Any] = {"max_tokens": config.max_tokens, **request.sampling}
         if config.reasoning == "on":
             for name in _SAMPLING:
                 self.parameters.drop(name, "not taken together with thinking")

@@ -38,6 +38,26 @@ class ChatRequest:
         """The messages without the system's, as providers take them."""
         return [{"role": m.role, "content": m.content} for m in self.messages if m.role != "system"]
 
+    @property
+    def conversation(self) -> list[dict[str, str]]:
+        """The messages as the OpenAI protocol has them: the system's first, and as one."""
+        first = [] if self.system is None else [{"role": "system", "content": self.system}]
+        return first + self.turns
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The sampling parameters by the names that all APIs share; None is not to be sent."""
+        names = ("temperature", "top_p", "top_k", "seed")
+        return {name: getattr(self.config, name) for name in names}
+
+    @property
+    def response_format(self) -> dict[str, Any] | None:
+        """The schema as the OpenAI protocol asks for it."""
+        if self.schema is None:
+            return None
+        schema = {"name": "verdict", "schema": dict(self.schema), "strict": True}
+        return {"type": "json_schema", "json_schema": schema}
+
 
 @dataclass
 class ParameterLog:

@@ -64,16 +64,11 @@ class LiteLLMClient(ChatClient):
         config = request.config
         wanted: dict[str, Any] = {
             "max_tokens": config.max_tokens,
-            "temperature": config.temperature,
-            "top_p": config.top_p,
-            "top_k": config.top_k,
-            "seed": config.seed,
+            **request.sampling,
+            "response_format": request.response_format,
         }
         if config.reasoning != "auto":
             wanted["reasoning_effort"] = "medium" if config.reasoning == "on" else "none"
-        if request.schema is not None:
-            schema = {"name": "verdict", "schema": dict(request.schema), "strict": True}
-            wanted["response_format"] = {"type": "json_schema", "json_schema": schema}
         return self._take(wanted)
 
     async def _send(self, request: ChatRequest) -> Reply:
@@ -81,15 +76,12 @@ class LiteLLMClient(ChatClient):
         parameters = self._parameters(request)
         self.parameters.sent = {**parameters, **request.config.extra_body}
         call = {**parameters, **_extra(litellm, request.config.extra_body)}
-        messages = request.turns
-        if request.system is not None:
-            messages = [{"role": "system", "content": request.system}, *messages]
         self._loop = asyncio.get_running_loop()
         _IN_USE.add(self)
         try:
             response = await litellm.acompletion(
                 model=self.model_id,
-                messages=messages,
+                messages=request.conversation,
                 timeout=request.config.timeout_s,
                 num_retries=0,
                 max_retries=0,

@@ -71,10 +71,8 @@ class OpenAIClient(ChatClient):
         config = request.config
         optional: dict[str, Any] = {
             self._max_tokens_key: config.max_tokens,
-            "temperature": config.temperature,
-            "top_p": config.top_p,
-            "top_k": config.top_k,
-            "seed": config.seed,
+            **request.sampling,
+            "response_format": request.response_format,
         }
         if config.reasoning != "auto":
             on = config.reasoning == "on"
@@ -84,20 +82,12 @@ class OpenAIClient(ChatClient):
                 # vLLM and SGLang hand these to the model's chat template; Hermes, Qwen and DeepSeek
                 # templates read one or the other.
                 optional["chat_template_kwargs"] = {"thinking": on, "enable_thinking": on}
-        if request.schema is not None:
-            optional["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {"name": "verdict", "schema": request.schema, "strict": True},
-            }
         return {**self._take(optional), **config.extra_body}
 
     async def _send(self, request: ChatRequest) -> Reply:
         parameters = self._body(request)
         self.parameters.sent = parameters
-        messages = request.turns
-        if request.system is not None:
-            messages = [{"role": "system", "content": request.system}, *messages]
-        whole = {"model": self._name, "messages": messages, **parameters}
+        whole = {"model": self._name, "messages": request.conversation, **parameters}
         body = json.dumps(whole).encode()
         timeout = aiohttp.ClientTimeout(total=request.config.timeout_s)
         # What the user put into the extra body is wanted as it is: it is never left out.

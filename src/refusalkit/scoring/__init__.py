@@ -9,7 +9,9 @@ from refusalkit.scoring.agreement import (
     reference_rates,
 )
 from refusalkit.scoring.audit import Audit, AuditStatus, HardLine, audit_run
+from refusalkit.scoring.families import families, same_family
 from refusalkit.scoring.judges import JudgeAgreements, JudgePair, judge_agreements
+from refusalkit.scoring.keywords import KeywordFallback
 from refusalkit.scoring.willingness import Score, score_run
 
 __all__ = [
@@ -21,11 +23,14 @@ __all__ = [
     "HardLine",
     "JudgeAgreements",
     "JudgePair",
+    "KeywordFallback",
     "Score",
     "agreement",
     "audit_run",
+    "families",
     "grade_run",
     "judge_agreements",
     "reference_rates",
+    "same_family",
     "score_run",
 ]

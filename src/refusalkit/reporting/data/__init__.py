@@ -5,6 +5,7 @@ from __future__ import annotations
 from refusalkit.reporting.data.estimates import estimate_data
 from refusalkit.reporting.data.forms import to_csv, to_json, to_markdown
 from refusalkit.reporting.data.judges import grades_data, judge_pairs_data, rubric_data
+from refusalkit.reporting.data.presets import PresetRow, preset_rows, presets_data
 from refusalkit.reporting.data.prompt_sets import prompts_data
 from refusalkit.reporting.data.scores import (
     BY,
@@ -20,6 +21,7 @@ from refusalkit.reporting.data.scores import (
 
 __all__ = [
     "BY",
+    "PresetRow",
     "audit_data",
     "discrimination_figures",
     "estimate_data",
@@ -30,6 +32,8 @@ __all__ = [
     "grades_data",
     "inversion_line",
     "judge_pairs_data",
+    "preset_rows",
+    "presets_data",
     "prompts_data",
     "rubric_data",
     "score_data",

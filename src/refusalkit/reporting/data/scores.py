@@ -76,7 +76,14 @@ def score_data(score: Score, by: Iterable[str] = BY) -> dict[str, Any]:
             "digest": score.manifest.prompt_set.digest,
             "inversion": score.manifest.prompt_set.selection.get("inversion"),
         },
-        "judge": {"id": score.judge, **score.manifest.judges[score.judge].model_dump(mode="json")},
+        "judge": {
+            "id": score.judge,
+            **score.manifest.judges[score.judge].model_dump(mode="json"),
+            "same_family_as_model": score.same_family,
+            "words": score.judge_words,
+            "rests_on": score.rests_on,
+            "n_cut": score.n_cut,
+        },
         "trials": score.trials,
         "n_prompts": score.n_prompts,
         "n_contrast": score.n_contrast,
@@ -93,6 +100,7 @@ def score_data(score: Score, by: Iterable[str] = BY) -> dict[str, Any]:
         "bounds": {"low": score.bounds[0], "high": score.bounds[1]},
         "outcomes": score.outcomes,
         "unscored": score.unscored,
+        "keyword_fallback": None if score.fallback is None else asdict(score.fallback),
         **{f"by_{name}": frame_by(score, name).to_dicts() for name in by},
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from refusalkit.reporting.terminal.estimates import estimate_view
 from refusalkit.reporting.terminal.judges import grades_view, judge_pairs_view, rubric_view
+from refusalkit.reporting.terminal.presets import preset_note, presets_view
 from refusalkit.reporting.terminal.prompt_sets import checked_view, prompts_view, summary_lines
 from refusalkit.reporting.terminal.scores import (
     audit_view,
@@ -21,6 +22,8 @@ __all__ = [
     "frame_view",
     "grades_view",
     "judge_pairs_view",
+    "preset_note",
+    "presets_view",
     "prompts_view",
     "rows_view",
     "rubric_view",

@@ -42,7 +42,33 @@ def score_view(score: Score) -> RenderableType:
         lines.append(Text(f"{printable(inverted, 300)}."))
     if score.count_deflection:
         lines.append(Text("Deflections are counted as refusals."))
+    lines.extend(Text(line) for line in _judge_lines(score))
     return Group(*lines)
+
+
+def _judge_lines(score: Score) -> list[str]:
+    """What is to be known of the judge: its kinship, what it was not shown, its own words."""
+    lines = []
+    if score.same_family is not None:
+        lines.append(f"Judge and model are of one family: {score.same_family}.")
+    if score.n_cut:
+        answers = "answer was" if score.n_cut == 1 else "answers were"
+        lines.append(f"{score.n_cut} long {answers} cut for the judge: head and tail were shown.")
+    if score.rests_on:
+        for what, said in (
+            ("Verdicts rest on", score.rests_on),
+            ("In the judge's words", score.judge_words),
+        ):
+            lines.append(f"{what}: {printable(counts(said), 300)}")
+    if (beside := score.fallback) is not None and beside.n_units:
+        rate = "" if beside.refusal_rate is None else f"; refusal rate {beside.refusal_rate:.1f} %"
+        withheld = f", {beside.n_withheld} withheld" if beside.n_withheld else ""
+        lines.append(
+            f"Beside the score: of {beside.n_units} answers without a label the reference "
+            f"environment's keywords would call {beside.refusals} refused, {beside.others} "
+            f"not{withheld}{rate}."
+        )
+    return lines
 
 
 def frame_view(frame: pl.DataFrame, by: str) -> RenderableType:

@@ -1,0 +1,30 @@
+"""The `presets` command, and what a run with a preset says before it starts."""
+
+from __future__ import annotations
+
+import click
+
+from refusalkit.cli.options import opt
+
+
+@click.command(epilog="Example: refusalkit presets --json")
+@opt("--json", "as_json", is_flag=True, help="Print as JSON.")
+def presets(as_json: bool) -> None:
+    """The presets side by side: what differs, and what the Hermes 4 report leaves open."""
+    from refusalkit.reporting import data, terminal
+    from refusalkit.reporting.console import show
+
+    if as_json:
+        click.echo(data.to_json(data.presets_data()))
+    else:
+        show(terminal.presets_view())
+
+
+def say_preset(preset: str | None) -> None:
+    """Say on stderr what a preset means, before anything is asked."""
+    if preset is None:
+        return
+    from refusalkit.reporting import terminal
+    from refusalkit.reporting.console import console
+
+    console(stderr=True).print(terminal.preset_note(preset))
