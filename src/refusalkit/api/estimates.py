@@ -41,7 +41,12 @@ def estimate(
         given["judge"] = judge
     config = resolve_config(given)
     chosen = choose_prompts(config, prompts if isinstance(prompts, PromptSet) else None)
-    rubric = load_rubric(config.judge_name, model=config.judge_model)
+    rubric = load_rubric(
+        config.judge_name,
+        model=config.judge_model,
+        temperature=config.judge_temperature,
+        asks=config.judge_asks,
+    )
     runs = _all_runs() if earlier is None else [load_run(run) for run in earlier]
     return estimate_run(config, chosen, [rubric], runs)
 
