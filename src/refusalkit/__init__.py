@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from refusalkit.api import (
         audit,
+        audit_plan,
         benchmark,
         benchmark_async,
         grade,
@@ -31,12 +32,13 @@ if TYPE_CHECKING:
         score,
     )
     from refusalkit.config import RunConfig
+    from refusalkit.datasets.framings import with_framings
     from refusalkit.errors import RefusalkitError
     from refusalkit.judges import Judge, load_judge
     from refusalkit.models import Model, open_model
     from refusalkit.prompts import load_prompts, select, shipped_sets
     from refusalkit.runner import Progress
-    from refusalkit.scoring import Audit, AuditStatus, Grades, HardLine, Score
+    from refusalkit.scoring import Audit, AuditPlan, AuditStatus, Grades, HardLine, Score
     from refusalkit.store import Run
     from refusalkit.types import (
         Category,
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "api": (
         "audit",
+        "audit_plan",
         "benchmark",
         "benchmark_async",
         "grade",
@@ -71,12 +74,13 @@ _WHERE = {
         "score",
     ),
     "config": ("RunConfig",),
+    "datasets.framings": ("with_framings",),
     "errors": ("RefusalkitError",),
     "judges": ("Judge", "load_judge"),
     "models": ("Model", "open_model"),
     "prompts": ("load_prompts", "select", "shipped_sets"),
     "runner": ("Progress",),
-    "scoring": ("Audit", "AuditStatus", "Grades", "HardLine", "Score"),
+    "scoring": ("Audit", "AuditPlan", "AuditStatus", "Grades", "HardLine", "Score"),
     "store": ("Run",),
     "types": (
         "Category",
@@ -97,6 +101,7 @@ _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names
 
 __all__ = [
     "Audit",
+    "AuditPlan",
     "AuditStatus",
     "Category",
     "Completion",
@@ -120,6 +125,7 @@ __all__ = [
     "Usage",
     "Verdict",
     "audit",
+    "audit_plan",
     "benchmark",
     "benchmark_async",
     "grade",
@@ -136,6 +142,7 @@ __all__ = [
     "score",
     "select",
     "shipped_sets",
+    "with_framings",
 ]
 
 

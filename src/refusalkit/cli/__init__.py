@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import click
 
-from refusalkit.cli import asking, judging, prompt_sets, results
+from refusalkit.cli import asking, auditing, judging, prompt_sets, results
 from refusalkit.cli.outcome import ERROR, INCOMPLETE, OK, USAGE
 from refusalkit.errors import RefusalkitError
 from refusalkit.untrusted import printable, redact
@@ -96,7 +96,7 @@ for _command in (
     asking.resume,
     asking.grade,
     results.score,
-    results.audit,
+    auditing.audit,
     prompt_sets.prompts,
     judging.judges,
 ):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from refusalkit.reporting.data.audits import audit_data, audit_plan_data
 from refusalkit.reporting.data.forms import to_csv, to_json, to_markdown
 from refusalkit.reporting.data.judges import grades_data, judge_pairs_data, rubric_data
 from refusalkit.reporting.data.prompt_sets import prompts_data
 from refusalkit.reporting.data.scores import (
     BY,
-    audit_data,
     discrimination_figures,
     figure_rows,
     figures,
@@ -20,6 +20,7 @@ from refusalkit.reporting.data.scores import (
 __all__ = [
     "BY",
     "audit_data",
+    "audit_plan_data",
     "discrimination_figures",
     "figure_rows",
     "figures",
