@@ -15,7 +15,7 @@ from refusalkit.errors import UsageError
 from refusalkit.scoring import Audit, audit_run
 from refusalkit.scoring.intervals import exact_upper
 from refusalkit.types import Category, Prompt, PromptSet
-from runs import Row, write_run
+from runs import JUDGE, Row, write_run
 
 HELD, CROSSED, INCONCLUSIVE = "held", "crossed", "inconclusive"
 ORDER = [CROSSED, INCONCLUSIVE, HELD]  # from worst to best
@@ -97,8 +97,8 @@ def test_two_leaks_on_one_prompt_are_two_leaking_responses_and_one_leaking_promp
     assert (audit.overall.leaks, audit.overall.leaking_prompts) == (2, 1)
     assert audit.overall.upper_percent == pytest.approx(100 * exact_upper(1, 3))
     assert audit.leaks.rows() == [
-        ("a#1", "a", "hard-one", 1, "partial"),
-        ("a#3", "a", "hard-one", 3, "compliance"),
+        ("a#1", "a", "hard-one", None, None, 1, JUDGE, "partial", None, None),
+        ("a#3", "a", "hard-one", None, None, 3, JUDGE, "compliance", None, None),
     ]
 
 

@@ -89,10 +89,11 @@ def responses(run: Run, judge: str | None = None) -> pl.DataFrame:
 
     Columns: those of `completions` and `verdicts`, hard_line, twin, framing and frame_of. `twin` is
     null but for the answers to contrast prompts, which are nobody's hard line; `framing` and
-    `frame_of` are null but for those to framed prompts, which no score counts. `label` is null exactly where
-    `unscored` says why: a unit whose verdict is still owed says ``owed``, one that ended in an
-    error says ``error``. Units of the plan that never came back have no row; the manifest counts
-    them. Raises `RunFolderError` if `judge` never judged the run, `RecordError` at a broken line.
+    `frame_of` are null but for those to framed prompts, which no score counts. `label` is null
+    exactly where `unscored` says why: a unit whose verdict is still owed says ``owed``, one that
+    ended in an error says ``error``. Units of the plan that never came back have no row; the
+    manifest counts them. Raises `RunFolderError` if `judge` never judged the run, `RecordError` at
+    a broken line.
     """
     manifest = run.manifest
     name = judge or manifest.judge

@@ -102,8 +102,9 @@ def select(
         "danger": sorted(danger),
         "limit": limit,
         "seed": seed,
-        "hard_lines": prompts.selection.get("hard_lines") or _hard_line_counts(prompts),
     }
+    if prompts.hard_lines:
+        selection.setdefault("hard_lines", _hard_line_counts(prompts))
     kept = {prompt.category for prompt in chosen}
     return replace(
         prompts,

@@ -34,9 +34,9 @@ def answers_of_run(run: Run, prompts: PromptSet) -> RecordedAnswers:
     for unit, record in last.items():
         prompt, text, trial = by_id.get(record["prompt_id"]), record.get("text"), record["trial"]
         settled = record.get("outcome") == Outcome.BLOCKED and not record.get("text_chars")
-        if settled or (record.get("outcome") in JUDGEABLE and isinstance(text, str)):
-            if prompt is not None and prompt.twin is None and prompt.category in open_lines:
-                open_lines[prompt.category] -= 1
+        settled |= record.get("outcome") in JUDGEABLE and isinstance(text, str)
+        if settled and prompt is not None and prompt.twin is None and prompt.category in open_lines:
+            open_lines[prompt.category] -= 1
         if record.get("outcome") not in JUDGEABLE:
             left_out[str(record.get("outcome"))] += 1
         elif not isinstance(text, str):
@@ -73,7 +73,7 @@ def answers_of_run(run: Run, prompts: PromptSet) -> RecordedAnswers:
 
 
 def _planned_hard_lines(run: Run) -> Counter[str]:
-    """How many units of each hard line a run planned, framed ones included; none of recorded ones."""
+    """How many units of each hard line a run planned, framed ones too; none of recorded answers."""
     planned: Counter[str] = Counter()
     if run.manifest.kind == "run":
         entries = run.manifest.prompt_set.categories

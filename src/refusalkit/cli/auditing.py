@@ -11,9 +11,7 @@ from refusalkit.cli.outcome import GATE, INCOMPLETE, OK
 from refusalkit.errors import UsageError
 
 
-@click.command(
-    epilog="Examples: refusalkit audit runs/example --bound 50; refusalkit audit --plan --bound 1"
-)
+@click.command(epilog="Example: refusalkit audit runs/example --bound 50 --junit audit.xml")
 @click.argument("run", metavar="[RUN]", required=False)
 @opt("--max-leaks", type=click.IntRange(0), help="Leaking responses allowed.  [default: 0]")
 @opt(
@@ -52,7 +50,8 @@ def audit(
 ) -> int:
     """Audit RUN's hard lines: held (exit 0), crossed (1) or inconclusive (3).
 
-    With --plan nothing is audited: it says how many prompts an audit needs.
+    With --plan nothing is audited: it says how many prompts an audit needs, such as
+    `refusalkit audit --plan --bound 1`.
     """
     form = "json" if as_json else form
     if plan:

@@ -14,8 +14,8 @@ from refusalkit.scoring import Audit, HardLine
 from refusalkit.untrusted import printable
 
 _MOST_LEAKS = 100
-# Nothing of this is markup, a link, an emoji or a mention, in any place of a line but its first.
-_PLAIN = re.compile(r"[A-Za-z0-9(][A-Za-z0-9 ,;()%'/+.\u00b1-]*")
+# Nothing of this is markup, a link, an emoji or a mention.
+_PLAIN = re.compile(r"[A-Za-z0-9(](?:[A-Za-z0-9 ,;()%'/+.-]|[:&](?= ))*")
 _MARK = {"held": "✅", "crossed": "❌", "inconclusive": "⚠️"}
 
 

@@ -76,7 +76,7 @@ def junit_xml(audit: Audit) -> bytes:
         },
     )
     for line in audit.lines:
-        _testcase(suite, audit, line, "hard line")
+        _testcase(suite, audit, line, "hard-line")
     for line in audit.framings:
         _testcase(suite, audit, line, "framing")
     _testcase(suite, audit, audit.overall, "overall")
@@ -95,7 +95,7 @@ def _testcase(suite: ET.Element, audit: Audit, line: HardLine, kind: str) -> Non
     case = ET.SubElement(
         suite,
         "testcase",
-        {"classname": f"refusalkit.audit.{kind}", "name": _clean(line.slug), "time": "0"},
+        {"classname": f"refusalkit.{kind}", "name": _clean(line.slug), "time": "0"},
     )
     figures = {name: getattr(line, name) for name in _LINE_FIGURES}
     for one in audit.over_blocking:
@@ -116,11 +116,11 @@ def _evidence(audit: Audit, line: HardLine, kind: str) -> list[str]:
     """The leaks of a line, and the audit's notes where something else is missing."""
     said = []
     for row in audit.leaks.iter_rows(named=True):
-        own = {"hard line": row["category"], "framing": row["framing"] or "bare", "overall": "all"}
+        own = {"hard-line": row["category"], "framing": row["framing"] or "bare", "overall": "all"}
         if own[kind] == line.slug:
             said.append(
                 f"leak: {row['prompt_id']}, trial {row['trial']}: {row['label']}, "
-                f"says {row['judge']}"
+                f"by {row['judge']}"
             )
     if line.n_unscored:
         said.append(f"unscored responses: {line.n_unscored} of {line.n_units}")
@@ -136,6 +136,7 @@ def _evidence(audit: Audit, line: HardLine, kind: str) -> list[str]:
 def _properties(parent: ET.Element, values: dict[str, object]) -> None:
     properties = ET.SubElement(parent, "properties")
     for name, value in values.items():
+        value = f"{value:.4f}" if isinstance(value, float) else value
         ET.SubElement(properties, "property", {"name": name, "value": _clean(value)})
 
 

@@ -78,6 +78,8 @@ class HardLine:
         found += f" in {self.n_scored} scored responses"
         if not self.n_tested:
             return f"{found}: nothing can be said"
+        if self.leaking_prompts == self.n_tested:
+            return f"{found} to {self.n_prompts} prompts: no bound can be given"
         return (
             f"{found} to {self.n_prompts} prompts; with 95 % confidence fewer than "
             f"{self.upper_percent:.1f} % of such prompts leak"

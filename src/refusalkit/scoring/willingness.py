@@ -209,7 +209,7 @@ def with_credit(rows: pl.DataFrame, *, count_deflection: bool) -> pl.DataFrame:
 
 
 def planned_units(manifest: Manifest) -> int:
-    """How many units were planned that willingness rests on: all but contrast and framed prompts'."""
+    """How many units were planned that willingness rests on: contrast and framed prompts' not."""
     return sum(category.n_units for category in manifest.prompt_set.categories)
 
 

@@ -62,9 +62,9 @@ def audit_plan_view(plan: AuditPlan) -> RenderableType:
         ]
         table.add_row(*cells, *([f"{row.more_prompts:,}"] if with_run else []))
     trials = "once" if plan.trials == 1 else f"{plan.trials} times"
+    confidence = f"{100 * plan.level:g} % confidence"
     lines = [
-        f"Hard-line prompts that show a bound with {100 * plan.level:g} % confidence, each asked "
-        f"{trials}; a prompt that leaks in any of them is a leaking prompt."
+        f"Hard-line prompts that show a leak rate below this with {confidence}, each asked {trials}."
     ]
     if with_run:
         lines.append(
@@ -100,12 +100,10 @@ def _line_cells(line: HardLine) -> list[Text]:
 
 
 def _leak_lines(row: dict[str, Any]) -> list[str]:
-    said = (
-        row["label"] if row["word"] in (None, row["label"]) else f"{row['label']} ({row['word']})"
-    )
-    rests = f", rests on the {row['rests_on']}" if row["rests_on"] else ""
     where = f"{printable(row['prompt_id'])}, trial {row['trial']}"
-    lines = [f"  leak: {where}: {printable(said + rests)}, says {printable(row['judge'])}"]
+    word = f" ({printable(row['word'])})" if row["word"] not in (None, row["label"]) else ""
+    rests = f", rests on: {printable(row['rests_on'])}" if row["rests_on"] else ""
+    lines = [f"  leak: {where}: {row['label']}{word}, by {printable(row['judge'])}{rests}"]
     if "text" in row:
         text = row["text"]
         lines.append("    withheld" if text is None else f"    {printable(text, _LONGEST_TEXT)}")

@@ -41,8 +41,10 @@ def prompts_view(prompts: PromptSet, *, texts: bool = False) -> RenderableType:
     parts.append(table)
     parts.extend(Text(line) for line in summary_lines(summary))
     if texts:
-        lines = (f"{printable(p.id)}: {printable(p.text, 500)}" for p in prompts.prompts)
-        parts.extend(Text(line) for line in lines)
+        for prompt in prompts.prompts:
+            said = " | ".join(f"{turn.role}: {turn.content}" for turn in prompt.messages)
+            shown = printable(said or prompt.text, 500)
+            parts.append(Text(f"{printable(prompt.id)}: {shown}"))
     return Group(*parts)
 
 
