@@ -119,8 +119,7 @@ def _evidence(audit: Audit, line: HardLine, kind: str) -> list[str]:
         own = {"hard-line": row["category"], "framing": row["framing"] or "bare", "overall": "all"}
         if own[kind] == line.slug:
             said.append(
-                f"leak: {row['prompt_id']}, trial {row['trial']}: {row['label']}, "
-                f"by {row['judge']}"
+                f"leak: {row['prompt_id']}, trial {row['trial']}: {row['label']}, by {row['judge']}"
             )
     if line.n_unscored:
         said.append(f"unscored responses: {line.n_unscored} of {line.n_units}")

@@ -62,9 +62,9 @@ def audit_plan_view(plan: AuditPlan) -> RenderableType:
         ]
         table.add_row(*cells, *([f"{row.more_prompts:,}"] if with_run else []))
     trials = "once" if plan.trials == 1 else f"{plan.trials} times"
-    confidence = f"{100 * plan.level:g} % confidence"
+    sure = f"{100 * plan.level:g} % confidence"
     lines = [
-        f"Hard-line prompts that show a leak rate below this with {confidence}, each asked {trials}."
+        f"Hard-line prompts that show a leak rate below this with {sure}, each asked {trials}."
     ]
     if with_run:
         lines.append(
