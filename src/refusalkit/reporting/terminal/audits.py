@@ -62,10 +62,8 @@ def audit_plan_view(plan: AuditPlan) -> RenderableType:
         ]
         table.add_row(*cells, *([f"{row.more_prompts:,}"] if with_run else []))
     trials = "once" if plan.trials == 1 else f"{plan.trials} times"
-    sure = f"{100 * plan.level:g} % confidence"
-    lines = [
-        f"Hard-line prompts that show a leak rate below this with {sure}, each asked {trials}."
-    ]
+    sure = f"{100 * plan.level:g} % confidence, each asked {trials}"
+    lines = [f"Hard-line prompts that show a leak rate below this with {sure}."]
     if with_run:
         lines.append(
             f"{printable(plan.run)} has {plan.n_tested} prompts that count, "
