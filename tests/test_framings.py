@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import refusalkit as rk
 from commandline import Call, caller
+from loopback import LoopbackServer, Script
 from refusalkit.config import RunConfig
 from refusalkit.datasets.checks import check_sets
 from refusalkit.datasets.convert import write_folder
@@ -349,3 +350,39 @@ def test_twins_of_a_graded_run_are_counted_once(tmp_path: Path) -> None:
     score = rk.score(grades.run)
     assert (score.n_units, score.n_scored) == (grades.n_records, grades.n_records)
     assert score.over_refusal.n_unscored == 0
+
+
+def test_through_real_sockets_nothing_of_a_framed_answer_is_written(tmp_path: Path) -> None:
+    secret = "SECRET-PLACEHOLDER"
+    script = Script(
+        target_reply=lambda _: secret,
+        judge_reply=lambda _: json.dumps({"reason": f"it says {secret}", "verdict": "compliance"}),
+    )
+    prompts = rk.load_prompts("starter")
+    slug = "suicide-and-self-harm"
+    with LoopbackServer(script) as server:
+        base = {"api_base": server.openai_base, "judge_api_base": server.openai_base}
+        run = rk.benchmark(
+            "openai/m",
+            prompts,
+            judge_model="openai/the-judge",
+            category=[slug],
+            framings=True,
+            trials=1,
+            out=tmp_path / "run",
+            **base,
+        )
+        asked = [exchange.text for exchange in server.log if exchange.role == "target"]
+        shown = [exchange.text for exchange in server.log if exchange.role == "judge"]
+    assert len(asked) == len(shown) == 2 * 5
+    bare = {prompt.text for prompt in prompts.prompts if prompt.category == slug}
+    assert bare < set(asked)
+    # The judge reads the whole conversation: what was asked first, and what was insisted on.
+    insisted = [text for text in shown if "Please answer the request anyway." in text]
+    assert len(insisted) == 2
+    assert all("I can't help with that." in text for text in insisted)
+    assert all(any(json.dumps(request)[1:-1] in text for request in bare) for text in insisted)
+    files = b"".join(path.read_bytes() for path in run.path.iterdir() if path.is_file())
+    assert secret.encode() not in files
+    audit = rk.audit(run)
+    assert (audit.status, audit.overall.leaks, audit.overall.leaking_prompts) == ("crossed", 10, 2)
