@@ -10,7 +10,8 @@ Rows are written in their order, so a later row of a unit is a later attempt.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,15 @@ def write_run(
     graded: bool = True,
     config: Mapping[str, Any] | None = None,
     twins: Mapping[str, str] | None = None,
+    framed: Mapping[str, tuple[str, str]] | None = None,
+    selection: Mapping[str, Any] | None = None,
+    cut: Collection[str] = (),
 ) -> Run:
     """A run folder with the records of `rows`.
 
-    `twins` names the contrast prompts among them, each with the prompt it stands beside.
+    `twins` names the contrast prompts among them, each with the prompt it stands beside; `framed`
+    the framed ones, each with its framing and the prompt it frames. `cut` names prompts of whose
+    answers the judge was not shown the middle.
 
     `prompts` maps each prompt that was asked to its category, and `trials` says how often; both
     are read off the rows where they are not given. Of a ``grade`` run the rows are the plan.
@@ -45,16 +51,21 @@ def write_run(
     rows = list(rows)
     asked = dict(prompts) if prompts is not None else {row[0]: row[1] for row in rows}
     planned = trials if trials is not None else max((row[2] for row in rows), default=1)
-    run = create_run(
-        folder, _manifest(asked, planned, rows, kind, graded, config or {}, twins or {})
+    manifest = _manifest(
+        asked, planned, rows, kind, graded, config or {}, twins or {}, framed or {}
     )
+    if selection is not None:
+        entry = manifest.prompt_set.model_copy(update={"selection": dict(selection)})
+        manifest = manifest.model_copy(update={"prompt_set": entry})
+    run = create_run(folder, manifest)
     with run.writing() as writer:
         for prompt, category, trial, outcome, word in rows:
             writer.completion(
                 Completion(prompt, category, trial, "test/model", Outcome(outcome), text=TEXT)
             )
             if word is not None:
-                writer.verdict(_verdict(prompt, category, trial, Outcome(outcome), word))
+                verdict = _verdict(prompt, category, trial, Outcome(outcome), word)
+                writer.verdict(replace(verdict, cut_chars=500 if prompt in cut else 0))
     return run
 
 
@@ -88,8 +99,10 @@ def _manifest(
     graded: bool,
     config: Mapping[str, Any],
     twins: Mapping[str, str],
+    framed: Mapping[str, tuple[str, str]],
 ) -> Manifest:
-    in_category = Counter(category for prompt, category in asked.items() if prompt not in twins)
+    plain = {prompt: category for prompt, category in asked.items() if prompt not in framed}
+    in_category = Counter(category for prompt, category in plain.items() if prompt not in twins)
     contrast = Counter(category for prompt, category in asked.items() if prompt in twins)
     units = Counter({category: count * trials for category, count in in_category.items()})
     if kind == "grade":
@@ -102,6 +115,7 @@ def _manifest(
             "n_prompts": in_category[slug],
             "n_units": units[slug],
             "n_contrast": contrast[slug],
+            "n_framed": sum(asked[prompt] == slug for prompt in framed),
         }
         for slug in dict.fromkeys(asked.values())
     ]
@@ -125,9 +139,18 @@ def _manifest(
                 "n_prompts": len(asked),
                 "categories": categories,
                 "twins": dict(twins),
+                "framed": {
+                    prompt: {
+                        "framing": framing,
+                        "frame_of": bare,
+                        "category": asked[prompt],
+                        "n_units": trials,
+                    }
+                    for prompt, (framing, bare) in framed.items()
+                },
             },
             "trials": trials,
-            "n_units": sum(units.values()) + sum(contrast.values()) * trials,
+            "n_units": sum(units.values()) + (sum(contrast.values()) + len(framed)) * trials,
             "judge": JUDGE,
             "judges": {JUDGE: {"name": "graded", "kind": "llm", "graded": graded}},
             "hard_line_text": "withheld",

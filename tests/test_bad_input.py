@@ -72,7 +72,7 @@ def write_demo(folder: Path) -> None:
 CASES: dict[str, Case] = {
     # the command line itself
     "unknown command": Case(("rnu",), USAGE, "No such command 'rnu'"),
-    "unknown option": Case(run("--trails", 3), USAGE, "Did you mean one of: '--tag', '--trials'?"),
+    "unknown option": Case(run("--trails", 3), USAGE, "one of: '--framings', '--tag', '--trials'?"),
     "unknown subcommand": Case(("prompts", "lst"), USAGE, "No such command 'lst'"),
     "no model": Case(("run",), USAGE, "Missing argument 'MODEL'"),
     "no run": Case(("score",), USAGE, "Missing argument 'RUN'"),
@@ -85,6 +85,45 @@ CASES: dict[str, Case] = {
     "unknown format": Case(("score", "x", "--format", "xml"), USAGE, "'xml' is not one of"),
     "bound 0": Case(("audit", "x", "--bound", 0), USAGE, "0.0 is not in the range 0<x<=100"),
     "bound 101": Case(("audit", "x", "--bound", 101), USAGE, "101.0 is not in the range"),
+    "audit of no run": Case(("audit",), USAGE, "Missing argument 'RUN' (only --plan needs none)"),
+    "plan with leaks allowed": Case(
+        ("audit", "--plan", "--max-leaks", 1), USAGE, "--max-leaks does not go with --plan"
+    ),
+    "plan as JUnit": Case(
+        ("audit", "--plan", "--junit", "a.xml"), USAGE, "--junit does not go with --plan"
+    ),
+    "plan as Markdown": Case(("audit", "--plan", "--format", "markdown"), USAGE, "as a table or"),
+    "plan of nothing": Case(("audit", "--plan", "--bound", 100), USAGE, "from 0.0001 to below 100"),
+    "plan of next to nothing": Case(
+        ("audit", "--plan", "--bound", 1e-9), USAGE, "from 0.0001 to below 100"
+    ),
+    "leaks without a plan": Case(("audit", "x", "--leaks", 1), USAGE, "are for --plan"),
+    "texts in a comment": Case(
+        ("audit", "x", "--show-text", "--format", "markdown"), USAGE, "has no answer texts"
+    ),
+    "framings of no hard line": Case(
+        ("run", "demo/open", "--category", "weapons", "--framings"),
+        USAGE,
+        "has no hard-line prompt to frame: name its hard lines with --hard-line",
+    ),
+    "unknown framing": Case(
+        run("--config", "mine.toml"),
+        FAILED,
+        "framings: 'dream' is no framing: there are fiction, professional, class, insistence",
+        files={"mine.toml": 'framings = ["dream"]\n'},
+    ),
+    "JUnit into nowhere": Case(
+        ("audit", "made", "--junit", "nowhere/a.xml"),
+        FAILED,
+        "cannot write nowhere/a.xml: No such file",
+        prepare=lambda f: write_run(f / "made"),
+    ),
+    "JUnit over a folder": Case(
+        ("audit", "made", "--junit", "made"),
+        FAILED,
+        "cannot write made: it is a folder",
+        prepare=lambda f: write_run(f / "made"),
+    ),
     "negative leaks": Case(("audit", "x", "--max-leaks", -1), USAGE, "-1 is not in the range"),
     "max unscored 200": Case(run("--max-unscored", 200), USAGE, "200.0 is not in the range"),
     # the model

@@ -27,6 +27,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "danger": st.lists(st.integers(1, 3), max_size=2).map(tuple),
     "limit": st.integers(1, 500),
     "limit_seed": st.integers(0, 500),
+    "framings": st.sampled_from([(), ("fiction",), ("professional", "insistence")]),
     "trials": st.integers(1, 1000),
     "temperature": st.floats(0, 2),
     "top_p": st.floats(0.1, 1),

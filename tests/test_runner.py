@@ -216,6 +216,7 @@ CHANGED: dict[str, Any] = {
     "danger": (1,),
     "limit": 1,
     "limit_seed": 7,
+    "framings": ("fiction",),
     "trials": 3,
     "temperature": 1.0,
     "top_p": 0.5,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from refusalkit.api import (
         audit,
+        audit_plan,
         benchmark,
         benchmark_async,
         estimate,
@@ -32,13 +33,22 @@ if TYPE_CHECKING:
         score,
     )
     from refusalkit.config import RunConfig
+    from refusalkit.datasets.framings import with_framings
     from refusalkit.errors import RefusalkitError
     from refusalkit.judges import Judge, load_judge
     from refusalkit.models import Model, open_model
     from refusalkit.prompts import load_prompts, select, shipped_sets
     from refusalkit.reporting.data.presets import PresetRow, preset_rows
     from refusalkit.runner import Progress
-    from refusalkit.scoring import Audit, AuditStatus, Grades, HardLine, Score, same_family
+    from refusalkit.scoring import (
+        Audit,
+        AuditPlan,
+        AuditStatus,
+        Grades,
+        HardLine,
+        Score,
+        same_family,
+    )
     from refusalkit.store import Run
     from refusalkit.types import (
         Category,
@@ -60,6 +70,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "api": (
         "audit",
+        "audit_plan",
         "benchmark",
         "benchmark_async",
         "estimate",
@@ -74,13 +85,22 @@ _WHERE = {
         "score",
     ),
     "config": ("RunConfig",),
+    "datasets.framings": ("with_framings",),
     "errors": ("RefusalkitError",),
     "judges": ("Judge", "load_judge"),
     "models": ("Model", "open_model"),
     "prompts": ("load_prompts", "select", "shipped_sets"),
     "reporting.data.presets": ("PresetRow", "preset_rows"),
     "runner": ("Progress",),
-    "scoring": ("Audit", "AuditStatus", "Grades", "HardLine", "Score", "same_family"),
+    "scoring": (
+        "Audit",
+        "AuditPlan",
+        "AuditStatus",
+        "Grades",
+        "HardLine",
+        "Score",
+        "same_family",
+    ),
     "store": ("Run",),
     "types": (
         "Category",
@@ -101,6 +121,7 @@ _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names
 
 __all__ = [
     "Audit",
+    "AuditPlan",
     "AuditStatus",
     "Category",
     "Completion",
@@ -125,6 +146,7 @@ __all__ = [
     "Usage",
     "Verdict",
     "audit",
+    "audit_plan",
     "benchmark",
     "benchmark_async",
     "estimate",
@@ -144,6 +166,7 @@ __all__ = [
     "score",
     "select",
     "shipped_sets",
+    "with_framings",
 ]
 
 

@@ -97,6 +97,7 @@ class RunConfig(BaseModel):
     danger: tuple[Annotated[int, Field(ge=1, le=3)], ...] = ()
     limit: Annotated[int, Field(ge=1)] | None = None
     limit_seed: int = 0
+    framings: tuple[str, ...] = ()
     trials: Annotated[int, Field(ge=1, le=1000)] = 5
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.6
@@ -128,6 +129,23 @@ class RunConfig(BaseModel):
     timeout_s: Annotated[float, Field(gt=0, le=86400)] = 600.0
     max_retries: Annotated[int, Field(ge=0, le=50)] = 5
     max_cost: Annotated[float, Field(gt=0)] | None = None
+
+    @field_validator("framings", mode="before")
+    @classmethod
+    def _framings_by_name(cls, value: Any) -> Any:
+        if not value:
+            return ()
+        from refusalkit.datasets.framings import shipped_framings
+
+        known = [framing.name for framing in shipped_framings().framings]
+        if value is True:
+            return tuple(known)
+        if isinstance(value, list | tuple):
+            for name in value:
+                if name not in known:
+                    raise ValueError(f"{name!r} is no framing: there are {', '.join(known)}")
+            return tuple(name for name in known if name in value)
+        return value
 
     @field_validator("api_base", "judge_api_base")
     @classmethod
@@ -203,6 +221,8 @@ class RunConfig(BaseModel):
         for name in ("inversion", "judge_temperature", "judge_asks"):
             if fields[name] is None:
                 del fields[name]
+        if not fields["framings"]:
+            del fields["framings"]
         return fields
 
     @property

@@ -6,7 +6,7 @@ The last record of a unit counts: an `error` that was asked again stands before 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import polars as pl
@@ -69,7 +69,7 @@ def completions(run: Run) -> pl.DataFrame:
     )
 
 
-def texts(run: Run, units: Sequence[str]) -> dict[str, str]:
+def texts(run: Run, units: Collection[str]) -> dict[str, str]:
     """The texts of some units' answers by unit; units whose text is not on disk are left out."""
     if not units:
         return {}
@@ -100,11 +100,13 @@ def verdicts(run: Run, judge: str) -> pl.DataFrame:
 def responses(run: Run, judge: str | None = None) -> pl.DataFrame:
     """One row for each unit that came back, with its verdict, in order of category, prompt, trial.
 
-    Columns: those of `completions` and `verdicts`, hard_line and twin. `twin` is null but for the
-    answers to contrast prompts, which are nobody's hard line. `label` is null exactly where
-    `unscored` says why: a unit whose verdict is still owed says ``owed``, one that ended in an
-    error says ``error``. Units of the plan that never came back have no row; the manifest counts
-    them. Raises `RunFolderError` if `judge` never judged the run, `RecordError` at a broken line.
+    Columns: those of `completions` and `verdicts`, hard_line, twin, framing and frame_of. `twin` is
+    null but for the answers to contrast prompts, which are nobody's hard line; `framing` and
+    `frame_of` are null but for those to framed prompts, which no score counts. `label` is null
+    exactly where `unscored` says why: a unit whose verdict is still owed says ``owed``, one that
+    ended in an error says ``error``. Units of the plan that never came back have no row; the
+    manifest counts them. Raises `RunFolderError` if `judge` never judged the run, `RecordError` at
+    a broken line.
     """
     manifest = run.manifest
     name = judge or manifest.judge
@@ -118,7 +120,17 @@ def responses(run: Run, judge: str | None = None) -> pl.DataFrame:
         "twin": manifest.prompt_set.twins.values(),
     }
     twins = pl.DataFrame(pairs, schema={"prompt_id": pl.String, "twin": pl.String})
+    framed = manifest.prompt_set.framed
+    framings = pl.DataFrame(
+        {
+            "prompt_id": list(framed),
+            "framing": [entry.framing for entry in framed.values()],
+            "frame_of": [entry.frame_of for entry in framed.values()],
+        },
+        schema=dict.fromkeys(("prompt_id", "framing", "frame_of"), pl.String),
+    )
     joined = joined.join(twins, on="prompt_id", how="left")
+    joined = joined.join(framings, on="prompt_id", how="left")
     # An error is an attempt that was lost: what a verdict says of it ends with the next attempt.
     reason = pl.col("unscored").fill_null(Unscored.ERROR.value)
     unjudged = pl.col("label").is_null() & (reason == Unscored.ERROR.value)

@@ -70,7 +70,10 @@ def select(
 
     `tags` keeps a prompt that has any of them. `limit` draws at random with `seed`, taking from
     each category in turn, so that the counts of two categories differ by one at most (unless one
-    runs out). Order is kept. Raises `UsageError` where nothing is left.
+    runs out); framed prompts go with the prompt they frame and do not count. Order is kept.
+
+    Where a filter drops prompts, `selection` says which, and under ``hard_lines`` how many prompts
+    of its own each hard line had before. Raises `UsageError` where nothing is left.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"the limit is {limit}: it must be 1 or more")
@@ -87,7 +90,9 @@ def select(
             f"no prompt of {printable(prompts.name)} passes the filters (category, tag, danger)"
         )
     if limit is not None:
-        chosen = _balanced(chosen, limit, seed)
+        drawn = _balanced([p for p in chosen if p.framing is None], limit, seed)
+        kept_ids = {prompt.id for prompt in drawn}
+        chosen = [p for p in chosen if p.id in kept_ids or p.frame_of in kept_ids]
     if len(chosen) == len(prompts.prompts):
         return prompts
     selection = {
@@ -98,6 +103,8 @@ def select(
         "limit": limit,
         "seed": seed,
     }
+    if prompts.hard_lines:
+        selection.setdefault("hard_lines", _hard_line_counts(prompts))
     kept = {prompt.category for prompt in chosen}
     return replace(
         prompts,
@@ -105,6 +112,14 @@ def select(
         prompts=tuple(chosen),
         selection=selection,
     )
+
+
+def _hard_line_counts(prompts: PromptSet) -> dict[str, int]:
+    counts = dict.fromkeys(sorted(prompts.hard_lines), 0)
+    for prompt in prompts.prompts:
+        if prompt.category in counts and prompt.twin is None and prompt.framing is None:
+            counts[prompt.category] += 1
+    return counts
 
 
 def _balanced(prompts: Iterable[Prompt], limit: int, seed: int) -> list[Prompt]:

@@ -10,7 +10,7 @@ from typing import Any
 from refusalkit.datasets.answers import Judgement, RecordedAnswers, answers_digest
 from refusalkit.errors import RecordError
 from refusalkit.store import Run, read_records
-from refusalkit.types import JUDGEABLE, Label, Prompt, PromptSet
+from refusalkit.types import JUDGEABLE, Label, Outcome, Prompt, PromptSet
 from refusalkit.untrusted import printable
 
 
@@ -29,8 +29,14 @@ def answers_of_run(run: Run, prompts: PromptSet) -> RecordedAnswers:
     units: list[tuple[Prompt, int]] = []
     responses: dict[str, str] = {}
     left_out: Counter[str] = Counter()
+    # Hard-line answers that nobody can judge any more: an audit must not take them for held.
+    open_lines = _planned_hard_lines(run)
     for unit, record in last.items():
         prompt, text, trial = by_id.get(record["prompt_id"]), record.get("text"), record["trial"]
+        settled = record.get("outcome") == Outcome.BLOCKED and not record.get("text_chars")
+        settled |= record.get("outcome") in JUDGEABLE and isinstance(text, str)
+        if settled and prompt is not None and prompt.twin is None and prompt.category in open_lines:
+            open_lines[prompt.category] -= 1
         if record.get("outcome") not in JUDGEABLE:
             left_out[str(record.get("outcome"))] += 1
         elif not isinstance(text, str):
@@ -53,13 +59,29 @@ def answers_of_run(run: Run, prompts: PromptSet) -> RecordedAnswers:
         categories=tuple(c for c in prompts.categories if c.slug in filled),
         prompts=tuple(prompt for prompt in prompts.prompts if prompt.id in asked),
         source=str(run.path.resolve()),
-        selection={**prompts.selection, "answers": answers_digest(responses)},
+        selection={
+            **prompts.selection,
+            "answers": answers_digest(responses),
+            **({"open_hard_lines": dict(+open_lines)} if +open_lines else {}),
+        },
     )
     judgements = {
         judge: {unit: Judgement(label) for unit, label in said.items() if unit in responses}
         for judge, said in labels_by_judge(run).items()
     }
     return RecordedAnswers(graded, tuple(units), responses, {}, judgements, left_out=dict(left_out))
+
+
+def _planned_hard_lines(run: Run) -> Counter[str]:
+    """How many units of each hard line a run planned, framed ones too; none of recorded answers."""
+    planned: Counter[str] = Counter()
+    if run.manifest.kind == "run":
+        entries = run.manifest.prompt_set.categories
+        planned.update({entry.slug: entry.n_units for entry in entries if entry.hard_line})
+        for framed in run.manifest.prompt_set.framed.values():
+            if framed.category in planned:
+                planned[framed.category] += framed.n_units
+    return planned
 
 
 def labels_by_judge(run: Run) -> dict[str, dict[str, Label]]:

@@ -8,13 +8,15 @@ import json
 import platform
 import secrets
 import shlex
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refusalkit.config import OPERATIONAL, RunConfig, check_unchanged
+from refusalkit.datasets.framings import part_of, with_framings
 from refusalkit.datasets.tables import slug_of
 from refusalkit.errors import (
     ConfigurationChanged,
@@ -26,6 +28,7 @@ from refusalkit.prompts import load_prompts, select
 from refusalkit.rubrics import Rubric, load_rubric
 from refusalkit.store import (
     CategoryEntry,
+    FramedEntry,
     JudgeEntry,
     Manifest,
     ParameterEntry,
@@ -59,11 +62,11 @@ def how_to_resume(run: Run) -> str:
 
 
 def choose_prompts(config: RunConfig, prompts: PromptSet | None = None) -> PromptSet:
-    """The prompts that a configuration asks: its set, its hard lines, its filters."""
+    """The prompts that a configuration asks: its set, hard lines, filters and framings."""
     whole = prompts or load_prompts(
         config.prompts, hard_lines=config.hard_line, inversion=config.inversion
     )
-    return select(
+    chosen = select(
         whole,
         categories=config.category,
         tags=config.tag,
@@ -71,6 +74,12 @@ def choose_prompts(config: RunConfig, prompts: PromptSet | None = None) -> Promp
         limit=config.limit,
         seed=config.limit_seed,
     )
+    if not config.framings:
+        return chosen
+    framed = with_framings(chosen, config.framings)
+    # Derived again from the same source on resume; parts are named as they were before a filter.
+    parts = (*(whole.parts or (part_of(whole),)), framed.parts[-1])
+    return replace(framed, source=whole.source, parts=parts)
 
 
 async def work_session(
@@ -246,16 +255,25 @@ def new_manifest(
     units: RecordedAnswers | None = None,
 ) -> Manifest:
     """What a new run is, before its first request."""
-    counts: dict[str, int] = {}
-    contrast: dict[str, int] = {}
+    counts: Counter[str] = Counter()
+    contrast: Counter[str] = Counter()
+    framed: Counter[str] = Counter()
+    planned: Counter[str] = Counter()
+    framings: dict[str, FramedEntry] = {}
+    asked = Counter(prompt.id for prompt, _ in units.units) if units is not None else None
     for prompt in prompts.prompts:
-        into = counts if prompt.twin is None else contrast
-        into[prompt.category] = into.get(prompt.category, 0) + 1
-    planned = {slug: count * config.trials for slug, count in counts.items()}
-    if units is not None:
-        planned = dict.fromkeys(counts, 0)
-        for prompt, _ in units.units:
-            planned[prompt.category] += 1
+        slug, times = prompt.category, config.trials if asked is None else asked[prompt.id]
+        if prompt.twin is not None:
+            contrast[slug] += 1
+        elif prompt.framing is not None and prompt.frame_of is not None:
+            framed[slug] += 1
+            framings[prompt.id] = FramedEntry(
+                framing=prompt.framing, frame_of=prompt.frame_of, category=slug, n_units=times
+            )
+        else:
+            counts[slug] += 1
+            planned[slug] += times
+    n_units = len(prompts) * config.trials if units is None else len(units.units)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     entry = JudgeEntry(
         name=judge.id,
@@ -292,21 +310,23 @@ def new_manifest(
                 selection=dict(prompts.selection),
                 n_prompts=len(prompts),
                 twins=dict(prompts.twins),
+                framed=framings,
                 parts=tuple(PartEntry.model_validate(asdict(part)) for part in prompts.parts),
                 categories=tuple(
                     CategoryEntry(
                         slug=category.slug,
                         title=category.title,
                         hard_line=category.hard_line,
-                        n_prompts=counts.get(category.slug, 0),
-                        n_units=planned.get(category.slug, 0),
-                        n_contrast=contrast.get(category.slug, 0),
+                        n_prompts=counts[category.slug],
+                        n_units=planned[category.slug],
+                        n_contrast=contrast[category.slug],
+                        n_framed=framed[category.slug],
                     )
                     for category in prompts.categories
                 ),
             ),
             "trials": config.trials,
-            "n_units": sum(planned.values()) + len(prompts.twins) * config.trials,
+            "n_units": n_units,
             "judge": judge.id,
             "judges": {judge.id: entry},
             "hard_line_text": "kept" if config.keep_hard_line_text else "withheld",

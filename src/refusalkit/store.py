@@ -41,8 +41,8 @@ class _Model(BaseModel):
 class CategoryEntry(_Model):
     """One category as the run saw it.
 
-    `n_prompts` and `n_units` count what willingness rests on; `n_contrast` prompts with a twin come
-    on top, each with every trial.
+    `n_prompts` and `n_units` count what willingness rests on; `n_contrast` prompts with a twin and
+    `n_framed` prompts in a framing come on top, each with every trial.
     """
 
     slug: str
@@ -51,6 +51,16 @@ class CategoryEntry(_Model):
     n_prompts: int
     n_units: int
     n_contrast: int = 0
+    n_framed: int = 0
+
+
+class FramedEntry(_Model):
+    """A framed prompt: its framing, the prompt whose request it is, and its planned units."""
+
+    framing: str
+    frame_of: str
+    category: str
+    n_units: int
 
 
 class PartEntry(_Model):
@@ -66,7 +76,8 @@ class PromptSetEntry(_Model):
     """Which prompts were asked. `source` None: the set was built in Python.
 
     `twins` names the contrast prompts among them: each one's id, and the id of the prompt that it
-    stands beside, which need not have been asked. `parts` are the sets that were combined, if any.
+    stands beside, which need not have been asked. `framed` has the framed prompts by id.
+    `parts` are the sets that were combined, if any.
     """
 
     name: str
@@ -78,6 +89,7 @@ class PromptSetEntry(_Model):
     n_prompts: int
     categories: tuple[CategoryEntry, ...]
     twins: dict[str, str] = {}
+    framed: dict[str, FramedEntry] = {}
     parts: tuple[PartEntry, ...] = ()
 
 

@@ -89,7 +89,9 @@ class Prompt:
     `text` is the user's request; for several turns it is the last user turn and `messages` holds
     the whole conversation. `danger` runs from 1 (a thoughtful assistant should answer) to 3
     (most decline). `lang` is a BCP 47 tag. `twin` makes it a contrast prompt: a safe look-alike of
-    the prompt with that id, to be answered, whatever its category.
+    the prompt with that id, to be answered, whatever its category. `framing` names the framing of a
+    framed prompt: the request of the prompt with the id `frame_of`, asked in another way; both are
+    set or neither is.
     """
 
     id: str
@@ -101,6 +103,12 @@ class Prompt:
     system: str | None = None
     messages: tuple[Message, ...] = ()
     twin: str | None = None
+    framing: str | None = None
+    frame_of: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.framing is None) != (self.frame_of is None):
+            raise ValueError("a prompt has both `framing` and `frame_of`, or neither")
 
     @property
     def digest(self) -> str:
@@ -159,6 +167,15 @@ class PromptSet:
     def twins(self) -> Mapping[str, str]:
         """The contrast prompts: each one's id, and the id of the prompt that it stands beside."""
         return {prompt.id: prompt.twin for prompt in self.prompts if prompt.twin is not None}
+
+    @cached_property
+    def framed(self) -> Mapping[str, tuple[str, str]]:
+        """The framed prompts: each one's id, its framing, and the id of the prompt it frames."""
+        return {
+            prompt.id: (prompt.framing, prompt.frame_of)
+            for prompt in self.prompts
+            if prompt.framing is not None and prompt.frame_of is not None
+        }
 
     @cached_property
     def digest(self) -> str:
@@ -316,9 +333,14 @@ _ENCODER = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
 
 
 def _prompt_record(prompt: Prompt) -> bytes:
-    """What a digest covers of a prompt. A twin only where there is one: older digests stand."""
+    """What a digest covers of a prompt.
+
+    A twin or a framing only where there is one: older digests stand.
+    """
     turns = [[m.role, m.content] for m in prompt.messages] or [["user", prompt.text]]
-    twin = () if prompt.twin is None else (prompt.twin,)
+    twin: tuple[object, ...] = () if prompt.twin is None else (prompt.twin,)
+    if prompt.framing is not None:
+        twin = (*twin, {"framing": prompt.framing, "frame_of": prompt.frame_of})
     return _canonical(
         [
             prompt.id,

@@ -11,7 +11,7 @@ from refusalkit.store import (
 )
 
 if TYPE_CHECKING:
-    from refusalkit.scoring import Audit, Score
+    from refusalkit.scoring import Audit, AuditPlan, Score
 
 
 def load_run(run: Run | str | Path) -> Run:
@@ -34,11 +34,45 @@ def audit(
     judge: str | None = None,
     max_leaks: int = 0,
     bound_percent: float | None = None,
+    show_text: bool = False,
 ) -> Audit:
-    """Audit a run's hard lines: held, crossed or inconclusive; see `Audit`."""
+    """Audit a run's hard lines: held, crossed or inconclusive; see `Audit`.
+
+    More than `max_leaks` leaking responses cross a line. With `bound_percent` it is held only if
+    the data show a leak rate of new prompts below that. `show_text` adds the text of leaking
+    answers to `Audit.leaks`, where it was kept. Raises `UsageError` where there is no hard line.
+    """
     from refusalkit.scoring import audit_run
 
-    return audit_run(load_run(run), judge=judge, max_leaks=max_leaks, bound_percent=bound_percent)
+    return audit_run(
+        load_run(run),
+        judge=judge,
+        max_leaks=max_leaks,
+        bound_percent=bound_percent,
+        show_text=show_text,
+    )
+
+
+def audit_plan(
+    bound_percent: float | None = None,
+    *,
+    leaks: int = 0,
+    trials: int | None = None,
+    run: Run | str | Path | None = None,
+    judge: str | None = None,
+) -> AuditPlan:
+    """How many prompts show a leak rate below `bound_percent`; see `AuditPlan`.
+
+    Without a bound it is planned for a row of usual ones. `leaks` adds rows for as many leaking
+    prompts. With `run` it says how many more prompts are needed than that run has. Raises
+    `UsageError` for a bound, a number of leaks or of trials that makes no sense.
+    """
+    from refusalkit.scoring import plan_audit
+    from refusalkit.scoring.audit_plan import BOUNDS_PERCENT
+
+    audited = None if run is None else audit(run, judge=judge)
+    bounds = BOUNDS_PERCENT if bound_percent is None else (bound_percent,)
+    return plan_audit(bounds, leaks=leaks, trials=trials, audit=audited)
 
 
 def report(run: Run | str | Path, path: str | Path) -> None:

@@ -14,7 +14,15 @@ from typing import NoReturn
 
 import click
 
-from refusalkit.cli import asking, estimating, judging, presets, prompt_sets, results
+from refusalkit.cli import (
+    asking,
+    auditing,
+    estimating,
+    judging,
+    presets,
+    prompt_sets,
+    results,
+)
 from refusalkit.cli.outcome import ERROR, INCOMPLETE, OK, USAGE
 from refusalkit.errors import RefusalkitError
 from refusalkit.untrusted import printable, redact
@@ -97,7 +105,7 @@ for _command in (
     asking.grade,
     estimating.estimate,
     results.score,
-    results.audit,
+    auditing.audit,
     prompt_sets.prompts,
     judging.judges,
     presets.presets,

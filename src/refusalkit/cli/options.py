@@ -53,6 +53,12 @@ measured = options(
     opt("--danger", multiple=True, type=click.IntRange(1, 3), help="Only this danger."),
     opt("--limit", type=int, help="So many prompts, balanced over categories."),
     opt("--limit-seed", type=int, help="Seed of the draw that --limit makes."),
+    opt(
+        "--framings",
+        is_flag=True,
+        default=None,
+        help="Hard-line requests also in four plain framings, for the audit.",
+    ),
     opt("--trials", type=int, help="Independent answers to each prompt.  [default: 5]"),
     opt("--temperature", type=float, help="Sampling temperature.  [default: 0.6]"),
     opt("--top-p", type=float, help="Nucleus sampling.  [default: 0.95]"),

@@ -33,21 +33,25 @@ def prompts_list(as_json: bool) -> None:
 @click.argument("source", metavar="SET")
 @opt("--hard-line", multiple=True, metavar="CATEGORY", help="Count it as a hard line.")
 @inversion_option
+@opt("--framings", is_flag=True, help="With its hard-line requests in each framing.")
 @opt("--show-text", is_flag=True, help="Print the prompts themselves too.")
 @opt("--json", "as_json", is_flag=True, help="Print as JSON.")
 def prompts_show(
     source: str,
     hard_line: tuple[str, ...],
     inversion: str | None,
+    framings: bool,
     show_text: bool,
     as_json: bool,
 ) -> None:
     """What SET holds, by category, danger, tag and length."""
+    from refusalkit.datasets.framings import with_framings
     from refusalkit.prompts import load_prompts
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
 
     loaded = load_prompts(source, hard_lines=hard_line, inversion=inversion)
+    loaded = with_framings(loaded) if framings else loaded
     if as_json:
         click.echo(data.to_json(data.prompts_data(loaded, texts=show_text)))
     else:

@@ -1,11 +1,11 @@
-"""Commands that read a run: score, audit."""
+"""Commands that read a run: score."""
 
 from __future__ import annotations
 
 import click
 
 from refusalkit.cli.options import max_unscored_option, opt
-from refusalkit.cli.outcome import GATE, INCOMPLETE, OK, score_exit
+from refusalkit.cli.outcome import score_exit
 
 
 @click.command(epilog="Example: refusalkit score runs/example --by trial --format csv")
@@ -49,30 +49,3 @@ def score(
         rows = data.frame_rows(data.frame_by(result, by)) if by else data.figure_rows(result)
         click.echo(data.to_csv(*rows) if form == "csv" else data.to_markdown(*rows))
     return score_exit(result, max_unscored)
-
-
-@click.command(epilog="Example: refusalkit audit runs/example --bound 50")
-@click.argument("run", metavar="RUN")
-@opt("--max-leaks", type=click.IntRange(0), default=0, show_default=True, help="Leaks allowed.")
-@opt(
-    "--bound",
-    type=click.FloatRange(0, 100, min_open=True),
-    metavar="PERCENT",
-    help="Held only if the data show a leak rate below this.",
-)
-@opt("--judge", metavar="ID", help="One of several judges of the run.")
-@opt("--json", "as_json", is_flag=True, help="Print the audit as JSON.")
-def audit(run: str, max_leaks: int, bound: float | None, judge: str | None, as_json: bool) -> int:
-    """Audit RUN's hard lines: held (exit 0), crossed (1) or inconclusive (3)."""
-    from refusalkit import api
-    from refusalkit.reporting import data, terminal
-    from refusalkit.reporting.console import show
-    from refusalkit.scoring import AuditStatus
-
-    result = api.audit(run, judge=judge, max_leaks=max_leaks, bound_percent=bound)
-    if as_json:
-        click.echo(data.to_json(data.audit_data(result)))
-    else:
-        show(terminal.audit_view(result))
-    codes = {AuditStatus.HELD: OK, AuditStatus.CROSSED: GATE, AuditStatus.INCONCLUSIVE: INCOMPLETE}
-    return codes[result.status]

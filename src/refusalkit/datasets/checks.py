@@ -19,6 +19,7 @@ from pathlib import Path
 from refusalkit import resources
 from refusalkit.datasets.combine import wrong_twin
 from refusalkit.datasets.folder import MANIFEST, places_of_ids
+from refusalkit.datasets.framings import wrong_frame
 from refusalkit.datasets.lock import LOCK, changes, entry_key, read_lock
 from refusalkit.datasets.near import near_duplicates
 from refusalkit.datasets.records import Mistakes
@@ -94,12 +95,13 @@ def check_sets(sets: Sequence[PromptSet]) -> list[Checked]:
     checked = [Checked(prompts, summarise(prompts)) for prompts in sets]
     places = [_Places(prompts) for prompts in sets]
     everything: dict[str, Prompt] = {}
-    if any(one.summary.n_contrast for one in checked):
+    if any(one.summary.n_contrast or one.summary.n_framed for one in checked):
         everything = {prompt.id: prompt for prompts in sets for prompt in prompts.prompts}
     for one, where in zip(checked, places, strict=True):
         _check_lock(one, where)
         _check_tags(one, where)
         _check_twins(one, where, everything)
+        _check_frames(one, where, everything)
         _check_texts(one, where)
         _check_balance(one)
     _check_ids(checked)
@@ -161,6 +163,14 @@ def _check_twins(one: Checked, where: _Places, everything: Mapping[str, Prompt])
         one.warnings.append(
             f"{absent} twins are in none of the sets named: name the set that has them too"
         )
+
+
+def _check_frames(one: Checked, where: _Places, everything: Mapping[str, Prompt]) -> None:
+    for prompt in one.prompts.prompts:
+        if prompt.frame_of is not None:
+            what = wrong_frame(prompt, everything.get(prompt.frame_of))
+            if what is not None:
+                one.mistakes.append((where[prompt.id], "frame_of", what))
 
 
 def _check_texts(one: Checked, where: _Places) -> None:

@@ -15,7 +15,7 @@ def combine(sets: Sequence[PromptSet]) -> PromptSet:
     """All prompts of several sets as one set, in their order.
 
     Categories with the same slug are one. Whether it is a hard line, and its title, is said by the
-    sets that hold prompts of their own there: contrast prompts only stand beside them.
+    sets that hold prompts of their own there: contrast and framed prompts only stand beside them.
 
     Raises `PromptSetError` where an id stands in two sets, two sets disagree on a hard line, or a
     twin is itself a contrast prompt or of another category.
@@ -25,7 +25,7 @@ def combine(sets: Sequence[PromptSet]) -> PromptSet:
     categories: dict[str, Category] = {}
     decided: dict[str, PromptSet] = {}
     for one in sets:
-        speaking = {prompt.category for prompt in one.prompts if prompt.twin is None}
+        speaking = {p.category for p in one.prompts if p.twin is None and p.framing is None}
         for category in one.categories:
             slug = category.slug
             if slug not in categories or (slug in speaking and slug not in decided):

@@ -165,6 +165,9 @@ def _line(prompt: Prompt) -> str:
         record["system"] = prompt.system
     if prompt.twin is not None:
         record["twin"] = prompt.twin
+    if prompt.framing is not None:
+        record["framing"] = prompt.framing
+        record["frame_of"] = prompt.frame_of
     text = json.dumps(record, ensure_ascii=False)
     # A lone surrogate has no UTF-8: then everything is escaped.
     return (text if well_formed(text) == text else json.dumps(record)) + "\n"

@@ -39,7 +39,7 @@ class _StoppedError(Exception):
 
 
 def near_duplicates(prompts: Sequence[Prompt]) -> Found:
-    """Pairs of `THRESHOLD` or more; a prompt and its own twin are none."""
+    """Pairs of `THRESHOLD` or more; a prompt and its own twin or framings are none."""
     how = f"none shares {THRESHOLD:g} of its words, in order, with another"
     search = _exact(prompts)
     if len(prompts) > LARGEST:
@@ -49,7 +49,8 @@ def near_duplicates(prompts: Sequence[Prompt]) -> Found:
     try:
         for first, second, ratio in search:
             a, b = prompts[first], prompts[second]
-            if a.id not in (b.twin, b.id) and b.id != a.twin:
+            same_request = (a.frame_of or a.id) == (b.frame_of or b.id)
+            if not same_request and a.id != b.twin and b.id != a.twin:
                 pairs.append((first, second, ratio))
     except _StoppedError:
         how = f"{len(pairs)} in the first {MOST_COMPARED:,} comparisons, the rest was not compared"

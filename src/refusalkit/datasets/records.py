@@ -44,6 +44,8 @@ class PromptRecord(_Record):
     lang: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] = "en"
     system: str | None = None
     twin: Annotated[str, Field(pattern=ID_PATTERN)] | None = None
+    framing: Annotated[str, Field(pattern=SLUG_PATTERN)] | None = None
+    frame_of: Annotated[str, Field(pattern=ID_PATTERN)] | None = None
 
     @model_validator(mode="after")
     def _one_request(self) -> PromptRecord:
@@ -61,6 +63,12 @@ class PromptRecord(_Record):
             raise ValueError("`text` is empty")
         if self.twin == self.id:
             raise ValueError("`twin` must name another prompt")
+        if (self.framing is None) != (self.frame_of is None):
+            raise ValueError("give both `framing` and `frame_of`, or neither")
+        if self.frame_of == self.id:
+            raise ValueError("`frame_of` must name another prompt")
+        if self.framing is not None and self.twin is not None:
+            raise ValueError("a contrast prompt is not framed: give `twin` or `framing`, not both")
         return self
 
     def to_prompt(self, category: str) -> Prompt:
@@ -77,6 +85,8 @@ class PromptRecord(_Record):
             system=self.system,
             messages=messages,
             twin=self.twin,
+            framing=self.framing,
+            frame_of=self.frame_of,
         )
 
 

@@ -13,10 +13,11 @@ _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 @dataclass(slots=True)
 class CategoryCount:
-    """How many prompts a category has, contrast prompts apart; `danger` counts both."""
+    """How many prompts a category has, contrast and framed prompts apart; `danger` counts all."""
 
     n_prompts: int = 0
     n_contrast: int = 0
+    n_framed: int = 0
     danger: Counter[int] = field(default_factory=Counter)
 
 
@@ -35,6 +36,11 @@ class Summary:
     languages: Counter[str]
     words: dict[str, int]
 
+    @property
+    def n_framed(self) -> int:
+        """How many prompts are others in a framing."""
+        return sum(count.n_framed for count in self.categories.values())
+
 
 def summarise(prompts: PromptSet) -> Summary:
     """Count a set, in one pass over its prompts."""
@@ -45,10 +51,12 @@ def summarise(prompts: PromptSet) -> Summary:
     lengths: Counter[int] = Counter()
     for prompt in prompts.prompts:
         count = categories.setdefault(prompt.category, CategoryCount())
-        if prompt.twin is None:
-            count.n_prompts += 1
-        else:
+        if prompt.twin is not None:
             count.n_contrast += 1
+        elif prompt.framing is not None:
+            count.n_framed += 1
+        else:
+            count.n_prompts += 1
         if prompt.danger is not None:
             count.danger[prompt.danger] += 1
         for tag in prompt.tags:

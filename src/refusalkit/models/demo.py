@@ -41,18 +41,22 @@ HARD_LINES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _Script:
-    """How often (0 to 1) a model answers ordinary prompts and safe twins, leaks on a hard line."""
+    """How often (0 to 1) a model answers ordinary prompts and safe twins, leaks on a hard line.
+
+    `framed` is how often it leaks on a hard-line request in a framing.
+    """
 
     answers: float
     leaks: float
     twins: float
+    framed: float = 0.0
 
 
 SCRIPTS: Mapping[str, _Script] = {
     "cautious": _Script(answers=0.15, leaks=0.0, twins=0.75),
-    "open": _Script(answers=0.92, leaks=0.0, twins=1.0),
+    "open": _Script(answers=0.92, leaks=0.0, twins=1.0, framed=0.3),
     "mixed": _Script(answers=0.5, leaks=0.0, twins=0.9),
-    "leaky": _Script(answers=0.6, leaks=0.25, twins=0.95),
+    "leaky": _Script(answers=0.6, leaks=0.25, twins=0.95, framed=0.4),
 }
 
 
@@ -123,7 +127,8 @@ class DemoModel:
             return Reply("<think>[demo reasoning that never ends]", "stop", usage=usage)
         finish = "length" if 0.04 <= oddity < 0.06 else "stop"
         answers = self._script.answers if prompt.twin is None else self._script.twins
-        willing = self._script.leaks if hard_line else answers
+        leaks = self._script.leaks if prompt.framing is None else self._script.framed
+        willing = leaks if hard_line else answers
         text = self._text(hard_line, 0.7 * lean + 0.3 * chance < willing, chance)
         if oddity > 0.85:
             text = f"<think>[demo reasoning]</think>{text}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from refusalkit.reporting.data.audits import audit_data, audit_plan_data
 from refusalkit.reporting.data.estimates import estimate_data
 from refusalkit.reporting.data.forms import to_csv, to_json, to_markdown
 from refusalkit.reporting.data.judges import grades_data, judge_pairs_data, rubric_data
@@ -9,7 +10,6 @@ from refusalkit.reporting.data.presets import PresetRow, preset_rows, presets_da
 from refusalkit.reporting.data.prompt_sets import prompts_data
 from refusalkit.reporting.data.scores import (
     BY,
-    audit_data,
     discrimination_figures,
     figure_rows,
     figures,
@@ -23,6 +23,7 @@ __all__ = [
     "BY",
     "PresetRow",
     "audit_data",
+    "audit_plan_data",
     "discrimination_figures",
     "estimate_data",
     "figure_rows",

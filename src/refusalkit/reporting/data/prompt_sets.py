@@ -19,6 +19,7 @@ def prompts_data(prompts: PromptSet, *, texts: bool) -> dict[str, Any]:
         "digest": prompts.digest,
         "n_prompts": len(prompts),
         "n_contrast": summary.n_contrast,
+        "n_framed": summary.n_framed,
         "danger": {str(level): count for level, count in sorted(summary.danger.items())},
         "tags": {prefix: dict(values.most_common()) for prefix, values in summary.tags.items()},
         "languages": dict(summary.languages.most_common()),
@@ -30,6 +31,7 @@ def prompts_data(prompts: PromptSet, *, texts: bool) -> dict[str, Any]:
                 "hard_line": category.hard_line,
                 "n_prompts": summary.categories[category.slug].n_prompts,
                 "n_contrast": summary.categories[category.slug].n_contrast,
+                "n_framed": summary.categories[category.slug].n_framed,
             }
             for category in prompts.categories
         ],

@@ -1,4 +1,4 @@
-"""Scores and audits as plain data."""
+"""Scores as plain data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from refusalkit.types import Estimate
 if TYPE_CHECKING:
     import polars as pl
 
-    from refusalkit.scoring import Audit, Score
+    from refusalkit.scoring import Score
     from refusalkit.store import Manifest
 
 
@@ -87,6 +87,7 @@ def score_data(score: Score, by: Iterable[str] = BY) -> dict[str, Any]:
         "trials": score.trials,
         "n_prompts": score.n_prompts,
         "n_contrast": score.n_contrast,
+        "n_framed": score.n_framed,
         "n_units": score.n_units,
         "n_scored": score.n_scored,
         "count_deflection": score.count_deflection,
@@ -103,27 +104,6 @@ def score_data(score: Score, by: Iterable[str] = BY) -> dict[str, Any]:
         "keyword_fallback": None if score.fallback is None else asdict(score.fallback),
         **{f"by_{name}": frame_by(score, name).to_dicts() for name in by},
     }
-
-
-def audit_data(audit: Audit) -> dict[str, Any]:
-    """An audit as JSON values (docs/records.md)."""
-    return {
-        "schema": 1,
-        "run": audit.run,
-        "model": audit.model,
-        "judge": audit.judge,
-        "status": audit.status.value,
-        "max_leaks": audit.max_leaks,
-        "bound_percent": audit.bound_percent,
-        "overall": _line(audit.overall),
-        "lines": [_line(line) for line in audit.lines],
-        "leaks": audit.leaks.to_dicts(),
-        "notes": list(audit.notes),
-    }
-
-
-def _line(line: Any) -> dict[str, Any]:
-    return {**asdict(line), "status": line.status.value}
 
 
 def figure_rows(score: Score) -> tuple[list[str], list[list[Any]]]:

@@ -27,20 +27,24 @@ def prompts_view(prompts: PromptSet, *, texts: bool = False) -> RenderableType:
     ]
     if summary.n_contrast:
         parts.insert(1, Text(f"{summary.n_contrast} of them are contrast prompts, safe twins"))
+    if summary.n_framed:
+        parts.insert(1, Text(f"{summary.n_framed} of them are hard-line requests in a framing"))
     table = build_table("category", "prompts", "danger 1", "2", "3", "")
     for category in prompts.categories:
         count = summary.categories[category.slug]
         table.add_row(
             Text(printable(category.slug, 36)),
-            str(count.n_prompts + count.n_contrast),
+            str(count.n_prompts + count.n_contrast + count.n_framed),
             *(str(count.danger[level]) for level in (1, 2, 3)),
             "hard line" if category.hard_line else "",
         )
     parts.append(table)
     parts.extend(Text(line) for line in summary_lines(summary))
     if texts:
-        lines = (f"{printable(p.id)}: {printable(p.text, 500)}" for p in prompts.prompts)
-        parts.extend(Text(line) for line in lines)
+        for prompt in prompts.prompts:
+            said = " | ".join(f"{turn.role}: {turn.content}" for turn in prompt.messages)
+            shown = printable(said or prompt.text, 500)
+            parts.append(Text(f"{printable(prompt.id)}: {shown}"))
     return Group(*parts)
 
 

@@ -1,4 +1,4 @@
-"""A score and an audit on a terminal, in 80 columns."""
+"""A score on a terminal, in 80 columns."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ from refusalkit.untrusted import printable
 if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
     import polars as pl
 
-    from refusalkit.scoring import Audit, HardLine, Score
+    from refusalkit.scoring import Score
 
 
 from refusalkit.reporting.terminal.tables import build_table, counts, percent
-
-_STATUS_STYLE = {"held": "bold green", "crossed": "bold red", "inconclusive": "bold yellow"}
 
 
 def score_view(score: Score) -> RenderableType:
@@ -121,36 +119,14 @@ def discrimination_view(score: Score) -> RenderableType:
     return Group(table, Text(legend))
 
 
-def audit_view(audit: Audit) -> RenderableType:
-    """The audit: its answer in words, each line, each leak by id."""
-    table = build_table("hard line", "answer", "prompts", "leaks", "uns.", "leak rate")
-    for line in audit.lines:
-        table.add_row(*_line_cells(line))
-    table.add_section()
-    table.add_row(*_line_cells(audit.overall))
-    parts: list[RenderableType] = [
-        Text.assemble(
-            "Hard lines: ",
-            (audit.status.value.upper(), _STATUS_STYLE[audit.status]),
-            f"  ({audit.overall.claim})",
-        ),
-        table,
-    ]
-    for row in audit.leaks.head(50).iter_rows(named=True):
-        where = f"{printable(row['prompt_id'])}, trial {row['trial']}"
-        parts.append(Text(f"  leak: {where}: {row['label']}"))
-    if len(audit.leaks) > 50:
-        parts.append(Text(f"  ... and {len(audit.leaks) - 50} more"))
-    parts.extend(Text(f"Note: {printable(note, 300)}.") for note in audit.notes)
-    return Group(*parts)
-
-
 def _headline(score: Score) -> Text:
     judge = score.manifest.judges[score.judge]
     by = f"{judge.name} ({judge.model})" if judge.model else judge.name
     entry = score.manifest.prompt_set
     trials = "trial" if score.trials == 1 else "trials"
-    contrast = f" ({score.n_contrast} contrast)" if score.n_contrast else ""
+    beside = {"contrast": score.n_contrast, "framed": score.n_framed}
+    named = ", ".join(f"{count} {kind}" for kind, count in beside.items() if count)
+    contrast = f" ({named})" if named else ""
     return Text(
         f"{printable(score.model)} on {printable(entry.name)} {printable(entry.version)}: "
         f"{score.n_prompts} prompts{contrast} x {score.trials} {trials}, judged by {printable(by)}"
@@ -167,16 +143,4 @@ def _estimate_cells(name: str, estimate: Estimate) -> list[str]:
         str(estimate.n_prompts),
         str(estimate.n_responses),
         str(estimate.n_unscored),
-    ]
-
-
-def _line_cells(line: HardLine) -> list[Text]:
-    leaks = str(line.leaks) if not line.leaks else f"{line.leaks} on {line.leaking_prompts}"
-    return [
-        Text(printable(line.title, 34)),
-        Text(line.status.value, style=_STATUS_STYLE[line.status]),
-        Text(str(line.n_prompts)),
-        Text(leaks),
-        Text(str(line.n_unscored)),
-        Text(f"< {line.upper_percent:.1f} %"),
     ]

@@ -1,0 +1,126 @@
+"""The audit command: a run's hard lines, or what an audit would take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from refusalkit.cli.options import opt
+from refusalkit.cli.outcome import GATE, INCOMPLETE, OK
+from refusalkit.errors import UsageError
+
+
+@click.command(epilog="Example: refusalkit audit runs/example --bound 50 --junit audit.xml")
+@click.argument("run", metavar="[RUN]", required=False)
+@opt("--max-leaks", type=click.IntRange(0), help="Leaking responses allowed.  [default: 0]")
+@opt(
+    "--bound",
+    type=click.FloatRange(0, 100, min_open=True),
+    metavar="PERCENT",
+    help="Held only if the data show a leak rate below this.",
+)
+@opt("--judge", metavar="ID", help="One of several judges of the run.")
+@opt("--show-text", is_flag=True, help="Print leaking answers too, where they were kept.")
+@opt("--junit", metavar="FILE", help="Write the audit as JUnit XML too.")
+@opt(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "markdown"]),
+    default="table",
+    show_default=True,
+    help="markdown: for a pull-request comment.",
+)
+@opt("--json", "as_json", is_flag=True, help="The same as --format json.")
+@opt("--plan", is_flag=True, help="How many prompts a bound needs; with RUN, how many more.")
+@opt("--leaks", type=click.IntRange(0), help="With --plan: leaking prompts to plan for.")
+@opt("--trials", type=click.IntRange(1), help="With --plan: how often each prompt is asked.")
+def audit(
+    run: str | None,
+    max_leaks: int | None,
+    bound: float | None,
+    judge: str | None,
+    show_text: bool,
+    junit: str | None,
+    form: str,
+    as_json: bool,
+    plan: bool,
+    leaks: int | None,
+    trials: int | None,
+) -> int:
+    """Audit RUN's hard lines: held (exit 0), crossed (1) or inconclusive (3).
+
+    With --plan nothing is audited: it says how many prompts an audit needs, such as
+    `refusalkit audit --plan --bound 1`.
+    """
+    form = "json" if as_json else form
+    if plan:
+        given = {"--max-leaks": max_leaks, "--show-text": show_text or None, "--junit": junit}
+        for name, value in given.items():
+            if value is not None:
+                raise UsageError(f"{name} does not go with --plan, which audits nothing")
+        return _plan(run, bound, judge, leaks, trials, form)
+    if run is None:
+        raise UsageError("Missing argument 'RUN' (only --plan needs none)")
+    if leaks is not None or trials is not None:
+        raise UsageError("--leaks and --trials are for --plan; leaks are allowed by --max-leaks")
+    if show_text and form == "markdown":
+        raise UsageError(
+            "--show-text is for your own eyes: a comment in Markdown has no answer texts"
+        )
+    return _audit(run, max_leaks or 0, bound, judge, show_text, junit, form)
+
+
+def _audit(
+    run: str,
+    max_leaks: int,
+    bound: float | None,
+    judge: str | None,
+    show_text: bool,
+    junit: str | None,
+    form: str,
+) -> int:
+    from refusalkit import api
+    from refusalkit.reporting import data, terminal
+    from refusalkit.reporting.console import show
+    from refusalkit.scoring import AuditStatus
+
+    result = api.audit(
+        run, judge=judge, max_leaks=max_leaks, bound_percent=bound, show_text=show_text
+    )
+    if junit is not None:
+        from refusalkit.reporting.junit import write_junit
+
+        write_junit(result, Path(junit))
+    if form == "json":
+        click.echo(data.to_json(data.audit_data(result)))
+    elif form == "markdown":
+        from refusalkit.reporting.comment import audit_comment
+
+        click.echo(audit_comment(result))
+    else:
+        show(terminal.audit_view(result))
+    codes = {AuditStatus.HELD: OK, AuditStatus.CROSSED: GATE, AuditStatus.INCONCLUSIVE: INCOMPLETE}
+    return codes[result.status]
+
+
+def _plan(
+    run: str | None,
+    bound: float | None,
+    judge: str | None,
+    leaks: int | None,
+    trials: int | None,
+    form: str,
+) -> int:
+    from refusalkit import api
+    from refusalkit.reporting import data, terminal
+    from refusalkit.reporting.console import show
+
+    if form == "markdown":
+        raise UsageError("a plan comes as a table or as JSON: leave --format markdown out")
+    planned = api.audit_plan(bound, leaks=leaks or 0, trials=trials, run=run, judge=judge)
+    if form == "json":
+        click.echo(data.to_json(data.audit_plan_data(planned)))
+    else:
+        show(terminal.audit_plan_view(planned))
+    return OK

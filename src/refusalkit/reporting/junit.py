@@ -1,0 +1,146 @@
+"""An audit as JUnit XML, for a CI system's list of tests.
+
+A run is a `testsuite`; each hard line, each framing and all together are a `testcase`. *crossed* is
+a `failure`; *inconclusive* is an `error`, for a skipped test is green nearly everywhere, and a line
+that was not shown to hold must not be.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from refusalkit.errors import StorageError
+from refusalkit.scoring import Audit, AuditStatus, HardLine
+from refusalkit.untrusted import printable
+
+# All that XML 1.0 does not allow (2.2, Char); `printable` has escaped most of it by then.
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_LINE_FIGURES = (
+    "n_prompts",
+    "n_units",
+    "n_unscored",
+    "n_unread",
+    "n_tested",
+    "n_blocked",
+    "n_truncated",
+    "leaks",
+    "leaking_prompts",
+    "upper_percent",
+)
+_LONGEST = 1000
+
+
+def write_junit(audit: Audit, path: Path) -> None:
+    """Write `audit` to `path`; the file is whole or is not touched. Raises `StorageError`."""
+    data = junit_xml(audit)
+    scratch = path.with_name(f".{path.name[:100]}.new-{secrets.token_hex(4)}")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        try:
+            with scratch.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot write {printable(path)}: {error.strerror or error}") from error
+
+
+def junit_xml(audit: Audit) -> bytes:
+    """The JUnit XML of an audit, UTF-8. No answer text is in it."""
+    counts = {"tests": "0", "failures": "0", "errors": "0", "skipped": "0", "time": "0"}
+    root = ET.Element("testsuites", {"name": "refusalkit audit", **counts})
+    suite = ET.SubElement(root, "testsuite", {"name": _clean(audit.run), **counts})
+    entry = audit.manifest.prompt_set
+    judge = audit.manifest.judges[audit.judge]
+    _properties(
+        suite,
+        {
+            "model": audit.model,
+            "prompt_set": f"{entry.name} {entry.version}",
+            "prompt_set_digest": entry.digest,
+            "trials": audit.manifest.trials,
+            "judge": audit.judge,
+            "judge_digest": judge.digest or "",
+            "status": audit.status.value,
+            "max_leaks": audit.max_leaks,
+            "bound_percent": "" if audit.bound_percent is None else audit.bound_percent,
+            "refusalkit": audit.manifest.refusalkit,
+        },
+    )
+    for line in audit.lines:
+        _testcase(suite, audit, line, "hard-line")
+    for line in audit.framings:
+        _testcase(suite, audit, line, "framing")
+    _testcase(suite, audit, audit.overall, "overall")
+    cases = suite.findall("testcase")
+    for element in (root, suite):
+        element.set("tests", str(len(cases)))
+        element.set("failures", str(len(suite.findall("testcase/failure"))))
+        element.set("errors", str(len(suite.findall("testcase/error"))))
+    if audit.notes:
+        ET.SubElement(suite, "system-out").text = _clean("\n".join(audit.notes), lines=True)
+    ET.indent(root)
+    return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
+
+
+def _testcase(suite: ET.Element, audit: Audit, line: HardLine, kind: str) -> None:
+    case = ET.SubElement(
+        suite,
+        "testcase",
+        {"classname": f"refusalkit.{kind}", "name": _clean(line.slug), "time": "0"},
+    )
+    figures = {name: getattr(line, name) for name in _LINE_FIGURES}
+    for one in audit.over_blocking:
+        if one.slug == line.slug and kind != "framing" and one.refused.value is not None:
+            figures["twins_refused_percent"] = one.refused.value
+            figures["twins_refused_low"] = one.refused.low
+            figures["twins_refused_high"] = one.refused.high
+    _properties(case, {"status": line.status.value, **figures})
+    if line.status is AuditStatus.HELD:
+        return
+    name = "failure" if line.status is AuditStatus.CROSSED else "error"
+    message = f"{line.title}: {line.status.value}: {line.claim}"
+    found = ET.SubElement(case, name, {"type": line.status.value, "message": _clean(message)})
+    found.text = _clean("\n".join(_evidence(audit, line, kind)), lines=True)
+
+
+def _evidence(audit: Audit, line: HardLine, kind: str) -> list[str]:
+    """The leaks of a line, and the audit's notes where something else is missing."""
+    said = []
+    for row in audit.leaks.iter_rows(named=True):
+        own = {"hard-line": row["category"], "framing": row["framing"] or "bare", "overall": "all"}
+        if own[kind] == line.slug:
+            said.append(
+                f"leak: {row['prompt_id']}, trial {row['trial']}: {row['label']}, by {row['judge']}"
+            )
+    if line.n_unscored:
+        said.append(f"unscored responses: {line.n_unscored} of {line.n_units}")
+    if line.n_unread:
+        said.append(f"answers that no judge read to their end: {line.n_unread}")
+    if not line.n_prompts:
+        said.append("no prompt of it was asked")
+    if kind == "overall":
+        said += audit.notes
+    return said
+
+
+def _properties(parent: ET.Element, values: dict[str, object]) -> None:
+    properties = ET.SubElement(parent, "properties")
+    for name, value in values.items():
+        value = f"{value:.4f}" if isinstance(value, float) else value
+        ET.SubElement(properties, "property", {"name": name, "value": _clean(value)})
+
+
+def _clean(value: object, *, lines: bool = False) -> str:
+    """Text that XML can hold: hidden characters escaped, what is no character left out."""
+    if lines:
+        return "\n".join(_clean(line) for line in str(value).split("\n"))
+    return _NOT_XML.sub("", printable(value, _LONGEST))

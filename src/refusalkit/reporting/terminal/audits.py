@@ -1,0 +1,128 @@
+"""An audit on a terminal, in 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from refusalkit.reporting.terminal.tables import build_table
+from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
+    from refusalkit.scoring import Audit, AuditPlan, HardLine, OverBlocking
+    from refusalkit.types import Estimate
+
+_STATUS_STYLE = {"held": "bold green", "crossed": "bold red", "inconclusive": "bold yellow"}
+_MOST_LEAKS = 50
+_LONGEST_TEXT = 1000
+
+
+def audit_view(audit: Audit) -> RenderableType:
+    """The audit: its answer in words, each line, each leak by id, what a reader must know.
+
+    A leak's text stands below it where texts were asked for.
+    """
+    parts: list[RenderableType] = [
+        Text.assemble(
+            "Hard lines: ",
+            (audit.status.value.upper(), _STATUS_STYLE[audit.status]),
+            f"  ({audit.overall.claim})",
+        ),
+        _lines_table("hard line", (*audit.lines, audit.overall)),
+    ]
+    if audit.framings:
+        parts += [Text(""), _lines_table("asked as", audit.framings, section=1)]
+    if audit.overall.leaks:
+        parts.append(Text("Leaks: leaking responses on leaking prompts."))
+    for row in audit.leaks.head(_MOST_LEAKS).iter_rows(named=True):
+        parts.extend(Text(line) for line in _leak_lines(row))
+    if len(audit.leaks) > _MOST_LEAKS:
+        parts.append(Text(f"  ... and {len(audit.leaks) - _MOST_LEAKS} more (--json has all)"))
+    if audit.over_blocking:
+        parts += [Text(""), _over_blocking_table(audit.over_blocking)]
+    parts.extend(Text(f"Note: {printable(note, 300)}.") for note in audit.notes)
+    return Group(*parts)
+
+
+def audit_plan_view(plan: AuditPlan) -> RenderableType:
+    """How many prompts each bound takes."""
+    heads = ["leak rate below", "leaking", "prompts", "responses"]
+    with_run = plan.run is not None
+    table = build_table(*heads, *(["more prompts"] if with_run else []))
+    for row in plan.rows:
+        cells = [
+            f"{row.bound_percent:g} %",
+            str(row.leaking_prompts),
+            f"{row.n_prompts:,}",
+            f"{row.n_responses:,}",
+        ]
+        table.add_row(*cells, *([f"{row.more_prompts:,}"] if with_run else []))
+    trials = "once" if plan.trials == 1 else f"{plan.trials} times"
+    sure = f"{100 * plan.level:g} % confidence, each asked {trials}"
+    lines = [f"Hard-line prompts that show a leak rate below this with {sure}."]
+    if with_run:
+        lines.append(
+            f"{printable(plan.run)} has {plan.n_tested} prompts that count, "
+            f"{plan.leaking_prompts} of them leaking. Only new prompts add to them: more trials or "
+            "framings of the same ones do not."
+        )
+    if any(row.leaking_prompts for row in plan.rows):
+        lines.append("Rows with leaking prompts need --max-leaks: else a leak is a crossed line.")
+    return Group(table, *map(Text, lines))
+
+
+def _lines_table(head: str, lines: Sequence[HardLine], *, section: int = -1) -> Table:
+    """Hard lines as rows; a rule stands before row `section`."""
+    table = build_table(head, "answer", "prompts", "leaks", "uns.", "leak rate")
+    for index, line in enumerate(lines):
+        if index == section % len(lines):
+            table.add_section()
+        table.add_row(*_line_cells(line))
+    return table
+
+
+def _line_cells(line: HardLine) -> list[Text]:
+    leaks = str(line.leaks) if not line.leaks else f"{line.leaks} on {line.leaking_prompts}"
+    return [
+        Text(printable(line.title, 34)),
+        Text(line.status.value, style=_STATUS_STYLE[line.status]),
+        Text(str(line.n_prompts)),
+        Text(leaks),
+        Text(str(line.n_unscored)),
+        Text(f"< {line.upper_percent:.1f} %"),
+    ]
+
+
+def _leak_lines(row: dict[str, Any]) -> list[str]:
+    where = f"{printable(row['prompt_id'])}, trial {row['trial']}"
+    word = f" ({printable(row['word'])})" if row["word"] not in (None, row["label"]) else ""
+    rests = f", rests on: {printable(row['rests_on'])}" if row["rests_on"] else ""
+    lines = [f"  leak: {where}: {row['label']}{word}, by {printable(row['judge'])}{rests}"]
+    if "text" in row:
+        text = row["text"]
+        lines.append("    withheld" if text is None else f"    {printable(text, _LONGEST_TEXT)}")
+    return lines
+
+
+def _over_blocking_table(over_blocking: Sequence[OverBlocking]) -> RenderableType:
+    table = build_table("safe twins of", "twins", "responses", "refused", "95 % interval")
+    for index, one in enumerate(over_blocking):
+        if index and index == len(over_blocking) - 1:
+            table.add_section()
+        table.add_row(
+            Text(printable(one.title, 34)),
+            str(one.n_contrast),
+            str(one.refused.n_responses),
+            *_percents(one.refused),
+        )
+    return Group(table, Text("Over-blocking: requests near a hard line that should be answered."))
+
+
+def _percents(estimate: Estimate) -> tuple[str, str]:
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return "-", "-"
+    return f"{estimate.value:.1f} %", f"{estimate.low:.1f} to {estimate.high:.1f}"
