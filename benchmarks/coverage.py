@@ -5,7 +5,7 @@ distribution, so that trials of one prompt are correlated (beta-binomial): 0 is 
 trials, 1 is five copies of one answer. For each true rate and correlation many such runs are drawn,
 and each method says its 95 % interval. All draws are seeded.
 
-    python benchmarks/coverage.py [--runs 2000] [--plot docs/plots/coverage.svg]
+    python benchmarks/coverage.py [--runs 4000] [--plot docs/plots/coverage.svg]
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from scipy.special import betaincinv, stdtrit
 from refusalkit.scoring.intervals import korn_graubard, weighted_korn_graubard
 
 Array = NDArray[np.float64]
+Curves = dict[tuple[str, int, float, float], float]  # by method, prompts, correlation and rate
 TRIALS = 5
 LEVEL = 0.95
 TAIL = (1 - LEVEL) / 2
@@ -33,12 +34,12 @@ SEED = 20250818
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=2000, help="simulated runs for each point")
+    parser.add_argument("--runs", type=int, default=4000, help="simulated runs for each point")
     parser.add_argument("--plot", type=Path, help="write the curves to this SVG file")
     options = parser.parse_args()
     rates = sorted({*RATES, *(1 - rate for rate in RATES)})
-    coverage: dict[tuple[str, int, float, float], float] = {}
-    width: dict[tuple[str, int, float, float], float] = {}
+    coverage: Curves = {}
+    width: Curves = {}
     for prompts in PROMPTS:
         for alike in ALIKE:
             for rate in rates:
@@ -120,9 +121,7 @@ def effective(counts: NDArray[np.int64], *, added: bool) -> tuple[Array, Array]:
                 variance = (n + 1) / n * squares / (responses + TRIALS) ** 2
                 informative = np.minimum(informative, mean * (1 - mean) / variance)
             df = n
-            adjustment = (
-                stdtrit(responses + TRIALS - 1, 1 - TAIL) / stdtrit(df, 1 - TAIL)
-            ) ** 2
+            adjustment = (stdtrit(responses + TRIALS - 1, 1 - TAIL) / stdtrit(df, 1 - TAIL)) ** 2
         else:
             _, _, variance = plain_variance(counts)
             informative = np.where(variance > 0, rate * (1 - rate) / variance, np.inf)
@@ -266,7 +265,9 @@ SHOWN = {
 }
 
 
-def draw(coverage: dict[tuple[str, int, float, float], float], rates: list[float], to: Path) -> None:
+def draw(
+    coverage: dict[tuple[str, int, float, float], float], rates: list[float], to: Path
+) -> None:
     import matplotlib as mpl
 
     mpl.use("svg")

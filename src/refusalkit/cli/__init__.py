@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import click
 
-from refusalkit.cli import asking, judging, prompt_sets, results
+from refusalkit.cli import asking, comparing, judging, prompt_sets, results
 from refusalkit.cli.outcome import ERROR, INCOMPLETE, OK, USAGE
 from refusalkit.errors import RefusalkitError
 from refusalkit.untrusted import printable, redact
@@ -97,6 +97,8 @@ for _command in (
     asking.grade,
     results.score,
     results.audit,
+    comparing.compare,
+    comparing.leaderboard,
     prompt_sets.prompts,
     judging.judges,
 ):

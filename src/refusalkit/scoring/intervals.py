@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from scipy.special import betaincinv, stdtrit
 
 KORN_GRAUBARD = "Korn-Graubard, clustered by prompt, one prompt added"
+KORN_GRAUBARD_WEIGHTED = f"{KORN_GRAUBARD}, weighted"
 SQUARE_AND_ADD = f"square and add: {KORN_GRAUBARD}, on each side"
 
 
 def korn_graubard(
-    rate: float, successes: Sequence[float], counts: Sequence[int], *, level: float = 0.95
+    rate: float, successes: Sequence[float], counts: Sequence[float], *, level: float = 0.95
 ) -> tuple[float, float]:
     """A clustered interval for a rate, without a normal approximation.
 

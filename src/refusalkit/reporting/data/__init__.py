@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from refusalkit.reporting.data.comparisons import (
+    comparison_data,
+    comparison_markdown,
+    interval_text,
+    leaderboard_data,
+    leaderboard_markdown,
+    leaderboard_rows,
+    p_text,
+)
 from refusalkit.reporting.data.forms import to_csv, to_json, to_markdown
 from refusalkit.reporting.data.judges import grades_data, judge_pairs_data, rubric_data
 from refusalkit.reporting.data.prompt_sets import prompts_data
@@ -20,14 +29,21 @@ from refusalkit.reporting.data.scores import (
 __all__ = [
     "BY",
     "audit_data",
+    "comparison_data",
+    "comparison_markdown",
     "discrimination_figures",
     "figure_rows",
     "figures",
     "frame_by",
     "frame_rows",
     "grades_data",
+    "interval_text",
     "inversion_line",
     "judge_pairs_data",
+    "leaderboard_data",
+    "leaderboard_markdown",
+    "leaderboard_rows",
+    "p_text",
     "prompts_data",
     "rubric_data",
     "score_data",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from refusalkit.reporting.terminal.comparisons import comparison_view, leaderboard_view
 from refusalkit.reporting.terminal.judges import grades_view, judge_pairs_view, rubric_view
 from refusalkit.reporting.terminal.prompt_sets import checked_view, prompts_view, summary_lines
 from refusalkit.reporting.terminal.scores import (
@@ -15,10 +16,12 @@ from refusalkit.reporting.terminal.tables import rows_view
 __all__ = [
     "audit_view",
     "checked_view",
+    "comparison_view",
     "discrimination_view",
     "frame_view",
     "grades_view",
     "judge_pairs_view",
+    "leaderboard_view",
     "prompts_view",
     "rows_view",
     "rubric_view",
