@@ -101,9 +101,9 @@ class TestDifferences:
         new = run_of(tmp_path / "n", many(3, "cc"), config={"temperature": 1.0, "system": "[one]"})
         base = run_of(tmp_path / "b", many(3, "c"), config={"temperature": 0.6, "system": None})
         notes = rk.compare(new, base).notes
-        assert "temperature differs between the runs: 1.0, 0.6" in notes
-        assert "trials differs between the runs: 2, 1" in notes
-        assert "system differs between the runs" in notes
+        assert "the runs differ in temperature: 1.0, 0.6" in notes
+        assert "the runs differ in trials: 2, 1" in notes
+        assert "the runs differ in system" in notes
 
 
 def test_several_runs_have_letters_and_a_correction_for_all_pairs(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def configuration_notes(scores: Sequence[Score]) -> list[str]:
             # A system prompt is text, and text is not for a table.
             shown = name in ("system", "extra_body")
             detail = "" if shown else f": {', '.join(printable(v) for v in values)}"
-            notes.append(f"{name.replace('_', ' ')} differs between the runs{detail}")
+            notes.append(f"the runs differ in {name.replace('_', ' ')}{detail}")
     if len({score.manifest.kind for score in scores}) > 1:
         notes.append("some of these are recorded answers that were graded, others are runs")
     return notes

@@ -412,8 +412,9 @@ def _notes(scores: Sequence[Score], pairs: Sequence[Pair]) -> list[str]:
     categories = max((len(pair.by_category) for pair in pairs), default=0)
     if categories > 1 and smallest * categories > SIGNIFICANT:
         notes.append(
-            "no category has enough prompts to be shown to differ by itself: corrected for "
-            f"{categories} categories, no p can be below {min(1.0, smallest * categories):.2g}"
+            "no category has enough prompts to be shown to differ by itself: the smallest p "
+            f"possible, corrected for {categories} categories, is "
+            f"{min(1.0, smallest * categories):.2g}"
         )
     return notes
 

@@ -177,6 +177,9 @@ def leaderboard_markdown(found: Leaderboard) -> str:
         "Not comparable with the figures above:",
         "\n".join(f"- {printable(caveat, 300)}" for caveat in found.caveats),
     ]
+    # As they were published, to the digit.
+    at = columns.index("willingness")
+    published = [[*row[:at], f"{row[at]:g}", *row[at + 1 :]] for row in published]
     left_out = {"low", "high", "n_prompts", "n_unscored", "prompt_set", "judge"}
     kept = [n for n, name in enumerate(columns) if name not in left_out]
     parts.append(
