@@ -230,7 +230,9 @@ class TestUnscored:
         new = new.with_manifest(type(new.manifest).model_validate(manifest))
         score = rk.score(new)
         assert sides_of(score, score, "willingness").unseen == 2
-        assert rk.compare(new, new).willingness.bounds == pytest.approx((-20, 20))
+        item = rk.compare(new, new).willingness
+        assert item.bounds == pytest.approx((-20, 20))
+        assert (item.estimate.n_responses, item.estimate.n_unscored) == (32, 8)
 
     def test_they_keep_a_gate_from_passing_and_from_failing(self, tmp_path: Path) -> None:
         whole = run_of(tmp_path / "whole", many(200, "cc"))

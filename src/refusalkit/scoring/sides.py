@@ -40,19 +40,23 @@ class Sides:
 
     `prompts` has a row for each prompt that is compared, of either run: prompt_id, category,
     hard_line, sum_first, n_first, planned_first and the same of the second; counts are 0 where a
-    run has none of it. `unseen` counts planned prompts of both runs that neither ever answered.
+    run has none of it. `unseen` counts planned prompts of both runs that neither ever answered,
+    `unseen_units` their responses.
     """
 
     prompts: pl.DataFrame
     paired: bool
     unseen: int
+    unseen_units: int
     n_common: int
     n_only_first: int
     n_only_second: int
 
     def of_category(self, slug: str) -> Sides:
         """The same, of one category; prompts that neither run answered are not among them."""
-        return replace(self, prompts=self.prompts.filter(pl.col("category") == slug), unseen=0)
+        return replace(
+            self, prompts=self.prompts.filter(pl.col("category") == slug), unseen=0, unseen_units=0
+        )
 
     def rates(self) -> tuple[list[float], list[float]]:
         """Each side's rates by prompt; if paired, of the prompts that both scored, in one order."""
@@ -74,9 +78,9 @@ class Sides:
 
     @property
     def n_missing(self) -> int:
-        """Planned responses without a label on both sides, of prompts that came back at all."""
+        """Planned responses without a label on both sides."""
         planned = sum(int(self.prompts[f"planned_{side}"].sum()) for side in ("first", "second"))
-        return planned - self.n_responses
+        return planned + self.unseen_units - self.n_responses
 
     def worst(self, way: int) -> Worst:
         """With what is unscored counted down in the first run and up in the second, or reversed.
@@ -147,6 +151,7 @@ def sides_of(first: Score, second: Score, figure: str) -> Sides | None:
         prompts=rows.with_columns(pl.col(counts).fill_null(0)).sort("prompt_id"),
         paired=paired,
         unseen=unseen,
+        unseen_units=unseen * (_trials(first) + _trials(second)),
         n_common=len(rows) if same_set else len(common),
         n_only_first=only_first,
         n_only_second=only_second,
