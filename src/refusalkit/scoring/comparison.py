@@ -371,7 +371,7 @@ def _gate(scores: Sequence[Score], on: str, max_drop: float | None, max_rise: fl
     failed = (max_drop is not None and high < -max_drop) or (
         max_rise is not None and low > max_rise
     )
-    passed = (max_drop is None or low > -max_drop) and (max_rise is None or high < max_rise)
+    passed = (max_drop is None or low >= -max_drop) and (max_rise is None or high <= max_rise)
     if failed:
         status = GateStatus.FAILED
     else:
