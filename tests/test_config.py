@@ -194,7 +194,7 @@ class TestDigest:
 
     def test_options_that_nobody_chose_leave_older_digests_as_they_were(self) -> None:
         started = RunConfig(model=MODEL)
-        late = {"inversion", "judge_temperature", "judge_asks"}
+        late = {"inversion", "judge_temperature", "judge_asks", "framings"}
         assert late.isdisjoint(started.measured)
         assert set(started.measured) == set(RunConfig.model_fields) - OPERATIONAL - late
 

@@ -87,7 +87,9 @@ class TestCommands:
         assert said
         assert report["modules"] & (CLIENTS | STATISTICS) == set()
 
-    @pytest.mark.parametrize("words", ["score made", "audit made", "score made --by trial --json"])
+    @pytest.mark.parametrize(
+        "words", ["score made", "audit made", "score made --by trial --json", "compare made made"]
+    )
     def test_reading_a_run_needs_no_client(self, tmp_path: Path, words: str) -> None:
         write_run(tmp_path / "made")
         report, said = ran(COMMAND, *words.split(), folder=tmp_path)

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from refusalkit.api.estimates import estimate
 from refusalkit.api.recorded import grade, grade_async, judge_agreement, judge_agreement_async
-from refusalkit.api.results import audit, audit_plan, load_run, report, score
+from refusalkit.api.results import (
+    audit,
+    audit_plan,
+    compare,
+    leaderboard,
+    load_run,
+    report,
+    score,
+)
 from refusalkit.api.runs import benchmark, benchmark_async, resume, resume_async
 
 __all__ = [
@@ -16,11 +24,13 @@ __all__ = [
     "audit_plan",
     "benchmark",
     "benchmark_async",
+    "compare",
     "estimate",
     "grade",
     "grade_async",
     "judge_agreement",
     "judge_agreement_async",
+    "leaderboard",
     "load_run",
     "report",
     "resume",

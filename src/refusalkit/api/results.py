@@ -1,4 +1,4 @@
-"""Read a run: score, audit, report."""
+"""Read runs: score, audit, compare, leaderboard, report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from refusalkit.store import (
 )
 
 if TYPE_CHECKING:
-    from refusalkit.scoring import Audit, AuditPlan, Score
+    from refusalkit.scoring import Audit, AuditPlan, Comparison, Leaderboard, Score
 
 
 def load_run(run: Run | str | Path) -> Run:
@@ -73,6 +73,41 @@ def audit_plan(
     audited = None if run is None else audit(run, judge=judge)
     bounds = BOUNDS_PERCENT if bound_percent is None else (bound_percent,)
     return plan_audit(bounds, leaks=leaks, trials=trials, audit=audited)
+
+
+def compare(
+    *runs: Run | str | Path,
+    judge: str | None = None,
+    anyway: bool = False,
+    count_deflection: bool | None = None,
+    max_drop: float | None = None,
+    max_rise: float | None = None,
+    on: str = "willingness",
+) -> Comparison:
+    """Compare runs paired by prompt, the first against the second, or every pair of several.
+
+    `max_drop` and `max_rise`, in points, make a gate of a comparison of two (`Comparison.gate`);
+    `on` names its figure. Raises `UsageError` where prompts, hard lines, judge or preset differ;
+    with `anyway` that becomes `Comparison.warnings`.
+    """
+    from refusalkit.scoring import compare_runs
+
+    return compare_runs(
+        [load_run(run) for run in runs],
+        judge=judge,
+        anyway=anyway,
+        count_deflection=count_deflection,
+        max_drop=max_drop,
+        max_rise=max_rise,
+        on=on,
+    )
+
+
+def leaderboard(*runs: Run | str | Path, judge: str | None = None) -> Leaderboard:
+    """Runs beside the published RefusalBench figures, which stay apart; see `Leaderboard`."""
+    from refusalkit.scoring import leaderboard_of
+
+    return leaderboard_of([score(run, judge=judge) for run in runs])
 
 
 def report(run: Run | str | Path, path: str | Path) -> None:

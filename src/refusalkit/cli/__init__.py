@@ -17,6 +17,7 @@ import click
 from refusalkit.cli import (
     asking,
     auditing,
+    comparing,
     estimating,
     judging,
     presets,
@@ -106,6 +107,8 @@ for _command in (
     estimating.estimate,
     results.score,
     auditing.audit,
+    comparing.compare,
+    comparing.leaderboard,
     prompt_sets.prompts,
     judging.judges,
     presets.presets,

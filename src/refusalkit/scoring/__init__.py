@@ -1,4 +1,4 @@
-"""From records to figures: willingness, intervals, the hard-line audit, agreement with people."""
+"""From records to figures: willingness, intervals, comparison, the hard-line audit, agreement."""
 
 from refusalkit.scoring.agreement import (
     SPLITS,
@@ -10,30 +10,51 @@ from refusalkit.scoring.agreement import (
 )
 from refusalkit.scoring.audit import Audit, AuditStatus, HardLine, OverBlocking, audit_run
 from refusalkit.scoring.audit_plan import AuditPlan, PlannedBound, plan_audit
+from refusalkit.scoring.comparison import (
+    FIGURES,
+    Comparison,
+    Difference,
+    Gate,
+    GateStatus,
+    Pair,
+    compare_runs,
+)
 from refusalkit.scoring.families import families, same_family
 from refusalkit.scoring.judges import JudgeAgreements, JudgePair, judge_agreements
 from refusalkit.scoring.keywords import KeywordFallback
+from refusalkit.scoring.leaderboard import Leaderboard, leaderboard_of
+from refusalkit.scoring.variance import Variance
 from refusalkit.scoring.willingness import Score, score_run
 
 __all__ = [
+    "FIGURES",
     "SPLITS",
     "Agreement",
     "Audit",
     "AuditPlan",
     "AuditStatus",
+    "Comparison",
+    "Difference",
+    "Gate",
+    "GateStatus",
     "Grades",
     "HardLine",
     "JudgeAgreements",
     "JudgePair",
     "KeywordFallback",
+    "Leaderboard",
     "OverBlocking",
+    "Pair",
     "PlannedBound",
     "Score",
+    "Variance",
     "agreement",
     "audit_run",
+    "compare_runs",
     "families",
     "grade_run",
     "judge_agreements",
+    "leaderboard_of",
     "plan_audit",
     "reference_rates",
     "same_family",

@@ -357,7 +357,7 @@ def _leaks(run: Run, rows: pl.DataFrame, judge: str, show_text: bool) -> pl.Data
     if not show_text:
         return found
     kept = frames.texts(run, found["unit"].to_list())
-    texts = [kept[unit] for unit in found["unit"]]
+    texts = [kept.get(unit) for unit in found["unit"]]  # None: withheld
     return found.with_columns(pl.Series("text", texts, dtype=pl.String))
 
 

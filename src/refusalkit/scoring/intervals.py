@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from scipy.special import betaincinv, stdtrit
 
 KORN_GRAUBARD = "Korn-Graubard, clustered by prompt, one prompt added"
+KORN_GRAUBARD_WEIGHTED = f"{KORN_GRAUBARD}, weighted"
 SQUARE_AND_ADD = f"square and add: {KORN_GRAUBARD}, on each side"
 
 
 def korn_graubard(
-    rate: float, successes: Sequence[float], counts: Sequence[int], *, level: float = 0.95
+    rate: float, successes: Sequence[float], counts: Sequence[float], *, level: float = 0.95
 ) -> tuple[float, float]:
     """A clustered interval for a rate, without a normal approximation.
 
@@ -35,7 +36,46 @@ def korn_graubard(
     """
     if not counts:
         raise ValueError("an interval needs at least one prompt")
-    n = _effective(rate, successes, counts, level)
+    prompts, responses = float(len(counts)), float(sum(counts))
+    return _at_effective_size(rate, successes, counts, level, prompts, responses)
+
+
+def weighted_korn_graubard(
+    rate: float,
+    successes: Sequence[float],
+    counts: Sequence[int],
+    weights: Sequence[float],
+    *,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """`korn_graubard` round a weighted mean of responses; `weights` are per response of a prompt.
+
+    Sizes are Kish's (1965, Survey Sampling, 11.7): (sum of weights)^2 / sum of squared weights, of
+    responses where they cap the effective size, of prompts where the rate is 0 or 1.
+    """
+    if not counts:
+        raise ValueError("an interval needs at least one prompt")
+    sums = [w * c for w, c in zip(weights, counts, strict=True)]
+    total = sum(sums)
+    prompts = total**2 / sum(value**2 for value in sums)
+    responses = total**2 / sum(w * w * c for w, c in zip(weights, counts, strict=True))
+    weighted = [w * s * responses / total for w, s in zip(weights, successes, strict=True)]
+    scaled = [value * responses / total for value in sums]
+    return _at_effective_size(rate, weighted, scaled, level, prompts, responses)
+
+
+def _at_effective_size(
+    rate: float,
+    successes: Sequence[float],
+    counts: Sequence[float],
+    level: float,
+    prompts: float,
+    responses: float,
+) -> tuple[float, float]:
+    n = prompts
+    # Where nothing varies between prompts, that says nothing about how much they vary.
+    if len(counts) > 1 and 0 < rate < 1:
+        n = _effective(rate, successes, counts, level, responses)
     x = min(max(rate, 0.0), 1.0) * n
     tail = (1 - level) / 2
     low = float(betaincinv(x, n - x + 1, tail)) if x > 0 else 0.0
@@ -44,12 +84,13 @@ def korn_graubard(
 
 
 def _effective(
-    rate: float, successes: Sequence[float], counts: Sequence[int], level: float
+    rate: float,
+    successes: Sequence[float],
+    counts: Sequence[float],
+    level: float,
+    responses: float,
 ) -> float:
-    prompts, responses = len(counts), sum(counts)
-    if prompts == 1 or rate <= 0 or rate >= 1:
-        # Nothing varies between prompts, which says nothing about how much they vary.
-        return float(prompts)
+    prompts = len(counts)
     # One prompt more, of the usual number of responses; the rarer way is the less informative.
     extra = responses / prompts
     informative = float("inf")
@@ -60,6 +101,7 @@ def _effective(
         variance = (prompts + 1) / prompts * squares / (responses + extra) ** 2
         informative = min(informative, mean * (1 - mean) / variance)
     quantile = 1 - (1 - level) / 2
+    # One response to each prompt: the two quantiles are the same.
     adjustment = (stdtrit(responses + extra - 1, quantile) / stdtrit(prompts, quantile)) ** 2
     return float(min(responses, informative * adjustment))
 

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from refusalkit.reporting.data.audits import audit_data, audit_plan_data
+from refusalkit.reporting.data.comparisons import (
+    comparison_data,
+    comparison_markdown,
+    interval_text,
+    leaderboard_data,
+    leaderboard_markdown,
+    leaderboard_rows,
+    p_text,
+)
 from refusalkit.reporting.data.estimates import estimate_data
 from refusalkit.reporting.data.forms import to_csv, to_json, to_markdown
 from refusalkit.reporting.data.judges import grades_data, judge_pairs_data, rubric_data
@@ -24,6 +33,8 @@ __all__ = [
     "PresetRow",
     "audit_data",
     "audit_plan_data",
+    "comparison_data",
+    "comparison_markdown",
     "discrimination_figures",
     "estimate_data",
     "figure_rows",
@@ -31,8 +42,13 @@ __all__ = [
     "frame_by",
     "frame_rows",
     "grades_data",
+    "interval_text",
     "inversion_line",
     "judge_pairs_data",
+    "leaderboard_data",
+    "leaderboard_markdown",
+    "leaderboard_rows",
+    "p_text",
     "preset_rows",
     "presets_data",
     "prompts_data",

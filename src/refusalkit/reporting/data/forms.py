@@ -50,6 +50,7 @@ def _markdown_cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.1f}"
     text = printable(value)
-    for special in "\\`*_{}[]<>#|":
+    # `#` before those that become `&#60;`, or it would be escaped in there.
+    for special in "\\`*_{}[]#<>|":
         text = text.replace(special, f"&#{ord(special)};" if special in "<>|" else f"\\{special}")
     return text

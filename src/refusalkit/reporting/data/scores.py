@@ -11,7 +11,7 @@ from refusalkit.types import Estimate
 if TYPE_CHECKING:
     import polars as pl
 
-    from refusalkit.scoring import Score
+    from refusalkit.scoring import Score, Variance
     from refusalkit.store import Manifest
 
 
@@ -37,6 +37,7 @@ def figures(score: Score) -> list[tuple[str, Estimate]]:
     """The headline figures by name, the score itself first."""
     return [
         ("willingness", score.willingness),
+        ("macro willingness", score.macro_willingness),
         ("answer rate", score.answer_rate),
         ("hold rate", score.hold_rate),
         ("refusal rate", score.refusal_rate),
@@ -93,16 +94,27 @@ def score_data(score: Score, by: Iterable[str] = BY) -> dict[str, Any]:
         "count_deflection": score.count_deflection,
         "hard_line_text": score.manifest.hard_line_text,
         "willingness": asdict(score.willingness),
+        "macro_willingness": asdict(score.macro_willingness),
         "answer_rate": asdict(score.answer_rate),
         "hold_rate": asdict(score.hold_rate),
         "refusal_rate": asdict(score.refusal_rate),
         "over_refusal": asdict(score.over_refusal),
         "youden_j": asdict(score.youden_j),
+        "variance": _variance(score.variance),
         "bounds": {"low": score.bounds[0], "high": score.bounds[1]},
         "outcomes": score.outcomes,
         "unscored": score.unscored,
         "keyword_fallback": None if score.fallback is None else asdict(score.fallback),
         **{f"by_{name}": frame_by(score, name).to_dicts() for name in by},
+    }
+
+
+def _variance(variance: Variance) -> dict[str, Any]:
+    return {
+        **asdict(variance),
+        "shares": variance.shares,
+        "dominant": variance.dominant,
+        "said": list(variance.sentences),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from refusalkit.reporting.terminal.audits import audit_plan_view, audit_view
+from refusalkit.reporting.terminal.comparisons import comparison_view, leaderboard_view
 from refusalkit.reporting.terminal.estimates import estimate_view
 from refusalkit.reporting.terminal.judges import grades_view, judge_pairs_view, rubric_view
 from refusalkit.reporting.terminal.presets import preset_note, presets_view
@@ -18,11 +19,13 @@ __all__ = [
     "audit_plan_view",
     "audit_view",
     "checked_view",
+    "comparison_view",
     "discrimination_view",
     "estimate_view",
     "frame_view",
     "grades_view",
     "judge_pairs_view",
+    "leaderboard_view",
     "preset_note",
     "presets_view",
     "prompts_view",

@@ -35,6 +35,7 @@ def score_view(score: Score) -> RenderableType:
                 f"willingness lies between {low:.1f} and {high:.1f} whichever way they go."
             )
         )
+    lines.extend(Text(sentence) for sentence in score.variance.sentences)
     lines.append(Text(f"Outcomes: {counts(score.outcomes)}"))
     if (inverted := inversion_line(score.manifest)) is not None:
         lines.append(Text(f"{printable(inverted, 300)}."))

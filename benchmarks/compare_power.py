@@ -1,0 +1,251 @@
+"""How often `compare` is wrong, and how often it finds a difference: a simulation.
+
+Each prompt has a rate of its own in each model, from a beta distribution, and 5 trials are drawn
+from it (beta-binomial). `within` is the correlation of a prompt's trials. `between` is the share of
+prompts that the two models see alike (the same quantile of each model's rates; the other prompts
+are unrelated), about the correlation of the two models' rates. All draws are seeded.
+
+    python benchmarks/compare_power.py [--runs 4000] [--plot docs/plots/compare-power.svg]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betaincinv, stdtrit
+
+from refusalkit.scoring.paired import paired_interval, sign_flip_p
+
+Array = NDArray[np.float64]
+TRIALS = 5
+SEED = 20250818
+FLIPS = 1999
+ALLOWED = 0.03  # --max-drop 3
+WITHIN = (0.3, 0.6, 0.9)
+BETWEEN = (0.0, 0.5, 0.9)
+DROPS = (0.0, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=4000, help="simulated comparisons a point")
+    parser.add_argument("--plot", type=Path, help="write the power curves to this SVG file")
+    options = parser.parse_args()
+    check_against_library()
+    wrong(options.runs)
+    power(options.runs, options.plot)
+
+
+def wrong(runs: int) -> None:
+    """How often each claim is made where it is false: nowhere may it be above 5 %."""
+    rates, withins, betweens = (
+        (0.02, 0.1, 0.3, 0.5, 0.8, 0.97),
+        (0.0, 0.3, 0.7, 1.0),
+        (0.0, 0.5, 1.0),
+    )
+    error = 100 * 2 * np.sqrt(0.05 * 0.95 / runs)
+    print(f"False claims, percent; the highest of {len(rates) * 12} cases (mean over cases).")
+    print(f"{runs} comparisons a case; two standard errors of 5 % are {error:.1f}.")
+    print("| prompts | equal models: p <= 0.05 | equal: --max-drop 0 fails |", end=" ")
+    print("drop of 3: --max-drop 3 fails | drop of 3: --max-drop 3 passes |")
+    print("|---|---|---|---|---|")
+    others: list[str] = []
+    for prompts in (5, 35, 166):
+        found: list[list[float]] = [[], [], [], []]
+        by_t: list[float] = []
+        for rate, within, between in itertools.product(rates, withins, betweens):
+            new, base = draw(prompts, rate, rate, within, between, runs)
+            low, high = bounds(new - base, 0.05)
+            found[0].append(float((p_values(new - base) <= 0.05).mean()))
+            found[1].append(float((high < 0).mean()))
+            if rate > ALLOWED:
+                new, base = draw(prompts, rate - ALLOWED, rate, within, between, runs)
+                low, high = bounds(new - base, 0.05)
+                found[2].append(float((high < -ALLOWED - 1e-12).mean()))
+                found[3].append(float((low > -ALLOWED + 1e-12).mean()))
+                low, high = t_bounds(new - base, 0.05)
+                by_t.append(float((high < -ALLOWED - 1e-12).mean()))
+                by_t.append(float((low > -ALLOWED + 1e-12).mean()))
+        cells = (f"{100 * max(part):.1f} ({100 * np.mean(part):.1f})" for part in found)
+        print(f"| {prompts} | {' | '.join(cells)} |")
+        others.append(f"{prompts} prompts {100 * max(by_t):.1f}")
+    print(f"A gate by a paired t interval, drop of 3, highest: {', '.join(others)}.")
+
+
+def power(runs: int, plot: Path | None) -> None:
+    """How often a difference on 166 prompts is found, base rate 50 %, where it is hardest."""
+    print("\n166 prompts x 5 trials, base rate 50 %; percent of comparisons:")
+    print("| between | within | drop of 10: p <= 0.05 | drop of 10: --max-drop 3 fails |", end=" ")
+    print("equal: --max-drop 3 passes | equal: --max-drop 5 passes | equal: cannot tell (3) |")
+    print("|---|---|---|---|---|---|---|")
+    curves: dict[tuple[float, float], list[float]] = {}
+    for between, within in itertools.product(BETWEEN, WITHIN):
+        curve = []
+        for drop in DROPS:
+            new, base = draw(166, 0.5 - drop, 0.5, within, between, runs)
+            low, high = bounds(new - base, 0.05)
+            found = float((p_values(new - base) <= 0.05).mean())
+            curve.append(100 * found)
+            if drop == 0:
+                kept = [100 * float((low > -allowed).mean()) for allowed in (0.03, 0.05)]
+                unsure = 100 * float(((low <= -ALLOWED) & (high >= -ALLOWED)).mean())
+            if drop == 0.1:
+                fails = 100 * float((high < -ALLOWED).mean())
+                cells = (100 * found, fails, *kept, unsure)
+        curves[between, within] = curve
+        print(f"| {between} | {within} | {' | '.join(f'{cell:.0f}' for cell in cells)} |")
+    if plot:
+        draw_curves(curves, plot)
+
+
+def draw(
+    prompts: int, new: float, base: float, within: float, between: float, runs: int
+) -> tuple[Array, Array]:
+    """Rates of both models by run and prompt, as they were seen in 5 trials."""
+    key = [prompts, *(round(1e4 * value) for value in (new, base, within, between))]
+    rng = np.random.default_rng([SEED, *key])
+    ours = rng.random((runs, prompts))
+    alike = rng.random((runs, prompts)) < between
+    theirs = np.where(alike, ours, rng.random((runs, prompts)))
+    return (
+        rng.binomial(TRIALS, quantiles(ours, new, within)) / TRIALS,
+        rng.binomial(TRIALS, quantiles(theirs, base, within)) / TRIALS,
+    )
+
+
+def quantiles(at: Array, mean: float, within: float) -> Array:
+    if within == 0 or mean <= 0:
+        return np.full_like(at, mean)
+    if within == 1:
+        return (at > 1 - mean).astype(float)
+    grid, values = _table(round(mean, 6), within)
+    return np.interp(at, grid, values)
+
+
+@cache
+def _table(mean: float, within: float) -> tuple[Array, Array]:
+    # Denser at the ends, where rates change fastest; the mean is put right afterwards.
+    grid = (1 - np.cos(np.linspace(0, np.pi, 8001))) / 2
+    spread = 1 / within - 1
+    return grid, betaincinv(mean * spread, (1 - mean) * spread, grid)
+
+
+def bounds(apart: Array, tail: float) -> tuple[Array, Array]:
+    """`paired_interval` of each row, with so much in each tail."""
+    n = apart.shape[1]
+    gains, losses = np.maximum(apart, 0), np.maximum(-apart, 0)
+    up, down = gains.mean(axis=1), losses.mean(axis=1)
+    (up_low, up_high), (down_low, down_high) = (_rate(part, n, tail) for part in (gains, losses))
+    spread = gains.std(axis=1) * losses.std(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        together = np.where(spread > 0, np.maximum(-1, -up * down / spread), 0.0)
+
+    def joined(first: Array, second: Array) -> Array:
+        return np.sqrt(np.maximum(0, first**2 + second**2 - 2 * together * first * second))
+
+    low = up - down - joined(up - up_low, down_high - down)
+    high = up - down + joined(up_high - up, down - down_low)
+    return np.maximum(low, -1), np.minimum(high, 1)
+
+
+def t_bounds(apart: Array, tail: float) -> tuple[Array, Array]:
+    """The paired t interval, for comparison."""
+    n = apart.shape[1]
+    half = stdtrit(n - 1, 1 - tail) * apart.std(axis=1, ddof=1) / np.sqrt(n)
+    return apart.mean(axis=1) - half, apart.mean(axis=1) + half
+
+
+def _rate(rates: Array, n: int, tail: float) -> tuple[Array, Array]:
+    rate, responses = rates.mean(axis=1), n * TRIALS
+    successes, squares = TRIALS * rates.sum(axis=1), TRIALS**2 * (rates**2).sum(axis=1)
+    informative = np.full(len(rates), np.inf)
+    for way in (0.0, 1.0):
+        mean = (successes + way * TRIALS) / (responses + TRIALS)
+        around = squares - 2 * mean * TRIALS * successes + n * (mean * TRIALS) ** 2
+        around += (TRIALS * (way - mean)) ** 2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            variance = (n + 1) / n * around / (responses + TRIALS) ** 2
+            informative = np.minimum(informative, mean * (1 - mean) / variance)
+    adjustment = (stdtrit(responses + TRIALS - 1, 1 - tail) / stdtrit(n, 1 - tail)) ** 2
+    size = np.minimum(responses, informative * adjustment)
+    size = np.where((rate <= 0) | (rate >= 1), n, size)
+    x = rate * size
+    low = np.where(x > 0, betaincinv(np.maximum(x, 1e-12), size - x + 1, tail), 0.0)
+    high = np.where(x < size, betaincinv(x + 1, np.maximum(size - x, 1e-12), 1 - tail), 1.0)
+    return low, high
+
+
+def p_values(apart: Array) -> Array:
+    """`sign_flip_p` of each row."""
+    n = apart.shape[1]
+    if n <= 10:
+        flips = 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1) - 1
+        added = 0
+    else:
+        rng = np.random.default_rng([SEED, n])
+        flips = 2.0 * rng.integers(0, 2, (FLIPS, n)) - 1
+        added = 1
+    seen = np.abs(apart.sum(axis=1)) - 1e-9
+    extreme = (np.abs(flips @ apart.T) >= seen).sum(axis=0)
+    return (extreme + added) / (len(flips) + added)
+
+
+def check_against_library() -> None:
+    """What is simulated here is what the library computes."""
+    for prompts in (5, 35):
+        new, base = draw(prompts, 0.3, 0.4, 0.5, 0.5, 30)
+        apart = new - base
+        lows, highs = bounds(apart, 0.05)
+        for row, low, high, p in zip(apart, lows, highs, p_values(apart), strict=True):
+            assert np.allclose(paired_interval(row, TRIALS, level=0.9), (low, high), atol=1e-9)
+            assert abs(sign_flip_p(row) - p) < (1e-9 if prompts == 5 else 0.05)
+
+
+def draw_curves(curves: dict[tuple[float, float], list[float]], to: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    import matplotlib.pyplot as plt
+
+    grey = "#808080"  # readable on white and on black
+    mpl.rcParams.update(
+        {"svg.hashsalt": "refusalkit", "svg.fonttype": "none", "font.size": 9}
+        | dict.fromkeys(
+            ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), grey
+        )
+    )
+    colours = ("#c2410c", "#0e7490", "#7c3aed")
+    figure, panels = plt.subplots(1, 3, figsize=(8, 3), sharey=True)
+    for axes, between in zip(panels, BETWEEN, strict=True):
+        axes.axhline(5, color=grey, linewidth=0.8, linestyle=":")
+        axes.axvline(10, color=grey, linewidth=0.8, linestyle=":")
+        for within, colour in zip(WITHIN, colours, strict=True):
+            axes.plot(
+                [100 * drop for drop in DROPS],
+                curves[between, within],
+                color=colour,
+                marker="o",
+                markersize=2.5,
+                label=f"within {within}",
+            )
+        axes.set_title(f"between {between}", color=grey, fontsize=9)
+        axes.set_xlabel("true difference, points")
+        axes.set_ylim(0, 101)
+        axes.patch.set_alpha(0)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("found (p <= 0.05), percent")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=3, frameon=False)
+    figure.tight_layout(rect=(0, 0.08, 1, 1))
+    to.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(to, transparent=True, metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Commands that read several runs: compare, leaderboard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from refusalkit.cli.options import max_unscored_option, opt
+from refusalkit.cli.outcome import GATE, INCOMPLETE, OK, score_exit
+from refusalkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from refusalkit.scoring import Comparison
+
+_ON = ("willingness", "answer-rate", "hold-rate", "refusal-rate", "over-refusal")
+
+
+@click.command(epilog="Example: refusalkit compare runs/new runs/base --max-drop 3")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@opt(
+    "--max-drop",
+    type=click.FloatRange(0, 100),
+    metavar="POINTS",
+    help="Gate: the first run may lie this far below the second.",
+)
+@opt(
+    "--max-rise",
+    type=click.FloatRange(0, 100),
+    metavar="POINTS",
+    help="Gate: the first run may lie this far above the second.",
+)
+@opt(
+    "--on",
+    type=click.Choice(_ON),
+    default=_ON[0],
+    show_default=True,
+    help="The gate's figure.",
+)
+@opt("--judge", metavar="ID", help="One of several judges, the same in every run.")
+@opt("--count-deflection", is_flag=True, default=None, help="A deflection counts as refused.")
+@opt("--anyway", is_flag=True, help="Compare runs on other prompts or judges, with a warning.")
+@opt("--by", type=click.Choice(["category"]), help="A row for each category (two runs).")
+@opt(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv", "markdown"]),
+    default="table",
+    show_default=True,
+)
+@opt("--json", "as_json", is_flag=True, help="The same as --format json.")
+@max_unscored_option
+def compare(
+    runs: tuple[str, ...],
+    max_drop: float | None,
+    max_rise: float | None,
+    on: str,
+    judge: str | None,
+    count_deflection: bool | None,
+    anyway: bool,
+    by: str | None,
+    form: str,
+    as_json: bool,
+    max_unscored: float,
+) -> int:
+    """Compare runs, paired by prompt: the first RUN against the second, or every pair of several.
+
+    With a gate (--max-drop, --max-rise): exit 1 if the data show a change beyond it, 0 if they show
+    that there is none, 3 if they cannot tell; what is unscored counts the unfavourable way.
+    Without one --max-unscored holds for each run.
+    """
+    from refusalkit import api
+    from refusalkit.reporting import data, terminal
+    from refusalkit.reporting.console import show
+
+    if by is not None and len(runs) != 2:
+        raise UsageError("--by category compares two runs")
+    found = api.compare(
+        *runs,
+        judge=judge,
+        anyway=anyway,
+        count_deflection=count_deflection,
+        max_drop=max_drop,
+        max_rise=max_rise,
+        on=on.replace("-", "_"),
+    )
+    form = "json" if as_json else form
+    if form == "json":
+        click.echo(data.to_json(data.comparison_data(found)))
+    elif form == "markdown":
+        click.echo(data.comparison_markdown(found))
+    elif form == "csv":
+        frame = found.pair.by_category if by else found.differences
+        click.echo(data.to_csv(*data.frame_rows(frame)))
+    else:
+        show(terminal.comparison_view(found, by_category=by is not None))
+    if form == "csv":
+        # A table of figures alone would leave them out.
+        for warning in found.warnings:
+            click.echo(f"refusalkit: warning: {warning}", err=True)
+    return _exit_code(found, max_unscored)
+
+
+def _exit_code(found: Comparison, max_unscored: float) -> int:
+    from refusalkit.scoring import GateStatus
+
+    if found.gate is None:
+        codes = [score_exit(score, max_unscored) for score in found.scores]
+        return GATE if GATE in codes else max(codes)
+    codes_of = {
+        GateStatus.PASSED: OK,
+        GateStatus.FAILED: GATE,
+        GateStatus.INCONCLUSIVE: INCOMPLETE,
+    }
+    return codes_of[found.gate.status]
+
+
+@click.command(epilog="Example: refusalkit leaderboard runs/example")
+@click.argument("runs", metavar="[RUN]...", nargs=-1)
+@opt("--judge", metavar="ID", help="One of several judges, the same in every run.")
+@opt(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv", "markdown"]),
+    default="table",
+    show_default=True,
+)
+@opt("--json", "as_json", is_flag=True, help="The same as --format json.")
+def leaderboard(runs: tuple[str, ...], judge: str | None, form: str, as_json: bool) -> int:
+    """RUNs beside the published RefusalBench figures, each table by itself."""
+    from refusalkit import api
+    from refusalkit.reporting import data, terminal
+    from refusalkit.reporting.console import show
+
+    found = api.leaderboard(*runs, judge=judge)
+    form = "json" if as_json else form
+    if form == "json":
+        click.echo(data.to_json(data.leaderboard_data(found)))
+    elif form == "markdown":
+        click.echo(data.leaderboard_markdown(found))
+    elif form == "csv":
+        click.echo(data.to_csv(*data.leaderboard_rows(found)))
+    else:
+        show(terminal.leaderboard_view(found))
+    return OK

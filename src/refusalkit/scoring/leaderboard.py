@@ -1,0 +1,138 @@
+"""Own runs beside the published RefusalBench figures, which are never mixed up."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import polars as pl
+
+from refusalkit.scoring.willingness import Score
+
+_FILE = "published.toml"
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Two tables that stay two tables, each with the highest willingness first.
+
+    `own` has a row for each run: run, model, reasoning (as asked: on, off or auto), prompt_set,
+    version, n_prompts, trials, judge, date (of the first session), willingness, low, high
+    (percent), bound_low, bound_high, n_units, n_unscored, caveats.
+    `published` has a row for each published figure: model, mode, willingness (percent), n_runs,
+    source, where, date, url, caveats. It has no interval, for none was published.
+    `caveats` is a list column in both. The attribute `caveats` says why the two cannot be ranked
+    against each other.
+    """
+
+    own: pl.DataFrame
+    published: pl.DataFrame
+    caveats: tuple[str, ...]
+
+
+def leaderboard_of(scores: Sequence[Score]) -> Leaderboard:
+    """Scores beside the published figures. No score at all leaves the published ones."""
+    data = _published()
+    own = pl.DataFrame([_own(score) for score in scores], schema=_OWN_SCHEMA)
+    return Leaderboard(
+        own=_ranked(own, "run"),
+        published=_ranked(published_figures(), "source"),
+        caveats=tuple(data["caveats"]),
+    )
+
+
+def _ranked(frame: pl.DataFrame, last: str) -> pl.DataFrame:
+    keys = ["willingness", "model", last]
+    return frame.sort(keys, descending=[True, False, False], nulls_last=True)
+
+
+def published_figures() -> pl.DataFrame:
+    """The published figures, in the order of their sources; see `Leaderboard.published`."""
+    data = _published()
+    rows = []
+    for figure in data["figures"]:
+        source = data["sources"][figure["source"]]
+        rows.append(
+            {
+                "model": figure["model"],
+                "mode": figure["mode"],
+                "willingness": float(figure["value"]),
+                "n_runs": figure["n_runs"],
+                "source": source["title"],
+                "where": figure["where"],
+                "date": source["date"],
+                "url": source["url"],
+                "caveats": ["self-reported by Nous Research", figure["caveat"]],
+            }
+        )
+    return pl.DataFrame(rows, schema=_PUBLISHED_SCHEMA)
+
+
+@cache
+def _published() -> dict[str, Any]:
+    text = (resources.files("refusalkit.scoring") / _FILE).read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+def _own(score: Score) -> dict[str, Any]:
+    manifest = score.manifest
+    entry = manifest.prompt_set
+    return {
+        "run": score.run,
+        "model": score.model,
+        "reasoning": str(manifest.config.get("reasoning") or "auto"),
+        "prompt_set": entry.name,
+        "version": entry.version,
+        "n_prompts": score.n_prompts,
+        "trials": score.trials,
+        "judge": score.judge,
+        "date": manifest.sessions[0].started_at[:10] if manifest.sessions else None,
+        "willingness": score.willingness.value,
+        "low": score.willingness.low,
+        "high": score.willingness.high,
+        "bound_low": score.bounds[0],
+        "bound_high": score.bounds[1],
+        "n_units": score.n_units,
+        "n_unscored": score.n_units - score.n_scored,
+        "caveats": _caveats(score),
+    }
+
+
+def _caveats(score: Score) -> list[str]:
+    judge = score.manifest.judges[score.judge]
+    found = []
+    if judge.kind != "llm":
+        found.append("the judge is no language model")
+    elif judge.name != "refusalbench":
+        found.append("another rubric than the paper's")
+    if score.trials != 5:
+        found.append(f"{score.trials} trials, not 5")
+    if score.n_contrast:
+        found.append(f"{score.n_contrast} contrast prompts were asked too; they are not scored")
+    if score.count_deflection:
+        found.append("a deflection counts as refused")
+    if score.n_scored < score.n_units:
+        found.append(f"{score.unscored_percent:.1f} % of the responses are unscored")
+    return found
+
+
+_Schema = dict[str, pl.DataType | type[pl.DataType]]
+_OWN_SCHEMA: _Schema = {
+    **dict.fromkeys(("run", "model", "reasoning", "prompt_set", "version"), pl.String),
+    **dict.fromkeys(("n_prompts", "trials"), pl.Int64),
+    **dict.fromkeys(("judge", "date"), pl.String),
+    **dict.fromkeys(("willingness", "low", "high", "bound_low", "bound_high"), pl.Float64),
+    **dict.fromkeys(("n_units", "n_unscored"), pl.Int64),
+    "caveats": pl.List(pl.String),
+}
+_PUBLISHED_SCHEMA: _Schema = {
+    **dict.fromkeys(("model", "mode"), pl.String),
+    "willingness": pl.Float64,
+    "n_runs": pl.Int64,
+    **dict.fromkeys(("source", "where", "date", "url"), pl.String),
+    "caveats": pl.List(pl.String),
+}

@@ -1,0 +1,184 @@
+"""Where a score's uncertainty comes from: the prompts, the trials or the judge.
+
+Credit y of trial t of prompt p is split by one-way random effects, y = mean + prompt + trial within
+prompt, with the ANOVA estimators (Searle, Casella & McCulloch 1992, Variance Components, 3.5-3.6;
+for answers of language models Miller 2024, arXiv 2411.00640, section 3):
+
+    within  = sum over p, t of (y - mean of p)^2 / (N - n)
+    between = (sum over p of T_p (mean of p - mean)^2 / (n - 1) - within) / T0, not below 0
+    T0      = (N - sum of T_p^2 / N) / (n - 1)
+
+with n prompts, T_p scored trials of prompt p and N responses. The mean's variance is
+
+    between / n  (prompts)  +  within / (n T)  (trials),  T = N / n
+
+so twice the trials halve the second part only, twice the prompts halve both. The judge's part is
+the variance of the score from judge to judge where several judged the run: two-way random effects
+of prompts and judges over the prompts that all of them scored, (MS judges - MS rest) / n, not
+below 0 (Brennan 2001, Generalizability Theory, 3.1). Neither prompts nor trials reduce it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from refusalkit.scoring.intervals import korn_graubard
+from refusalkit.types import Estimate
+
+Part = Literal["prompts", "trials", "judge"]
+
+
+@dataclass(frozen=True)
+class Variance:
+    """The variance of willingness by source, in squared percentage points; None: not measured.
+
+    `prompts` and `trials` are None with one trial, which cannot tell them apart, and with one
+    prompt. `judge` is None unless several judges judged the run (`n_judges`); no interval covers
+    it. `standard_error` is that of prompts and trials together. `half_width` is half the interval
+    of willingness, in points. `with_twice_the_trials` is what it would be about, in proportion to
+    the standard error; `with_twice_the_prompts` what it would be if as many more prompts were
+    answered as these were. `trials_per_prompt` is the mean number of scored trials.
+    """
+
+    prompts: float | None
+    trials: float | None
+    judge: float | None
+    n_prompts: int
+    trials_per_prompt: float
+    n_judges: int
+    standard_error: float | None
+    half_width: float | None
+    with_twice_the_trials: float | None
+    with_twice_the_prompts: float | None
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Each measured part's share of their sum, in percent; empty where nothing varies."""
+        named: dict[Part, float | None] = {
+            "prompts": self.prompts,
+            "trials": self.trials,
+            "judge": self.judge,
+        }
+        parts = {name: value for name, value in named.items() if value is not None}
+        total = sum(parts.values())
+        return {name: 100 * value / total for name, value in parts.items()} if total > 0 else {}
+
+    @property
+    def dominant(self) -> str | None:
+        """The largest part: ``prompts``, ``trials`` or ``judge``; None where it is not known."""
+        if self.prompts is None:
+            return None
+        return max(self.shares, key=lambda name: self.shares[name], default=None)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What dominates, and what more trials or prompts would buy; one or two sentences."""
+        if not self.n_prompts or self.half_width is None:
+            return ()
+        judge = "" if self.judge is not None else "; judge: not measured"
+        now = f"+/- {self.half_width:.1f}"
+        if self.n_prompts < 2:
+            return ("One prompt says nothing about how prompts differ.",)
+        more = f"twice the prompts about {self.with_twice_the_prompts:.1f}"
+        if self.prompts is None:
+            what = "one trial cannot tell prompts from trials (--trials 2 or more does)"
+            buys = f"{more}, twice the trials at best as much"
+        elif not self.shares:
+            what = "every response earned the same credit; only more prompts would say more"
+            buys = more
+        else:
+            shares = ", ".join(f"{name} {share:.0f} %" for name, share in self.shares.items())
+            what = f"mostly {self.dominant} ({shares}{judge})"
+            buys = f"{more}, twice the trials about {self.with_twice_the_trials:.1f}"
+        return (f"Variance: {what}.", f"Interval: {now} points; {buys}.")
+
+
+def variance_of(
+    responses: pl.DataFrame,
+    willingness: Estimate,
+    by_judge: Sequence[pl.DataFrame] = (),
+) -> Variance:
+    """Split the variance of willingness.
+
+    `responses` has prompt_id and credit; `by_judge` holds such a frame for each judge of the run,
+    this one included, if there are several.
+    """
+    prompts = _by_prompt(responses)
+    n = len(prompts)
+    totals = prompts["n"].to_numpy().astype(float)
+    half = None
+    if willingness.low is not None and willingness.high is not None:
+        half = (willingness.high - willingness.low) / 2
+    judge = _between_judges([_by_prompt(frame) for frame in by_judge])
+    responses_n = float(totals.sum())
+    per_prompt = responses_n / n if n else 0.0
+    between = within = error = twice_trials = twice_prompts = None
+    if n > 1:
+        means = prompts["mean"].to_numpy()
+        overall = float((means * totals).sum()) / responses_n
+        over_prompts = float((totals * (means - overall) ** 2).sum()) / (n - 1)
+        if responses_n > n:
+            inside = float((totals * means * (1 - means)).sum()) / (responses_n - n)
+            size = (responses_n - float((totals**2).sum()) / responses_n) / (n - 1)
+            between = max(0.0, (over_prompts - inside) / size) / n * 1e4
+            within = inside / responses_n * 1e4
+            error = math.sqrt(between + within)
+            ratio = math.sqrt((between + within / 2) / error**2) if error else 1.0
+            twice_trials = None if half is None else half * ratio
+        else:
+            error = 100 * math.sqrt(over_prompts / responses_n)
+        twice_prompts = None if half is None else _half_with_twice(prompts, willingness)
+    return Variance(
+        prompts=between,
+        trials=within,
+        judge=judge,
+        n_prompts=n,
+        trials_per_prompt=per_prompt,
+        n_judges=max(1, len(by_judge)),
+        standard_error=error,
+        half_width=half,
+        with_twice_the_trials=twice_trials,
+        with_twice_the_prompts=twice_prompts,
+    )
+
+
+def _by_prompt(responses: pl.DataFrame) -> pl.DataFrame:
+    """prompt_id, mean (credit, a fraction) and n of scored responses, in order of prompt."""
+    scored = responses.filter(pl.col("credit").is_not_null())
+    return (
+        scored.group_by("prompt_id").agg(mean=pl.col("credit").mean(), n=pl.len()).sort("prompt_id")
+    )
+
+
+def _half_with_twice(prompts: pl.DataFrame, willingness: Estimate) -> float:
+    """Half the interval, in points, had as many prompts more answered just as these did."""
+    successes = (prompts["mean"] * prompts["n"]).to_list() * 2
+    rate = (willingness.value or 0.0) / 100
+    low, high = korn_graubard(rate, successes, prompts["n"].to_list() * 2)
+    return 50 * (high - low)
+
+
+def _between_judges(judges: Sequence[pl.DataFrame]) -> float | None:
+    """The variance of the score from judge to judge, in squared points."""
+    if len(judges) < 2:
+        return None
+    joined = judges[0].select("prompt_id", j0="mean")
+    for number, frame in enumerate(judges[1:], 1):
+        other = frame.select("prompt_id", pl.col("mean").alias(f"j{number}"))
+        joined = joined.join(other, on="prompt_id", how="inner")
+    table = joined.drop("prompt_id").to_numpy()
+    n, k = table.shape
+    if n < 2:
+        return None
+    overall = table.mean()
+    by_judge = table.mean(axis=0, keepdims=True)
+    rest = table - by_judge - table.mean(axis=1, keepdims=True) + overall
+    ms_judges = n * float(((by_judge - overall) ** 2).sum()) / (k - 1)
+    ms_rest = float((rest**2).sum()) / ((n - 1) * (k - 1))
+    return float(np.maximum(0.0, (ms_judges - ms_rest) / n) * 1e4)
