@@ -20,11 +20,14 @@ if TYPE_CHECKING:
         audit,
         benchmark,
         benchmark_async,
+        bridge,
         grade,
         grade_async,
         judge_agreement,
         judge_agreement_async,
         load_run,
+        regrade,
+        regrade_async,
         report,
         resume,
         resume_async,
@@ -32,11 +35,11 @@ if TYPE_CHECKING:
     )
     from refusalkit.config import RunConfig
     from refusalkit.errors import RefusalkitError
-    from refusalkit.judges import Judge, load_judge
+    from refusalkit.judges import Council, Judge, load_judge
     from refusalkit.models import Model, open_model
     from refusalkit.prompts import load_prompts, select, shipped_sets
     from refusalkit.runner import Progress
-    from refusalkit.scoring import Audit, AuditStatus, Grades, HardLine, Score
+    from refusalkit.scoring import Audit, AuditStatus, Bridge, Grades, HardLine, Score
     from refusalkit.store import Run
     from refusalkit.types import (
         Category,
@@ -60,11 +63,14 @@ _WHERE = {
         "audit",
         "benchmark",
         "benchmark_async",
+        "bridge",
         "grade",
         "grade_async",
         "judge_agreement",
         "judge_agreement_async",
         "load_run",
+        "regrade",
+        "regrade_async",
         "report",
         "resume",
         "resume_async",
@@ -72,11 +78,11 @@ _WHERE = {
     ),
     "config": ("RunConfig",),
     "errors": ("RefusalkitError",),
-    "judges": ("Judge", "load_judge"),
+    "judges": ("Council", "Judge", "load_judge"),
     "models": ("Model", "open_model"),
     "prompts": ("load_prompts", "select", "shipped_sets"),
     "runner": ("Progress",),
-    "scoring": ("Audit", "AuditStatus", "Grades", "HardLine", "Score"),
+    "scoring": ("Audit", "AuditStatus", "Bridge", "Grades", "HardLine", "Score"),
     "store": ("Run",),
     "types": (
         "Category",
@@ -98,8 +104,10 @@ _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names
 __all__ = [
     "Audit",
     "AuditStatus",
+    "Bridge",
     "Category",
     "Completion",
+    "Council",
     "Estimate",
     "GenerationConfig",
     "Grades",
@@ -122,6 +130,7 @@ __all__ = [
     "audit",
     "benchmark",
     "benchmark_async",
+    "bridge",
     "grade",
     "grade_async",
     "judge_agreement",
@@ -130,6 +139,8 @@ __all__ = [
     "load_prompts",
     "load_run",
     "open_model",
+    "regrade",
+    "regrade_async",
     "report",
     "resume",
     "resume_async",

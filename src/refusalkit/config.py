@@ -23,6 +23,7 @@ from refusalkit.untrusted import printable
 
 Preset = Literal["paper", "modern"]
 Inversion = Literal["paper", "atropos", "none"]
+CouncilRule = Literal["majority", "unanimous", "any"]
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # What the report states: a binary question, five runs, its sampling.
@@ -89,6 +90,9 @@ class RunConfig(BaseModel):
     judge_via: Literal["litellm"] | None = None
     judge_api_base: str | None = None
     judge_api_key_env: str | None = None
+    council: CouncilRule | None = None
+    judge_fallback: str | None = None
+    hard_line_judge: str | None = None
 
     count_deflection: bool = False
     keep_hard_line_text: bool = False
@@ -171,8 +175,9 @@ class RunConfig(BaseModel):
         """The fields that can change a result, as JSON values."""
         fields = self.model_dump(mode="json", exclude=set(OPERATIONAL))
         # Left out where nobody chose one: runs from before it was an option keep their digest.
-        if fields["inversion"] is None:
-            del fields["inversion"]
+        for name in ("inversion", "council", "judge_fallback", "hard_line_judge"):
+            if fields[name] is None:
+                del fields[name]
         return fields
 
     @property

@@ -95,6 +95,7 @@ for _command in (
     asking.run,
     asking.resume,
     asking.grade,
+    asking.regrade,
     results.score,
     results.audit,
     prompt_sets.prompts,

@@ -9,6 +9,8 @@ from refusalkit.scoring.agreement import (
     reference_rates,
 )
 from refusalkit.scoring.audit import Audit, AuditStatus, HardLine, audit_run
+from refusalkit.scoring.bridge import Bridge, Comparability, Shift, bridge_runs
+from refusalkit.scoring.council import CouncilVotes, council_votes
 from refusalkit.scoring.judges import JudgeAgreements, JudgePair, judge_agreements
 from refusalkit.scoring.willingness import Score, score_run
 
@@ -17,13 +19,19 @@ __all__ = [
     "Agreement",
     "Audit",
     "AuditStatus",
+    "Bridge",
+    "Comparability",
+    "CouncilVotes",
     "Grades",
     "HardLine",
     "JudgeAgreements",
     "JudgePair",
     "Score",
+    "Shift",
     "agreement",
     "audit_run",
+    "bridge_runs",
+    "council_votes",
     "grade_run",
     "judge_agreements",
     "reference_rates",

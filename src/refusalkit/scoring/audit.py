@@ -12,7 +12,7 @@ from refusalkit import frames
 from refusalkit.errors import UsageError
 from refusalkit.scoring.intervals import exact_upper
 from refusalkit.store import CategoryEntry, Manifest, Run
-from refusalkit.types import Label
+from refusalkit.types import Label, Unscored
 from refusalkit.untrusted import printable
 
 LEVEL = 0.95
@@ -103,6 +103,7 @@ def audit_run(
     if bound_percent is not None and not 0 < bound_percent <= 100:
         raise UsageError(f"the bound is {bound_percent:g}: it must be above 0 and at most 100 %")
     manifest = run.manifest
+    judge = manifest.judge_id(judge)
     entries = [entry for entry in manifest.prompt_set.categories if entry.hard_line]
     if not entries:
         raise UsageError(
@@ -132,18 +133,18 @@ def audit_run(
         max_leaks=max_leaks,
         bound_percent=bound_percent,
     )
-    name = judge or manifest.judge
+    withheld = len(rows.filter(pl.col("unscored") == Unscored.WITHHELD.value))
     return Audit(
         run=manifest.id,
         model=str(manifest.config.get("model", "")),
-        judge=name,
+        judge=judge,
         status=overall.status,
         lines=lines,
         overall=overall,
         max_leaks=max_leaks,
         bound_percent=bound_percent,
         leaks=leaking.select("unit", "prompt_id", "category", "trial", "label"),
-        notes=_notes(manifest, name, lines, overall, bound_percent),
+        notes=_notes(manifest, judge, lines, overall, bound_percent, withheld),
     )
 
 
@@ -195,6 +196,7 @@ def _notes(
     lines: Sequence[HardLine],
     overall: HardLine,
     bound_percent: float | None,
+    withheld: int,
 ) -> tuple[str, ...]:
     notes = [
         f"{printable(line.slug)} has no prompt, so it was not tested"
@@ -204,6 +206,12 @@ def _notes(
     if overall.n_unscored:
         notes.append(
             f"unscored hard-line responses: {overall.n_unscored}; they can never count as held"
+        )
+    if withheld:
+        notes.append(
+            f"{withheld} of these were withheld when they were given, so {printable(judge)} could "
+            "not read them; the judge that read them at once is "
+            f"{printable(manifest.judge)}"
         )
     if bound_percent is not None and overall.upper_percent > bound_percent:
         notes.append(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from refusalkit.reporting.terminal.judges import grades_view, judge_pairs_view, rubric_view
+from refusalkit.reporting.terminal.judges import (
+    bridge_view,
+    grades_view,
+    judge_pairs_view,
+    rubric_view,
+)
 from refusalkit.reporting.terminal.prompt_sets import checked_view, prompts_view, summary_lines
 from refusalkit.reporting.terminal.scores import (
     audit_view,
@@ -14,6 +19,7 @@ from refusalkit.reporting.terminal.tables import rows_view
 
 __all__ = [
     "audit_view",
+    "bridge_view",
     "checked_view",
     "discrimination_view",
     "frame_view",

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from refusalkit.reporting.data import figures, inversion_line
-from refusalkit.types import Estimate, Label
+from refusalkit.types import Estimate, Label, Unscored
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
@@ -38,11 +38,44 @@ def score_view(score: Score) -> RenderableType:
             )
         )
     lines.append(Text(f"Outcomes: {counts(score.outcomes)}"))
+    lines.extend(Text(line) for line in judge_lines(score))
     if (inverted := inversion_line(score.manifest)) is not None:
         lines.append(Text(f"{printable(inverted, 300)}."))
     if score.count_deflection:
         lines.append(Text("Deflections are counted as refusals."))
     return Group(*lines)
+
+
+def judge_lines(score: Score) -> list[str]:
+    """What a reader must know of how the judges came to their verdicts, a sentence for each."""
+    lines = []
+    entry = score.manifest.judges[score.judge]
+    withheld = score.unscored[Unscored.WITHHELD.value]
+    if withheld:
+        lines.append(
+            f"{withheld} answers were withheld when they were given, so this judge could not read "
+            "them."
+        )
+    votes = score.council
+    if votes is not None:
+        kappas = [pair.agreements[-1].kappa for pair in votes.pairs]
+        known = [kappa for kappa in kappas if kappa is not None]
+        shared = "no answer has two votes"
+        if votes.unanimous_percent is not None:
+            shared = f"all agree on {votes.unanimous_percent:.1f} % of {votes.n_answers} answers"
+        alike = ""
+        if known:
+            ends = sorted({f"{min(known):.2f}", f"{max(known):.2f}"}, key=float)
+            alike = f"; pairwise kappa (refused or not) {' to '.join(ends)}"
+        lines.append(f"Council of {len(votes.members)}, {votes.rule}: {shared}{alike}.")
+    if entry.hard_line_judge is not None:
+        lines.append(f"Hard lines are judged by {printable(entry.hard_line_judge.id)}.")
+    if entry.fallback is not None:
+        lines.append(
+            f"The judge was blocked on {score.fallback_answers} answers that the fallback "
+            f"{printable(entry.fallback.id)} labelled."
+        )
+    return lines
 
 
 def frame_view(frame: pl.DataFrame, by: str) -> RenderableType:
@@ -122,6 +155,8 @@ def audit_view(audit: Audit) -> RenderableType:
 def _headline(score: Score) -> Text:
     judge = score.manifest.judges[score.judge]
     by = f"{judge.name} ({judge.model})" if judge.model else judge.name
+    if judge.members:
+        by = f"{judge.rule} of {', '.join(judge.members)}"
     entry = score.manifest.prompt_set
     trials = "trial" if score.trials == 1 else "trials"
     contrast = f" ({score.n_contrast} contrast)" if score.n_contrast else ""
