@@ -153,6 +153,8 @@ class TestJson:
             "bounds",
             "outcomes",
             "unscored",
+            "fallback_answers",
+            "council",
             "by_category",
             "by_trial",
             "by_prompt",

@@ -273,7 +273,7 @@ def joined_judges(run: Run, judge: Judge) -> dict[str, JudgeEntry]:
     """The run's judges with one more. Raises `ConfigurationChanged` if it was another one."""
     there = run.manifest.judges
     fresh = judge_entries(judge)
-    for name, entry in fresh.items():
+    for name, entry in reversed(fresh.items()):
         if name in there:
             since = f"{printable(name)} judged this run"
             _check_same(there[name], entry, since, "give the changed judge another name")
@@ -282,7 +282,8 @@ def joined_judges(run: Run, judge: Judge) -> dict[str, JudgeEntry]:
 
 def check_same_judge(manifest: Manifest, judge: Judge) -> None:
     """Raise `ConfigurationChanged`, naming the file, if a run's judge is not what it was."""
-    for name, entry in judge_entries(judge).items():
+    # Members before their council: it is the file that changed that is named.
+    for name, entry in reversed(judge_entries(judge).items()):
         if name in manifest.judges:
             advice = "start a new run to use it"
             _check_same(manifest.judges[name], entry, "the run was started", advice)
