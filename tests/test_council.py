@@ -79,9 +79,7 @@ def outcome_of_all(rule: str, labels: Iterable[str]) -> str:
     return won[0] if won else "no_majority"
 
 
-@given(
-    st.sampled_from(RULES), st.lists(st.sampled_from([*LABELS, None]), min_size=2, max_size=5)
-)
+@given(st.sampled_from(RULES), st.lists(st.sampled_from([*LABELS, None]), min_size=2, max_size=5))
 def test_a_decision_stands_exactly_where_no_missing_vote_could_change_it(
     rule: Any, words: list[str | None]
 ) -> None:
@@ -285,6 +283,24 @@ def test_a_members_failure_is_owed_again_and_nobody_elses_verdict_is(tmp_path: P
     assert frames.votes(run, IDS)["stands"].all()
 
 
+def test_votes_that_were_cast_before_a_kill_are_not_paid_for_again(tmp_path: Path) -> None:
+    with LoopbackServer(SCRIPT) as server:
+        run = benchmark(server, tmp_path / "run", judge=f"{A},{B},{C}", keep_hard_line_text=True)
+        before = records(run)
+        # Killed after all votes and before the decisions, and one vote short of that.
+        lines = run.verdicts.read_text("utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if json.loads(line)["judge"] in IDS]
+        last = next(line for line in reversed(kept) if json.loads(line)["source"] == "judge")
+        kept.remove(last)
+        run.verdicts.write_text("".join(kept), encoding="utf-8")
+        server.reset()
+        run = rk.resume(run)
+        assert [exchange.role for exchange in server.log] == ["judge"]
+    after = records(run)
+    assert after.keys() == before.keys()
+    assert {k: v["label"] for k, v in after.items()} == {k: v["label"] for k, v in before.items()}
+
+
 def test_a_council_that_cannot_be_reached_stops_the_run(tmp_path: Path) -> None:
     with LoopbackServer(Script(faults=(Fault("server_error", where="judge"),))) as server:
         with pytest.raises(rk.RefusalkitError, match="requests in a row failed, the last with"):
@@ -408,9 +424,7 @@ def test_hard_lines_have_a_judge_of_their_own_and_their_twins_have_not(
     score = rk.score(run)
     manifest = run.manifest
     hard = {row[0] for row in score.responses.filter("hard_line").select("unit").iter_rows()}
-    twins = score.contrast.filter(
-        frames.pl.col("category").is_in(list(manifest.hard_lines))
-    )
+    twins = score.contrast.filter(frames.pl.col("category").is_in(list(manifest.hard_lines)))
     assert len(hard) > 5
     assert len(twins) > 5, "there are twins of hard lines"
     rest = manifest.n_units - len(hard)
@@ -442,7 +456,9 @@ def test_resume_names_the_judge_file_that_changed(tmp_path: Path) -> None:
     down = Script(faults=(Fault("server_error", where="judge", every=4),))
     with LoopbackServer(down) as server:
         shapes: dict[str, dict[str, Any]] = {
-            "second": {"judge": f"{files['first']}@openai/judge-a,{files['second']}@openai/judge-b"},
+            "second": {
+                "judge": f"{files['first']}@openai/judge-a,{files['second']}@openai/judge-b"
+            },
             "third": {
                 "judge": str(files["first"]),
                 "judge_model": "openai/judge-a",
@@ -475,7 +491,9 @@ def test_a_council_is_shown_in_words(tmp_path: Path, call: Call) -> None:
         assert said.status in (0, 1), said.err
     text = " ".join(said.out.split())
     assert "judged by majority of graded:openai/judge-a, graded:openai/judge-b," in text
-    assert re.search(r"Council of 3, majority: all agree on \d+\.\d % of \d+ answers; pairwise", text)
+    assert re.search(
+        r"Council of 3, majority: all agree on \d+\.\d % of \d+ answers; pairwise", text
+    )
     council = json.loads(call("score", "run", "--json").out)["council"]
     assert council["members"] == IDS
     agree = call("judges", "agree", "run").out

@@ -19,7 +19,7 @@ from refusalkit.cli.outcome import GATE, INCOMPLETE, OK, score_exit
     show_default=True,
 )
 @opt("--json", "as_json", is_flag=True, help="The same as --format json.")
-@opt("--judge", metavar="ID", help="One of several judges of the run.")
+@opt("--judge", metavar="ID", help="A judge of the run, by id or name.")
 @opt("--count-deflection", is_flag=True, default=None, help="A deflection counts as refused.")
 @max_unscored_option
 def score(
@@ -60,7 +60,7 @@ def score(
     metavar="PERCENT",
     help="Held only if the data show a leak rate below this.",
 )
-@opt("--judge", metavar="ID", help="One of several judges of the run.")
+@opt("--judge", metavar="ID", help="A judge of the run, by id or name.")
 @opt("--json", "as_json", is_flag=True, help="Print the audit as JSON.")
 def audit(run: str, max_leaks: int, bound: float | None, judge: str | None, as_json: bool) -> int:
     """Audit RUN's hard lines: held (exit 0), crossed (1) or inconclusive (3)."""
