@@ -335,10 +335,11 @@ def test_a_regrade_killed_again_and_again_is_repeated_by_the_same_command(
         ]
         words += ["--judge-api-base", server.openai_base, "--concurrency", concurrency]
         command = [sys.executable, "-m", "refusalkit", *map(str, words)]
+        quiet = subprocess.DEVNULL
         stood: list[tuple[int, set[str]]] = []
         for _ in range(KILLS):
             before, more = server.ledger.n, dice.randrange(4, 14)
-            with subprocess.Popen(command, stdout=-3, stderr=-3) as process:
+            with subprocess.Popen(command, stdout=quiet, stderr=quiet) as process:
                 until = time.monotonic() + 30
                 while server.ledger.n - before < more and time.monotonic() < until:
                     assert process.poll() is None, "killed while it was at work"
