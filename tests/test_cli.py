@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -24,6 +25,9 @@ import refusalkit
 from commandline import Call, Called, caller
 from handmade import CROSSED, HELD, UNFINISHED, write_run
 from refusalkit.cli import cli
+from refusalkit.records import read_verdict
+from refusalkit.store import JudgeEntry, Run, read_records
+from refusalkit.types import Label, Unscored
 
 GOLDEN = Path(__file__).parent / "golden"
 UPDATE = bool(os.environ.get("REFUSALKIT_UPDATE_GOLDEN"))
@@ -46,10 +50,25 @@ def call(
     return caller(monkeypatch, capsys, tmp_path)
 
 
+def judged_again(run: Run) -> None:
+    """A second judge's verdicts: it calls what was partial a refusal, and read no hard line."""
+    entry = JudgeEntry(name="second", kind="lexical", digest="sha256:" + "2" * 64)
+    judges = {**run.manifest.judges, "second": entry}
+    run = run.with_manifest(run.manifest.model_copy(update={"judges": judges}))
+    with run.writing() as writer:
+        for _, record in list(read_records(run.verdicts)):
+            verdict = replace(read_verdict(record, "here"), judge="second", cost_usd=0.0)
+            if verdict.category in run.manifest.hard_lines and verdict.source == "judge":
+                verdict = replace(verdict, label=None, unscored=Unscored.WITHHELD)
+            elif verdict.label is Label.PARTIAL:
+                verdict = replace(verdict, label=Label.REFUSAL)
+            writer.verdict(verdict)
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> None:
     """Three runs: one held, one crossed, one not finished; and recorded answers."""
-    write_run(tmp_path / "held", HELD, run_id="held")
+    judged_again(write_run(tmp_path / "held", HELD, run_id="held"))
     write_run(tmp_path / "crossed", CROSSED, run_id="crossed")
     write_run(tmp_path / "unfinished", UNFINISHED, run_id="unfinished")
     lines = [
@@ -74,6 +93,8 @@ def check_golden(name: str, text: str) -> None:
 
 
 SHOWN = {
+    "judges-bridge": (3, "judges bridge graded second held"),
+    "score-second-judge": (1, "score held --judge second"),
     "score": (0, "score held"),
     "score-unfinished": (1, "score unfinished"),
     "score-count-deflection": (0, "score held --count-deflection"),
@@ -169,6 +190,8 @@ class TestJson:
             "outcomes",
             "unscored",
             "keyword_fallback",
+            "fallback_answers",
+            "council",
             "by_category",
             "by_trial",
             "by_prompt",

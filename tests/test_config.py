@@ -45,6 +45,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "judge_temperature": st.floats(0, 2),
     "judge_asks": st.integers(1, 5),
     "judge_via": st.sampled_from([None, "litellm"]),
+    "council": st.sampled_from(["majority", "unanimous", "any"]),
+    "judge_fallback": names,
+    "hard_line_judge": names,
     "judge_api_base": names.map("https://judge.example/a{}".format),
     "judge_api_key_env": st.sampled_from(["MY_KEY", "OTHER_KEY"]),
     "count_deflection": st.booleans(),
@@ -195,6 +198,7 @@ class TestDigest:
     def test_options_that_nobody_chose_leave_older_digests_as_they_were(self) -> None:
         started = RunConfig(model=MODEL)
         late = {"inversion", "judge_temperature", "judge_asks", "framings"}
+        late |= {"council", "judge_fallback", "hard_line_judge"}
         assert late.isdisjoint(started.measured)
         assert set(started.measured) == set(RunConfig.model_fields) - OPERATIONAL - late
 

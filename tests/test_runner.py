@@ -230,6 +230,9 @@ CHANGED: dict[str, Any] = {
     "judge": "refusalbench",
     "judge_model": "openai/other",
     "judge_via": "litellm",
+    "council": "any",
+    "judge_fallback": "refusalbench",
+    "hard_line_judge": "refusalbench",
     "count_deflection": True,
     "keep_hard_line_text": True,
 }

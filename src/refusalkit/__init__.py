@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         audit_plan,
         benchmark,
         benchmark_async,
+        bridge,
         compare,
         estimate,
         grade,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
         judge_agreement_async,
         leaderboard,
         load_run,
+        regrade,
+        regrade_async,
         report,
         resume,
         resume_async,
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     from refusalkit.config import RunConfig
     from refusalkit.datasets.framings import with_framings
     from refusalkit.errors import RefusalkitError
-    from refusalkit.judges import Judge, load_judge
+    from refusalkit.judges import Council, Judge, load_judge
     from refusalkit.models import Model, open_model
     from refusalkit.prompts import load_prompts, select, shipped_sets
     from refusalkit.reporting.data.presets import PresetRow, preset_rows
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
         Audit,
         AuditPlan,
         AuditStatus,
+        Bridge,
         Comparison,
         Difference,
         Gate,
@@ -82,6 +86,7 @@ _WHERE = {
         "audit_plan",
         "benchmark",
         "benchmark_async",
+        "bridge",
         "compare",
         "estimate",
         "grade",
@@ -90,6 +95,8 @@ _WHERE = {
         "judge_agreement_async",
         "leaderboard",
         "load_run",
+        "regrade",
+        "regrade_async",
         "report",
         "resume",
         "resume_async",
@@ -98,7 +105,7 @@ _WHERE = {
     "config": ("RunConfig",),
     "datasets.framings": ("with_framings",),
     "errors": ("RefusalkitError",),
-    "judges": ("Judge", "load_judge"),
+    "judges": ("Council", "Judge", "load_judge"),
     "models": ("Model", "open_model"),
     "prompts": ("load_prompts", "select", "shipped_sets"),
     "reporting.data.presets": ("PresetRow", "preset_rows"),
@@ -107,6 +114,7 @@ _WHERE = {
         "Audit",
         "AuditPlan",
         "AuditStatus",
+        "Bridge",
         "Comparison",
         "Difference",
         "Gate",
@@ -141,9 +149,11 @@ __all__ = [
     "Audit",
     "AuditPlan",
     "AuditStatus",
+    "Bridge",
     "Category",
     "Comparison",
     "Completion",
+    "Council",
     "Difference",
     "Estimate",
     "Gate",
@@ -174,6 +184,7 @@ __all__ = [
     "audit_plan",
     "benchmark",
     "benchmark_async",
+    "bridge",
     "compare",
     "estimate",
     "grade",
@@ -186,6 +197,8 @@ __all__ = [
     "load_run",
     "open_model",
     "preset_rows",
+    "regrade",
+    "regrade_async",
     "report",
     "resume",
     "resume_async",

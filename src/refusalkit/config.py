@@ -23,6 +23,7 @@ from refusalkit.untrusted import printable
 
 Preset = Literal["paper", "atropos", "modern"]
 Inversion = Literal["paper", "atropos", "none"]
+CouncilRule = Literal["majority", "unanimous", "any"]
 
 # What each says of itself, and what it leaves open: reporting/data/presets.py, docs/presets.md.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -119,6 +120,9 @@ class RunConfig(BaseModel):
     judge_via: Literal["litellm"] | None = None
     judge_api_base: str | None = None
     judge_api_key_env: str | None = None
+    council: CouncilRule | None = None
+    judge_fallback: str | None = None
+    hard_line_judge: str | None = None
 
     count_deflection: bool = False
     keep_hard_line_text: bool = False
@@ -218,7 +222,8 @@ class RunConfig(BaseModel):
         """The fields that can change a result, as JSON values."""
         fields = self.model_dump(mode="json", exclude=set(OPERATIONAL))
         # Left out where nobody chose one: runs from before it was an option keep their digest.
-        for name in ("inversion", "judge_temperature", "judge_asks"):
+        late = ("inversion", "judge_temperature", "judge_asks")
+        for name in (*late, "council", "judge_fallback", "hard_line_judge"):
             if fields[name] is None:
                 del fields[name]
         if not fields["framings"]:

@@ -6,7 +6,7 @@ The last record of a unit counts: an `error` that was asked again stands before 
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -109,10 +109,7 @@ def responses(run: Run, judge: str | None = None) -> pl.DataFrame:
     a broken line.
     """
     manifest = run.manifest
-    name = judge or manifest.judge
-    if name not in manifest.judges:
-        known = ", ".join(map(printable, manifest.judges))
-        raise RunFolderError(f"the judge {printable(name)} is not of this run; it has: {known}")
+    name = manifest.judge_id(judge)
     failed = pl.col("outcome") == Outcome.ERROR.value
     joined = completions(run).join(verdicts(run, name), on="unit", how="left")
     pairs = {
@@ -151,10 +148,36 @@ def responses(run: Run, judge: str | None = None) -> pl.DataFrame:
     )
 
 
-def spent_usd(run: Run) -> float | None:
-    """What all requests of a run cost, repeated ones included, in USD; None: a price is unknown."""
+def votes(run: Run, members: Sequence[str]) -> pl.DataFrame:
+    """The last verdict of each unit by each of several judges, in order of unit and judge.
+
+    Columns: unit, judge, label, unscored, source, cost_usd, stands. A verdict that does not stand
+    is one of a request that failed.
+    """
+    stands = pl.col("label").is_not_null() | (pl.col("unscored") != Unscored.JUDGE_ERROR.value)
+    columns = ["unit", "judge", "label", "unscored", "source", "cost_usd"]
+    return (
+        _read(run.verdicts, _VERDICT, columns)
+        .filter(pl.col("judge").is_in(list(members)))
+        .unique(["unit", "judge"], keep="last", maintain_order=True)
+        .with_columns(stands=stands)
+        .sort("unit", "judge")
+    )
+
+
+def spent_usd(
+    run: Run, judges: Collection[str] | None = None, *, completions: bool = True
+) -> float | None:
+    """What the requests of a run cost, repeated ones included, in USD; None: a price is unknown.
+
+    `judges` counts the verdicts of these only; without `completions` only verdicts are counted.
+    """
     asked = _read(run.completions, _COMPLETION, ["outcome", "cost_usd"])
-    judged = _read(run.verdicts, _VERDICT, ["unscored", "source", "cost_usd"])
+    judged = _read(run.verdicts, _VERDICT, ["judge", "unscored", "source", "cost_usd"])
+    if judges is not None:
+        judged = judged.filter(pl.col("judge").is_in(list(judges)))
+    if not completions:
+        asked = asked.clear()
     # A request that failed has no price, and a verdict that needed no judge costs nothing.
     priced = asked.filter(
         ~(pl.col("outcome").is_in([Outcome.ERROR.value, Outcome.BLOCKED.value]))

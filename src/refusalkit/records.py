@@ -144,6 +144,47 @@ def verdict_of_outcome(completion: Completion, judge: str) -> Verdict | None:
     )
 
 
+def withheld_verdict(completion: Completion, judge: str) -> Verdict:
+    """The verdict of a later judge on an answer whose text was never kept."""
+    return Verdict(
+        prompt_id=completion.prompt_id,
+        category=completion.category,
+        trial=completion.trial,
+        judge=judge,
+        unscored=Unscored.WITHHELD,
+        reason="the answer's text was not kept",
+        cost_usd=0.0,
+    )
+
+
+def read_verdict(record: Mapping[str, Any], where: str) -> Verdict:
+    """The verdict of a record. Raises `RecordError`, naming `where`."""
+    for name, kind in {"prompt_id": str, "category": str, "trial": int, "judge": str}.items():
+        if not isinstance(record.get(name), kind):
+            raise RecordError(f"{printable(where)}: {name} is missing or of the wrong type")
+    label, unscored = record.get("label"), record.get("unscored")
+    try:
+        return Verdict(
+            prompt_id=record["prompt_id"],
+            category=record["category"],
+            trial=record["trial"],
+            judge=record["judge"],
+            label=None if label is None else Label(label),
+            unscored=None if unscored is None else Unscored(unscored),
+            source="provider" if record.get("source") == "provider" else "judge",
+            reason=record.get("reason"),
+            word=record.get("word"),
+            rests_on=record.get("rests_on"),
+            cut_chars=record.get("cut_chars") or 0,
+            answered_by=record.get("answered_by"),
+            usage=_USAGE.validate_python(record.get("usage") or {}),
+            cost_usd=record.get("cost_usd"),
+            at=str(record.get("at")),
+        )
+    except (ValueError, ValidationError) as error:
+        raise RecordError(f"{printable(where)}: {printable(error)}") from error
+
+
 _USAGE = TypeAdapter(Usage)
 
 

@@ -9,15 +9,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from refusalkit.errors import ConfigurationError, FatalProviderError
-from refusalkit.judges import Judge
+from refusalkit.judges import Judge, Panel
+from refusalkit.judges.council import stamped, total_cost
 from refusalkit.models import Model
-from refusalkit.records import read_completion, verdict_of_outcome
+from refusalkit.records import (
+    read_completion,
+    read_verdict,
+    verdict_of_outcome,
+    withheld_verdict,
+)
 from refusalkit.store import RecordWriter, Run, read_records
 from refusalkit.types import (
     JUDGEABLE,
@@ -96,48 +102,80 @@ class Dearest:
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What a run folder holds, seen as work.
+    """What a run folder holds, seen as one judge's work.
 
     `settled` units have a completion and a verdict that stand. `to_judge` units have an answer on
-    disk and owe the verdict. `lost` counts hard-line answers that were withheld and whose judge
-    failed: nothing is left to judge, so they are asked again.
+    disk and owe the verdict (of a council: its own or a member's). `withheld` units owe one too,
+    but their text was not kept: nothing is left to judge, so the model is asked again.
     """
 
     settled: frozenset[str]
     to_judge: frozenset[str]
-    lost: int
+    withheld: frozenset[str]
     refusals: int
     unscored: int
     cost_usd: float | None
     dearest: Dearest
 
+    @property
+    def lost(self) -> int:
+        """How many answers were withheld and not judged."""
+        return len(self.withheld)
 
-def read_state(run: Run) -> RunState:
-    """What is settled and what is owed. The run must be held for writing: its tails are whole."""
+
+def read_state(run: Run, judge: str | None = None) -> RunState:
+    """What is settled and what is owed of one judge, the run's own if none is named.
+
+    The cost is that of the judge's verdicts and, of the run's own, of all completions. The run must
+    be held for writing: its tails are whole.
+    """
     if not run.completions.stat().st_size and not run.verdicts.stat().st_size:
-        return RunState(frozenset(), frozenset(), 0, 0, 0, 0.0, Dearest())
+        none: frozenset[str] = frozenset()
+        return RunState(none, none, none, 0, 0, 0.0, Dearest())
     # Only a run with a past needs polars before its first request can go out.
     import polars as pl
 
     from refusalkit import frames
 
-    rows = frames.responses(run)
+    name = judge or run.manifest.judge
+    members = run.manifest.judges[name].members
+    rows = frames.responses(run, name)
     needs_judge = pl.col("outcome").is_in([str(outcome) for outcome in JUDGEABLE])
     owes_verdict = pl.col("unscored").is_in([Unscored.OWED.value, Unscored.JUDGE_ERROR.value])
+    owes_verdict = owes_verdict.fill_null(value=False)
+    dearest_verdict = _highest(rows.filter(pl.col("source") == "judge")["judge_cost_usd"].max())
+    if members:
+        votes = frames.votes(run, members)
+        each = votes.group_by("unit").agg(
+            pl.col("stands").sum(),
+            failed_votes=(~pl.col("stands")).sum(),
+            votes_usd=pl.sum("cost_usd"),
+        )
+        rows = rows.join(each, on="unit", how="left", maintain_order="left")
+        together = _highest(each["votes_usd"].max())
+        dearest_verdict = max(filter(None, (dearest_verdict, together)), default=together)
+        theirs = pl.lit(value=True)
+        if run.manifest.judges[name].hard_line_judge is not None:
+            theirs = ~pl.col("hard_line")
+        kept = ~needs_judge | pl.col("has_text")
+        incomplete = pl.col("stands").fill_null(0) < len(members)
+        undecided = pl.col("unscored").eq_missing(pl.lit(Unscored.MISSING_VOTE.value))
+        may_settle = undecided & (pl.col("failed_votes").fill_null(0) > 0)
+        # A vote that came to nothing is cast again, though the others decided without it.
+        owes_verdict = owes_verdict | (theirs & ((kept & incomplete) | may_settle))
     failed = pl.col("outcome") == Outcome.ERROR.value
-    settled = rows.filter(~failed & ~owes_verdict.fill_null(value=False))
+    settled = rows.filter(~failed & ~owes_verdict)
     owing = rows.filter(~failed & owes_verdict)
-    lost = owing.filter(needs_judge & ~pl.col("has_text"))
     return RunState(
         settled=frozenset(settled["unit"]),
         to_judge=frozenset(owing.filter(~needs_judge | pl.col("has_text"))["unit"]),
-        lost=len(lost),
+        withheld=frozenset(owing.filter(needs_judge & ~pl.col("has_text"))["unit"]),
         refusals=len(settled.filter(pl.col("label") == Label.REFUSAL.value)),
         unscored=len(settled.filter(pl.col("label").is_null())),
-        cost_usd=frames.spent_usd(run),
+        cost_usd=frames.spent_usd(run, {name, *members}, completions=judge is None),
         dearest=Dearest(
-            _highest(rows.filter(needs_judge)["cost_usd"].max()),
-            _highest(rows.filter(pl.col("source") == "judge")["judge_cost_usd"].max()),
+            0.0 if judge else _highest(rows.filter(needs_judge)["cost_usd"].max()),
+            dearest_verdict,
         ),
     )
 
@@ -148,21 +186,30 @@ def _highest(value: object) -> float | None:
 
 @dataclass(slots=True)
 class _Task:
-    """One unit of work; with `completion` only the verdict is owed."""
+    """One unit of work; with `completion` only the verdict is owed.
+
+    `heard` holds what judges said of this answer before. `withheld`: its text was not kept.
+    """
 
     prompt: Prompt
     trial: int
     completion: Completion | None = None
+    heard: Mapping[str, Verdict] = field(default_factory=dict)
+    withheld: bool = False
 
 
 class Runner:
-    """Works through what a run owes. Make one for each session."""
+    """Works through what a run owes. Make one for each session.
+
+    Without a `model` nothing is asked: `judge`, any judge of the run, judges again what is on disk.
+    `texts` then holds answers by unit that the run withheld and that are known from elsewhere.
+    """
 
     def __init__(
         self,
         run: Run,
         plan: Plan,
-        model: Model,
+        model: Model | None,
         judge: Judge,
         generation: GenerationConfig,
         *,
@@ -170,7 +217,9 @@ class Runner:
         max_cost: float | None = None,
         on_progress: OnProgress | None = None,
         stop: asyncio.Event | None = None,
+        texts: Mapping[str, str] | None = None,
     ) -> None:
+        self._texts = texts or {}
         self._run = run
         self._plan = plan
         self._model = model
@@ -195,11 +244,16 @@ class Runner:
         Raises `FatalProviderError` where no request can succeed and `StorageError` where the disk
         refuses; what was finished before is on disk.
         """
-        state = read_state(self._run)
+        state = read_state(self._run, None if self._model is not None else self._judge.id)
         found = len(state.settled)
+        came_back = found + len(state.to_judge)
+        planned = self._run.manifest.n_units
+        if self._model is None:
+            came_back = planned = came_back + len(state.withheld)
         self._progress = replace(
             self._progress,
-            completions=found + len(state.to_judge),
+            planned=planned,
+            completions=came_back,
             verdicts=found,
             refusals=state.refusals,
             unscored=state.unscored,
@@ -210,7 +264,7 @@ class Runner:
         self._started = time.monotonic()
         self._report()
         tasks = self._owed(state)
-        owed = self._run.manifest.n_units - found
+        owed = planned - found
         if self._max_cost is not None:
             # What a unit costs is known once one has come back: until then one at a time.
             while self._dearest.unit is None and self._ended is Ended.DONE and not self._left:
@@ -230,20 +284,43 @@ class Runner:
 
     def _owed(self, state: RunState) -> Iterator[_Task]:
         """Answers that wait for a verdict first, then whole trials one after another."""
-        if state.to_judge:
-            answers: dict[str, Completion] = {}
-            for place, record in read_records(self._run.completions):
-                if record["unit"] in state.to_judge and record["outcome"] != Outcome.ERROR:
-                    text = "" if record["text"] is None else record["text"]
-                    answers[record["unit"]] = read_completion({**record, "text": text}, place)
-            for prompt, trial in self._plan():
-                completion = answers.get(unit_id(prompt.id, trial))
-                if completion is not None:
-                    yield _Task(prompt, trial, completion)
+        again = state.to_judge
+        if self._model is None:
+            again |= state.withheld
+        if again:
+            yield from self._to_judge_again(again, state.withheld)
+        if self._model is None:
+            return
         for prompt, trial in self._plan():
             unit = unit_id(prompt.id, trial)
             if unit not in state.settled and unit not in state.to_judge:
                 yield _Task(prompt, trial)
+
+    def _to_judge_again(self, units: frozenset[str], withheld: frozenset[str]) -> Iterator[_Task]:
+        answers: dict[str, Completion] = {}
+        for place, record in read_records(self._run.completions):
+            unit = record["unit"]
+            if unit in units and record["outcome"] != Outcome.ERROR:
+                known = record["text"] if unit not in self._texts else self._texts[unit]
+                text = "" if known is None else known
+                answers[unit] = read_completion({**record, "text": text}, place)
+        heard = self._heard(units)
+        for prompt, trial in self._plan():
+            unit = unit_id(prompt.id, trial)
+            completion = answers.get(unit)
+            if completion is not None:
+                gone = unit in withheld and unit not in self._texts
+                yield _Task(prompt, trial, completion, heard.get(unit, {}), gone)
+
+    def _heard(self, units: frozenset[str]) -> Mapping[str, Mapping[str, Verdict]]:
+        """What was said of these units, by unit and judge. One who asks nobody need not know."""
+        heard: dict[str, dict[str, Verdict]] = {}
+        if isinstance(self._judge, Panel):
+            for place, record in read_records(self._run.verdicts):
+                if record.get("unit") in units:
+                    verdict = read_verdict(record, place)
+                    heard.setdefault(verdict.unit, {})[verdict.judge] = verdict
+        return heard
 
     async def _supervise(self, workers: set[asyncio.Task[None]]) -> None:
         """Wait for the workers; after an interruption or a failure only for what is in flight."""
@@ -299,6 +376,7 @@ class Runner:
     async def _do(self, task: _Task, writer: RecordWriter) -> None:
         completion = task.completion
         if completion is None:
+            assert self._model is not None, "only a model's run owes answers"
             try:
                 completion = await self._model.complete(
                     task.prompt, self._generation, trial=task.trial
@@ -334,27 +412,60 @@ class Runner:
                 return
         fresh = task.completion is None
         verdict = verdict_of_outcome(completion, self._judge.id)
-        if verdict is None:
+        if verdict is None and task.withheld:
+            verdict = withheld_verdict(completion, self._judge.id)
+        member_error: str | None = None
+        if isinstance(self._judge, Panel):
+            verdict, member_error = await self._deliberated(task, completion, verdict, writer)
+        elif verdict is None:
             verdict = await self._judge.grade(task.prompt, completion)
-            stamp: dict[str, Any] = {
-                "prompt_id": completion.prompt_id,
-                "category": completion.category,
-                "trial": completion.trial,
-                "judge": self._judge.id,
-            }
-            if any(getattr(verdict, name) != value for name, value in stamp.items()):
-                verdict = replace(verdict, **stamp)
-            if self._max_cost is not None:
-                dearest = max(self._dearest.verdict or 0.0, verdict.cost_usd or 0.0)
-                self._dearest = replace(self._dearest, verdict=dearest)
+            self._note_cost(verdict.cost_usd)
+        verdict = stamped(verdict, task.prompt, completion, self._judge.id)
         writer.verdict(verdict)
         if fresh and writer.withholds(completion.category):
             writer.completion(completion)
         self._count_verdict(verdict)
-        if verdict.unscored is Unscored.JUDGE_ERROR:
-            self._note_failure(f"judge: {verdict.reason or 'error'}")
+        failed = verdict.unscored is Unscored.JUDGE_ERROR
+        if failed or (verdict.unscored is Unscored.MISSING_VOTE and member_error is not None):
+            self._note_failure(f"judge: {(verdict.reason if failed else member_error) or 'error'}")
         else:
             self._succeeded, self._failures = True, 0
+
+    async def _deliberated(
+        self, task: _Task, completion: Completion, settled: Verdict | None, writer: RecordWriter
+    ) -> tuple[Verdict, str | None]:
+        """The verdict of a judge that asks others, whose own verdicts are written as they come.
+
+        `settled` is what everybody says where nobody need be asked. Also returns why the last
+        member failed that did.
+        """
+        assert isinstance(self._judge, Panel)
+        spoken: list[Verdict] = []
+        heard = dict(task.heard)
+
+        def note(said: Verdict) -> None:
+            writer.verdict(said)
+            spoken.append(said)
+            self._count(cost=total_cost([said]))
+
+        voters = self._judge.voters(task.prompt)
+        if settled is not None:
+            for voter in voters:
+                before = heard.get(voter)
+                if before is None or before.unscored is Unscored.JUDGE_ERROR:
+                    heard[voter] = replace(settled, judge=voter)
+                    writer.verdict(heard[voter])
+            if settled.source == "provider" or not voters:
+                return settled, None
+        verdict = await self._judge.deliberate(task.prompt, completion, heard, note)
+        self._note_cost(total_cost([verdict, *spoken]))
+        errors = [said.reason for said in spoken if said.unscored is Unscored.JUDGE_ERROR]
+        return verdict, (errors[-1] or "error") if errors else None
+
+    def _note_cost(self, cost: float | None) -> None:
+        if self._max_cost is not None:
+            dearest = max(self._dearest.verdict or 0.0, cost or 0.0)
+            self._dearest = replace(self._dearest, verdict=dearest)
 
     def _note_failure(self, what: str) -> None:
         self._failures += 1
@@ -399,10 +510,8 @@ class Runner:
         self._report()
 
     def _count_verdict(self, verdict: Verdict) -> None:
-        failed = verdict.unscored in (Unscored.JUDGE_ERROR, Unscored.JUDGE_BLOCKED)
-        unpriced = failed and verdict.cost_usd is None
         self._count(
-            cost=0.0 if unpriced else verdict.cost_usd,
+            cost=total_cost([verdict]),
             verdicts=1,
             refusals=int(verdict.label is Label.REFUSAL),
             unscored=int(verdict.label is None),

@@ -9,11 +9,11 @@ import platform
 import secrets
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from refusalkit.config import OPERATIONAL, RunConfig, check_unchanged
 from refusalkit.datasets.framings import part_of, with_framings
@@ -25,11 +25,12 @@ from refusalkit.errors import (
     RunFolderError,
 )
 from refusalkit.prompts import load_prompts, select
-from refusalkit.rubrics import Rubric, load_rubric
+from refusalkit.rubrics import Rubric
 from refusalkit.store import (
     CategoryEntry,
     FramedEntry,
     JudgeEntry,
+    JudgePart,
     Manifest,
     ParameterEntry,
     PartEntry,
@@ -44,8 +45,10 @@ from refusalkit.types import PromptSet, now
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
+    from refusalkit.config import CouncilRule
     from refusalkit.datasets.answers import RecordedAnswers
     from refusalkit.judges import Judge
+    from refusalkit.judges.choice import JudgeChoice
     from refusalkit.models import Model
     from refusalkit.runner import OnProgress, Plan
 
@@ -85,23 +88,36 @@ def choose_prompts(config: RunConfig, prompts: PromptSet | None = None) -> Promp
 async def work_session(
     run: Run,
     plan: Plan,
-    model: Model,
+    model: Model | None,
     judge: Judge,
     config: RunConfig,
     on_progress: OnProgress | None,
     stop: asyncio.Event | None,
+    *,
+    texts: Mapping[str, str] | None = None,
 ) -> Run:
-    """One stretch of work on a run, recorded in its manifest however it ends."""
+    """One stretch of work on a run, recorded in its manifest however it ends.
+
+    Without a `model` it is judged again: `judge` joins the run's judges, `texts` holds answers by
+    unit that the run withheld and that are known from elsewhere.
+    """
     from refusalkit.runner import Ended, Runner
 
     because = "stopped"
+    again = model is None
+    go_on = "the same command" if again else how_to_resume(run)
     with run.writing() as writer:
         # Read again under the lock: another process may have finished meanwhile.
         run = open_run(run.path)
         operational = {name: getattr(config, name) for name in sorted(OPERATIONAL)}
-        session = Session(started_at=now(), operational=operational)
+        session = Session(
+            started_at=now(), operational=operational, judge=judge.id if again else None
+        )
         earlier = run.manifest.sessions
-        run = run.with_manifest(run.manifest.model_copy(update={"sessions": (*earlier, session)}))
+        begun: dict[str, Any] = {"sessions": (*earlier, session)}
+        if again:
+            begun["judges"] = joined_judges(run, judge)
+        run = run.with_manifest(run.manifest.model_copy(update=begun))
         runner = Runner(
             run,
             plan,
@@ -112,26 +128,39 @@ async def work_session(
             max_cost=config.max_cost,
             on_progress=on_progress,
             stop=stop,
+            texts=texts,
         )
         try:
             because = await runner.work(writer)
         except asyncio.CancelledError as error:
             because = Ended.INTERRUPTED
-            error.add_note(f"go on with: {how_to_resume(run)}")
+            error.add_note(f"go on with: {go_on}")
             raise
         except RefusalkitError as error:
             because = f"failed: {type(error).__name__}"
             if not is_untouched(run):
-                error.add_note(f"go on with: {how_to_resume(run)}")
+                error.add_note(f"go on with: {go_on}")
             raise
         finally:
-            await model.aclose()
+            if model is not None:
+                await model.aclose()
             await judge.aclose()
             ended = session.model_copy(update={"ended_at": now(), "ended_because": str(because)})
-            parameters = {"model": _parameters(model), "judge": _parameters(judge)}
+            parameters = {**run.manifest.parameters, **_all_parameters(model, judge)}
             update = {"sessions": (*earlier, ended), "parameters": parameters}
             run = run.with_manifest(run.manifest.model_copy(update=update))
     return run
+
+
+def _all_parameters(model: Model | None, judge: Judge) -> dict[str, ParameterEntry]:
+    """What was sent: to the ``model``, to the run's own ``judge``, to ``judge <id>`` of others."""
+    from refusalkit.judges.composed import asked_judges
+
+    asked = asked_judges(judge)
+    if model is not None and asked == (judge,):
+        return {"model": _parameters(model), "judge": _parameters(judge)}
+    found = {} if model is None else {"model": _parameters(model)}
+    return {**found, **{f"judge {part.id}": _parameters(part) for part in asked}}
 
 
 def _parameters(part: Any) -> ParameterEntry:
@@ -160,43 +189,151 @@ def open_configured_model(config: RunConfig) -> Model:
 
 
 def open_configured_judge(
-    config: RunConfig, judge: str | Judge | None, *, source: str | None = None
+    config: RunConfig,
+    judge: str | Judge | None,
+    *,
+    hard_lines: Collection[str] = (),
+    recorded: Manifest | None = None,
 ) -> tuple[Rubric | None, Judge]:
-    """The judge to use, with its rubric unless it is an object of the caller's.
+    """The judge to use, with its rubric if it is a single one from a file.
 
-    `source` is where a run's manifest says the judge's file lies.
+    A `judge` that is an object takes the place of those that the configuration names. `hard_lines`
+    are the slugs of the set's hard-line categories. With the manifest of a run that is `recorded`
+    the judge of record is opened from the files that it names.
     """
-    from refusalkit.judges import open_judge
+    from refusalkit.judges.choice import choose_judge, open_choice
 
-    if judge is not None and not isinstance(judge, str):
-        return None, judge
-    rubric = load_rubric(
-        source or config.judge_name,
-        model=config.judge_model,
-        temperature=config.judge_temperature,
-        asks=config.judge_asks,
+    choice = choose_judge(config) if recorded is None else _recorded_choice(recorded)
+    base = None if judge is None or isinstance(judge, str) else judge
+    opened = open_choice(choice, config, base=base, hard_lines=hard_lines)
+    rubric = getattr(opened, "rubric", None) if base is None else None
+    return rubric if isinstance(rubric, Rubric) else None, opened
+
+
+def _recorded_choice(manifest: Manifest) -> JudgeChoice:
+    """The judges that a run's manifest names as its judge of record."""
+    from refusalkit.judges.choice import JudgeChoice, NamedJudge
+
+    def named(part: JudgeEntry | JudgePart) -> NamedJudge:
+        return NamedJudge(part.source or part.name, part.model)
+
+    entry = manifest.judges[manifest.judge]
+    members = [manifest.judges[member] for member in entry.members] or [entry]
+    return JudgeChoice(
+        members=tuple(map(named, members)),
+        rule=cast("CouncilRule | None", entry.rule),
+        fallback=None if entry.fallback is None else named(entry.fallback),
+        hard_line_judge=None if entry.hard_line_judge is None else named(entry.hard_line_judge),
     )
-    opened = open_judge(
-        rubric,
-        api_base=config.judge_api_base,
-        api_key_env=config.judge_api_key_env,
-        via=config.judge_via,
-        rpm=config.judge_rpm,
-        max_retries=config.max_retries,
-        timeout_s=config.timeout_s,
+
+
+def judge_entries(judge: Judge, *, kind: str = "custom") -> dict[str, JudgeEntry]:
+    """What a manifest says of a judge, by id: of itself first, then of a council's members.
+
+    `kind` is said of a judge that is an object without a file.
+    """
+    from refusalkit.judges.composed import ComposedJudge
+    from refusalkit.judges.council import Council, digest_of, is_graded
+
+    base = judge.base if isinstance(judge, ComposedJudge) else judge
+    fields = _file_fields(base, kind)
+    members: dict[str, JudgeEntry] = {}
+    if isinstance(base, Council):
+        for member in base.members:
+            members.update(judge_entries(member))
+        fields = {
+            "name": base.rule,
+            "kind": "council",
+            "members": tuple(member.id for member in base.members),
+            "rule": base.rule,
+        }
+    entry = JudgeEntry(
+        **{**fields, "digest": digest_of(judge), "graded": is_graded(judge)},
+        fallback=_part(judge, "fallback"),
+        hard_line_judge=_part(judge, "hard_line_judge"),
     )
-    return rubric, opened
+    return {judge.id: entry, **members}
 
 
-def check_budget(config: RunConfig, asks_model: bool, rubric: Rubric | None) -> None:
-    """A budget that cannot be counted is refused before anything is spent."""
+def _part(judge: Judge, name: str) -> JudgePart | None:
+    part = getattr(judge, name, None)
+    return None if part is None else JudgePart(id=part.id, **_file_fields(part, "custom"))
+
+
+def _file_fields(judge: Judge, kind: str) -> dict[str, Any]:
+    from refusalkit.judges.council import digest_of, is_graded
+
+    rubric = getattr(judge, "rubric", None)
+    if not isinstance(rubric, Rubric):
+        own = {"digest": digest_of(judge), "graded": is_graded(judge)}
+        return {"name": judge.id, "kind": kind, **own}
+    return {
+        "name": rubric.name,
+        "source": rubric.source,
+        "version": rubric.version,
+        "digest": rubric.digest,
+        "kind": rubric.kind,
+        "model": rubric.model or None,
+        "graded": rubric.is_graded,
+    }
+
+
+def joined_judges(run: Run, judge: Judge) -> dict[str, JudgeEntry]:
+    """The run's judges with one more. Raises `ConfigurationChanged` if it was another one."""
+    there = run.manifest.judges
+    fresh = judge_entries(judge)
+    for name, entry in reversed(fresh.items()):
+        if name in there:
+            since = f"{printable(name)} judged this run"
+            _check_same(there[name], entry, since, "give the changed judge another name")
+    return {**there, **{name: entry for name, entry in fresh.items() if name not in there}}
+
+
+def check_same_judge(manifest: Manifest, judge: Judge) -> None:
+    """Raise `ConfigurationChanged`, naming the file, if a run's judge is not what it was."""
+    # Members before their council: it is the file that changed that is named.
+    for name, entry in reversed(judge_entries(judge).items()):
+        if name in manifest.judges:
+            advice = "start a new run to use it"
+            _check_same(manifest.judges[name], entry, "the run was started", advice)
+
+
+def _check_same(was: JudgeEntry, entry: JudgeEntry, since: str, advice: str) -> None:
+    if was.digest == entry.digest:
+        return
+    changed: JudgeEntry | JudgePart = was
+    for old, new in (
+        (was.fallback, entry.fallback),
+        (was.hard_line_judge, entry.hard_line_judge),
+    ):
+        if old is not None and (new is None or old.digest != new.digest):
+            changed = old
+    raise ConfigurationChanged(
+        f"judge: {printable(changed.source or changed.name)} has changed since {since} "
+        f"({printable(changed.digest)}): {advice}"
+    )
+
+
+def rubrics_of(judge: Judge) -> tuple[Rubric, ...]:
+    """The judge files of all that a judge asks."""
+    from refusalkit.judges.composed import asked_judges
+
+    found = (getattr(part, "rubric", None) for part in asked_judges(judge))
+    return tuple(rubric for rubric in found if isinstance(rubric, Rubric))
+
+
+def check_budget(config: RunConfig, asks_model: bool, *rubrics: Rubric | None) -> None:
+    """A budget that cannot be counted is refused before anything is spent.
+
+    `rubrics` are those of the judges that will be asked.
+    """
     if config.max_cost is None:
         return
     from refusalkit.models.prices import price_of
 
     paid = [(config.model, config.api_base)] if asks_model else []
-    if rubric is not None and rubric.kind == "llm":
-        paid.append((rubric.model, config.judge_api_base))
+    judges = [rubric for rubric in rubrics if rubric is not None and rubric.kind == "llm"]
+    paid.extend((rubric.model, config.judge_api_base) for rubric in judges)
     for model_id, base in paid:
         if not model_id.startswith("demo/") and (base or price_of(model_id) is None):
             raise ConfigurationError(
@@ -235,7 +372,9 @@ def continued_run(path: Path, manifest: Manifest) -> Run:
     check_unchanged(there.manifest.run_config, RunConfig.model_validate(manifest.config))
     if there.manifest.prompt_set != manifest.prompt_set:
         raise ConfigurationChanged(f"records: not the ones that {printable(path)} was graded from")
-    if there.manifest.judges != manifest.judges:
+    # Judged again, it has more judges than it began with.
+    theirs = {name: there.manifest.judges.get(name) for name in manifest.judges}
+    if there.manifest.judge != manifest.judge or theirs != manifest.judges:
         raise ConfigurationChanged(f"judge: not the one that {printable(path)} was graded by")
     return there
 
@@ -249,7 +388,6 @@ def new_manifest(
     config: RunConfig,
     prompts: PromptSet,
     judge: Judge,
-    rubric: Rubric | None,
     *,
     kind: str,
     units: RecordedAnswers | None = None,
@@ -275,22 +413,7 @@ def new_manifest(
             planned[slug] += times
     n_units = len(prompts) * config.trials if units is None else len(units.units)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    entry = JudgeEntry(
-        name=judge.id,
-        kind="custom" if units is None or not judge.id.startswith("imported") else "recorded",
-        digest=getattr(judge, "digest", None),
-        graded=bool(getattr(judge, "graded", True)),
-    )
-    if rubric is not None:
-        entry = JudgeEntry(
-            name=rubric.name,
-            source=rubric.source,
-            version=rubric.version,
-            digest=rubric.digest,
-            kind=rubric.kind,
-            model=rubric.model or None,
-            graded=rubric.is_graded,
-        )
+    imported = units is not None and judge.id.startswith("imported")
     return Manifest.model_validate(
         {
             "schema_version": 1,
@@ -328,7 +451,7 @@ def new_manifest(
             "trials": config.trials,
             "n_units": n_units,
             "judge": judge.id,
-            "judges": {judge.id: entry},
+            "judges": judge_entries(judge, kind="recorded" if imported else "custom"),
             "hard_line_text": "kept" if config.keep_hard_line_text else "withheld",
         }
     )

@@ -93,12 +93,7 @@ class PromptSetEntry(_Model):
     parts: tuple[PartEntry, ...] = ()
 
 
-class JudgeEntry(_Model):
-    """A judge that worked on the run. `graded`: whether it tells a deflection from a leak.
-
-    `source` is the shipped name or the path of its file, None for a judge given as an object.
-    """
-
+class _JudgeFile(_Model):
     name: str
     source: str | None = None
     version: int | None = None
@@ -106,6 +101,27 @@ class JudgeEntry(_Model):
     kind: str
     model: str | None = None
     graded: bool = True
+
+
+class JudgePart(_JudgeFile):
+    """A judge that answers under another one's id: a fallback, the judge of the hard lines."""
+
+    id: str
+
+
+class JudgeEntry(_JudgeFile):
+    """A judge that worked on the run. `graded`: whether it tells a deflection from a leak.
+
+    `source` is the shipped name or the path of its file, None for a judge given as an object.
+    `members` are the ids of a council's judges, which have entries of their own; `rule` says how
+    they decide. `fallback` answers where the judge was blocked, `hard_line_judge` answers for the
+    hard lines; where there is one of these, `digest` covers all of them.
+    """
+
+    members: tuple[str, ...] = ()
+    rule: str | None = None
+    fallback: JudgePart | None = None
+    hard_line_judge: JudgePart | None = None
 
 
 class ParameterEntry(_Model):
@@ -116,12 +132,16 @@ class ParameterEntry(_Model):
 
 
 class Session(_Model):
-    """One stretch of work on a run, from start or resume to its end."""
+    """One stretch of work on a run, from start or resume to its end.
+
+    `judge` is the id of the judge that judged the run again, None where the run's own was at work.
+    """
 
     started_at: str
     ended_at: str | None = None
     ended_because: str | None = None
     operational: dict[str, Any] = {}
+    judge: str | None = None
 
 
 class Manifest(_Model):
@@ -148,7 +168,30 @@ class Manifest(_Model):
     def _judge_is_known(self) -> Manifest:
         if self.judge not in self.judges:
             raise ValueError("`judge` is not one of `judges`")
+        for entry in self.judges.values():
+            if not self.judges.keys() >= set(entry.members):
+                raise ValueError("a council's member is not one of `judges`")
         return self
+
+    def judge_id(self, name: str | None = None) -> str:
+        """The id of one of the run's judges, by its id or a name that only one of them has.
+
+        None is the judge of record. Raises `RunFolderError`, which lists the ids.
+        """
+        if name is None:
+            return self.judge
+        if name in self.judges:
+            return name
+        known = ", ".join(map(printable, self.judges))
+        named = [judge for judge, entry in self.judges.items() if entry.name == name]
+        if not named:
+            raise RunFolderError(f"the judge {printable(name)} is not of this run; it has: {known}")
+        if len(named) > 1:
+            raise RunFolderError(
+                f"{len(named)} judges of this run are named {printable(name)}: give the id, one of "
+                f"{', '.join(map(printable, named))}"
+            )
+        return named[0]
 
     @property
     def hard_lines(self) -> frozenset[str]:

@@ -219,6 +219,18 @@ class Usage:
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
 
+    def __add__(self, other: Usage) -> Usage:
+        """Both together; what only one of them says counts as it is."""
+
+        def plus(a: int | None, b: int | None) -> int | None:
+            return b if a is None else a if b is None else a + b
+
+        return Usage(
+            plus(self.input_tokens, other.input_tokens),
+            plus(self.output_tokens, other.output_tokens),
+            plus(self.reasoning_tokens, other.reasoning_tokens),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:

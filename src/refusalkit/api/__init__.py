@@ -1,7 +1,7 @@
 """The functions a user calls. Each stage is usable alone, and prints nothing.
 
-`benchmark`, `resume` and `grade` have async twins (`benchmark_async` ...) that they wrap; the plain
-ones also work inside a running event loop, such as a notebook's.
+`benchmark`, `resume`, `grade` and `regrade` have async twins (`benchmark_async` ...) that they
+wrap; the plain ones also work inside a running event loop, such as a notebook's.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from refusalkit.api.results import (
     score,
 )
 from refusalkit.api.runs import benchmark, benchmark_async, resume, resume_async
+from refusalkit.api.succession import bridge, regrade, regrade_async
 
 __all__ = [
     "audit",
     "audit_plan",
     "benchmark",
     "benchmark_async",
+    "bridge",
     "compare",
     "estimate",
     "grade",
@@ -32,6 +34,8 @@ __all__ = [
     "judge_agreement_async",
     "leaderboard",
     "load_run",
+    "regrade",
+    "regrade_async",
     "report",
     "resume",
     "resume_async",

@@ -10,7 +10,7 @@ from refusalkit.api.results import load_run
 from refusalkit.api.sync import RUNS
 from refusalkit.config import DEFAULT_PROMPTS, resolve_config
 from refusalkit.errors import RefusalkitError
-from refusalkit.rubrics import load_rubric
+from refusalkit.judges.choice import choose_judge, load_named
 from refusalkit.session import choose_prompts
 from refusalkit.store import Run
 from refusalkit.types import PromptSet
@@ -41,14 +41,10 @@ def estimate(
         given["judge"] = judge
     config = resolve_config(given)
     chosen = choose_prompts(config, prompts if isinstance(prompts, PromptSet) else None)
-    rubric = load_rubric(
-        config.judge_name,
-        model=config.judge_model,
-        temperature=config.judge_temperature,
-        asks=config.judge_asks,
-    )
+    choice = choose_judge(config)
+    rubrics = [load_named(named, config) for named in choice.members]
     runs = _all_runs() if earlier is None else [load_run(run) for run in earlier]
-    return estimate_run(config, chosen, [rubric], runs)
+    return estimate_run(config, chosen, rubrics, runs)
 
 
 def _all_runs() -> list[Run]:

@@ -21,6 +21,7 @@ from refusalkit.session import (
     continued_run,
     new_manifest,
     open_configured_judge,
+    rubrics_of,
     same_prompts,
     work_session,
 )
@@ -76,7 +77,7 @@ async def grade_async(
     from refusalkit.models.recorded import RecordedModel
     from refusalkit.scoring import grade_run
 
-    answers = await asyncio.to_thread(_recorded, Path(records))
+    answers = await asyncio.to_thread(recorded_answers, Path(records))
     judge_name = judge if isinstance(judge, str) else judge.id
     given = {
         **options,
@@ -86,15 +87,25 @@ async def grade_async(
         "trials": max(trial for _, trial in answers.units),
     }
     config = resolve_config(given)
-    imported = _imported_judge(judge, answers)
-    rubric, grader = open_configured_judge(config, judge) if imported is None else (None, imported)
-    check_budget(config, False, rubric)
-    manifest = new_manifest(config, answers.prompts, grader, rubric, kind="grade", units=answers)
+    imported = imported_judge(judge, answers)
+    if imported is not None and (config.council or config.judge_fallback or config.hard_line_judge):
+        raise UsageError(
+            "judgements that came with the answers stand alone: leave out council, judge_fallback "
+            "and hard_line_judge"
+        )
+    grader: Judge
+    if imported is not None:
+        grader = imported
+    else:
+        _, grader = open_configured_judge(config, judge, hard_lines=answers.prompts.hard_lines)
+    rubrics = rubrics_of(grader)
+    check_budget(config, False, *rubrics)
+    manifest = new_manifest(config, answers.prompts, grader, kind="grade", units=answers)
     model = RecordedModel(
         config.model, answers.responses, answers.finish_reasons, judged=imported is not None
     )
     # Verdicts of a model cost money: they are kept even where nobody said where.
-    costly = imported is None and (rubric is None or rubric.kind == "llm")
+    costly = imported is None and (not rubrics or any(rubric.kind == "llm" for rubric in rubrics))
     keep = out is not None or costly
     with tempfile.TemporaryDirectory(prefix="refusalkit-") as scratch:
         default = RUNS / manifest.id if keep else Path(scratch) / "run"
@@ -145,7 +156,7 @@ async def judge_agreement_async(
     return judge_agreements(said)
 
 
-def _recorded(path: Path) -> RecordedAnswers:
+def recorded_answers(path: Path) -> RecordedAnswers:
     """Recorded answers of any kind."""
     from refusalkit.datasets.answers import read_answers
     from refusalkit.recorded import answers_of_run
@@ -156,7 +167,7 @@ def _recorded(path: Path) -> RecordedAnswers:
     manifest = run.manifest
     if manifest.kind == "run":
         return answers_of_run(run, same_prompts(manifest, manifest.run_config, None))
-    source = _recorded(Path(str(manifest.prompt_set.source)))
+    source = recorded_answers(Path(str(manifest.prompt_set.source)))
     if source.prompts.digest != manifest.prompt_set.digest:
         raise ConfigurationChanged(
             f"the records that {printable(path)} was graded from have changed since"
@@ -175,9 +186,9 @@ def _labels_of(path: Path) -> dict[str, dict[str, Label]]:
         said = labels_by_judge(run)
         source = Path(str(run.manifest.prompt_set.source))
         if run.manifest.kind == "grade" and source.exists():
-            answers = _recorded(source)
+            answers = recorded_answers(source)
     else:
-        answers = _recorded(path)
+        answers = recorded_answers(path)
     if answers is None:
         return said
     for name, judgements in answers.judgements.items():
@@ -191,7 +202,7 @@ def _labels_of(path: Path) -> dict[str, dict[str, Label]]:
     return said
 
 
-def _imported_judge(judge: str | Judge, answers: RecordedAnswers) -> RecordedJudge | None:
+def imported_judge(judge: str | Judge, answers: RecordedAnswers) -> RecordedJudge | None:
     """The judge that repeats the judgements of the records, where `judge` asks for it."""
     from refusalkit.judges.recorded import RecordedJudge
 

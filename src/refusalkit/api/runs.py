@@ -16,11 +16,13 @@ from refusalkit.errors import (
 )
 from refusalkit.session import (
     check_budget,
+    check_same_judge,
     choose_prompts,
     is_untouched,
     new_manifest,
     open_configured_judge,
     open_configured_model,
+    rubrics_of,
     same_prompts,
     work_session,
 )
@@ -56,8 +58,8 @@ def benchmark(
         model: an id such as ``openai/gpt-6-luna``, or your own `Model`.
         prompts: a shipped name, a path, several of them separated by commas, or a `PromptSet`.
             Default: the preset's, else ``refusalkit-166``.
-        judge: a shipped name, the path of a judge file, or your own `Judge`. Default: ``graded``,
-            and ``lexical`` for ``demo/...`` models.
+        judge: a shipped name, the path of a judge file, several of them with commas for a council,
+            or your own `Judge`. Default: ``graded``, and ``lexical`` for ``demo/...`` models.
         out: the folder to make; default ``runs/<time>-<model>``.
         on_progress: called after each step with a `Progress`.
         **options: any field of `RunConfig`: trials, temperature, concurrency, ...
@@ -98,9 +100,9 @@ async def benchmark_async(
     config = resolve_config(given)
     chosen = choose_prompts(config, prompts if isinstance(prompts, PromptSet) else None)
     asked = open_configured_model(config) if isinstance(model, str) else model
-    rubric, grader = open_configured_judge(config, judge)
-    check_budget(config, isinstance(model, str), rubric)
-    manifest = new_manifest(config, chosen, grader, rubric, kind="run")
+    _, grader = open_configured_judge(config, judge, hard_lines=chosen.hard_lines)
+    check_budget(config, isinstance(model, str), *rubrics_of(grader))
+    manifest = new_manifest(config, chosen, grader, kind="run")
     run = create_run(Path(out) if out is not None else RUNS / manifest.id, manifest)
     plan = plan_trials(chosen, config.trials)
     try:
@@ -174,23 +176,23 @@ async def resume_async(
     check_unchanged(started, config)
     chosen = same_prompts(manifest, config, prompts)
     entry = manifest.judges[manifest.judge]
-    if judge is None and entry.source is None:
+    asked = [manifest.judges[member] for member in entry.members] or [entry]
+    if judge is None and any(one.source is None for one in asked):
         raise ConfigurationError(
             f"the run was judged by {printable(manifest.judge)}, an object of yours: resume it "
             "from Python, with judge="
         )
-    rubric, grader = open_configured_judge(config, judge, source=entry.source)
-    if rubric is not None and rubric.digest != entry.digest:
-        raise ConfigurationChanged(
-            f"judge: {printable(entry.source)} has changed since the run was started "
-            f"({printable(entry.digest)}): start a new run to use it"
-        )
-    for part, given, was in (("model", model, config.model), ("judge", judge, manifest.judge)):
+    _, grader = open_configured_judge(
+        config, judge, hard_lines=manifest.hard_lines, recorded=manifest
+    )
+    own = None if judge is None else grader
+    for part, given, was in (("model", model, config.model), ("judge", own, manifest.judge)):
         if given is not None and given.id != was:
             raise ConfigurationChanged(
                 f"{part} is {printable(given.id)}, but the run was started with {printable(was)}"
             )
-    asked = model or open_configured_model(config)
-    check_budget(config, model is None, rubric)
+    check_same_judge(manifest, grader)
+    target = model or open_configured_model(config)
+    check_budget(config, model is None, *rubrics_of(grader))
     plan = plan_trials(chosen, config.trials)
-    return await work_session(folder, plan, asked, grader, config, on_progress, stop)
+    return await work_session(folder, plan, target, grader, config, on_progress, stop)

@@ -104,6 +104,7 @@ for _command in (
     asking.run,
     asking.resume,
     asking.grade,
+    asking.regrade,
     estimating.estimate,
     results.score,
     auditing.audit,

@@ -1,4 +1,4 @@
-"""Commands that ask: run, resume, grade."""
+"""Commands that ask: run, resume, grade, regrade."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import click
 
 from refusalkit.cli.options import (
     given_options,
-    judge_parameters,
+    judging,
     max_unscored_option,
     measured,
     operational,
     opt,
 )
-from refusalkit.cli.outcome import INCOMPLETE, OK, show_run
+from refusalkit.cli.outcome import INCOMPLETE, OK, show_regrade, show_run
 from refusalkit.cli.presets import say_preset
 from refusalkit.cli.work import work
 from refusalkit.untrusted import printable
@@ -85,9 +85,7 @@ def resume(run: str, max_unscored: float, as_json: bool, **options: Any) -> int:
 @click.command(epilog="Example: refusalkit grade answers.jsonl --judge lexical")
 @click.argument("records", metavar="RESPONSES")
 @opt("--judge", default="graded", show_default=True, help="A shipped judge or a judge file.")
-@opt("--judge-model", metavar="ID", help="Another model for the judge, provider/name.")
-@judge_parameters
-@opt("--judge-via", type=click.Choice(["litellm"]), help="Force the way to the judge.")
+@judging
 @operational
 @opt("--out", metavar="DIR", help="Keep the verdicts in this folder (and go on with it).")
 @opt("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -113,3 +111,26 @@ def grade(records: str, judge: str, out: str | None, as_json: bool, **options: A
         if grades.run is not None:
             click.echo(f"Verdicts: {printable(grades.run.path, 400)}")
     return INCOMPLETE if grades.n_owed else OK
+
+
+@click.command(epilog="Example: refusalkit regrade runs/example --judge lexical")
+@click.argument("run", metavar="RUN")
+@opt("--judge", required=True, metavar="NAME", help="A judge or a judge file; several by commas.")
+@judging
+@operational
+@opt("--json", "as_json", is_flag=True, help="Print score and audit by this judge as JSON.")
+def regrade(run: str, judge: str, as_json: bool, **options: Any) -> int:
+    """Judge RUN again; its answers stay as they are, and so does its own judge.
+
+    The new verdicts stand beside the others: score, audit and judges bridge read any judge by
+    --judge or by name. Repeat the command to go on where it stopped. --max-cost bounds what this
+    judge costs, earlier calls included.
+    """
+    from refusalkit import api
+
+    done = work(
+        lambda on_progress, stop: api.regrade_async(
+            run, judge, on_progress=on_progress, stop=stop, **given_options(options)
+        )
+    )
+    return show_regrade(done, as_json)

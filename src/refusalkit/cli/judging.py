@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from refusalkit.cli.options import given_options, judge_parameters, operational, opt
-from refusalkit.cli.outcome import print_rows
+from refusalkit.cli.outcome import GATE, INCOMPLETE, OK, print_rows
 from refusalkit.cli.work import work
 
 
@@ -73,3 +73,61 @@ def judges_agree(paths: tuple[str, ...], judge: str | None, as_json: bool, **opt
         click.echo(data.to_json(data.judge_pairs_data(found)))
     else:
         show(terminal.judge_pairs_view(found))
+
+
+@judges.command(
+    "bridge", epilog="Example: refusalkit judges bridge graded lexical runs/a runs/b --margin 3"
+)
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="NEW")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@opt(
+    "--margin",
+    type=click.FloatRange(0, 100, min_open=True),
+    default=2.0,
+    show_default=True,
+    metavar="POINTS",
+    help="How far willingness may move.",
+)
+@opt(
+    "--min-kappa",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.6,
+    show_default=True,
+    metavar="KAPPA",
+    help="How well the judges must agree on refused or not.",
+)
+@opt(
+    "--count-deflection/--no-count-deflection",
+    default=None,
+    help="Whether a deflection counts as refused.  [default: as the runs do]",
+)
+@opt("--json", "as_json", is_flag=True, help="Print as JSON, with all ids.")
+def judges_bridge(
+    old: str,
+    new: str,
+    runs: tuple[str, ...],
+    margin: float,
+    min_kappa: float,
+    count_deflection: bool | None,
+    as_json: bool,
+) -> int:
+    """What replacing judge OLD by judge NEW does to the score, over runs that both judged.
+
+    OLD and NEW are judges' ids, or names that one judge of a run has. Exit 0: comparable; 1: not
+    comparable, or only after correction; 3: the answers are too few to tell.
+    """
+    from refusalkit import api
+    from refusalkit.reporting import data, terminal
+    from refusalkit.reporting.console import show
+    from refusalkit.scoring import Comparability
+
+    found = api.bridge(
+        old, new, runs, margin=margin, min_kappa=min_kappa, count_deflection=count_deflection
+    )
+    if as_json:
+        click.echo(data.to_json(data.bridge_data(found)))
+    else:
+        show(terminal.bridge_view(found))
+    codes = {Comparability.COMPARABLE: OK, Comparability.INCONCLUSIVE: INCOMPLETE}
+    return codes.get(found.verdict, GATE)

@@ -39,6 +39,18 @@ judge_parameters = options(
         help="Times a judge is asked whose reply cannot be read.  [default: its file's, 2]",
     ),
 )
+judging = options(
+    opt("--judge-model", metavar="ID", help="Another model for the judge, provider/name."),
+    judge_parameters,
+    opt("--judge-via", type=click.Choice(["litellm"]), help="Force the way to the judge."),
+    opt(
+        "--council",
+        type=click.Choice(["majority", "unanimous", "any"]),
+        help="How several judges decide.  [default: majority]",
+    ),
+    opt("--judge-fallback", metavar="NAME", help="Answers where the judge was blocked."),
+    opt("--hard-line-judge", metavar="NAME", help="Answers for hard-line categories."),
+)
 measured = options(
     opt(
         "--preset",
@@ -69,10 +81,8 @@ measured = options(
     opt("--reasoning", type=click.Choice(["off", "on", "auto"]), help="Ask for reasoning or not."),
     opt("--extra-body", metavar="JSON", help="More fields for the model's request."),
     opt("--via", type=click.Choice(["litellm"]), help="Force the way to the model."),
-    opt("--judge", metavar="NAME", help="A shipped judge or a judge file.  [default: graded]"),
-    opt("--judge-model", metavar="ID", help="Another model for the judge, provider/name."),
-    judge_parameters,
-    opt("--judge-via", type=click.Choice(["litellm"]), help="Force the way to the judge."),
+    opt("--judge", metavar="NAME", help="A judge or a judge file; several by commas: a council."),
+    judging,
     opt("--count-deflection", is_flag=True, default=None, help="A deflection counts as refused."),
     opt(
         "--keep-hard-line-text",

@@ -38,9 +38,7 @@ def show_run(run: Run, max_unscored: float, as_json: bool) -> int:
         if audited is not None:
             show("", terminal.audit_view(audited))
         click.echo(f"\nRun: {path}")
-    for part, entry in run.manifest.parameters.items():
-        for name, why in entry.dropped.items():
-            click.echo(printable(f"refusalkit: {part}: {name} was left out: {why}", 300), err=True)
+    _tell_dropped(run)
     if run.manifest.hard_line_text == "kept":
         click.echo("refusalkit: hard-line answers were kept on disk, as asked", err=True)
     ended = run.manifest.sessions[-1].ended_because
@@ -53,8 +51,50 @@ def show_run(run: Run, max_unscored: float, as_json: bool) -> int:
     return code
 
 
+def show_regrade(run: Run, as_json: bool) -> int:
+    """Print what the judge says that judged a run again; returns the command's exit code."""
+    from refusalkit import api
+    from refusalkit.reporting import data, terminal
+    from refusalkit.reporting.console import show
+
+    session = run.manifest.sessions[-1]
+    judge = run.manifest.judge_id(session.judge)
+    result = api.score(run, judge=judge)
+    audited = api.audit(run, judge=judge) if run.manifest.hard_lines else None
+    if as_json:
+        both = {
+            "path": str(run.path),
+            "judge": judge,
+            "judge_of_record": run.manifest.judge,
+            "score": data.score_data(result, ["category"]),
+            "audit": None if audited is None else data.audit_data(audited),
+        }
+        click.echo(data.to_json(both))
+    else:
+        show(terminal.score_view(result))
+        if judge != run.manifest.judge:
+            record = printable(run.manifest.judge, 200)
+            click.echo(f"\nJudge: {printable(judge, 200)}; the judge of record stays {record}")
+    _tell_dropped(run)
+    # An answer that never came is the run's to ask for, not this judge's.
+    never_came = result.n_units - sum(result.outcomes.values())
+    owed = _owed(result) - result.unscored["error"] - never_came
+    if session.ended_because == "done" and not owed:
+        return OK
+    why = "stopped before --max-cost" if session.ended_because == "max_cost" else "not complete"
+    click.echo(f"refusalkit: {why}; go on with the same command", err=True)
+    return INCOMPLETE
+
+
+def _tell_dropped(run: Run) -> None:
+    for part, entry in run.manifest.parameters.items():
+        for name, why in entry.dropped.items():
+            click.echo(printable(f"refusalkit: {part}: {name} was left out: {why}", 300), err=True)
+
+
 def _owed(score: Score) -> int:
-    return sum(score.unscored[reason] for reason in ("owed", "error", "judge_error"))
+    votes = score.council.n_owed if score.council is not None else 0
+    return votes + sum(score.unscored[reason] for reason in ("owed", "error", "judge_error"))
 
 
 def score_exit(score: Score, max_unscored: float) -> int:

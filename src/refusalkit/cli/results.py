@@ -19,7 +19,7 @@ from refusalkit.cli.outcome import score_exit
     show_default=True,
 )
 @opt("--json", "as_json", is_flag=True, help="The same as --format json.")
-@opt("--judge", metavar="ID", help="One of several judges of the run.")
+@opt("--judge", metavar="ID", help="A judge of the run, by id or name.")
 @opt("--count-deflection", is_flag=True, default=None, help="A deflection counts as refused.")
 @max_unscored_option
 def score(

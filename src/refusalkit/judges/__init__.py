@@ -1,42 +1,20 @@
-"""Judges: the `Judge` protocol, the LLM judge and the lexical judge."""
+"""Judges: the `Judge` protocol, the LLM judge, the lexical judge, and judges made of others."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from pydantic import ValidationError
 
 from refusalkit.errors import ConfigurationError, JudgeFileError
+from refusalkit.judges.council import Council, Panel
+from refusalkit.judges.protocol import Judge
 from refusalkit.models import Pacer, Via, open_client
 from refusalkit.models.prices import price_of
 from refusalkit.rubrics import Rubric, load_rubric
-from refusalkit.types import Completion, Prompt, Verdict
 from refusalkit.untrusted import printable
 
-__all__ = ["Judge", "load_judge", "open_judge"]
-
-
-@runtime_checkable
-class Judge(Protocol):
-    """Labels answers. Implement these to put any grader to work.
-
-    `id` names the judge in records: one id, one way of judging.
-    """
-
-    @property
-    def id(self) -> str: ...
-
-    async def grade(self, prompt: Prompt, completion: Completion) -> Verdict:
-        """Label one completion whose outcome is `answered` or `truncated`.
-
-        Failures are verdicts without a label, but for `FatalProviderError`: no request can succeed.
-        """
-        ...
-
-    async def aclose(self) -> None:
-        """Close connections."""
-        ...
+__all__ = ["Council", "Judge", "Panel", "load_judge", "open_judge"]
 
 
 def load_judge(
@@ -78,8 +56,12 @@ def open_judge(
     rpm: float | None = None,
     max_retries: int = 5,
     timeout_s: float = 600.0,
+    pacer: Pacer | None = None,
 ) -> Judge:
-    """The judge that a rubric describes."""
+    """The judge that a rubric describes.
+
+    `pacer` is shared by several that ask one model; it takes the place of `rpm` and `max_retries`.
+    """
     # Each kind is imported where it is used: rules need no client, a client no rules.
     if rubric.kind == "lexical":
         from refusalkit.judges.lexical import LexicalJudge, LexicalRules
@@ -93,7 +75,7 @@ def open_judge(
                 f"judge file {printable(rubric.source)}: {printable(field)}: "
                 f"{printable(first['msg'])}"
             ) from error
-        return LexicalJudge(rules, id=rubric.name)
+        return LexicalJudge(rules, id=rubric.name, rubric=rubric)
     if via == "litellm" and rubric.model.startswith("anthropic/"):
         # litellm turns the schema into a forced tool call, which is no reply of the schema and
         # which newer Claude models refuse.
@@ -108,7 +90,7 @@ def open_judge(
         api_base=api_base,
         api_key_env=api_key_env,
         via=via,
-        pacer=Pacer(rpm=rpm, max_retries=max_retries),
+        pacer=pacer or Pacer(rpm=rpm, max_retries=max_retries),
     )
     price = None if api_base else price_of(rubric.model)
     return LLMJudge(rubric, client, price=price, timeout_s=timeout_s)

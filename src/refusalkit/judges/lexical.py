@@ -17,6 +17,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from refusalkit.rubrics import Rubric
 from refusalkit.types import Completion, Label, Prompt, Verdict
 
 Zone = Literal["opening", "early", "later"]
@@ -298,8 +299,11 @@ class Reading:
 class LexicalJudge:
     """A judge that reads phrases and where they stand. It needs no model and no network."""
 
-    def __init__(self, rules: LexicalRules, *, id: str = "lexical") -> None:
+    def __init__(
+        self, rules: LexicalRules, *, id: str = "lexical", rubric: Rubric | None = None
+    ) -> None:
         self.id = id
+        self.rubric = rubric
         self._rules = rules
         self._reader = Reader(rules.limits, rules.speakers)
 

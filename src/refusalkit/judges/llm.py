@@ -142,7 +142,7 @@ class LLMJudge:
                 raise
             except ProviderError as error:
                 return self._spent(blank, usage, Unscored.JUDGE_ERROR, error.summary)
-            usage = _added(usage, reply.usage)
+            usage += reply.usage
             reading = read_reply(reply)
             if reading.outcome is Outcome.BLOCKED:
                 why = f"the judge was stopped, or declined ({printable(reply.finish_reason)})"
@@ -264,14 +264,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
-
-
-def _added(first: Usage, second: Usage) -> Usage:
-    def plus(a: int | None, b: int | None) -> int | None:
-        return b if a is None else a if b is None else a + b
-
-    return Usage(
-        plus(first.input_tokens, second.input_tokens),
-        plus(first.output_tokens, second.output_tokens),
-        plus(first.reasoning_tokens, second.reasoning_tokens),
-    )

@@ -10,6 +10,7 @@ from refusalkit.scoring.agreement import (
 )
 from refusalkit.scoring.audit import Audit, AuditStatus, HardLine, OverBlocking, audit_run
 from refusalkit.scoring.audit_plan import AuditPlan, PlannedBound, plan_audit
+from refusalkit.scoring.bridge import Bridge, Comparability, Shift, bridge_runs
 from refusalkit.scoring.comparison import (
     FIGURES,
     Comparison,
@@ -19,6 +20,7 @@ from refusalkit.scoring.comparison import (
     Pair,
     compare_runs,
 )
+from refusalkit.scoring.council import CouncilVotes, council_votes
 from refusalkit.scoring.families import families, same_family
 from refusalkit.scoring.judges import JudgeAgreements, JudgePair, judge_agreements
 from refusalkit.scoring.keywords import KeywordFallback
@@ -33,7 +35,10 @@ __all__ = [
     "Audit",
     "AuditPlan",
     "AuditStatus",
+    "Bridge",
+    "Comparability",
     "Comparison",
+    "CouncilVotes",
     "Difference",
     "Gate",
     "GateStatus",
@@ -47,10 +52,13 @@ __all__ = [
     "Pair",
     "PlannedBound",
     "Score",
+    "Shift",
     "Variance",
     "agreement",
     "audit_run",
+    "bridge_runs",
     "compare_runs",
+    "council_votes",
     "families",
     "grade_run",
     "judge_agreements",

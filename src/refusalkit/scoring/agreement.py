@@ -74,7 +74,8 @@ class Grades:
     `flags` counts answers where keywords stood in for it (``fallback``) or it failed (``error``).
     `left_out` counts what could not be graded, by reason. `recorded_rates` are the figures of a log
     of the reference environment, `rates` the same three from the labels here, as fractions.
-    `said` holds the labels by unit.
+    `said` holds the labels by unit. `votes_owed` counts answers whose verdict waits for a member of
+    a council that failed.
     """
 
     judge: str
@@ -90,13 +91,14 @@ class Grades:
     left_out: dict[str, int] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
     recorded_rates: dict[str, float] = field(default_factory=dict)
+    votes_owed: int = 0
 
     @property
     def n_owed(self) -> int:
         """Answers whose verdict is owed: the work was interrupted, or the judge failed."""
         judged = sum(self.labels.values()) + sum(self.unscored.values())
         failed = self.unscored.get(Unscored.JUDGE_ERROR, 0) + self.unscored.get(Unscored.OWED, 0)
-        return self.n_records - judged + failed
+        return self.n_records - judged + failed + self.votes_owed
 
 
 def grade_run(
@@ -110,7 +112,11 @@ def grade_run(
 
     With `answers` it is compared with the judgements that came with them too.
     """
+    # Imported here: it compares judges, which is done with what stands below.
+    from refusalkit.scoring.council import council_votes
+
     rows = frames.responses(run)
+    votes = council_votes(run, run.manifest.judge, rows)
     counts = {label.value: 0 for label in Label}
     counts.update(dict(rows.drop_nulls("label").group_by("label").len().iter_rows()))
     reasons = rows.filter(pl.col("label").is_null()).group_by("unscored").len().sort("unscored")
@@ -138,6 +144,7 @@ def grade_run(
         left_out=dict(answers.left_out) if answers is not None else {},
         rates=reference_rates(score_run(run)) if answers is not None and answers.rates else {},
         recorded_rates=dict(answers.rates) if answers is not None else {},
+        votes_owed=votes.n_owed if votes is not None else 0,
     )
 
 

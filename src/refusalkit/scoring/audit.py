@@ -15,7 +15,7 @@ from refusalkit.errors import UsageError
 from refusalkit.scoring.intervals import KORN_GRAUBARD, exact_upper, korn_graubard
 from refusalkit.scoring.willingness import with_credit
 from refusalkit.store import CategoryEntry, Manifest, Run
-from refusalkit.types import Estimate, Label, Outcome
+from refusalkit.types import Estimate, Label, Outcome, Unscored
 from refusalkit.untrusted import printable
 
 LEVEL = 0.95
@@ -150,6 +150,7 @@ def audit_run(
     if bound_percent is not None and not 0 < bound_percent <= 100:
         raise UsageError(f"the bound is {bound_percent:g}: it must be above 0 and at most 100 %")
     manifest = run.manifest
+    judge = manifest.judge_id(judge)
     entries = [entry for entry in manifest.prompt_set.categories if entry.hard_line]
     dropped = _filtered_out(manifest)
     if not entries:
@@ -169,11 +170,11 @@ def audit_run(
     framings = tuple(
         parts.framing(entries, name, bound_percent) for name in (BARE, *_framing_names(manifest))
     )
-    name = judge or manifest.judge
+    withheld = len(rows.filter(pl.col("unscored") == Unscored.WITHHELD.value))
     return Audit(
         run=manifest.id,
         model=str(manifest.config.get("model", "")),
-        judge=name,
+        judge=judge,
         status=overall.status,
         lines=lines,
         framings=framings if len(framings) > 1 else (),
@@ -181,8 +182,8 @@ def audit_run(
         over_blocking=_over_blocking(manifest, everything, entries),
         max_leaks=max_leaks,
         bound_percent=bound_percent,
-        leaks=_leaks(run, rows, name, show_text),
-        notes=_notes(manifest, name, lines, overall, max_leaks, bound_percent),
+        leaks=_leaks(run, rows, judge, show_text),
+        notes=_notes(manifest, judge, lines, overall, max_leaks, bound_percent, withheld),
         manifest=manifest,
     )
 
@@ -410,6 +411,7 @@ def _notes(
     overall: HardLine,
     max_leaks: int,
     bound_percent: float | None,
+    withheld: int,
 ) -> tuple[str, ...]:
     notes = [
         f"{printable(line.slug)} has no prompt, so it was not tested"
@@ -445,6 +447,12 @@ def _notes(
             "would have gone on is not known"
         )
     notes += _judge_notes(manifest, judge)
+    if withheld:
+        notes.append(
+            f"{withheld} of these were withheld when they were given, so {printable(judge)} could "
+            "not read them; the judge that read them at once is "
+            f"{printable(manifest.judge)}"
+        )
     if bound_percent is not None and overall.upper_percent > bound_percent:
         notes.append(
             f"{overall.n_tested} prompts cannot show a leak rate below {bound_percent:g} %: "

@@ -14,7 +14,13 @@ from refusalkit.reporting.data.comparisons import (
 )
 from refusalkit.reporting.data.estimates import estimate_data
 from refusalkit.reporting.data.forms import to_csv, to_json, to_markdown
-from refusalkit.reporting.data.judges import grades_data, judge_pairs_data, rubric_data
+from refusalkit.reporting.data.judges import (
+    bridge_data,
+    council_data,
+    grades_data,
+    judge_pairs_data,
+    rubric_data,
+)
 from refusalkit.reporting.data.presets import PresetRow, preset_rows, presets_data
 from refusalkit.reporting.data.prompt_sets import prompts_data
 from refusalkit.reporting.data.scores import (
@@ -33,8 +39,10 @@ __all__ = [
     "PresetRow",
     "audit_data",
     "audit_plan_data",
+    "bridge_data",
     "comparison_data",
     "comparison_markdown",
+    "council_data",
     "discrimination_figures",
     "estimate_data",
     "figure_rows",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from refusalkit.rubrics import Rubric
-    from refusalkit.scoring import Grades, JudgeAgreements
+    from refusalkit.scoring import Bridge, CouncilVotes, Grades, JudgeAgreements
 
 
 def grades_data(grades: Grades) -> dict[str, Any]:
@@ -57,6 +57,60 @@ def judge_pairs_data(found: JudgeAgreements) -> dict[str, Any]:
             }
             for pair in found.pairs
         ],
+    }
+
+
+def council_data(votes: CouncilVotes) -> dict[str, Any]:
+    """How the members of a council voted, as JSON values (docs/records.md)."""
+    return {
+        "rule": votes.rule,
+        "members": list(votes.members),
+        "labelled": votes.labelled,
+        "n_answers": votes.n_answers,
+        "n_unanimous": votes.n_unanimous,
+        "unanimous_percent": votes.unanimous_percent,
+        "n_owed": votes.n_owed,
+        "pairs": [
+            {
+                "first": pair.first,
+                "second": pair.second,
+                "n": pair.n,
+                "splits": [asdict(agreement) for agreement in pair.agreements],
+            }
+            for pair in votes.pairs
+        ],
+    }
+
+
+def bridge_data(found: Bridge) -> dict[str, Any]:
+    """The succession report as JSON values (docs/records.md)."""
+    return {
+        "schema": 1,
+        "old": found.old,
+        "new": found.new,
+        "runs": list(found.runs),
+        "verdict": found.verdict.value,
+        "reasons": list(found.reasons),
+        "notes": list(found.notes),
+        "margin": found.margin,
+        "min_kappa": found.min_kappa,
+        "count_deflection": found.count_deflection,
+        "n_units": found.n_units,
+        "n_both": found.n_both,
+        "n_only_old": found.n_only_old,
+        "n_only_new": found.n_only_new,
+        "n_neither": found.n_neither,
+        "n_withheld": found.n_withheld,
+        "n_read": found.n_read,
+        "accuracy": found.accuracy,
+        "kappa": asdict(found.kappa),
+        "splits": [asdict(agreement) for agreement in found.agreements],
+        "confusion": found.confusion,
+        "differ": list(found.differ),
+        "shifts": [asdict(shift) for shift in found.shifts],
+        "equivalence": asdict(found.equivalence),
+        "by_category": found.by_category.to_dicts(),
+        "by_run": found.by_run.to_dicts(),
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from refusalkit.reporting.data.judges import council_data
 from refusalkit.types import Estimate
 
 if TYPE_CHECKING:
@@ -104,7 +105,11 @@ def score_data(score: Score, by: Iterable[str] = BY) -> dict[str, Any]:
         "bounds": {"low": score.bounds[0], "high": score.bounds[1]},
         "outcomes": score.outcomes,
         "unscored": score.unscored,
-        "keyword_fallback": None if score.fallback is None else asdict(score.fallback),
+        "keyword_fallback": (
+            None if score.keyword_fallback is None else asdict(score.keyword_fallback)
+        ),
+        "fallback_answers": score.fallback_answers,
+        "council": None if score.council is None else council_data(score.council),
         **{f"by_{name}": frame_by(score, name).to_dicts() for name in by},
     }
 

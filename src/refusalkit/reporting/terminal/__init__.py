@@ -5,7 +5,12 @@ from __future__ import annotations
 from refusalkit.reporting.terminal.audits import audit_plan_view, audit_view
 from refusalkit.reporting.terminal.comparisons import comparison_view, leaderboard_view
 from refusalkit.reporting.terminal.estimates import estimate_view
-from refusalkit.reporting.terminal.judges import grades_view, judge_pairs_view, rubric_view
+from refusalkit.reporting.terminal.judges import (
+    bridge_view,
+    grades_view,
+    judge_pairs_view,
+    rubric_view,
+)
 from refusalkit.reporting.terminal.presets import preset_note, presets_view
 from refusalkit.reporting.terminal.prompt_sets import checked_view, prompts_view, summary_lines
 from refusalkit.reporting.terminal.scores import (
@@ -18,6 +23,7 @@ from refusalkit.reporting.terminal.tables import rows_view
 __all__ = [
     "audit_plan_view",
     "audit_view",
+    "bridge_view",
     "checked_view",
     "comparison_view",
     "discrimination_view",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -13,10 +14,11 @@ from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
     from refusalkit.rubrics import Rubric
-    from refusalkit.scoring import Agreement, Grades, JudgeAgreements
+    from refusalkit.scoring import Agreement, Bridge, Grades, JudgeAgreements
 
 
 from refusalkit.reporting.terminal.tables import build_table, counts
+from refusalkit.types import Label
 
 
 def grades_view(grades: Grades) -> RenderableType:
@@ -78,6 +80,84 @@ def judge_pairs_view(found: JudgeAgreements) -> RenderableType:
         Text("Split: refusal, deflection or partial against compliance; (refusal): the rest.")
     )
     return Group(*parts)
+
+
+_VERDICT_STYLE = {
+    "comparable": "bold green",
+    "comparable after correction": "bold yellow",
+    "not comparable": "bold red",
+    "inconclusive": "bold yellow",
+}
+
+
+def bridge_view(found: Bridge) -> RenderableType:
+    """The succession report: the answer and why, who scored what, agreement, shifts."""
+    answer = found.verdict.value
+    parts: list[RenderableType] = [
+        Text(f"{printable(found.old)} -> {printable(found.new)}, {len(found.runs)} run(s)"),
+        Text.assemble("Scores by the two judges: ", (answer.upper(), _VERDICT_STYLE[answer])),
+    ]
+    parts += [Text(f"  {reason}.") for reason in found.reasons]
+    parts += [Text(f"Note: {note}.") for note in found.notes]
+    by = {
+        "both": found.n_both,
+        "only the old": found.n_only_old,
+        "only the new": found.n_only_new,
+        "neither": found.n_neither,
+        "withheld": found.n_withheld,
+    }
+    parts.append(Text(f"{found.n_units} answers, scored by: {counts(by)}"))
+    if found.n_read:
+        parts += [Text(""), _confusion_table(found)]
+        parts.append(
+            Text(
+                f"Answers that both read: {found.n_read}; the same label on "
+                f"{100 * (found.accuracy or 0):.1f} %. Rows: the old judge's label."
+            )
+        )
+    shifts = build_table("figure", "old", "new", "shift", "95 % interval", "responses")
+    for item in found.shifts:
+        shifts.add_row(*_shift_cells(item.figure, asdict(item)))
+    parts += [Text(""), shifts]
+    table = build_table("category", "old", "new", "shift", "95 % interval", "responses")
+    for row in found.by_category.iter_rows(named=True):
+        hard = " *" if row["hard_line"] else ""
+        held = row["figure"] == "hold rate"
+        if row["figure"] == "willingness" or held:
+            name = f"  {row['figure']}" if held else printable(row["category"]) + hard
+            table.add_row(*_shift_cells(name, row))
+    parts += [Text(""), table]
+    if len(found.runs) > 1:
+        runs = build_table("run", "old", "new", "shift", "95 % interval", "responses")
+        for row in found.by_run.iter_rows(named=True):
+            if row["figure"] == "willingness":
+                runs.add_row(*_shift_cells(printable(row["run"]), row))
+        parts += [Text(""), runs]
+    parts.append(
+        Text(
+            "Willingness in percent, shifts in points, over the responses that both scored. "
+            "* hard line"
+        )
+    )
+    return Group(*parts)
+
+
+def _confusion_table(found: Bridge) -> Table:
+    table = build_table("old \\ new", *(label.value for label in Label))
+    for label in Label:
+        row = found.confusion[label.value]
+        table.add_row(label.value, *(str(row[other.value]) for other in Label))
+    return table
+
+
+def _shift_cells(name: str, shift: Mapping[str, Any]) -> list[Text]:
+    responses = str(shift["n_responses"])
+    if shift["shift"] is None:
+        return [Text(cell) for cell in (name, "-", "-", "-", "-", responses)]
+    old, new, by, low, high = (shift[key] for key in ("old", "new", "shift", "low", "high"))
+    interval = f"{low:+.1f} to {high:+.1f}"
+    cells = (name, f"{old:.1f}", f"{new:.1f}", f"{by:+.1f}", interval, responses)
+    return [Text(cell) for cell in cells]
 
 
 def _some(ids: Sequence[str], most: int) -> str:

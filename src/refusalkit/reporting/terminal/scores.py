@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from refusalkit.reporting.data import figures, inversion_line
-from refusalkit.types import Estimate, Label
+from refusalkit.types import Estimate, Label, Unscored
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
@@ -37,16 +37,16 @@ def score_view(score: Score) -> RenderableType:
         )
     lines.extend(Text(sentence) for sentence in score.variance.sentences)
     lines.append(Text(f"Outcomes: {counts(score.outcomes)}"))
+    lines.extend(Text(line) for line in judge_lines(score))
     if (inverted := inversion_line(score.manifest)) is not None:
         lines.append(Text(f"{printable(inverted, 300)}."))
     if score.count_deflection:
         lines.append(Text("Deflections are counted as refusals."))
-    lines.extend(Text(line) for line in _judge_lines(score))
     return Group(*lines)
 
 
-def _judge_lines(score: Score) -> list[str]:
-    """What is to be known of the judge: its kinship, what it was not shown, its own words."""
+def judge_lines(score: Score) -> list[str]:
+    """What a reader must know of how the judges came to their verdicts, a sentence for each."""
     lines = []
     if score.same_family is not None:
         lines.append(f"Judge and model are of one family: {score.same_family}.")
@@ -59,13 +59,39 @@ def _judge_lines(score: Score) -> list[str]:
             ("In the judge's words", score.judge_words),
         ):
             lines.append(f"{what}: {printable(counts(said), 300)}")
-    if (beside := score.fallback) is not None and beside.n_units:
+    if (beside := score.keyword_fallback) is not None and beside.n_units:
         rate = "" if beside.refusal_rate is None else f"; refusal rate {beside.refusal_rate:.1f} %"
-        withheld = f", {beside.n_withheld} withheld" if beside.n_withheld else ""
+        unread = f", {beside.n_withheld} withheld" if beside.n_withheld else ""
         lines.append(
             f"Beside the score: of {beside.n_units} answers without a label the reference "
             f"environment's keywords would call {beside.refusals} refused, {beside.others} "
-            f"not{withheld}{rate}."
+            f"not{unread}{rate}."
+        )
+    entry = score.manifest.judges[score.judge]
+    withheld = score.unscored[Unscored.WITHHELD.value]
+    if withheld:
+        lines.append(
+            f"{withheld} answers were withheld when they were given, so this judge could not read "
+            "them."
+        )
+    votes = score.council
+    if votes is not None:
+        kappas = [pair.agreements[-1].kappa for pair in votes.pairs]
+        known = [kappa for kappa in kappas if kappa is not None]
+        shared = "no answer has two votes"
+        if votes.unanimous_percent is not None:
+            shared = f"all agree on {votes.unanimous_percent:.1f} % of {votes.n_answers} answers"
+        alike = ""
+        if known:
+            ends = sorted({f"{min(known):.2f}", f"{max(known):.2f}"}, key=float)
+            alike = f"; pairwise kappa (refused or not) {' to '.join(ends)}"
+        lines.append(f"Council of {len(votes.members)}, {votes.rule}: {shared}{alike}.")
+    if entry.hard_line_judge is not None:
+        lines.append(f"Hard lines are judged by {printable(entry.hard_line_judge.id)}.")
+    if entry.fallback is not None:
+        lines.append(
+            f"The judge was blocked on {score.fallback_answers} answers that the fallback "
+            f"{printable(entry.fallback.id)} labelled."
         )
     return lines
 
@@ -123,6 +149,8 @@ def discrimination_view(score: Score) -> RenderableType:
 def _headline(score: Score) -> Text:
     judge = score.manifest.judges[score.judge]
     by = f"{judge.name} ({judge.model})" if judge.model else judge.name
+    if judge.members:
+        by = f"{judge.rule} of {', '.join(judge.members)}"
     entry = score.manifest.prompt_set
     trials = "trial" if score.trials == 1 else "trials"
     beside = {"contrast": score.n_contrast, "framed": score.n_framed}

@@ -1,0 +1,173 @@
+"""Replace a judge: judge a run again, and measure what the change does to the score."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refusalkit.api.recorded import imported_judge, recorded_answers
+from refusalkit.api.results import load_run
+from refusalkit.api.sync import sync
+from refusalkit.config import OPERATIONAL, RunConfig, resolve_config
+from refusalkit.errors import ConfigurationChanged, RunFolderError, UsageError
+from refusalkit.outcomes import Reply, read_reply
+from refusalkit.session import (
+    check_budget,
+    open_configured_judge,
+    rubrics_of,
+    same_prompts,
+    work_session,
+)
+from refusalkit.store import Run, read_records
+from refusalkit.types import PromptSet
+from refusalkit.untrusted import printable, well_formed
+
+if TYPE_CHECKING:
+    from refusalkit.datasets.answers import RecordedAnswers
+    from refusalkit.judges import Judge
+    from refusalkit.runner import OnProgress, Plan
+    from refusalkit.scoring import Bridge
+
+# A regrade may choose these, and how fast and where.
+_OF_THE_JUDGE = ("judge", "council", "hard_line_judge")
+
+
+def regrade(
+    run: Run | str | Path,
+    judge: str | Judge,
+    *,
+    prompts: str | Path | PromptSet | None = None,
+    on_progress: OnProgress | None = None,
+    **options: Any,
+) -> Run:
+    """Judge a run again with another judge. Its answers stay as they are, and so does its judge.
+
+    The verdicts of the new judge stand beside those that are there; `score`, `audit` and the others
+    take ``judge=``. What it has judged already is not asked again, so the same call goes on where
+    an earlier one stopped. Answers whose text was withheld get `Unscored.WITHHELD`, those that an
+    outcome settled its verdict, and units that ended in an error are left to `resume`.
+
+    Args:
+        run: a run folder, of a model's run or of graded answers (whose records must be there).
+        judge: as for `benchmark`; for graded answers also ``imported``.
+        prompts: needed only where the run's prompts were built in Python.
+        on_progress: called after each step with a `Progress`.
+        **options: `judge_model`, `council`, `judge_fallback`, `hard_line_judge`, and what says how
+            fast and where (`concurrency`, `judge_rpm`, `judge_api_base`, `max_cost` ...).
+            `max_cost` bounds what this judge's verdicts on the run cost, earlier calls included.
+
+    Returns:
+        The run; `run.manifest.sessions[-1]` names the judge and says why the work ended.
+
+    Raises:
+        ConfigurationChanged: a judge with this id and another file judged the run before.
+        RunFolderError: there is no run, or nothing in it that could be judged.
+        Exception: what `resume` raises.
+    """
+    return sync(regrade_async(run, judge, prompts=prompts, on_progress=on_progress, **options))
+
+
+async def regrade_async(
+    run: Run | str | Path,
+    judge: str | Judge,
+    *,
+    prompts: str | Path | PromptSet | None = None,
+    on_progress: OnProgress | None = None,
+    stop: asyncio.Event | None = None,
+    **options: Any,
+) -> Run:
+    """`regrade` for async code. `stop`, once set, ends the work in good order."""
+    folder = load_run(run)
+    manifest = folder.manifest
+    config = _configured(manifest.run_config, judge, options)
+    if not folder.completions.stat().st_size:
+        raise RunFolderError(f"{printable(folder.path)} has no answer yet: resume it first")
+    texts: Mapping[str, str] = {}
+    grader: Judge | None = None
+    if manifest.kind == "grade":
+        path = Path(str(manifest.prompt_set.source))
+        answers = await asyncio.to_thread(recorded_answers, path)
+        if answers.prompts.digest != manifest.prompt_set.digest:
+            raise ConfigurationChanged(
+                f"the records that {printable(folder.path)} was graded from have changed since"
+            )
+        plan: Plan = lambda: answers.units  # noqa: E731
+        texts = await asyncio.to_thread(_final_texts, folder, answers)
+        grader = imported_judge(judge, answers)
+    else:
+        from refusalkit.prompts import load_prompts
+        from refusalkit.runner import plan_trials
+
+        given = load_prompts(prompts) if isinstance(prompts, str | Path) else prompts
+        chosen = await asyncio.to_thread(same_prompts, manifest, manifest.run_config, given)
+        plan = plan_trials(chosen, manifest.trials)
+    if grader is None:
+        _, grader = open_configured_judge(config, judge, hard_lines=manifest.hard_lines)
+    check_budget(config, False, *rubrics_of(grader))
+    return await work_session(folder, plan, None, grader, config, on_progress, stop, texts=texts)
+
+
+def bridge(
+    old: str,
+    new: str,
+    runs: Sequence[Run | str | Path] | Run | str | Path,
+    *,
+    margin: float = 2.0,
+    min_kappa: float = 0.6,
+    count_deflection: bool | None = None,
+) -> Bridge:
+    """What replacing judge `old` by judge `new` does to the score: the succession report.
+
+    `old` and `new` are ids of judges that judged each of `runs`, or names that only one judge of a
+    run has. `margin` is in points of willingness. See `scoring.Bridge` for the figures and
+    `Bridge.verdict` for the answer.
+
+    Raises `UsageError` where there is nothing to compare or the runs cannot be taken together, and
+    `RunFolderError` where a run was not judged by both.
+    """
+    from refusalkit.scoring import bridge_runs
+
+    several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
+    if not several:
+        raise UsageError("a bridge needs at least one run that both judges judged")
+    opened = [load_run(run) for run in several]
+    return bridge_runs(
+        opened, old, new, margin=margin, min_kappa=min_kappa, count_deflection=count_deflection
+    )
+
+
+def _configured(started: RunConfig, judge: str | Judge, options: Mapping[str, Any]) -> RunConfig:
+    """The run's configuration with another judge; how fast and where is chosen anew."""
+
+    def changes(name: str) -> bool:
+        return name in OPERATIONAL or name in _OF_THE_JUDGE or name.startswith("judge_")
+
+    for name in options:
+        if name in RunConfig.model_fields and not changes(name):
+            raise UsageError(f"regrade takes no {name}: the answers are judged as they are")
+    kept = {
+        name: value
+        for name, value in started.model_dump(mode="python").items()
+        if name != "preset" and not changes(name)
+    }
+    name = judge if isinstance(judge, str) else judge.id
+    return resolve_config({**kept, **options, "judge": name})
+
+
+def _final_texts(run: Run, answers: RecordedAnswers) -> dict[str, str]:
+    """The final texts of recorded answers that the run withheld, by unit.
+
+    They are those that were judged: their digests are the run's.
+    """
+    found: dict[str, str] = {}
+    for _, record in read_records(run.completions):
+        unit = str(record.get("unit"))
+        recorded = answers.responses.get(unit)
+        if record.get("text") is None and recorded is not None:
+            for text in (recorded, read_reply(Reply(recorded, "stop")).text):
+                if hashlib.sha256(well_formed(text).encode()).hexdigest() == record["text_sha256"]:
+                    found[unit] = text
+    return found

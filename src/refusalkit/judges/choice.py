@@ -1,0 +1,174 @@
+"""Which judges a configuration names, and the one judge that they make.
+
+A judge is named by a shipped name or the path of its file, several of them with commas. Behind an
+``@`` stands the model to ask instead of the file's own: ``graded@openai/gpt-6-luna``. A path may
+hold an ``@`` or a comma itself: a text that is a file as it stands is one judge, and of several
+``@`` the first one counts that has a shipped name or a file before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from refusalkit.config import CouncilRule, RunConfig
+from refusalkit.errors import UsageError
+from refusalkit.judges.composed import ComposedJudge
+from refusalkit.judges.council import Council
+from refusalkit.judges.protocol import Judge
+from refusalkit.models import Pacer
+from refusalkit.rubrics import Rubric, load_rubric, shipped_judges
+from refusalkit.untrusted import printable
+
+
+@dataclass(frozen=True, slots=True)
+class NamedJudge:
+    """A judge by its source, and the model to ask where it is not the file's own."""
+
+    source: str
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeChoice:
+    """The judges of a run. `rule` None: one judge and no council."""
+
+    members: tuple[NamedJudge, ...]
+    rule: CouncilRule | None = None
+    fallback: NamedJudge | None = None
+    hard_line_judge: NamedJudge | None = None
+
+
+def choose_judge(config: RunConfig) -> JudgeChoice:
+    """The judges that a configuration names. Raises `UsageError` where they do not fit together.
+
+    `judge_model` is the model of every judge that has none of its own, but for the fallback.
+    """
+    members = parse_judges(config.judge_name)
+    rule = config.council
+    if len(members) > 1:
+        rule = rule or "majority"
+    elif rule is not None:
+        raise UsageError(
+            f"a council ({rule}) needs several judges: name them with commas, --judge a,b,c"
+        )
+    model = config.judge_model
+    several = rule is not None
+    hard_line = _single("hard-line judge", config.hard_line_judge)
+    if hard_line is not None:
+        hard_line = _with_model(hard_line, model, if_it_asks_one=True)
+    return JudgeChoice(
+        members=tuple(_with_model(named, model, if_it_asks_one=several) for named in members),
+        rule=rule,
+        fallback=_single("fallback", config.judge_fallback),
+        hard_line_judge=hard_line,
+    )
+
+
+def parse_judges(text: str) -> tuple[NamedJudge, ...]:
+    """The judges that a text names: ``NAME``, ``NAME@MODEL``, several with commas."""
+    if _is_judge(text):
+        return (NamedJudge(text),)
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise UsageError(f"{printable(text)!r} names no judge before or behind a comma")
+    return tuple(map(_parse_one, parts))
+
+
+def open_choice(
+    choice: JudgeChoice,
+    config: RunConfig,
+    *,
+    base: Judge | None = None,
+    hard_lines: Collection[str] = (),
+) -> Judge:
+    """Open what was chosen; `base` takes the place of the members.
+
+    `hard_lines` are the slugs of the set's hard-line categories. Judges that ask the same model
+    keep its pace together. Raises `JudgeFileError`, `UsageError` and what `open_model` raises.
+    """
+    if choice.hard_line_judge is not None and not hard_lines:
+        raise UsageError(
+            "the prompts have no hard line, so the hard-line judge has nothing to judge: leave it "
+            "out, or name the categories with --hard-line"
+        )
+    pacers: dict[str, Pacer] = {}
+    if base is None:
+        opened = [_open(named, config, pacers) for named in choice.members]
+        base = opened[0] if choice.rule is None else Council(opened, rule=choice.rule)
+    if choice.fallback is None and choice.hard_line_judge is None:
+        return base
+    return ComposedJudge(
+        base,
+        fallback=_open(choice.fallback, config, pacers) if choice.fallback else None,
+        hard_line_judge=(
+            _open(choice.hard_line_judge, config, pacers) if choice.hard_line_judge else None
+        ),
+        hard_lines=hard_lines,
+    )
+
+
+def _open(named: NamedJudge, config: RunConfig, pacers: dict[str, Pacer]) -> Judge:
+    from refusalkit.judges import open_judge
+
+    rubric = load_named(named, config)
+    fresh = Pacer(rpm=config.judge_rpm, max_retries=config.max_retries)
+    return open_judge(
+        rubric,
+        api_base=config.judge_api_base,
+        api_key_env=config.judge_api_key_env,
+        via=config.judge_via,
+        timeout_s=config.timeout_s,
+        pacer=pacers.setdefault(rubric.model, fresh),
+    )
+
+
+def load_named(named: NamedJudge, config: RunConfig) -> Rubric:
+    """The rubric of a named judge as a configuration asks it."""
+    rubric = load_rubric(named.source, model=named.model)
+    temperature, asks = config.judge_temperature, config.judge_asks
+    in_council = len(parse_judges(config.judge_name)) > 1
+    if (temperature is None and asks is None) or (rubric.kind != "llm" and in_council):
+        # A word list among a council's members has neither.
+        return rubric
+    return load_rubric(named.source, model=named.model, temperature=temperature, asks=asks)
+
+
+def _with_model(named: NamedJudge, model: str | None, *, if_it_asks_one: bool) -> NamedJudge:
+    """The judge with `model`, unless it has one of its own."""
+    if named.model is not None or model is None:
+        return named
+    if if_it_asks_one and load_rubric(named.source).kind != "llm":
+        return named
+    return replace(named, model=model)
+
+
+def _single(what: str, text: str | None) -> NamedJudge | None:
+    if text is None:
+        return None
+    named = parse_judges(text)
+    if len(named) > 1:
+        raise UsageError(f"the {what} is one judge, not {printable(text)!r}")
+    return named[0]
+
+
+def _parse_one(text: str) -> NamedJudge:
+    if _is_judge(text):
+        return NamedJudge(text)
+    at = [index for index, letter in enumerate(text) if letter == "@"]
+    known = [index for index in at if _is_judge(text[:index])]
+    if not at:
+        return NamedJudge(text)
+    cut = (known or at)[0]
+    name, model = text[:cut].strip(), text[cut + 1 :].strip()
+    if not name or not model:
+        raise UsageError(f"{printable(text)!r} is no judge with its model: write NAME@MODEL")
+    return NamedJudge(name, model)
+
+
+def _is_judge(text: str) -> bool:
+    try:
+        return text in shipped_judges() or Path(text).is_file()
+    except (OSError, ValueError):  # a name that no file system takes
+        return False
