@@ -229,6 +229,8 @@ CHANGED: dict[str, Any] = {
     "via": "litellm",
     "judge": "refusalbench",
     "judge_model": "openai/other",
+    "judge_temperature": 0.2,
+    "judge_asks": 3,
     "judge_via": "litellm",
     "council": "any",
     "judge_fallback": "refusalbench",
