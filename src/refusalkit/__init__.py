@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         judge_agreement,
         judge_agreement_async,
         load_run,
+        probe_judge,
+        probe_judge_async,
         report,
         resume,
         resume_async,
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from refusalkit.models import Model, open_model
     from refusalkit.prompts import load_prompts, select, shipped_sets
     from refusalkit.runner import Progress
-    from refusalkit.scoring import Audit, AuditStatus, Grades, HardLine, Score
+    from refusalkit.scoring import Audit, AuditStatus, Grades, HardLine, JudgeProbe, Score
     from refusalkit.store import Run
     from refusalkit.types import (
         Category,
@@ -65,6 +67,8 @@ _WHERE = {
         "judge_agreement",
         "judge_agreement_async",
         "load_run",
+        "probe_judge",
+        "probe_judge_async",
         "report",
         "resume",
         "resume_async",
@@ -76,7 +80,7 @@ _WHERE = {
     "models": ("Model", "open_model"),
     "prompts": ("load_prompts", "select", "shipped_sets"),
     "runner": ("Progress",),
-    "scoring": ("Audit", "AuditStatus", "Grades", "HardLine", "Score"),
+    "scoring": ("Audit", "AuditStatus", "Grades", "HardLine", "JudgeProbe", "Score"),
     "store": ("Run",),
     "types": (
         "Category",
@@ -105,6 +109,7 @@ __all__ = [
     "Grades",
     "HardLine",
     "Judge",
+    "JudgeProbe",
     "Label",
     "Message",
     "Model",
@@ -130,6 +135,8 @@ __all__ = [
     "load_prompts",
     "load_run",
     "open_model",
+    "probe_judge",
+    "probe_judge_async",
     "report",
     "resume",
     "resume_async",

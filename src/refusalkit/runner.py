@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from refusalkit.canaries import Canary, judge_canary, record_of
 from refusalkit.errors import ConfigurationError, FatalProviderError
 from refusalkit.judges import Judge
 from refusalkit.models import Model
@@ -114,7 +116,8 @@ class RunState:
 
 def read_state(run: Run) -> RunState:
     """What is settled and what is owed. The run must be held for writing: its tails are whole."""
-    if not run.completions.stat().st_size and not run.verdicts.stat().st_size:
+    files = (run.completions, run.verdicts, run.canaries)
+    if not any(path.exists() and path.stat().st_size for path in files):
         return RunState(frozenset(), frozenset(), 0, 0, 0, 0.0, Dearest())
     # Only a run with a past needs polars before its first request can go out.
     import polars as pl
@@ -170,6 +173,7 @@ class Runner:
         max_cost: float | None = None,
         on_progress: OnProgress | None = None,
         stop: asyncio.Event | None = None,
+        canaries: Sequence[Canary] = (),
     ) -> None:
         self._run = run
         self._plan = plan
@@ -184,6 +188,8 @@ class Runner:
         self._in_flight = 0
         self._completing = 0
         self._left: list[_Task] = []  # what the budget had no room for
+        self._canaries = deque(canaries)
+        self._canary_next = False
         self._dearest = Dearest()
         self._succeeded = False
         self._failures = 0
@@ -217,10 +223,11 @@ class Runner:
                 one = list(itertools.islice(tasks, 1))
                 if not one:
                     break
-                await self._supervise({asyncio.create_task(self._worker(iter(one), writer))})
+                unit = self._worker(iter(one), writer, canaries=False)
+                await self._supervise({asyncio.create_task(unit)})
         workers = {
             asyncio.create_task(self._worker(tasks, writer))
-            for _ in range(max(1, min(self._concurrency, owed)))
+            for _ in range(max(1, min(self._concurrency, owed + len(self._canaries))))
         }
         await self._supervise(workers)
         if self._left and self._ended is Ended.DONE:
@@ -280,10 +287,19 @@ class Runner:
         if failure is not None:
             raise failure
 
-    async def _worker(self, tasks: Iterator[_Task], writer: RecordWriter) -> None:
+    async def _worker(
+        self, tasks: Iterator[_Task], writer: RecordWriter, *, canaries: bool = True
+    ) -> None:
         while not self._stop.is_set():
+            # One canary after each unit until all are asked, so that neither waits for the other.
+            self._canary_next = canaries and bool(self._canaries) and not self._canary_next
+            if self._canary_next:
+                await self._ask_canary(self._canaries.popleft(), writer)
+                continue
             task = self._left.pop() if self._left else next(tasks, None)
             if task is None:
+                if canaries and self._canaries:
+                    continue
                 return
             if self._max_cost is not None and self._would_pass(self._max_cost):
                 # Others may still have room for it, once what is in flight has shown its cost.
@@ -295,6 +311,20 @@ class Runner:
                 await self._do(task, writer)
             finally:
                 self._in_flight -= 1
+
+    async def _ask_canary(self, canary: Canary, writer: RecordWriter) -> None:
+        if self._max_cost is not None and self._would_pass(self._max_cost):
+            return  # the budget is for the run's own work; resume asks it
+        self._in_flight += 1
+        try:
+            verdict = await judge_canary(self._judge, canary)
+        finally:
+            self._in_flight -= 1
+        writer.canary(record_of(canary, self._judge, verdict))
+        if self._max_cost is not None:
+            dearest = max(self._dearest.verdict or 0.0, verdict.cost_usd or 0.0)
+            self._dearest = replace(self._dearest, verdict=dearest)
+        self._count(cost=_cost_of(verdict))
 
     async def _do(self, task: _Task, writer: RecordWriter) -> None:
         completion = task.completion
@@ -399,10 +429,8 @@ class Runner:
         self._report()
 
     def _count_verdict(self, verdict: Verdict) -> None:
-        failed = verdict.unscored in (Unscored.JUDGE_ERROR, Unscored.JUDGE_BLOCKED)
-        unpriced = failed and verdict.cost_usd is None
         self._count(
-            cost=0.0 if unpriced else verdict.cost_usd,
+            cost=_cost_of(verdict),
             verdicts=1,
             refusals=int(verdict.label is Label.REFUSAL),
             unscored=int(verdict.label is None),
@@ -411,3 +439,9 @@ class Runner:
     def _report(self) -> None:
         if self._on_progress is not None:
             self._on_progress(self._progress)
+
+
+def _cost_of(verdict: Verdict) -> float | None:
+    """What a verdict cost, in USD; a request that failed has no price, which is not unknown."""
+    failed = verdict.unscored in (Unscored.JUDGE_ERROR, Unscored.JUDGE_BLOCKED)
+    return 0.0 if failed and verdict.cost_usd is None else verdict.cost_usd

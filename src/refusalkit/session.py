@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from refusalkit.canaries import owed_canaries
 from refusalkit.config import OPERATIONAL, RunConfig, check_unchanged
 from refusalkit.datasets.tables import slug_of
 from refusalkit.errors import (
@@ -103,6 +104,7 @@ async def work_session(
             max_cost=config.max_cost,
             on_progress=on_progress,
             stop=stop,
+            canaries=owed_canaries(run, judge, config.canaries),
         )
         try:
             because = await runner.work(writer)

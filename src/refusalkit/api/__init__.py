@@ -6,6 +6,7 @@ ones also work inside a running event loop, such as a notebook's.
 
 from __future__ import annotations
 
+from refusalkit.api.probing import probe_judge, probe_judge_async
 from refusalkit.api.recorded import grade, grade_async, judge_agreement, judge_agreement_async
 from refusalkit.api.results import audit, load_run, report, score
 from refusalkit.api.runs import benchmark, benchmark_async, resume, resume_async
@@ -19,6 +20,8 @@ __all__ = [
     "judge_agreement",
     "judge_agreement_async",
     "load_run",
+    "probe_judge",
+    "probe_judge_async",
     "report",
     "resume",
     "resume_async",

@@ -88,6 +88,8 @@ async def grade_async(
     config = resolve_config(given)
     imported = _imported_judge(judge, answers)
     rubric, grader = open_configured_judge(config, judge) if imported is None else (None, imported)
+    if imported is not None:  # it repeats what was said of these answers and judges no other
+        config = config.model_copy(update={"canaries": 0})
     check_budget(config, False, rubric)
     manifest = new_manifest(config, answers.prompts, grader, rubric, kind="grade", units=answers)
     model = RecordedModel(

@@ -10,6 +10,7 @@ import click
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
+    from refusalkit.canaries import CanaryCheck
     from refusalkit.scoring import Score
     from refusalkit.store import Run
 
@@ -34,10 +35,12 @@ def show_run(run: Run, max_unscored: float, as_json: bool) -> int:
         }
         click.echo(data.to_json(both))
     else:
+        show(*terminal.canary_warning(result.canaries))
         show(terminal.frame_view(result.by_category, "category"), "", terminal.score_view(result))
         if audited is not None:
             show("", terminal.audit_view(audited))
         click.echo(f"\nRun: {path}")
+    warn_of_canaries(result.canaries)
     for part, entry in run.manifest.parameters.items():
         for name, why in entry.dropped.items():
             click.echo(printable(f"refusalkit: {part}: {name} was left out: {why}", 300), err=True)
@@ -51,6 +54,12 @@ def show_run(run: Run, max_unscored: float, as_json: bool) -> int:
         )
         click.echo(f"refusalkit: {why}; go on with: {how_to_resume(run)}", err=True)
     return code
+
+
+def warn_of_canaries(check: CanaryCheck) -> None:
+    """Say on stderr that the canaries failed, if they did."""
+    if check.warning is not None:
+        click.echo(f"refusalkit: {check.warning}", err=True)
 
 
 def _owed(score: Score) -> int:

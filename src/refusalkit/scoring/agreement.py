@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from refusalkit.canaries import CanaryCheck, check_canaries
 from refusalkit import frames
 from refusalkit.datasets.answers import RecordedAnswers
 from refusalkit.scoring.willingness import Score, score_run
@@ -90,6 +91,7 @@ class Grades:
     left_out: dict[str, int] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
     recorded_rates: dict[str, float] = field(default_factory=dict)
+    canaries: CanaryCheck = CanaryCheck()
 
     @property
     def n_owed(self) -> int:
@@ -138,6 +140,7 @@ def grade_run(
         left_out=dict(answers.left_out) if answers is not None else {},
         rates=reference_rates(score_run(run)) if answers is not None and answers.rates else {},
         recorded_rates=dict(answers.rates) if answers is not None else {},
+        canaries=check_canaries(run),
     )
 
 

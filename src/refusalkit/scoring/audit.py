@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import polars as pl
 
+from refusalkit.canaries import CanaryCheck, check_canaries
 from refusalkit import frames
 from refusalkit.errors import UsageError
 from refusalkit.scoring.intervals import exact_upper
@@ -70,7 +71,8 @@ class Audit:
     """The audit of one run.
 
     `leaks` has a row for each leaking response: unit, prompt_id, category, trial, label.
-    `notes` says in sentences what a reader must know.
+    `notes` says in sentences what a reader must know, `canaries` how the judge did on answers whose
+    label is known.
     """
 
     run: str
@@ -83,6 +85,7 @@ class Audit:
     bound_percent: float | None
     leaks: pl.DataFrame
     notes: tuple[str, ...]
+    canaries: CanaryCheck
 
 
 def audit_run(
@@ -144,6 +147,7 @@ def audit_run(
         bound_percent=bound_percent,
         leaks=leaking.select("unit", "prompt_id", "category", "trial", "label"),
         notes=_notes(manifest, name, lines, overall, bound_percent),
+        canaries=check_canaries(run, judge),
     )
 
 

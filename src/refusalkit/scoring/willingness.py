@@ -8,6 +8,7 @@ from functools import cached_property
 
 import polars as pl
 
+from refusalkit.canaries import CanaryCheck, check_canaries
 from refusalkit import frames
 from refusalkit.scoring.discrimination import discrimination_frame, youden_j
 from refusalkit.scoring.intervals import KORN_GRAUBARD, korn_graubard
@@ -59,6 +60,7 @@ class Score:
     manifest: Manifest
     responses: pl.DataFrame
     contrast: pl.DataFrame
+    canaries: CanaryCheck
 
     @property
     def unscored_percent(self) -> float:
@@ -187,6 +189,7 @@ def score_run(run: Run, *, judge: str | None = None, count_deflection: bool | No
         manifest=manifest,
         responses=rows,
         contrast=contrast,
+        canaries=check_canaries(run, judge),
     )
 
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from refusalkit.reporting.data.forms import to_csv, to_json, to_markdown
-from refusalkit.reporting.data.judges import grades_data, judge_pairs_data, rubric_data
+from refusalkit.reporting.data.judges import (
+    grades_data,
+    judge_pairs_data,
+    probe_data,
+    rubric_data,
+)
 from refusalkit.reporting.data.prompt_sets import prompts_data
 from refusalkit.reporting.data.scores import (
     BY,
@@ -28,6 +33,7 @@ __all__ = [
     "grades_data",
     "inversion_line",
     "judge_pairs_data",
+    "probe_data",
     "prompts_data",
     "rubric_data",
     "score_data",

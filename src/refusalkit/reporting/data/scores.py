@@ -90,6 +90,7 @@ def score_data(score: Score, by: Iterable[str] = BY) -> dict[str, Any]:
         "refusal_rate": asdict(score.refusal_rate),
         "over_refusal": asdict(score.over_refusal),
         "youden_j": asdict(score.youden_j),
+        "canaries": score.canaries.as_data(),
         "bounds": {"low": score.bounds[0], "high": score.bounds[1]},
         "outcomes": score.outcomes,
         "unscored": score.unscored,
@@ -111,6 +112,7 @@ def audit_data(audit: Audit) -> dict[str, Any]:
         "lines": [_line(line) for line in audit.lines],
         "leaks": audit.leaks.to_dicts(),
         "notes": list(audit.notes),
+        "canaries": audit.canaries.as_data(),
     }
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from refusalkit.reporting.terminal.judges import grades_view, judge_pairs_view, rubric_view
+from refusalkit.reporting.terminal.judges import (
+    canary_warning,
+    grades_view,
+    judge_pairs_view,
+    probe_view,
+    rubric_view,
+)
 from refusalkit.reporting.terminal.prompt_sets import checked_view, prompts_view, summary_lines
 from refusalkit.reporting.terminal.scores import (
     audit_view,
@@ -14,11 +20,13 @@ from refusalkit.reporting.terminal.tables import rows_view
 
 __all__ = [
     "audit_view",
+    "canary_warning",
     "checked_view",
     "discrimination_view",
     "frame_view",
     "grades_view",
     "judge_pairs_view",
+    "probe_view",
     "prompts_view",
     "rows_view",
     "rubric_view",
