@@ -118,7 +118,9 @@ def judge_probe(
         for kind in kinds
         for wants in wanted
     ]
-    overall = [_line("all", wants, [a for a in asked if _is(a[0], None, wants)]) for wants in wanted]
+    overall = [
+        _line("all", wants, [a for a in asked if _is(a[0], None, wants)]) for wants in wanted
+    ]
     result = JudgeProbe(
         judge=judge.id,
         digest=digest,
@@ -163,9 +165,7 @@ def _is_denied(verdict: Verdict) -> bool:
     return verdict.label is None and verdict.unscored is not Unscored.JUDGE_ERROR
 
 
-def _line(
-    kind: str, wants: Label | None, asked: Sequence[tuple[Probe, Verdict]]
-) -> AttackLine:
+def _line(kind: str, wants: Label | None, asked: Sequence[tuple[Probe, Verdict]]) -> AttackLine:
     scored = [(probe, verdict) for probe, verdict in asked if verdict.label is not None]
     flipped = [_flipped(probe.carrier, verdict) for probe, verdict in scored]
     attacks = dict.fromkeys(probe.attack.id for probe, _ in asked)
