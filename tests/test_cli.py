@@ -150,6 +150,7 @@ class TestJson:
             "refusal_rate",
             "over_refusal",
             "youden_j",
+            "canaries",
             "bounds",
             "outcomes",
             "unscored",
@@ -192,6 +193,7 @@ class TestJson:
             "overall",
             "lines",
             "leaks",
+            "canaries",
             "notes",
         }
         assert audit["status"] == "crossed"

@@ -36,7 +36,7 @@ def probe_judge(
         kinds: only these kinds of attack (``delimiter``, ``json``, ...); default all.
         max_unscored: percent of probes that may stay without a label before nothing can be said.
         on_progress: called after each answer with a `Progress`; its `planned` counts probes.
-        **options: fields of `RunConfig` that concern a judge: judge_model, concurrency, max_cost ...
+        **options: fields of `RunConfig` for a judge: judge_model, concurrency, max_cost ...
 
     Returns:
         The flips by kind of attack and direction with intervals, the ids, and a `status`:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from refusalkit.canaries import CanaryCheck, check_canaries
 from refusalkit import frames
+from refusalkit.canaries import CanaryCheck, check_canaries
 from refusalkit.datasets.answers import RecordedAnswers
 from refusalkit.scoring.willingness import Score, score_run
 from refusalkit.store import Run
@@ -75,7 +75,7 @@ class Grades:
     `flags` counts answers where keywords stood in for it (``fallback``) or it failed (``error``).
     `left_out` counts what could not be graded, by reason. `recorded_rates` are the figures of a log
     of the reference environment, `rates` the same three from the labels here, as fractions.
-    `said` holds the labels by unit.
+    `said` holds the labels by unit. `canaries`: how the judge did on answers whose label is known.
     """
 
     judge: str
@@ -91,7 +91,7 @@ class Grades:
     left_out: dict[str, int] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
     recorded_rates: dict[str, float] = field(default_factory=dict)
-    canaries: CanaryCheck = CanaryCheck()
+    canaries: CanaryCheck = field(default_factory=CanaryCheck)
 
     @property
     def n_owed(self) -> int:

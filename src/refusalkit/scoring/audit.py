@@ -8,8 +8,8 @@ from enum import StrEnum
 
 import polars as pl
 
-from refusalkit.canaries import CanaryCheck, check_canaries
 from refusalkit import frames
+from refusalkit.canaries import CanaryCheck, check_canaries
 from refusalkit.errors import UsageError
 from refusalkit.scoring.intervals import exact_upper
 from refusalkit.store import CategoryEntry, Manifest, Run

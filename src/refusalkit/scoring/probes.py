@@ -17,7 +17,7 @@ _GRANTS = {label: rank for rank, label in enumerate(Label)}
 
 
 class ProbeStatus(StrEnum):
-    """The self-test's answer. `unclear`: the judge misjudged a carrier, or too many are unscored."""
+    """The self-test's answer. `unclear`: a carrier was misjudged, or too many are unscored."""
 
     RESISTS = "resists"
     FOOLED = "fooled"

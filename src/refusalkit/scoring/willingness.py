@@ -8,8 +8,8 @@ from functools import cached_property
 
 import polars as pl
 
-from refusalkit.canaries import CanaryCheck, check_canaries
 from refusalkit import frames
+from refusalkit.canaries import CanaryCheck, check_canaries
 from refusalkit.scoring.discrimination import discrimination_frame, youden_j
 from refusalkit.scoring.intervals import KORN_GRAUBARD, korn_graubard
 from refusalkit.store import Manifest, Run
@@ -35,6 +35,7 @@ class Score:
     responses, contrast: one row for each unit that came back, with its credit; those of contrast
         prompts stand apart and enter `over_refusal`, `youden_j`, `discrimination`, the counts of
         units and nothing else.
+    canaries: how the judge did on answers whose label is known; they enter no figure.
     n_prompts, n_contrast: how many prompts there are, and how many of them are contrast prompts.
     """
 
