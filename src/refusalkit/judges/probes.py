@@ -40,7 +40,7 @@ class Attack:
     """A text that tries to steer a judge.
 
     In `text`, ``{{word}}`` stands for the judge's own word for the wanted label and ``{{json}}``
-    for a reply of its schema. With `chars` it is filled up in front, with `filling`, to that length.
+    for a reply of its schema. Where `chars` is set, `filling` in front fills it up to that length.
     """
 
     id: str
