@@ -1,7 +1,8 @@
 """The main job against its physical limit: 166 prompts x 5 trials, each answered and then judged.
 
 A loopback server answers every request after 200 ms; 32 units are in work at once. Nobody can be
-quicker than 1,660 x 0.2 s / 32 = 10.4 s. The figure is the whole process's wall time, imports
+quicker than 1,660 x 0.2 s / 32 = 10.4 s. The run's 8 canaries, asked of the judge beside them, come
+on top and are not in the limit. The figure is the whole process's wall time, imports
 included, as a ratio to that limit; the machine's own speed hardly enters it.
 
     python benchmarks/end_to_end.py [--runs 5] [--via litellm]
@@ -28,6 +29,7 @@ from loopback import loopback_process  # noqa: E402
 
 PROMPTS, TRIALS, CONCURRENCY, LATENCY_S = 166, 5, 32, 0.2
 REQUESTS = 2 * PROMPTS * TRIALS
+CANARIES = 8  # the default; asked on top, and no part of the limit
 LIMIT_S = math.ceil(PROMPTS * TRIALS / CONCURRENCY) * 2 * LATENCY_S
 
 
@@ -59,6 +61,7 @@ def _once(base: str, prompts: Path, out: Path, via: str | None) -> dict[str, flo
     command = [sys.executable, "-m", "refusalkit", "run", "openai/target"]
     command += ["--prompts", str(prompts), "--trials", str(TRIALS), "--api-base", base]
     command += ["--judge", "graded", "--judge-model", "openai/judge", "--judge-api-base", base]
+    command += ["--canaries", str(CANARIES)]
     command += ["--concurrency", str(CONCURRENCY), "--out", str(out), "--json"]
     if via:
         command += ["--via", via, "--judge-via", via]
@@ -75,6 +78,8 @@ def _once(base: str, prompts: Path, out: Path, via: str | None) -> dict[str, flo
     score = json.loads(output)["score"]
     if process.returncode != 0 or score["n_scored"] != PROMPTS * TRIALS:
         raise SystemExit(f"the run failed: exit {process.returncode}, {score['unscored']}")
+    if score["canaries"]["asked"] != CANARIES:
+        raise SystemExit(f"canaries: {score['canaries']}")
     cpu = usage.ru_utime + usage.ru_stime
     return {"wall_s": wall, "cpu_s": cpu, "peak_mib": usage.ru_maxrss / 1024}
 
@@ -85,7 +90,9 @@ def _report(figures: list[dict[str, float]], via: str | None) -> None:
         return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
     milliseconds, runs = round(LATENCY_S * 1000), len(figures)
-    print(f"{REQUESTS} requests of {milliseconds} ms, {CONCURRENCY} at once; {runs} runs")
+    print(
+        f"{REQUESTS} + {CANARIES} requests of {milliseconds} ms, {CONCURRENCY} at once; {runs} runs"
+    )
     print(
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, way: {via or 'OpenAI protocol'}"

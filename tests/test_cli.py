@@ -186,6 +186,7 @@ class TestJson:
             "over_refusal",
             "youden_j",
             "variance",
+            "canaries",
             "bounds",
             "outcomes",
             "unscored",
@@ -235,6 +236,7 @@ class TestJson:
             "framings",
             "over_blocking",
             "leaks",
+            "canaries",
             "notes",
         }
         assert audit["status"] == "crossed"

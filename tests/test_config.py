@@ -58,6 +58,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "timeout_s": st.floats(1, 86400),
     "max_retries": st.integers(0, 50),
     "max_cost": st.floats(0.5, 1000),
+    "canaries": st.integers(0, 1000),
 }
 
 

@@ -40,6 +40,8 @@ def command(server: LoopbackServer, out: Path, *more: object) -> list[str]:
         "starter",
         "--category",
         "weapons",
+        "--canaries",
+        "0",  # requests are counted
     ]
     judge = ["--judge", "graded", "--judge-model", "openai/judge-x", "--judge-api-base", base]
     return [*PYTHON, *target, *judge, *map(str, more)]

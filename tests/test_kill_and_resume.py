@@ -23,6 +23,7 @@ import pytest
 
 from loopback import REFUSAL, Asked, Exchange, Fault, LoopbackServer, Script, chance
 from refusalkit import api
+from refusalkit.canaries import CanaryCheck, choose_canaries
 from refusalkit.prompts import load_prompts
 from refusalkit.store import Run, open_run, read_records
 
@@ -40,6 +41,7 @@ OPTIONS = {
     "seed": SEED,
     "max_tokens": 64,
 }
+CANARIES = choose_canaries(8, graded=True)
 TEXTS = {prompt.text: prompt.id for prompt in load_prompts("starter").prompts}
 
 
@@ -69,10 +71,13 @@ SCRIPT = Script(
 
 
 def asked_for(exchange: Exchange) -> tuple[str, str]:
-    """(role, unit) of a request."""
+    """(role, unit) of a request; for a canary ("canary", its id)."""
     if exchange.role == "target":
         return "target", unit_of_target(exchange.params["seed"], exchange.text)
     answer = exchange.text.split("BEGIN ANSWER", 1)[1]
+    for canary in CANARIES:
+        if canary.answer in answer:
+            return "canary", canary.id
     return "judge", answer[answer.index("<") + 1 : answer.index(">")]
 
 
@@ -83,6 +88,7 @@ class Snapshot:
     requests: int
     completions: set[str] = field(default_factory=set)
     verdicts: set[str] = field(default_factory=set)
+    canaries: set[str] = field(default_factory=set)
 
 
 def snapshot(out: Path, server: LoopbackServer) -> Snapshot:
@@ -90,6 +96,9 @@ def snapshot(out: Path, server: LoopbackServer) -> Snapshot:
     for name in ("completions", "verdicts"):
         path = out / f"{name}.jsonl"
         getattr(seen, name).update(record["unit"] for _, record in read_records(path))
+    canaries = out / "canaries.jsonl"
+    if canaries.exists():
+        seen.canaries.update(record["canary"] for _, record in read_records(canaries))
     return seen
 
 
@@ -165,18 +174,20 @@ def test_a_run_killed_again_and_again_equals_one_that_nobody_killed(
     assert run.manifest.sessions[-1].ended_because == "done"
     assert standing(run) == expected
     assert api.score(run).willingness == api.score(undisturbed).willingness
+    assert api.score(run).canaries == CanaryCheck(asked=8, right=8)
     assert any(text is None for _, _, _, text, *_ in expected.values()), "hard lines are among them"
 
     # The provider's own log: nothing that was on disk was asked again.
     for seen in snapshots:
         later = [asked_for(exchange) for exchange in log[seen.requests :]]
         assert not seen.completions & {unit for role, unit in later if role == "target"}
+        assert not seen.canaries & {name for role, name in later if role == "canary"}
         judged = seen.verdicts & seen.completions
         withheld = {unit for unit, fields in expected.items() if fields[3] is None}
         assert seen.verdicts - judged <= withheld
         assert not judged & {unit for role, unit in later if role == "judge"}
     # Each kill lost no more than what was in flight.
-    for role in ("target", "judge"):
+    for role in ("target", "judge", "canary"):
         asked = Counter(
             unit
             for exchange in log

@@ -197,6 +197,7 @@ def run(server: LoopbackServer, out: Path, **options: object) -> rk.Run:
         judge_model="openai/a-judge",
         api_base=server.openai_base,
         judge_api_base=server.openai_base,
+        canaries=0,  # requests are counted
         **options,
     )
 

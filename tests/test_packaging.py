@@ -130,6 +130,8 @@ def test_the_wheel_holds_the_package_the_sets_the_judges_and_the_licences(wheel:
     assert expected <= names
     assert "refusalkit/py.typed" in names
     assert "refusalkit/_data/prompts/starter/set.toml" in names
+    for name in ("probes.jsonl", "canaries.jsonl"):
+        assert f"refusalkit/_data/judges/{name}" in names
     licences = {name.split("/licenses/")[1] for name in names if "/licenses/" in name}
     assert licences == {"LICENSE", "prompts/LICENSE"}
     assert {PurePosixPath(name).parts[0] for name in names - expected} == {

@@ -141,7 +141,7 @@ def test_a_run_with_the_preset_atropos_asks_as_the_environment_does(
     assert score.unscored["unparsable"] == 2
     assert score.n_scored == 3
     assert score.refusal_rate.value == 0
-    beside = score.fallback
+    beside = score.keyword_fallback
     assert beside is not None
     # One of the two is of a hard line: its text is nowhere, so nothing is said of it.
     assert (beside.n_units, beside.n_withheld) == (2, 1)
@@ -164,8 +164,9 @@ def test_a_run_with_the_preset_atropos_asks_as_the_environment_does(
 
 def test_without_the_preset_no_keywords_are_counted(tmp_path: Path) -> None:
     rows = [("p1", "plain", 1, "answered", "unparsable")]
-    assert rk.score(runs.write_run(tmp_path / "a", rows)).fallback is None
-    counted = rk.score(runs.write_run(tmp_path / "b", rows, config={"preset": "atropos"})).fallback
+    assert rk.score(runs.write_run(tmp_path / "a", rows)).keyword_fallback is None
+    with_preset = runs.write_run(tmp_path / "b", rows, config={"preset": "atropos"})
+    counted = rk.score(with_preset).keyword_fallback
     assert counted is not None
     assert (counted.n_units, counted.others, counted.refusal_rate) == (1, 1, 0)
 
@@ -175,7 +176,7 @@ def test_the_keywords_are_counted_only_where_the_judge_failed(tmp_path: Path) ->
     rows: list[runs.Row] = [(f"p{n}", "plain", 1, "answered", word) for n, word in enumerate(words)]
     rows += [("p8", "plain", 1, "empty", "empty"), ("p9", "plain", 1, "blocked", "refusal")]
     run = runs.write_run(tmp_path / "run", rows, config={"preset": "atropos"})
-    counted = rk.score(run).fallback
+    counted = rk.score(run).keyword_fallback
     assert counted is not None
     assert (counted.n_units, counted.refusals, counted.others) == (3, 0, 3)
     # Two refusals with a label, three answers by keyword.

@@ -52,6 +52,7 @@ def bench(server: LoopbackServer, out: Path, **options: Any) -> Run:
         "prompts": "starter",
         "limit": 8,
         "trials": 2,
+        "canaries": 0,  # requests are counted here; tests/test_canaries.py has them
         **options,
     }
     return api.benchmark("openai/target", out=out, **given)
@@ -277,6 +278,7 @@ def test_how_fast_and_where_may_change_and_is_recorded(interrupted: Run) -> None
         "timeout_s": 5.0,
         "max_retries": 0,
         "max_cost": 9.0,
+        "canaries": 3,
     }
     assert set(changes) == OPERATIONAL
     run = api.resume(interrupted, **changes)
@@ -388,7 +390,9 @@ def test_a_model_a_judge_and_prompts_of_ones_own(tmp_path: Path) -> None:
     model, judge = OwnModel(), OwnJudge()
     assert isinstance(model, rk.Model)
     assert isinstance(judge, rk.Judge)
-    run = rk.benchmark(model, own_prompts(), judge=judge, trials=3, out=tmp_path / "run")
+    run = rk.benchmark(
+        model, own_prompts(), judge=judge, trials=3, canaries=0, out=tmp_path / "run"
+    )
     assert len(model.calls) == len(judge.calls) == 15
     assert (model.closed, judge.closed) == (1, 1)
     assert rk.score(run).willingness.value == 0.0
@@ -400,7 +404,13 @@ def test_a_run_of_ones_own_objects_resumes_with_them_only(tmp_path: Path) -> Non
     judge = OwnJudge(fail_after=4)
     with pytest.raises(FatalProviderError, match="no credit left"):
         rk.benchmark(
-            OwnModel(), own_prompts(), judge=judge, trials=2, concurrency=1, out=tmp_path / "run"
+            OwnModel(),
+            own_prompts(),
+            judge=judge,
+            trials=2,
+            concurrency=1,
+            canaries=0,
+            out=tmp_path / "run",
         )
     run = rk.Run(tmp_path / "run", open_run(tmp_path / "run").manifest)
     assert ended(run) == "failed: FatalProviderError"
@@ -497,6 +507,7 @@ def test_a_budget_ends_the_run_and_is_never_passed(
 ) -> None:
     model, judge = OwnModel(cost_usd=0.25, pause_s=0.001), OwnJudge(cost_usd=0.5)
     options: dict[str, Any] = {"judge": judge, "trials": 2, "concurrency": concurrency}
+    options["canaries"] = 0
     run = rk.benchmark(model, own_prompts(20), max_cost=max_cost, out=tmp_path / "run", **options)
     assert ended(run) == "max_cost"
     spent = 0.25 * len(model.calls) + 0.5 * len(judge.calls)
@@ -541,6 +552,7 @@ def test_a_judge_that_could_not_be_reached_has_no_price_and_makes_none_unknown(
         judge=Unreachable(cost_usd=1.0),
         trials=1,
         max_cost=100.0,
+        canaries=0,
         out=tmp_path / "run",
         on_progress=seen.append,
     )
@@ -610,6 +622,7 @@ def test_grading_goes_on_where_it_stopped_and_asks_nothing_twice(tmp_path: Path)
             "judge_model": "openai/judge-x",
             "judge_api_base": server.openai_base,
             "concurrency": 2,
+            "canaries": 0,
             "out": out,
         }
 

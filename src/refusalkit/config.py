@@ -72,6 +72,7 @@ OPERATIONAL = frozenset(
         "timeout_s",
         "max_retries",
         "max_cost",
+        "canaries",
     }
 )
 
@@ -133,6 +134,7 @@ class RunConfig(BaseModel):
     timeout_s: Annotated[float, Field(gt=0, le=86400)] = 600.0
     max_retries: Annotated[int, Field(ge=0, le=50)] = 5
     max_cost: Annotated[float, Field(gt=0)] | None = None
+    canaries: Annotated[int, Field(ge=0, le=1000)] = 8
 
     @field_validator("framings", mode="before")
     @classmethod

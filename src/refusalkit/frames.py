@@ -186,9 +186,28 @@ def spent_usd(
     unasked = [Unscored.JUDGE_ERROR.value, Unscored.JUDGE_BLOCKED.value]
     failed = pl.col("unscored").is_in(unasked).fill_null(value=False) & pl.col("cost_usd").is_null()
     paid = judged.filter((pl.col("source") == "judge") & ~failed)["cost_usd"]
-    if priced.null_count() or paid.null_count():
+    canaries = _spent_on_canaries(run, judges)
+    if priced.null_count() or paid.null_count() or canaries is None:
         return None
-    return float(priced.sum() or 0) + float(paid.sum() or 0)
+    return float(priced.sum() or 0) + float(paid.sum() or 0) + canaries
+
+
+def _spent_on_canaries(run: Run, judges: Collection[str] | None) -> float | None:
+    if not run.canaries.exists():
+        return 0.0
+    total = 0.0
+    for place, record in read_records(run.canaries):
+        if judges is not None and record.get("judge") not in judges:
+            continue
+        cost = record.get("cost_usd")
+        if cost is None:
+            if record.get("unscored") in (Unscored.JUDGE_ERROR, Unscored.JUDGE_BLOCKED):
+                continue
+            return None
+        if not isinstance(cost, int | float):
+            raise RecordError(f"{place}: cost_usd cannot be {printable(cost, 60)}")
+        total += cost
+    return total
 
 
 def output_tokens(run: Run, judge: str | None = None) -> list[int]:

@@ -75,6 +75,26 @@ def verdict_record(verdict: Verdict, *, withhold_text: bool) -> dict[str, Any]:
     }
 
 
+def canary_record(
+    verdict: Verdict, *, canary: str, version: int, judge: str, expected: Label
+) -> dict[str, Any]:
+    """The record of a verdict on a canary, whose label is known beforehand."""
+    return {
+        "schema": SCHEMA,
+        "canary": canary,
+        "version": version,
+        "judge": judge,
+        "expected": expected.value,
+        "label": None if verdict.label is None else verdict.label.value,
+        "unscored": None if verdict.unscored is None else verdict.unscored.value,
+        "reason": verdict.reason,
+        "answered_by": verdict.answered_by,
+        "usage": _usage_record(verdict.usage),
+        "cost_usd": verdict.cost_usd,
+        "at": verdict.at,
+    }
+
+
 def read_completion(record: Mapping[str, Any], where: str) -> Completion:
     """The completion of a record that kept its text. Raises `RecordError`, naming `where`."""
     fields = {

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from refusalkit.canaries import Canary, judge_canary, record_of
 from refusalkit.errors import ConfigurationError, FatalProviderError
 from refusalkit.judges import Judge, Panel
 from refusalkit.judges.council import stamped, total_cost
@@ -129,7 +131,8 @@ def read_state(run: Run, judge: str | None = None) -> RunState:
     The cost is that of the judge's verdicts and, of the run's own, of all completions. The run must
     be held for writing: its tails are whole.
     """
-    if not run.completions.stat().st_size and not run.verdicts.stat().st_size:
+    files = (run.completions, run.verdicts, run.canaries)
+    if not any(path.exists() and path.stat().st_size for path in files):
         none: frozenset[str] = frozenset()
         return RunState(none, none, none, 0, 0, 0.0, Dearest())
     # Only a run with a past needs polars before its first request can go out.
@@ -218,6 +221,7 @@ class Runner:
         on_progress: OnProgress | None = None,
         stop: asyncio.Event | None = None,
         texts: Mapping[str, str] | None = None,
+        canaries: Sequence[Canary] = (),
     ) -> None:
         self._texts = texts or {}
         self._run = run
@@ -233,6 +237,8 @@ class Runner:
         self._in_flight = 0
         self._completing = 0
         self._left: list[_Task] = []  # what the budget had no room for
+        self._canaries = deque(canaries)
+        self._canary_next = False
         self._dearest = Dearest()
         self._succeeded = False
         self._failures = 0
@@ -271,10 +277,11 @@ class Runner:
                 one = list(itertools.islice(tasks, 1))
                 if not one:
                     break
-                await self._supervise({asyncio.create_task(self._worker(iter(one), writer))})
+                unit = self._worker(iter(one), writer, canaries=False)
+                await self._supervise({asyncio.create_task(unit)})
         workers = {
             asyncio.create_task(self._worker(tasks, writer))
-            for _ in range(max(1, min(self._concurrency, owed)))
+            for _ in range(max(1, min(self._concurrency, owed + len(self._canaries))))
         }
         await self._supervise(workers)
         if self._left and self._ended is Ended.DONE:
@@ -357,10 +364,19 @@ class Runner:
         if failure is not None:
             raise failure
 
-    async def _worker(self, tasks: Iterator[_Task], writer: RecordWriter) -> None:
+    async def _worker(
+        self, tasks: Iterator[_Task], writer: RecordWriter, *, canaries: bool = True
+    ) -> None:
         while not self._stop.is_set():
+            # One canary after each unit until all are asked, so that neither waits for the other.
+            self._canary_next = canaries and bool(self._canaries) and not self._canary_next
+            if self._canary_next:
+                await self._ask_canary(self._canaries.popleft(), writer)
+                continue
             task = self._left.pop() if self._left else next(tasks, None)
             if task is None:
+                if canaries and self._canaries:
+                    continue
                 return
             if self._max_cost is not None and self._would_pass(self._max_cost):
                 # Others may still have room for it, once what is in flight has shown its cost.
@@ -372,6 +388,18 @@ class Runner:
                 await self._do(task, writer)
             finally:
                 self._in_flight -= 1
+
+    async def _ask_canary(self, canary: Canary, writer: RecordWriter) -> None:
+        if self._max_cost is not None and self._would_pass(self._max_cost):
+            return  # the budget is for the run's own work; resume asks it
+        self._in_flight += 1
+        try:
+            verdict = await judge_canary(self._judge, canary)
+        finally:
+            self._in_flight -= 1
+        writer.canary(record_of(canary, self._judge, verdict))
+        self._note_cost(verdict.cost_usd)
+        self._count(cost=total_cost([verdict]))
 
     async def _do(self, task: _Task, writer: RecordWriter) -> None:
         completion = task.completion

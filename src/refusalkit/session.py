@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from refusalkit.canaries import owed_canaries
 from refusalkit.config import OPERATIONAL, RunConfig, check_unchanged
 from refusalkit.datasets.framings import part_of, with_framings
 from refusalkit.datasets.tables import slug_of
@@ -129,6 +130,7 @@ async def work_session(
             on_progress=on_progress,
             stop=stop,
             texts=texts,
+            canaries=owed_canaries(run, judge, config.canaries),
         )
         try:
             because = await runner.work(writer)

@@ -11,7 +11,7 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,7 @@ from refusalkit.untrusted import printable, well_formed
 MANIFEST = "manifest.json"
 COMPLETIONS = "completions.jsonl"
 VERDICTS = "verdicts.jsonl"
+CANARIES = "canaries.jsonl"
 _LOCK = ".lock"
 _BINARY = getattr(os, "O_BINARY", 0)
 
@@ -228,6 +229,11 @@ class Run:
         """The verdict records."""
         return self.path / VERDICTS
 
+    @property
+    def canaries(self) -> Path:
+        """The verdicts on canaries; there is no such file before the first of them."""
+        return self.path / CANARIES
+
     def with_manifest(self, manifest: Manifest) -> Run:
         """The same run with a new manifest, written to disk in one step."""
         _write_manifest(self.path, manifest)
@@ -252,7 +258,11 @@ class Run:
             with contextlib.ExitStack() as files:
                 completions = files.enter_context(_AppendFile(self.completions))
                 verdicts = files.enter_context(_AppendFile(self.verdicts))
-                yield RecordWriter(self.manifest, completions, verdicts)
+
+                def open_canaries() -> _AppendFile:
+                    return files.enter_context(_AppendFile(self.canaries))
+
+                yield RecordWriter(self.manifest, completions, verdicts, open_canaries)
         finally:
             lock.release()
 
@@ -260,12 +270,20 @@ class Run:
 class RecordWriter:
     """Appends records to a run that is held for writing."""
 
-    def __init__(self, manifest: Manifest, completions: _AppendFile, verdicts: _AppendFile) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        completions: _AppendFile,
+        verdicts: _AppendFile,
+        open_canaries: Callable[[], _AppendFile],
+    ) -> None:
         self._withheld = (
             manifest.hard_lines if manifest.hard_line_text == "withheld" else frozenset()
         )
         self._completions = completions
         self._verdicts = verdicts
+        self._open_canaries = open_canaries
+        self._canaries: _AppendFile | None = None
 
     def withholds(self, category: str) -> bool:
         """Whether answers of this category never touch the disk."""
@@ -280,6 +298,12 @@ class RecordWriter:
         """Append a verdict."""
         withhold = self.withholds(verdict.category)
         self._verdicts.append(verdict_record(verdict, withhold_text=withhold))
+
+    def canary(self, record: Mapping[str, Any]) -> None:
+        """Append the record of a verdict on a canary."""
+        if self._canaries is None:
+            self._canaries = self._open_canaries()
+        self._canaries.append(record)
 
 
 def holds_run(path: Path) -> bool:

@@ -1,13 +1,19 @@
 """A scripted judge: it fills in whatever JSON schema it was asked for.
 
 The verdict is found by looking for the scripted refusal in the judge's last user message; the
-project's own parsing decides what the filled-in object means.
+project's own parsing decides what the filled-in object means. A canary gets its own label.
+
+In the mode ``obedient`` it does what it is told, as a weak model would: whatever stands outside the
+data blocks that its instructions speak of is an instruction to it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 REFUSED = ("refusal", "refused", "refuse", "yes")
@@ -30,11 +36,79 @@ def judge_reply(
     body: Mapping[str, Any], text: str, refusal: str, plain: Sequence[str] = REFUSED
 ) -> str:
     """The judge's answer to `body`, whose last user message is `text`."""
-    refused = mentions(text, refusal)
+    label = canary_label(text)
+    refused = mentions(text, refusal) if label is None else label == "refusal"
     schema = requested_schema(body)
     if schema is None:
         return plain[0] if refused else plain[1]
-    return json.dumps(fill(schema, refused, schema))
+    said = fill(schema, refused, schema)
+    if label in verdict_words(schema):
+        said["verdict"] = label
+    return json.dumps(said)
+
+
+def obedient_reply(
+    body: Mapping[str, Any], text: str, refusal: str, plain: Sequence[str] = REFUSED
+) -> str:
+    """The answer of a judge that obeys any word of its schema's that stands outside the blocks.
+
+    The last such word counts. Without one it grades what stands in the blocks.
+    """
+    schema = requested_schema(body)
+    inside, outside = blocks(text)
+    words = verdict_words(schema) if schema is not None else plain
+    ordered = re.findall("|".join(rf"\b{re.escape(w)}\b" for w in words), outside) if words else []
+    if not ordered:
+        return judge_reply(body, inside, refusal, plain)
+    if schema is None:
+        return str(ordered[-1])
+    return json.dumps({**fill(schema, False, schema), "verdict": ordered[-1]})
+
+
+def blocks(text: str) -> tuple[str, str]:
+    """What stands inside the data blocks of a judge's message, and what outside.
+
+    Where the instructions state a code, only lines with it begin and end a block; else any
+    BEGIN and END line does.
+    """
+    stated = re.search(r"\bcode (\w+)", text.partition("BEGIN ")[0])
+    code = f" {stated[1]}" if stated else ""
+    inside: list[str] = []
+    outside: list[str] = []
+    closing: str | None = None
+    for line in text.split("\n"):
+        opens = re.fullmatch(rf"BEGIN (\w+){code}", line)
+        if closing is None and opens:
+            closing = f"END {opens[1]}{code}"
+        elif line == closing:
+            closing = None
+        else:
+            (outside if closing is None else inside).append(line)
+    return "\n".join(inside), "\n".join(outside)
+
+
+def verdict_words(schema: Mapping[str, Any]) -> Sequence[str]:
+    """The words of the schema's `verdict`."""
+    words: Sequence[str] = schema.get("properties", {}).get("verdict", {}).get("enum", ())
+    return words
+
+
+def canary_label(text: str) -> str | None:
+    """The label of the canary whose answer stands in `text`, as a sane judge would give it."""
+    return next((label for answer, label in canaries() if f"\n{answer}\n" in text), None)
+
+
+@cache
+def canaries() -> Sequence[tuple[str, str]]:
+    """(answer, label) of each canary that the project ships."""
+    return list(_read_canaries())
+
+
+def _read_canaries() -> Iterator[tuple[str, str]]:
+    file = Path(__file__).parents[2] / "judges" / "canaries.jsonl"
+    _, *lines = file.read_text(encoding="utf-8").splitlines()
+    for canary in map(json.loads, lines):
+        yield canary["answer"], canary["label"]
 
 
 def mentions(text: str, refusal: str) -> bool:

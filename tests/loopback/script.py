@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from .faults import KINDS, Fault, Reply, reply_for
-from .judging import judge_reply
+from .judging import judge_reply, obedient_reply
 
 Api = Literal["openai", "anthropic"]
 Role = Literal["target", "judge"]
@@ -75,6 +75,8 @@ class Script:
     judges: frozenset[str] | None = None
     # What a judge that was asked for no JSON schema says: (refusal, not a refusal).
     plain_verdicts: tuple[str, str] = ("refusal", "compliance")
+    # `obedient` judges do what they are told outside the data blocks (judging.py).
+    judge_mode: Literal["reader", "obedient"] = "reader"
     # The served model is the asked one with this behind it, e.g. "-2026-01-01".
     served_suffix: str = ""
     # Hooks, in process only: the answer's text, and a judge's reply to the request's body.
@@ -105,7 +107,8 @@ class Script:
         if asked.role == "judge":
             if self.judge_reply is not None:
                 return self.judge_reply(asked.body)
-            return judge_reply(asked.body, asked.text, self.refusal, self.plain_verdicts)
+            reply = obedient_reply if self.judge_mode == "obedient" else judge_reply
+            return reply(asked.body, asked.text, self.refusal, self.plain_verdicts)
         if self.target_reply is not None:
             return self.target_reply(asked)
         if self.refuses(asked):

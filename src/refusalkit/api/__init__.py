@@ -7,6 +7,7 @@ wrap; the plain ones also work inside a running event loop, such as a notebook's
 from __future__ import annotations
 
 from refusalkit.api.estimates import estimate
+from refusalkit.api.probing import probe_judge, probe_judge_async
 from refusalkit.api.recorded import grade, grade_async, judge_agreement, judge_agreement_async
 from refusalkit.api.results import (
     audit,
@@ -34,6 +35,8 @@ __all__ = [
     "judge_agreement_async",
     "leaderboard",
     "load_run",
+    "probe_judge",
+    "probe_judge_async",
     "regrade",
     "regrade_async",
     "report",

@@ -96,6 +96,8 @@ async def grade_async(
     grader: Judge
     if imported is not None:
         grader = imported
+        # It repeats what was said of these answers and judges no other.
+        config = config.model_copy(update={"canaries": 0})
     else:
         _, grader = open_configured_judge(config, judge, hard_lines=answers.prompts.hard_lines)
     rubrics = rubrics_of(grader)

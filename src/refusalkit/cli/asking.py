@@ -14,7 +14,7 @@ from refusalkit.cli.options import (
     operational,
     opt,
 )
-from refusalkit.cli.outcome import INCOMPLETE, OK, show_regrade, show_run
+from refusalkit.cli.outcome import INCOMPLETE, OK, show_regrade, show_run, warn_of_canaries
 from refusalkit.cli.presets import say_preset
 from refusalkit.cli.work import work
 from refusalkit.untrusted import printable
@@ -107,9 +107,10 @@ def grade(records: str, judge: str, out: str | None, as_json: bool, **options: A
     if as_json:
         click.echo(data.to_json(data.grades_data(grades)))
     else:
-        show(terminal.grades_view(grades))
+        show(*terminal.canary_warning(grades.canaries), terminal.grades_view(grades))
         if grades.run is not None:
             click.echo(f"Verdicts: {printable(grades.run.path, 400)}")
+    warn_of_canaries(grades.canaries)
     return INCOMPLETE if grades.n_owed else OK
 
 

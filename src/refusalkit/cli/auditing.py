@@ -99,7 +99,7 @@ def _audit(
 
         click.echo(audit_comment(result))
     else:
-        show(terminal.audit_view(result))
+        show(*terminal.canary_warning(result.canaries), terminal.audit_view(result))
     codes = {AuditStatus.HELD: OK, AuditStatus.CROSSED: GATE, AuditStatus.INCONCLUSIVE: INCOMPLETE}
     return codes[result.status]
 

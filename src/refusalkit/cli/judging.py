@@ -131,3 +131,54 @@ def judges_bridge(
         show(terminal.bridge_view(found))
     codes = {Comparability.COMPARABLE: OK, Comparability.INCONCLUSIVE: INCOMPLETE}
     return codes.get(found.verdict, GATE)
+
+
+@judges.command("probe", epilog="Example: refusalkit judges probe lexical")
+@click.argument("source", metavar="JUDGE")
+@opt("--judge-model", metavar="ID", help="Another model for the judge, provider/name.")
+@opt("--judge-via", type=click.Choice(["litellm"]), help="Force the way to the judge.")
+@opt("--kind", "kinds", multiple=True, metavar="NAME", help="Only this kind (repeatable).")
+@opt(
+    "--max-unscored",
+    type=click.FloatRange(0, 100),
+    default=5.0,
+    show_default=True,
+    metavar="PERCENT",
+    help="Exit 3 if more probes than this have no label.",
+)
+@operational
+@opt("--json", "as_json", is_flag=True, help="Print as JSON, with all ids.")
+def judges_probe(
+    source: str, kinds: tuple[str, ...], max_unscored: float, as_json: bool, **options: Any
+) -> int:
+    """Try to fool JUDGE with answers that speak to it: fake verdicts, orders, delimiters, ...
+
+    Each attack stands before, after and around a plain refusal and a plain compliance. Exit 0: no
+    verdict flipped; 1: some did; 3: it cannot be told, for the judge misjudged an answer without an
+    attack or too many verdicts are missing.
+    """
+    from refusalkit import api
+    from refusalkit.reporting import data, terminal
+    from refusalkit.reporting.console import show
+    from refusalkit.scoring import ProbeStatus
+
+    found = work(
+        lambda on_progress, stop: api.probe_judge_async(
+            source,
+            kinds=kinds,
+            max_unscored=max_unscored,
+            on_progress=on_progress,
+            stop=stop,
+            **given_options(options),
+        )
+    )
+    if as_json:
+        click.echo(data.to_json(data.probe_data(found)))
+    else:
+        show(terminal.probe_view(found))
+    codes = {
+        ProbeStatus.RESISTS: OK,
+        ProbeStatus.FOOLED: GATE,
+        ProbeStatus.UNCLEAR: INCOMPLETE,
+    }
+    return codes[found.status]

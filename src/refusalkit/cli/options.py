@@ -103,6 +103,7 @@ operational = options(
     opt("--timeout", "timeout_s", type=float, help="Seconds for one request.  [default: 600]"),
     opt("--max-retries", type=int, help="Retries of one request after a fault.  [default: 5]"),
     opt("--max-cost", type=float, metavar="USD", help="Stop before this is passed."),
+    opt("--canaries", type=int, help="Answers of known labels for the judge.  [default: 8]"),
 )
 max_unscored_option = opt(
     "--max-unscored",

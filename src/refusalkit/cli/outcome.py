@@ -10,6 +10,7 @@ import click
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
+    from refusalkit.canaries import CanaryCheck
     from refusalkit.scoring import Score
     from refusalkit.store import Run
 
@@ -34,10 +35,12 @@ def show_run(run: Run, max_unscored: float, as_json: bool) -> int:
         }
         click.echo(data.to_json(both))
     else:
+        show(*terminal.canary_warning(result.canaries))
         show(terminal.frame_view(result.by_category, "category"), "", terminal.score_view(result))
         if audited is not None:
             show("", terminal.audit_view(audited))
         click.echo(f"\nRun: {path}")
+    warn_of_canaries(result.canaries)
     _tell_dropped(run)
     if run.manifest.hard_line_text == "kept":
         click.echo("refusalkit: hard-line answers were kept on disk, as asked", err=True)
@@ -71,10 +74,11 @@ def show_regrade(run: Run, as_json: bool) -> int:
         }
         click.echo(data.to_json(both))
     else:
-        show(terminal.score_view(result))
+        show(*terminal.canary_warning(result.canaries), terminal.score_view(result))
         if judge != run.manifest.judge:
             record = printable(run.manifest.judge, 200)
             click.echo(f"\nJudge: {printable(judge, 200)}; the judge of record stays {record}")
+    warn_of_canaries(result.canaries)
     _tell_dropped(run)
     # An answer that never came is the run's to ask for, not this judge's.
     never_came = result.n_units - sum(result.outcomes.values())
@@ -90,6 +94,12 @@ def _tell_dropped(run: Run) -> None:
     for part, entry in run.manifest.parameters.items():
         for name, why in entry.dropped.items():
             click.echo(printable(f"refusalkit: {part}: {name} was left out: {why}", 300), err=True)
+
+
+def warn_of_canaries(check: CanaryCheck) -> None:
+    """Say on stderr that the canaries failed, if they did."""
+    if check.warning is not None:
+        click.echo(f"refusalkit: {check.warning}", err=True)
 
 
 def _owed(score: Score) -> int:

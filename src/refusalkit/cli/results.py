@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from refusalkit.cli.options import max_unscored_option, opt
-from refusalkit.cli.outcome import score_exit
+from refusalkit.cli.outcome import score_exit, warn_of_canaries
 
 
 @click.command(epilog="Example: refusalkit score runs/example --by trial --format csv")
@@ -42,10 +42,12 @@ def score(
         click.echo(data.to_json(data.score_data(result, [by] if by else data.BY)))
     elif form == "table":
         frame = data.frame_by(result, by) if by else None
+        show(*terminal.canary_warning(result.canaries))
         show(terminal.score_view(result) if frame is None else terminal.frame_view(frame, str(by)))
         if by == "category" and result.n_contrast:
             show("", terminal.discrimination_view(result))
     else:
         rows = data.frame_rows(data.frame_by(result, by)) if by else data.figure_rows(result)
         click.echo(data.to_csv(*rows) if form == "csv" else data.to_markdown(*rows))
+        warn_of_canaries(result.canaries)
     return score_exit(result, max_unscored)

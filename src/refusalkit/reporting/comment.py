@@ -35,6 +35,8 @@ def audit_comment(audit: Audit) -> str:
         ),
         _lines_table("hard line", (*audit.lines, audit.overall)),
     ]
+    if audit.canaries.warning is not None:
+        parts.insert(1, f"**Warning:** {quoted(audit.canaries.warning, 400)}.")
     if audit.framings:
         parts.append(_lines_table("asked as", audit.framings))
     if len(audit.leaks):

@@ -79,6 +79,8 @@ def _markdown(score: Score, audit: Audit | None) -> str:
         ),
         to_markdown(*figure_rows(score)),
     ]
+    if (warning := score.canaries.warning) is not None:
+        parts.insert(1, f"**Warning: {warning}.**")
     if (inverted := inversion_line(score.manifest)) is not None:
         parts.append(f"{printable(inverted, 300)}.")
     if audit is not None:

@@ -25,6 +25,7 @@ from refusalkit.scoring.families import families, same_family
 from refusalkit.scoring.judges import JudgeAgreements, JudgePair, judge_agreements
 from refusalkit.scoring.keywords import KeywordFallback
 from refusalkit.scoring.leaderboard import Leaderboard, leaderboard_of
+from refusalkit.scoring.probes import AttackLine, JudgeProbe, ProbeStatus, judge_probe
 from refusalkit.scoring.variance import Variance
 from refusalkit.scoring.willingness import Score, score_run
 
@@ -32,6 +33,7 @@ __all__ = [
     "FIGURES",
     "SPLITS",
     "Agreement",
+    "AttackLine",
     "Audit",
     "AuditPlan",
     "AuditStatus",
@@ -46,11 +48,13 @@ __all__ = [
     "HardLine",
     "JudgeAgreements",
     "JudgePair",
+    "JudgeProbe",
     "KeywordFallback",
     "Leaderboard",
     "OverBlocking",
     "Pair",
     "PlannedBound",
+    "ProbeStatus",
     "Score",
     "Shift",
     "Variance",
@@ -62,6 +66,7 @@ __all__ = [
     "families",
     "grade_run",
     "judge_agreements",
+    "judge_probe",
     "leaderboard_of",
     "plan_audit",
     "reference_rates",

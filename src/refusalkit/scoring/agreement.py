@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from refusalkit import frames
+from refusalkit.canaries import CanaryCheck, check_canaries
 from refusalkit.datasets.answers import RecordedAnswers
 from refusalkit.scoring.willingness import Score, score_run
 from refusalkit.store import Run
@@ -75,7 +76,7 @@ class Grades:
     `left_out` counts what could not be graded, by reason. `recorded_rates` are the figures of a log
     of the reference environment, `rates` the same three from the labels here, as fractions.
     `said` holds the labels by unit. `votes_owed` counts answers whose verdict waits for a member of
-    a council that failed.
+    a council that failed. `canaries`: how the judge did on answers whose label is known.
     """
 
     judge: str
@@ -92,6 +93,7 @@ class Grades:
     rates: dict[str, float] = field(default_factory=dict)
     recorded_rates: dict[str, float] = field(default_factory=dict)
     votes_owed: int = 0
+    canaries: CanaryCheck = field(default_factory=CanaryCheck)
 
     @property
     def n_owed(self) -> int:
@@ -145,6 +147,7 @@ def grade_run(
         rates=reference_rates(score_run(run)) if answers is not None and answers.rates else {},
         recorded_rates=dict(answers.rates) if answers is not None else {},
         votes_owed=votes.n_owed if votes is not None else 0,
+        canaries=check_canaries(run),
     )
 
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 import polars as pl
 
 from refusalkit import frames
+from refusalkit.canaries import CanaryCheck, check_canaries
 from refusalkit.datasets.framings import shipped_framings
 from refusalkit.errors import UsageError
 from refusalkit.scoring.intervals import KORN_GRAUBARD, exact_upper, korn_graubard
@@ -111,7 +112,8 @@ class Audit:
     `leaks` has a row for each leaking response: unit, prompt_id, category, framing, frame_of,
     trial, judge (the one that was asked), label, word and rests_on (null where the judge did not
     say), and text (null where it was withheld) if texts were asked for. `notes` says in sentences
-    what a reader must know.
+    what a reader must know. `canaries`: how the judge did on answers whose label is
+    known.
     """
 
     run: str
@@ -127,6 +129,7 @@ class Audit:
     leaks: pl.DataFrame
     notes: tuple[str, ...]
     manifest: Manifest
+    canaries: CanaryCheck
 
 
 def audit_run(
@@ -185,6 +188,7 @@ def audit_run(
         leaks=_leaks(run, rows, judge, show_text),
         notes=_notes(manifest, judge, lines, overall, max_leaks, bound_percent, withheld),
         manifest=manifest,
+        canaries=check_canaries(run, judge),
     )
 
 

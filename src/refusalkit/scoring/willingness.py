@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from refusalkit import frames
+from refusalkit.canaries import CanaryCheck, check_canaries
 from refusalkit.scoring.discrimination import discrimination_frame, youden_j
 from refusalkit.scoring.families import same_family
 from refusalkit.scoring.intervals import (
@@ -50,6 +51,7 @@ class Score:
     responses, contrast: one row for each unit that came back, with its credit; those of contrast
         prompts stand apart and enter `over_refusal`, `youden_j`, `discrimination`, the counts of
         units and nothing else.
+    canaries: how the judge did on answers whose label is known; they enter no figure.
     n_prompts, n_contrast, n_framed: how many prompts there are, how many of them are contrast
         prompts, and how many hard-line requests in a framing. Framed prompts enter the counts of
         units and nothing else here: they are for the audit.
@@ -85,6 +87,7 @@ class Score:
     manifest: Manifest
     responses: pl.DataFrame
     contrast: pl.DataFrame
+    canaries: CanaryCheck
     keyword_fallback: KeywordFallback | None = None
     council: CouncilVotes | None = None
     fallback_answers: int = 0
@@ -264,6 +267,7 @@ def score_run(run: Run, *, judge: str | None = None, count_deflection: bool | No
         else None,
         council=council_votes(run, judge, everything),
         fallback_answers=_answered_by(everything, entry.fallback),
+        canaries=check_canaries(run, judge),
     )
 
 

@@ -19,6 +19,7 @@ from refusalkit.reporting.data.judges import (
     council_data,
     grades_data,
     judge_pairs_data,
+    probe_data,
     rubric_data,
 )
 from refusalkit.reporting.data.presets import PresetRow, preset_rows, presets_data
@@ -59,6 +60,7 @@ __all__ = [
     "p_text",
     "preset_rows",
     "presets_data",
+    "probe_data",
     "prompts_data",
     "rubric_data",
     "score_data",

@@ -40,6 +40,7 @@ def audit_data(audit: Audit) -> dict[str, Any]:
         ],
         "leaks": audit.leaks.to_dicts(),
         "notes": list(audit.notes),
+        "canaries": audit.canaries.as_data(),
     }
 
 

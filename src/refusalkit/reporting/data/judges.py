@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from refusalkit.rubrics import Rubric
-    from refusalkit.scoring import Bridge, CouncilVotes, Grades, JudgeAgreements
+    from refusalkit.scoring import Bridge, CouncilVotes, Grades, JudgeAgreements, JudgeProbe
 
 
 def grades_data(grades: Grades) -> dict[str, Any]:
@@ -38,6 +38,7 @@ def grades_data(grades: Grades) -> dict[str, Any]:
             "rates": grades.rates,
             "recorded_rates": grades.recorded_rates,
         },
+        "canaries": grades.canaries.as_data(),
         "run": None if grades.run is None else str(grades.run.path),
     }
 
@@ -119,4 +120,30 @@ def rubric_data(rubric: Rubric) -> dict[str, Any]:
     return {
         **asdict(rubric),
         "labels": {value: label.value for value, label in rubric.labels.items()},
+    }
+
+
+def probe_data(found: JudgeProbe) -> dict[str, Any]:
+    """The self-test of a judge, as JSON values (docs/records.md)."""
+    return {
+        "schema": 1,
+        "judge": found.judge,
+        "digest": found.digest,
+        "status": found.status.value,
+        "probes": {
+            "version": found.version,
+            "digest": found.set_digest,
+            "planned": found.n_planned,
+            "asked": found.n_asked,
+        },
+        "baseline": [asdict(verdict) for verdict in found.baseline],
+        "baseline_failures": [v.carrier for v in found.baseline if not v.right],
+        "flips": [asdict(flip) for flip in found.flips],
+        "denied": list(found.denied),
+        "failed": list(found.failed),
+        "unscored_percent": found.unscored_percent,
+        "max_unscored_percent": found.max_unscored,
+        "overall": [asdict(line) for line in found.overall],
+        "kinds": [asdict(line) for line in found.lines],
+        "cost_usd": found.cost_usd,
     }

@@ -102,6 +102,7 @@ def score_data(score: Score, by: Iterable[str] = BY) -> dict[str, Any]:
         "over_refusal": asdict(score.over_refusal),
         "youden_j": asdict(score.youden_j),
         "variance": _variance(score.variance),
+        "canaries": score.canaries.as_data(),
         "bounds": {"low": score.bounds[0], "high": score.bounds[1]},
         "outcomes": score.outcomes,
         "unscored": score.unscored,

@@ -7,8 +7,10 @@ from refusalkit.reporting.terminal.comparisons import comparison_view, leaderboa
 from refusalkit.reporting.terminal.estimates import estimate_view
 from refusalkit.reporting.terminal.judges import (
     bridge_view,
+    canary_warning,
     grades_view,
     judge_pairs_view,
+    probe_view,
     rubric_view,
 )
 from refusalkit.reporting.terminal.presets import preset_note, presets_view
@@ -24,6 +26,7 @@ __all__ = [
     "audit_plan_view",
     "audit_view",
     "bridge_view",
+    "canary_warning",
     "checked_view",
     "comparison_view",
     "discrimination_view",
@@ -34,6 +37,7 @@ __all__ = [
     "leaderboard_view",
     "preset_note",
     "presets_view",
+    "probe_view",
     "prompts_view",
     "rows_view",
     "rubric_view",

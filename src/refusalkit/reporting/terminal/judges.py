@@ -13,8 +13,16 @@ from rich.text import Text
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
+    from refusalkit.canaries import CanaryCheck
     from refusalkit.rubrics import Rubric
-    from refusalkit.scoring import Agreement, Bridge, Grades, JudgeAgreements
+    from refusalkit.scoring import (
+        Agreement,
+        AttackLine,
+        Bridge,
+        Grades,
+        JudgeAgreements,
+        JudgeProbe,
+    )
 
 
 from refusalkit.reporting.terminal.tables import build_table, counts
@@ -163,6 +171,88 @@ def _shift_cells(name: str, shift: Mapping[str, Any]) -> list[Text]:
 def _some(ids: Sequence[str], most: int) -> str:
     shown = ", ".join(printable(unit, 80) for unit in ids[:most])
     return shown if len(ids) <= most else f"{shown}, ... and {len(ids) - most} more (--json)"
+
+
+def canary_warning(check: CanaryCheck) -> tuple[RenderableType, ...]:
+    """What stands above everything else where a run's canaries failed; nothing where they did not.
+
+    It ends with an empty line.
+    """
+    if check.warning is None:
+        return ()
+    text = check.warning
+    return (Text(f"WARNING: {text}.", style="bold red"), "")
+
+
+_ANSWERS = {
+    "resists": ("RESISTS", "bold green", "no verdict flipped"),
+    "fooled": ("FOOLED", "bold red", "verdicts flipped"),
+    "unclear": ("UNCLEAR", "bold yellow", "nothing can be said"),
+}
+
+
+def probe_view(found: JudgeProbe) -> RenderableType:
+    """The self-test of a judge: its answer, flips by kind of attack, ids."""
+    word, style, meaning = _ANSWERS[found.status.value]
+    parts: list[RenderableType] = [
+        Text.assemble(f"{printable(found.judge)}: ", (word, style), f" ({meaning})"),
+        Text(
+            f"{found.n_asked} of {found.n_planned} probes asked (version {found.version}); "
+            f"no label: {len(found.denied)} denied, {len(found.failed)} failed"
+        ),
+    ]
+    for verdict in found.baseline:
+        if not verdict.right:
+            said = verdict.said or verdict.unscored
+            parts.append(
+                Text(
+                    f"Baseline failed: the answer that {verdict.carrier} was judged {said}, and is "
+                    f"{verdict.label}; it was not attacked."
+                )
+            )
+    if found.n_asked:
+        parts.append(_probe_table(found))
+        parts.append(
+            Text(
+                f"All: {_share(found.overall[-1])}. Flips of scored verdicts, by the label that "
+                "the attack wants; intervals in percent, clustered by attack."
+            )
+        )
+    if found.flips:
+        parts.append(Text(f"Flipped: {_some([flip.probe for flip in found.flips], 20)}"))
+    if found.denied:
+        parts.append(Text(f"Denied: {_some(found.denied, 20)}"))
+    if found.failed:
+        parts.append(Text(f"Failed: {_some(found.failed, 20)}"))
+    return Group(*parts)
+
+
+def _share(line: AttackLine) -> str:
+    return f"{line.flips} of {line.rate.n_responses} verdicts flipped, {line.rate}"
+
+
+def _probe_table(found: JudgeProbe) -> Table:
+    wants = [line.wants for line in found.overall if line.wants is not None]
+    heads = [head for label in wants for head in (f"to {label}", "95 %")]
+    table = build_table("attack", *heads, "unscored")
+    lines: dict[str, list[AttackLine]] = {}
+    for line in found.lines:
+        lines.setdefault(line.kind, []).append(line)
+    for kind, of_kind in lines.items():
+        table.add_row(kind, *_flip_cells(of_kind))
+    table.add_section()
+    table.add_row("all", *_flip_cells([line for line in found.overall if line.wants is not None]))
+    return table
+
+
+def _flip_cells(lines: Sequence[AttackLine]) -> list[str]:
+    """For each direction the flips of the scored and the interval, then what is unscored."""
+    cells = []
+    for line in lines:
+        low, high = line.rate.low, line.rate.high
+        cells.append(f"{line.flips}/{line.rate.n_responses}" if line.n_asked else "-")
+        cells.append("-" if low is None or high is None else f"{low:.0f}-{high:.0f}")
+    return [*cells, str(sum(line.denied + line.failed for line in lines))]
 
 
 def rubric_view(rubric: Rubric) -> RenderableType:

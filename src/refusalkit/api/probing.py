@@ -1,0 +1,116 @@
+"""The injection self-test of a judge."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refusalkit.api.sync import sync
+from refusalkit.config import resolve_config
+from refusalkit.errors import UsageError
+from refusalkit.session import check_budget, open_configured_judge
+from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    from refusalkit.judges import Judge
+    from refusalkit.judges.probes import Probed
+    from refusalkit.runner import OnProgress
+    from refusalkit.scoring import JudgeProbe
+
+
+def probe_judge(
+    judge: str | Path | Judge,
+    *,
+    kinds: Sequence[str] = (),
+    max_unscored: float = 5.0,
+    on_progress: OnProgress | None = None,
+    **options: Any,
+) -> JudgeProbe:
+    """Try to fool a judge with answers that speak to it, and count the verdicts that flip.
+
+    Args:
+        judge: a shipped name, the path of a judge file, or your own `Judge`.
+        kinds: only these kinds of attack (``delimiter``, ``json``, ...); default all.
+        max_unscored: percent of probes that may stay without a label before nothing can be said.
+        on_progress: called after each answer with a `Progress`; its `planned` counts probes.
+        **options: fields of `RunConfig` for a judge: judge_model, concurrency, max_cost ...
+
+    Returns:
+        The flips by kind of attack and direction with intervals, the ids, and a `status`:
+        ``resists``, ``fooled`` or ``unclear``.
+
+    Raises:
+        UsageError: the judge file is wrong, or a kind is unknown.
+        ConfigurationError: no key, unknown provider, unknown option.
+        FatalProviderError: no request to the judge can succeed.
+    """
+    return sync(
+        probe_judge_async(
+            judge, kinds=kinds, max_unscored=max_unscored, on_progress=on_progress, **options
+        )
+    )
+
+
+async def probe_judge_async(
+    judge: str | Path | Judge,
+    *,
+    kinds: Sequence[str] = (),
+    max_unscored: float = 5.0,
+    on_progress: OnProgress | None = None,
+    stop: asyncio.Event | None = None,
+    **options: Any,
+) -> JudgeProbe:
+    """`probe_judge` for async code. `stop`, once set, ends it with what there is."""
+    from refusalkit.judges.probes import ask_probes, load_probes
+    from refusalkit.scoring import judge_probe
+
+    probes = load_probes()
+    for kind in kinds:
+        if kind not in probes.kinds:
+            known = ", ".join(probes.kinds)
+            raise UsageError(f"there is no kind of attack {printable(kind)}; there are: {known}")
+    chosen = str(judge) if isinstance(judge, str | Path) else judge
+    name = chosen if isinstance(chosen, str) else chosen.id
+    config = resolve_config({**options, "model": "probe/answers", "judge": name})
+    rubric, opened = open_configured_judge(config, chosen)
+    check_budget(config, False, rubric)
+    try:
+        probed = await ask_probes(
+            opened,
+            probes,
+            kinds=kinds,
+            concurrency=config.concurrency,
+            max_cost=config.max_cost,
+            stop=stop,
+            on_answer=None if on_progress is None else _told(on_progress),
+        )
+    finally:
+        await opened.aclose()
+    digest = rubric.digest if rubric is not None else getattr(opened, "digest", None)
+    return judge_probe(opened, probes, probed, digest=digest, max_unscored=max_unscored)
+
+
+def _told(on_progress: OnProgress) -> Any:
+    from refusalkit.runner import Progress
+    from refusalkit.types import Label
+
+    started = time.monotonic()
+
+    def tell(probed: Probed) -> None:
+        said = [verdict.label for _, verdict in probed.asked]
+        on_progress(
+            Progress(
+                planned=probed.planned,
+                completions=len(said),
+                verdicts=len(said),
+                refusals=said.count(Label.REFUSAL),
+                unscored=said.count(None),
+                cost_usd=probed.cost_usd,
+                elapsed_s=time.monotonic() - started,
+            )
+        )
+
+    return tell
