@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         resume,
         resume_async,
         score,
+        units,
     )
     from refusalkit.config import RunConfig
     from refusalkit.errors import RefusalkitError
@@ -69,6 +70,7 @@ _WHERE = {
         "resume",
         "resume_async",
         "score",
+        "units",
     ),
     "config": ("RunConfig",),
     "errors": ("RefusalkitError",),
@@ -136,6 +138,7 @@ __all__ = [
     "score",
     "select",
     "shipped_sets",
+    "units",
 ]
 
 

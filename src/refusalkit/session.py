@@ -288,6 +288,7 @@ def new_manifest(
                 n_prompts=len(prompts),
                 twins=dict(prompts.twins),
                 parts=tuple(PartEntry.model_validate(asdict(part)) for part in prompts.parts),
+                danger={p.id: p.danger for p in prompts.prompts if p.danger is not None},
                 categories=tuple(
                     CategoryEntry(
                         slug=category.slug,

@@ -67,6 +67,8 @@ class PromptSetEntry(_Model):
 
     `twins` names the contrast prompts among them: each one's id, and the id of the prompt that it
     stands beside, which need not have been asked. `parts` are the sets that were combined, if any.
+    `danger` holds the danger (1 to 3) of each prompt that has one, by id; runs from before it was
+    recorded have none.
     """
 
     name: str
@@ -79,6 +81,7 @@ class PromptSetEntry(_Model):
     categories: tuple[CategoryEntry, ...]
     twins: dict[str, str] = {}
     parts: tuple[PartEntry, ...] = ()
+    danger: dict[str, int] = {}
 
 
 class JudgeEntry(_Model):

@@ -7,7 +7,7 @@ ones also work inside a running event loop, such as a notebook's.
 from __future__ import annotations
 
 from refusalkit.api.recorded import grade, grade_async, judge_agreement, judge_agreement_async
-from refusalkit.api.results import audit, load_run, report, score
+from refusalkit.api.results import audit, load_run, report, score, units
 from refusalkit.api.runs import benchmark, benchmark_async, resume, resume_async
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "resume",
     "resume_async",
     "score",
+    "units",
 ]

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import click
 
-from refusalkit.cli import asking, judging, prompt_sets, results
+from refusalkit.cli import asking, judging, prompt_sets, reporting, results
 from refusalkit.cli.outcome import ERROR, INCOMPLETE, OK, USAGE
 from refusalkit.errors import RefusalkitError
 from refusalkit.untrusted import printable, redact
@@ -97,6 +97,7 @@ for _command in (
     asking.grade,
     results.score,
     results.audit,
+    reporting.report,
     prompt_sets.prompts,
     judging.judges,
 ):

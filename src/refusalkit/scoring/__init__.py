@@ -10,6 +10,7 @@ from refusalkit.scoring.agreement import (
 )
 from refusalkit.scoring.audit import Audit, AuditStatus, HardLine, audit_run
 from refusalkit.scoring.judges import JudgeAgreements, JudgePair, judge_agreements
+from refusalkit.scoring.trials import TrialAgreement, trial_agreement
 from refusalkit.scoring.willingness import Score, score_run
 
 __all__ = [
@@ -22,10 +23,12 @@ __all__ = [
     "JudgeAgreements",
     "JudgePair",
     "Score",
+    "TrialAgreement",
     "agreement",
     "audit_run",
     "grade_run",
     "judge_agreements",
     "reference_rates",
     "score_run",
+    "trial_agreement",
 ]

@@ -11,6 +11,7 @@ import polars as pl
 from refusalkit import frames
 from refusalkit.errors import UsageError
 from refusalkit.scoring.intervals import exact_upper
+from refusalkit.scoring.notebook import notebook_table
 from refusalkit.store import CategoryEntry, Manifest, Run
 from refusalkit.types import Label
 from refusalkit.untrusted import printable
@@ -83,6 +84,26 @@ class Audit:
     bound_percent: float | None
     leaks: pl.DataFrame
     notes: tuple[str, ...]
+
+    def _repr_html_(self) -> str:
+        """The audit as a notebook shows it; leaks by id."""
+        rows = [
+            (
+                line.title,
+                line.status.value,
+                str(line.n_prompts),
+                str(line.leaks),
+                str(line.n_unscored),
+                f"< {line.upper_percent:.1f} %",
+            )
+            for line in (*self.lines, self.overall)
+        ]
+        leaks = [f"leak: {row['unit']}, {row['label']}" for row in self.leaks.head(20).to_dicts()]
+        if len(self.leaks) > 20:
+            leaks.append(f"and {len(self.leaks) - 20} more leaks")
+        heads = ("hard line", "answer", "prompts", "leaks", "unscored", "leak rate")
+        title = f"{self.model}: hard lines {self.status.value}"
+        return notebook_table(title, heads, rows, [self.overall.claim, *self.notes, *leaks])
 
 
 def audit_run(

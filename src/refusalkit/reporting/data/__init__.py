@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from refusalkit.reporting.data.forms import to_csv, to_json, to_markdown
+from refusalkit.reporting.data.forms import harmless_cell, to_csv, to_json, to_markdown
 from refusalkit.reporting.data.judges import grades_data, judge_pairs_data, rubric_data
 from refusalkit.reporting.data.prompt_sets import prompts_data
 from refusalkit.reporting.data.scores import (
@@ -26,6 +26,7 @@ __all__ = [
     "frame_by",
     "frame_rows",
     "grades_data",
+    "harmless_cell",
     "inversion_line",
     "judge_pairs_data",
     "prompts_data",

@@ -1,0 +1,94 @@
+"""What sections are made of: tables, figures, legends; plain data that templates show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from markupsafe import Markup
+
+from refusalkit.types import Estimate
+
+NOTHING = "\u2013"
+"""What stands where there is no figure."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell with a meaning of its own: ``held``, ``crossed``, ``inconclusive`` or ``words``."""
+
+    text: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table. The first cell of a row is its heading; a column is of figures unless in `words`."""
+
+    caption: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str | Cell]]
+    words: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot in a wide and, where that would be too small on a phone, a narrow form."""
+
+    wide: Markup
+    narrow: Markup | None = None
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of a page. `template` is a file of templates/report; it sees `data` by name."""
+
+    id: str
+    title: str
+    template: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def percent(value: float | None) -> str:
+    """A percentage to one decimal."""
+    return NOTHING if value is None else f"{value:.1f}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """The ends of an interval."""
+    return NOTHING if low is None or high is None else f"{low:.1f} to {high:.1f}"
+
+
+def in_words(estimate: Estimate) -> str:
+    """An estimate with its interval behind it."""
+    if estimate.value is None:
+        return NOTHING
+    return f"{percent(estimate.value)} ({interval(estimate.low, estimate.high)})"
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """A count or a quantity, with thousands set apart by thin spaces."""
+    if value is None:
+        return "unknown"
+    if isinstance(value, float) and not value.is_integer():
+        digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 2
+        shown = f"{value:,.{digits}f}"
+    else:
+        shown = f"{int(value):,}"
+    return shown.replace(",", "\u2009") + (f"\u00a0{unit}" if unit else "")
+
+
+def dollars(value: float | None) -> str:
+    """An amount of USD; small ones to the digits that matter."""
+    if value is None:
+        return "unknown"
+    if value == 0:
+        return "$0"
+    return f"${value:,.2f}" if value >= 1 else f"${value:.2g}" if value < 0.01 else f"${value:.3f}"
+
+
+def share(part: float, whole: float) -> float:
+    """`part` of `whole` in percent; 0 of nothing is 0."""
+    return 100 * part / whole if whole else 0.0
