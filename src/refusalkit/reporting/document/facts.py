@@ -116,7 +116,7 @@ def gather(
     """Read and count the runs. Raises `RunFolderError`, `RecordError`."""
     return [
         _facts(run, name, judge)
-        for run, name in zip(runs, _names([run.manifest for run in runs]), strict=True)
+        for run, name in zip(runs, _names(runs), strict=True)
     ]
 
 
@@ -134,19 +134,19 @@ def _facts(run: Run, name: str, judge: str | None) -> RunFacts:
     )
 
 
-def _names(manifests: Sequence[Manifest]) -> list[str]:
+def _names(runs: Sequence[Run]) -> list[str]:
     """The models' names; where two runs have one model, what sets them apart comes after it."""
-    models = [str(manifest.config.get("model", "")) for manifest in manifests]
+    models = [str(run.manifest.config.get("model", "")) for run in runs]
     names = []
-    for manifest, model in zip(manifests, models, strict=True):
-        twins = [m for m, other in zip(manifests, models, strict=True) if other == model]
-        settings = {str(m.config.get("reasoning")) for m in twins}
-        if len(twins) == 1:
+    for run, model in zip(runs, models, strict=True):
+        alike = [other for other, name in zip(runs, models, strict=True) if name == model]
+        if len(alike) == 1:
             names.append(model)
-        elif len(settings) == len(twins):
-            names.append(f"{model} (reasoning {manifest.config.get('reasoning')})")
-        else:
-            names.append(f"{model} ({manifest.id})")
+            continue
+        for tell in (_reasoning, _folder, _identity):
+            if len({tell(other) for other in alike}) == len(alike):
+                break
+        names.append(f"{model} ({tell(run)})")
     # The same run twice still gets two names.
     seen: dict[str, int] = {}
     for index, name in enumerate(names):
@@ -154,6 +154,20 @@ def _names(manifests: Sequence[Manifest]) -> list[str]:
         if seen[name] > 1:
             names[index] = f"{name} [{seen[name]}]"
     return names
+
+
+def _reasoning(run: Run) -> str:
+    return f"reasoning {run.manifest.config.get('reasoning')}"
+
+
+def _folder(run: Run) -> str:
+    """The folder's name; of the usual long one the end, which is the run's own."""
+    name = run.path.resolve().name
+    return name.rpartition("-")[2] if name == run.manifest.id else name
+
+
+def _identity(run: Run) -> str:
+    return run.manifest.id
 
 
 def everything(score: Score) -> pl.DataFrame:

@@ -16,10 +16,11 @@ NOTHING = "\u2013"
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell with a meaning of its own: ``held``, ``crossed``, ``inconclusive`` or ``words``."""
+    """A cell. `kind` is ``held``, ``crossed`` or ``inconclusive``; `below` stands small below."""
 
     text: str
     kind: str = ""
+    below: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,13 @@ class Table:
     heads: Sequence[str]
     rows: Sequence[Sequence[str | Cell]]
     words: frozenset[int] = frozenset()
+
+    @property
+    def cells(self) -> list[list[Cell]]:
+        """The rows, each cell a `Cell`."""
+        return [
+            [cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in self.rows
+        ]
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,16 @@ def in_words(estimate: Estimate) -> str:
     if estimate.value is None:
         return NOTHING
     return f"{percent(estimate.value)} ({interval(estimate.low, estimate.high)})"
+
+
+def stacked(estimate: Estimate) -> Cell:
+    """An estimate with its interval below it."""
+    return stacked_point(estimate.value, estimate.low, estimate.high)
+
+
+def stacked_point(value: float | None, low: float | None, high: float | None) -> Cell:
+    """A value with its interval below it."""
+    return Cell(percent(value), below="" if value is None else interval(low, high))
 
 
 def number(value: float | None, unit: str = "") -> str:

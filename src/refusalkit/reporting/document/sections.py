@@ -25,6 +25,8 @@ from refusalkit.reporting.document.parts import (
     number,
     percent,
     share,
+    stacked,
+    stacked_point,
 )
 from refusalkit.reporting.document.plots import (
     MOST_RUNS,
@@ -80,7 +82,7 @@ def rates(runs: Runs) -> Section:
         names = list(dict.fromkeys(name for facts in runs for name, _ in figures(facts.score)))
         found = [dict(figures(facts.score)) for facts in runs]
         rows = [
-            [facts.name, *(in_words(of[name]) if name in of else NOTHING for name in names)]
+            [facts.name, *(stacked(of[name]) if name in of else NOTHING for name in names)]
             for facts, of in zip(runs, found, strict=True)
         ]
         table = Table("Rates in percent, each with its 95\u00a0% interval", ["run", *names], rows)
@@ -133,7 +135,7 @@ def _category_table(
 
     if len(runs) > 1:
         found = [
-            [name(row), *(_will(rows.get(slug)) for rows in by_run)] for slug, row in known.items()
+            [name(row), *(_shown(_point(rows.get(slug))) for rows in by_run)] for slug, row in known.items()
         ]
         heads = ["category", *(facts.name for facts in runs)]
         return Table("Willingness in percent, with its 95\u00a0% interval", heads, found)
@@ -501,12 +503,8 @@ def _refused_point(row: dict[str, Any] | None) -> Point | None:
     return None if point is None else (100 - point[0], 100 - point[2], 100 - point[1])
 
 
-def _shown(point: Point | None) -> str:
-    return NOTHING if point is None else f"{percent(point[0])} ({interval(*point[1:])})"
-
-
-def _will(row: dict[str, Any] | None) -> str:
-    return _shown(_point(row))
+def _shown(point: Point | None) -> Cell:
+    return Cell(NOTHING) if point is None else stacked_point(*point)
 
 
 def _leaks(leaks: int, prompts: int) -> str:
