@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from refusalkit.reporting.document.facts import RunFacts
 
@@ -74,7 +75,7 @@ def cautions(facts: RunFacts) -> list[str]:
 
 def cautions_between(runs: Sequence[RunFacts]) -> list[str]:
     """Why figures of several runs may not be set side by side."""
-    compared = {
+    compared: dict[str, list[Any]] = {
         "prompts": [facts.manifest.prompt_set.digest for facts in runs],
         "judges": [facts.judging.entry.digest or facts.judging.id for facts in runs],
         "judges' models": [facts.judging.entry.model for facts in runs],
@@ -84,7 +85,5 @@ def cautions_between(runs: Sequence[RunFacts]) -> list[str]:
     differing = [what for what, values in compared.items() if len(set(values)) > 1]
     if not differing:
         return []
-    return [
-        f"The runs have different {', '.join(differing)}: a difference between their figures may "
-        "come from that"
-    ]
+    what = ", ".join(differing)
+    return [f"The runs have different {what}: a difference between figures may come from that"]

@@ -114,10 +114,7 @@ def gather(
     judge: str | None = None,
 ) -> list[RunFacts]:
     """Read and count the runs. Raises `RunFolderError`, `RecordError`."""
-    return [
-        _facts(run, name, judge)
-        for run, name in zip(runs, _names(runs), strict=True)
-    ]
+    return [_facts(run, name, judge) for run, name in zip(runs, _names(runs), strict=True)]
 
 
 def _facts(run: Run, name: str, judge: str | None) -> RunFacts:

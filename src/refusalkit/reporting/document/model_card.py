@@ -21,7 +21,7 @@ def render_model_card(runs: Sequence[RunFacts]) -> str:
         parts += [_quote(cautions_between(runs))] if cautions_between(runs) else []
     for facts in runs:
         parts += _run(facts, level=1 if len(runs) == 1 else 2)
-    parts += ["#" * (2 if len(runs) == 1 else 2) + " How to cite", _citations(runs)]
+    parts += ["## How to cite", _citations(runs)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import Any
@@ -12,24 +13,14 @@ from markupsafe import Markup
 
 from refusalkit.reporting.document.cautions import cautions, cautions_between
 from refusalkit.reporting.document.facts import RunFacts
-from refusalkit.reporting.document.parts import Section, number, percent
-from refusalkit.reporting.document.sections import SECTIONS, headline, printable_lines
+from refusalkit.reporting.document.parts import Section, number, percent, printable_lines
+from refusalkit.reporting.document.sections import SECTIONS, headline
 from refusalkit.reporting.document.units import MOST_ROWS, TEXT_CHARS, UnitsTable, units_table
 
 
 def render_page(runs: Sequence[RunFacts], *, show_text: bool = False) -> str:
     """The page. Everything that somebody else wrote stands in it as text."""
-    environment = Environment(
-        loader=PackageLoader("refusalkit.reporting", "templates/report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
-    environment.filters["number"] = number
-    # Hidden characters are shown as escapes, whatever field they stand in.
-    environment.finalize = _visible
+    environment = _environment()
     sections = [section for build in SECTIONS if (section := build(runs)) is not None]
     # Before the configuration, which is for reference.
     sections.insert(-1, _units(units_table(runs, show_text=show_text), show_text, len(runs) > 1))
@@ -44,6 +35,23 @@ def render_page(runs: Sequence[RunFacts], *, show_text: bool = False) -> str:
         script_hash=_hash(script),
         version=runs[0].manifest.refusalkit,
     )
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("refusalkit.reporting", "templates/report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    environment.filters["number"] = number
+    # Hidden characters are shown as escapes, whatever field they stand in.
+    environment.finalize = _visible
+    return environment
 
 
 def _all_cautions(runs: Sequence[RunFacts]) -> list[str]:
@@ -89,4 +97,8 @@ def _hash(text: str) -> str:
 
 
 def _visible(value: Any) -> Any:
-    return printable_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return (
+        printable_lines(value)
+        if isinstance(value, str) and not isinstance(value, Markup)
+        else value
+    )

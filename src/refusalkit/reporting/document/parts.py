@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from refusalkit.types import Estimate
+from refusalkit.untrusted import printable
 
 NOTHING = "\u2013"
 """What stands where there is no figure."""
@@ -90,7 +91,7 @@ def number(value: float | None, unit: str = "") -> str:
     """A count or a quantity, with thousands set apart by thin spaces."""
     if value is None:
         return "unknown"
-    if isinstance(value, float) and not value.is_integer():
+    if not float(value).is_integer():
         digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 2
         shown = f"{value:,.{digits}f}"
     else:
@@ -107,6 +108,29 @@ def dollars(value: float | None) -> str:
     return f"${value:,.2f}" if value >= 1 else f"${value:.2g}" if value < 0.01 else f"${value:.3f}"
 
 
+def time(seconds: float | None) -> str:
+    """A stretch of time, in the unit that suits it."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 120:
+        return number(round(seconds, 1), "s")
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours}\u00a0h {minutes}\u00a0min" if hours else f"{minutes}\u00a0min"
+
+
+def printable_lines(text: str, limit: int = 20_000) -> str:
+    """`printable` line by line: the line ends stay."""
+    return "\n".join(printable(line, limit) for line in text[:_MOST_CHARS].split("\n"))
+
+
+_MOST_CHARS = 200_000
+
+
 def share(part: float, whole: float) -> float:
     """`part` of `whole` in percent; 0 of nothing is 0."""
     return 100 * part / whole if whole else 0.0
+
+
+def one_or(names: list[str], alone: str) -> list[str]:
+    """The heads of a table with a column for each run: their names, or `alone` over one."""
+    return names if len(names) > 1 else [alone]

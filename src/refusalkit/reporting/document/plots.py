@@ -37,7 +37,7 @@ _VARIABLES = {_INK: "var(--ink)", _SOFT: "var(--soft)", _LINE: "var(--line)"} | 
 # Not by colour alone.
 _MARKERS = ("o", "s", "D", "^", "v", "P")
 
-_SETTINGS = {
+_SETTINGS: Any = {
     "svg.fonttype": "none",  # text stays text, in the page's font
     "svg.hashsalt": "refusalkit",  # the same figure is the same bytes
     "text.parse_math": False,  # a title with `$` is no formula
@@ -87,8 +87,19 @@ def dot_plot(
             if heading:
                 x = -left if not narrow else -left + 1
                 _text(axes, heading, x, 7, _INK, at=(0, 1), size=12, bold=True)
+            middles = [index + 0.5 + (7.5 / step if narrow else 0) for index in range(len(rows))]
+            # A rail for one run; between the rows where several stand in each.
+            rails = middles if n_runs == 1 else list(range(1, len(rows)))
+            axes.hlines(rails, 0, 100, color=_LINE, linewidth=1, clip_on=False)
             for index, row in enumerate(rows):
-                _draw_row(axes, row, index, narrow=narrow, step=step, label_at=left)
+                _label(axes, row.label, index, narrow=narrow, label_at=left)
+            for number in range(n_runs):
+                offset = (number - (n_runs - 1) / 2) * 9 / step
+                marks = [
+                    (middle + offset, row.points[number])
+                    for middle, row in zip(middles, rows, strict=True)
+                ]
+                _draw(axes, number, marks, upright=False)
             top = bottom - gap
     return _inline(figure, name, description)
 
@@ -114,9 +125,8 @@ def columns_plot(
         axes.set_xlabel(x_title, color=_SOFT, fontsize=11)
         for number, points in enumerate(series):
             offset = (number - (len(series) - 1) / 2) * min(0.14, 0.6 / max(1, len(series)))
-            for column, point in enumerate(points):
-                if point is not None:
-                    _mark(axes, number, column + offset, *point, upright=True)
+            marks = [(column + offset, point) for column, point in enumerate(points)]
+            _draw(axes, number, marks, upright=True)
     return _inline(figure, name, description)
 
 
@@ -155,36 +165,36 @@ def _label_width(groups: Sequence[tuple[str, Sequence[DotRow]]]) -> float:
     return min(340.0, 16 + 6.4 * min(longest, 56))
 
 
-def _draw_row(
-    axes: Axes, row: DotRow, index: int, *, narrow: bool, step: float, label_at: float
-) -> None:
-    n_runs = len(row.points)
+def _label(axes: Axes, text: str, index: int, *, narrow: bool, label_at: float) -> None:
     if narrow:
-        _text(axes, row.label, 0, -12, _INK, at=(0, index), size=11, on_data=True)
+        _text(axes, text, 0, -12, _INK, at=(0, index), size=11, on_data=True)
     else:
-        place = (0, index + 0.5)
-        _text(axes, row.label, -label_at, -4, _INK, at=place, size=12, on_data=True)
-    middle = index + 0.5 + (7.5 / step if narrow else 0)
-    axes.plot([0, 100], [middle, middle], color=_LINE, linewidth=1, clip_on=False, zorder=1)
-    for number, point in enumerate(row.points):
-        if point is not None:
-            offset = (number - (n_runs - 1) / 2) * 9 / step
-            _mark(axes, number, middle + offset, *point, upright=False)
+        _text(axes, text, -label_at, -4, _INK, at=(0, index + 0.5), size=12, on_data=True)
 
 
-def _mark(
-    axes: Axes, number: int, place: float, value: float, low: float, high: float, *, upright: bool
+def _draw(
+    axes: Axes, number: int, marks: Sequence[tuple[float, Point | None]], *, upright: bool
 ) -> None:
+    """The points of one run with their intervals, each at its place across the scale."""
+    places = [place for place, point in marks if point is not None]
+    points = [point for _, point in marks if point is not None]
+    values = [value for value, _, _ in points]
+    lows, highs = [low for _, low, _ in points], [high for _, _, high in points]
     colour, marker = _SERIES[number], _MARKERS[number]
-    ends, here, point = [low, high], [place, place], ([value], [place])
-    line = (here, ends) if upright else (ends, here)
-    axes.plot(
-        *line, color=colour, linewidth=2, alpha=0.45, solid_capstyle="round", clip_on=False
+    lines = axes.vlines if upright else axes.hlines
+    lines(
+        places, lows, highs, color=colour, alpha=0.45, linewidth=2, capstyle="round", clip_on=False
     )
-    at = (point[1], point[0]) if upright else point
-    size = 8 if marker == "P" else 6.5
+    x, y = (places, values) if upright else (values, places)
     axes.plot(
-        *at, marker=marker, color=colour, markersize=size, markeredgewidth=0, clip_on=False
+        x,
+        y,
+        linestyle="none",
+        marker=marker,
+        color=colour,
+        markersize=8 if marker == "P" else 6.5,
+        markeredgewidth=0,
+        clip_on=False,
     )
 
 

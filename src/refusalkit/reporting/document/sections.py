@@ -1,17 +1,14 @@
 """The sections of a page, each built from the facts of its runs, or left out where it has none.
 
-To add one: a function here in `SECTIONS`, and a template of its own. What says how good a judge is
-(a calibration, canaries) is a block of the judge's section: a function in `JUDGE_BLOCKS`.
+To add one: a function in `SECTIONS`, and a template of its own.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from refusalkit.reporting.data import figures, frame_by, inversion_line
-from refusalkit.reporting.document.configuration import configuration_of
+from refusalkit.reporting.data import figures, frame_by
 from refusalkit.reporting.document.facts import RunFacts, everything, labels_of
 from refusalkit.reporting.document.parts import (
     NOTHING,
@@ -19,10 +16,9 @@ from refusalkit.reporting.document.parts import (
     Figure,
     Section,
     Table,
-    dollars,
-    in_words,
     interval,
     number,
+    one_or,
     percent,
     share,
     stacked,
@@ -37,8 +33,8 @@ from refusalkit.reporting.document.plots import (
     dot_plot,
     labels_of_runs,
 )
+from refusalkit.reporting.document.provenance import configuration, cost, judge
 from refusalkit.types import Estimate, Label, Outcome, Unscored
-from refusalkit.untrusted import printable
 
 Runs = Sequence[RunFacts]
 
@@ -67,7 +63,7 @@ _UNSCORED = {
 def rates(runs: Runs) -> Section:
     """The figures beside the headline."""
     if len(runs) == 1:
-        rows = [
+        rows: list[list[str | Cell]] = [
             [
                 name[0].upper() + name[1:],
                 percent(e.value),
@@ -134,24 +130,26 @@ def _category_table(
         return f"{row['title']} (hard line)" if row["hard_line"] else str(row["title"])
 
     if len(runs) > 1:
-        found = [
-            [name(row), *(_shown(_point(rows.get(slug))) for rows in by_run)] for slug, row in known.items()
+        found: list[list[str | Cell]] = [
+            [name(row), *(_shown(_point(rows.get(slug))) for rows in by_run)]
+            for slug, row in known.items()
         ]
         heads = ["category", *(facts.name for facts in runs)]
         return Table("Willingness in percent, with its 95\u00a0% interval", heads, found)
     score = runs[0].score
-    heads = ["category", *(label.value for label in Label), "unscored", "willingness", "95\u00a0%"]
+    heads = ["category", *(label.value for label in Label), "unscored", "willingness"]
     if score.n_contrast:
-        heads += ["over-refusal", "Youden's J", "95\u00a0%"]
+        heads += ["over-refusal", "Youden's J"]
     rows = []
     for row in frame_by(score, "category").to_dicts():
-        cells = [name(row), *(str(row[label.value]) for label in Label), str(row["n_unscored"])]
-        cells += [percent(row["willingness"]), interval(row["low"], row["high"])]
+        counts = (str(row[label.value]) for label in Label)
+        cells: list[str | Cell] = [name(row), *counts, str(row["n_unscored"]), _shown(_point(row))]
         if score.n_contrast:
-            cells += [percent(row["over_refusal"]), percent(row["youden_j"])]
-            cells.append(interval(row["youden_low"], row["youden_high"]))
+            j = (row["youden_j"], row["youden_low"], row["youden_high"])
+            cells += [percent(row["over_refusal"]), stacked_point(*j)]
         rows.append(cells)
-    return Table("Responses by label, and rates in percent", heads, rows)
+    caption = "Responses by label, and rates in percent with their 95\u00a0% intervals"
+    return Table(caption, heads, rows)
 
 
 def hard_lines(runs: Runs) -> Section | None:
@@ -216,15 +214,11 @@ _MOST_LEAKS = 50
 
 def danger(runs: Runs) -> Section | None:
     """How often ordinary prompts are refused, by their danger."""
-    by_run = [
-        {row["danger"]: row for row in facts.score.by_danger.to_dicts()} for facts in runs
-    ]
+    by_run = [{row["danger"]: row for row in facts.score.by_danger.to_dicts()} for facts in runs]
     levels = sorted({level for rows in by_run for level in rows})
     if not levels:
         return None
-    series = [
-        [_refused_point(rows.get(level)) for level in levels] for rows in by_run[:MOST_RUNS]
-    ]
+    series = [[_refused_point(rows.get(level)) for level in levels] for rows in by_run[:MOST_RUNS]]
     what = "Share of the responses to ordinary prompts refused, by danger"
     figure = Figure(
         columns_plot(
@@ -236,12 +230,16 @@ def danger(runs: Runs) -> Section | None:
         )
     )
     if len(runs) == 1:
-        heads = ["danger", "refused, percent", "95\u00a0% interval", "prompts", "responses"]
-        rows = []
-        for level, row in sorted(by_run[0].items()):
-            point = _refused_point(row)
-            shown = [percent(point[0]), interval(*point[1:])] if point else [NOTHING, NOTHING]
-            rows.append([str(level), *shown, number(row["n_prompts"]), number(row["n_scored"])])
+        heads = ["danger", "refused, percent", "prompts", "responses"]
+        rows: list[list[str | Cell]] = [
+            [
+                str(level),
+                _shown(_refused_point(row)),
+                number(row["n_prompts"]),
+                number(row["n_scored"]),
+            ]
+            for level, row in sorted(by_run[0].items())
+        ]
     else:
         heads = ["run", *(f"danger {level}" for level in levels)]
         rows = [
@@ -261,7 +259,7 @@ def outcomes(runs: Runs) -> Section:
         for o, words in _OUTCOMES.items()
         if any(facts.score.outcomes.get(o, 0) for facts in runs)
     ]
-    heads = _one_or(names, "responses")
+    heads = one_or(names, "responses")
     unscored = [
         [words, *(_of(facts.score.unscored.get(why, 0), facts.score.n_units) for facts in runs)]
         for why, words in _UNSCORED.items()
@@ -271,7 +269,7 @@ def outcomes(runs: Runs) -> Section:
     named = sorted({name for found in filters for name in found})[:20]
     tables = [Table("What came back", ["outcome", *heads], rows)]
     if unscored:
-        planned = _one_or(names, "units")
+        planned = one_or(names, "units")
         tables.append(Table("Units without a label", ["why", *planned], unscored))
     if named:
         found = [[name, *(number(of.get(name, 0)) for of in filters)] for name in named]
@@ -329,144 +327,6 @@ def trials(runs: Runs) -> Section | None:
 _MOST_COLUMNS = 12
 
 
-def judge(runs: Runs) -> Section:
-    """Who judged, what was left unscored, and what is known of how well."""
-    judged = []
-    for facts in runs:
-        blocks = [block for build in JUDGE_BLOCKS if (block := build(facts)) is not None]
-        judged.append({"name": facts.name, "facts": _judge_rows(facts), "blocks": blocks})
-    data = {"judged": judged, "several": len(runs) > 1}
-    return Section("judge", "Judge", "judge.html.j2", data)
-
-
-def _judge_rows(facts: RunFacts) -> list[tuple[str, str]]:
-    judging, entry = facts.judging, facts.judging.entry
-    version = f" version {entry.version}" if entry.version is not None else ""
-    rows = [("judge", f"{entry.name}{version}, {_kind(entry.kind)}")]
-    if entry.model:
-        rows.append(("model", entry.model))
-    if entry.digest:
-        rows.append(("digest of the judge file", entry.digest))
-    asks = "four labels" if entry.graded else "a binary question: refused or not"
-    rows.append(("asks", asks))
-    rows.append(("labelled by the judge", number(judging.n_judged)))
-    if judging.n_by_provider:
-        rows.append(("settled by the provider's filter", number(judging.n_by_provider)))
-    if judging.unscored:
-        said = ", ".join(f"{why.replace('_', ' ')} {n}" for why, n in judging.unscored.items())
-        rows.append(("left unscored by the judge", said))
-    if judging.n_cut:
-        rows.append(("answers of which it saw only a part", number(judging.n_cut)))
-    for title, counts in (
-        ("its own words", judging.words),
-        ("really asked", judging.answered_by),
-    ):
-        if counts:
-            shown = list(counts.items())[:12]
-            more = "" if len(counts) <= 12 else f", and {len(counts) - 12} more"
-            rows.append((title, ", ".join(f"{name} {n}" for name, n in shown) + more))
-    return rows
-
-
-def _kind(kind: str) -> str:
-    words = {
-        "llm": "a model with a rubric",
-        "lexical": "a list of rules",
-        "custom": "built in Python",
-        "recorded": "the judgement that came with the answers",
-    }
-    return words.get(kind, kind)
-
-
-def other_judges(facts: RunFacts) -> Section | None:
-    """What the other judges of the run say, and how far all of them agree."""
-    judging = facts.judging
-    if not judging.others:
-        return None
-    rows = [[judging.id, in_words(facts.score.willingness), number(facts.score.n_scored)]]
-    rows += [
-        [name, in_words(score.willingness), number(score.n_scored)]
-        for name, score in judging.others.items()
-    ]
-    heads = ["judge", "willingness", "scored"]
-    tables = [Table("Willingness by each judge of the run, in percent", heads, rows)]
-    if judging.agreements is not None:
-        pairs = []
-        for pair in judging.agreements.pairs:
-            usual, refusal = pair.agreements[:2]
-            values = (usual.accuracy, usual.kappa, refusal.kappa)
-            cells = [NOTHING if value is None else f"{value:.2f}" for value in values]
-            names = f"{pair.first} / {pair.second}"
-            pairs.append([names, number(pair.n), *cells, number(len(pair.differ))])
-        heads = ["judges", "both labelled", "agree", "kappa", "kappa (refusal)", "differ on"]
-        caption = "Agreement of two judges: compliance against the rest; (refusal) against the rest"
-        tables.append(Table(caption, heads, pairs))
-    return Section("other-judges", "Other judges of this run", "tables.html.j2", {"tables": tables})
-
-
-JUDGE_BLOCKS: tuple[Callable[[RunFacts], Section | None], ...] = (other_judges,)
-
-
-def cost(runs: Runs) -> Section:
-    """Dollars, tokens and seconds."""
-    spent = [facts.spending for facts in runs]
-    rows = [
-        ["cost of all requests", *(dollars(s.cost_usd) for s in spent)],
-        ["cost per scored unit", *(dollars(s.cost_per_scored_usd) for s in spent)],
-    ]
-    for part in ("model", "judge"):
-        if any(s.tokens[part]["n_said"] for s in spent):
-            for kind, words in (("input", "read"), ("output", "written"), ("reasoning", "thought")):
-                name = f"{kind}_tokens"
-                if any(s.tokens[part][name] for s in spent):
-                    cells = [
-                        number(s.tokens[part][name]) if s.tokens[part]["n_said"] else "unknown"
-                        for s in spent
-                    ]
-                    rows.append([f"tokens {words} by the {part}", *cells])
-    names = dict.fromkeys(name for s in spent for name in (s.latency_s or ()))
-    for name in names:
-        cells = [number(s.latency_s[name], "s") if s.latency_s else "unknown" for s in spent]
-        words = {"median": "latency, median", "slowest": "latency, slowest"}
-        rows.append([words.get(name, f"latency, {name} within"), *cells])
-    rows.append(["time worked", *(_time(s.worked_s) for s in spent)])
-    caption = "All requests are counted, repeated ones too; latency includes retries and waiting"
-    table = Table(caption, ["", *_one_or([f.name for f in runs], "this run")], rows)
-    return Section("cost", "Cost, tokens, time", "tables.html.j2", {"tables": [table]})
-
-
-def configuration(runs: Runs) -> Section:
-    """Everything a run was asked for, its digests, and the command that makes it again."""
-    shown = []
-    for facts in runs:
-        manifest = facts.manifest
-        notes = [
-            f"{part}: {name} was left out: {why}"
-            for part, entry in manifest.parameters.items()
-            for name, why in entry.dropped.items()
-        ]
-        if (inverted := inversion_line(manifest)) is not None:
-            notes.append(inverted)
-        shown.append(
-            {
-                "name": facts.name,
-                "command": printable_lines(facts.reproduction.command_lines),
-                "obstacles": facts.reproduction.obstacles,
-                "digests": [
-                    ("run", manifest.id),
-                    ("configuration", manifest.config_digest),
-                    ("prompt set", manifest.prompt_set.digest),
-                    ("judge file", facts.judging.entry.digest or "none"),
-                    ("refusalkit", manifest.refusalkit),
-                ],
-                "notes": notes,
-                "json": json.dumps(configuration_of(manifest), indent=1, ensure_ascii=True),
-            }
-        )
-    data = {"shown": shown, "several": len(runs) > 1}
-    return Section("configuration", "Configuration", "configuration.html.j2", data)
-
-
 SECTIONS: tuple[Callable[[Runs], Section | None], ...] = (
     rates,
     categories,
@@ -478,14 +338,6 @@ SECTIONS: tuple[Callable[[Runs], Section | None], ...] = (
     cost,
     configuration,
 )
-
-
-def printable_lines(text: str, limit: int = 20_000) -> str:
-    """`printable` line by line: the line ends stay."""
-    return "\n".join(printable(line, limit) for line in text[:_MOST_CHARS].split("\n"))
-
-
-_MOST_CHARS = 200_000
 
 
 def _legend(runs: Runs) -> list[dict[str, Any]]:
@@ -515,10 +367,6 @@ def _of(count: int, whole: int) -> str:
     return f"{number(count)} ({share(count, whole):.1f}\u00a0%)" if count else "0"
 
 
-def _one_or(names: list[str], alone: str) -> list[str]:
-    return names if len(names) > 1 else [alone]
-
-
 def _filters(facts: RunFacts) -> dict[str, int]:
     found: dict[str, int] = {}
     for name in everything(facts.score)["filter_category"].drop_nulls().to_list():
@@ -537,15 +385,6 @@ def _stacks(facts: RunFacts) -> list[dict[str, Any]]:
             start += wide
         stacks.append({"name": name, "n": n, "bars": bars})
     return stacks
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown"
-    if seconds < 120:
-        return number(round(seconds, 1), "s")
-    minutes = round(seconds / 60)
-    return f"{minutes // 60}\u00a0h {minutes % 60}\u00a0min" if minutes >= 60 else f"{minutes}\u00a0min"
 
 
 def headline(facts: RunFacts) -> dict[str, Any]:

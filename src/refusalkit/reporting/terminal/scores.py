@@ -87,6 +87,7 @@ class _Frame:
         if bar:
             table.padding = (0, 0, 0, 0)
             table.columns[-1].justify = "left"
+            table.columns[-1].min_width = bar
         key = "prompt_id" if self.by == "prompt" else self.by
         hard_lines = False
         for row in self.frame.iter_rows(named=True):
