@@ -97,6 +97,18 @@ class TestCommands:
         assert said
         assert report["modules"] & CLIENTS == set()
 
+    @pytest.mark.parametrize(
+        ("words", "plots"),
+        [("score made", False), ("report made --json", False), ("report made", True)],
+    )
+    def test_only_a_page_needs_plots(self, tmp_path: Path, words: str, plots: bool) -> None:
+        write_run(tmp_path / "made")
+        report, said = ran(COMMAND, *words.split(), folder=tmp_path)
+        assert report["status"] == 0
+        assert said
+        assert ("matplotlib" in report["modules"]) == plots
+        assert report["modules"] & CLIENTS == set()
+
     def test_a_demo_run_needs_no_client_no_key_and_no_network(self, tmp_path: Path) -> None:
         words = ("run", "demo/mixed", "--limit", "4", "--trials", "1", "--out", "made")
         report, said = ran(COMMAND, *words, folder=tmp_path)

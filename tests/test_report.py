@@ -2,84 +2,348 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
+import stat
 from pathlib import Path
 
+import jsonschema
+import polars as pl
 import pytest
 
 import refusalkit as rk
-from refusalkit.errors import StorageError, UsageError
+from commandline import Call, caller
+from handmade import CROSSED, HELD, UNFINISHED, write_run
+from refusalkit.errors import RunFolderError, StorageError, UsageError
+from refusalkit.reporting.document import report_schema
+from refusalkit.reporting.document.cautions import cautions, family_of
+from refusalkit.reporting.document.facts import gather
+from refusalkit.reporting.document.units import units_table
 
 HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m</h1>"
+FORMS = (".html", ".md", ".json", ".csv", ".parquet")
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> rk.Run:
-    prompts = tmp_path / "set.jsonl"
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Call:
+    return caller(monkeypatch, capsys, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> rk.Run:
+    """A run on a set whose every word is hostile."""
+    folder = tmp_path_factory.mktemp("hostile")
+    prompts = folder / "set.jsonl"
     rows = [
         {"prompt": f"[placeholder {n}] {HOSTILE}", "category": f"Class {n % 2} {HOSTILE}"}
         for n in range(4)
     ]
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
     hard = f"Class 1 {HOSTILE}"
-    return rk.benchmark("demo/open", prompts, hard_line=[hard], trials=2, out=tmp_path / "run")
+    return rk.benchmark("demo/open", prompts, hard_line=[hard], trials=2, out=folder / "run")
 
 
-def test_the_page_shows_the_figures_and_the_audit(run: rk.Run, tmp_path: Path) -> None:
-    rk.report(run, tmp_path / "report.html")
-    page = (tmp_path / "report.html").read_text()
-    scores = rk.score(run)
-    assert f"{scores.willingness.value:.1f}" in page
-    assert f">{rk.audit(run).status.value}<" in page
-    assert run.manifest.config_digest in page
+@pytest.fixture(scope="module")
+def page(run: rk.Run) -> str:
+    return rk.report(run).read_text(encoding="utf-8")
 
 
-def test_nothing_hostile_is_markup_on_the_page(run: rk.Run, tmp_path: Path) -> None:
-    rk.report(run, tmp_path / "report.html")
-    page = (tmp_path / "report.html").read_text()
-    assert "<script" not in page
-    assert page.count("</h1>") == 1
-    assert "\u202e" not in page
-    assert "\x1b" not in page
-    assert "alert(1)" in page  # it is there, as text
+class TestPage:
+    def test_it_shows_the_figures_and_the_audit(self, run: rk.Run, page: str) -> None:
+        scores = rk.score(run)
+        assert f"{scores.willingness.value:.1f}" in page
+        assert f"{scores.willingness.low:.1f} to {scores.willingness.high:.1f}" in page
+        assert f">{rk.audit(run).status.value.capitalize()}<" in page
+        assert run.manifest.config_digest in page
+        assert run.manifest.prompt_set.digest in page
+
+    def test_nothing_hostile_is_markup_on_it(self, page: str) -> None:
+        assert page.count("<script") == 1  # ours
+        assert page.count("</h1>") == 1
+        assert "\u202e" not in page
+        assert "\x1b" not in page
+        assert "alert(1)" in page  # it is there, as text
+
+    def test_it_asks_the_network_for_nothing(self, page: str) -> None:
+        assert not re.findall(r"(?:src|href|url\()\s*=?\s*[\"']?(?:https?:)?//", page)
+        policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)
+        assert policy is not None
+        assert policy[1].startswith("default-src 'none'; style-src 'sha256-")
+        assert "unsafe" not in policy[1]
+
+    def test_the_same_run_gives_the_same_bytes(self, run: rk.Run, page: str) -> None:
+        assert rk.report(run).read_text(encoding="utf-8") == page
+
+    def test_no_id_is_there_twice(self, page: str) -> None:
+        ids = re.findall(r'\sid="([^"]+)"', page)
+        assert len(ids) == len(set(ids))
+        assert {name[1:] for name in re.findall(r'href="(#[^"]+)"', page)} <= set(ids)
+
+    @pytest.mark.parametrize("answers", [HELD, CROSSED, UNFINISHED])
+    def test_it_can_be_made_of_any_run(self, tmp_path: Path, answers: dict[str, str]) -> None:
+        written = write_run(tmp_path / "made", answers)
+        text = rk.report(written).read_text(encoding="utf-8")
+        assert f">{rk.audit(written).status.value.capitalize()}<" in text
+
+    def test_a_run_with_nothing_scored_has_a_page(self, tmp_path: Path) -> None:
+        written = write_run(tmp_path / "made", {"fraud-and-scams-01": "u-"}, hard_lines=())
+        text = rk.report(written).read_text(encoding="utf-8")
+        assert "Nothing was scored" in text
+        assert "This set has no hard lines" in text
+
+    def test_recorded_answers_have_a_page(self, tmp_path: Path) -> None:
+        answers = tmp_path / "answers.jsonl"
+        answers.write_text('{"id": "a", "prompt": "[request]", "response": "I can\'t help."}\n')
+        graded = rk.grade(answers, "lexical", out=tmp_path / "graded")
+        assert graded.run is not None
+        text = rk.report(graded.run).read_text(encoding="utf-8")
+        assert "recorded answers" in text
+        assert "refusalkit grade" in text
+
+    def test_each_leak_is_there_by_id(self, tmp_path: Path) -> None:
+        text = rk.report(write_run(tmp_path / "made", CROSSED)).read_text(encoding="utf-8")
+        leaks = re.findall(r"<li><code>(.*?)</code>, trial (\d): (\w+)</li>", text)
+        assert leaks == [
+            ("suicide-and-self-harm-02", "2", "partial"),
+            ("suicide-and-self-harm-02", "3", "compliance"),
+        ]
+
+    def test_a_comparison_of_five_whole_runs_stays_below_1_5_mb(self, tmp_path: Path) -> None:
+        made = rk.benchmark("demo/mixed", trials=5, out=tmp_path / "made")
+        # All notable ones are listed, and no more than there is room for.
+        size = rk.report([made] * 5, tmp_path / "five.html").stat().st_size
+        assert size < 1_500_000
+
+    def test_many_units_do_not_make_it_long(self, tmp_path: Path) -> None:
+        answers = {f"fraud-and-scams-{n:03}": "rc" if n % 10 else "ru" for n in range(300)}
+        facts = gather([write_run(tmp_path / "made", answers, hard_lines=())])
+        table = units_table(facts, most=100)
+        assert table.n_units == 600
+        assert len(table.rows) == 100
+        # The gravest are all there; of the rest it is said how many are not.
+        assert table.rows["notable"].to_list().count("unscored") == 30
+        assert table.left_out == {"trials differ": 540 - 70, "nothing notable": 30}
 
 
-def test_the_page_asks_the_network_for_nothing(run: rk.Run, tmp_path: Path) -> None:
-    rk.report(run, tmp_path / "report.html")
-    page = (tmp_path / "report.html").read_text()
-    assert not re.findall(r"(?:src|href|url\()\s*=?\s*[\"']?(?:https?:)?//", page)
-    assert "default-src 'none'" in page
+class TestWarnings:
+    def said(self, folder: Path, answers: dict[str, str], **update: object) -> str:
+        written = write_run(folder / "made", answers)
+        manifest = written.manifest.model_copy(update=update)
+        return " | ".join(cautions(gather([written.with_manifest(manifest)])[0]))
+
+    def test_a_sound_run_has_none(self, tmp_path: Path) -> None:
+        assert self.said(tmp_path, HELD) == ""
+
+    def test_an_incomplete_run_and_few_scored(self, tmp_path: Path) -> None:
+        said = self.said(tmp_path, UNFINISHED)
+        assert "not complete: 3 of 27 units are owed" in said
+        assert "Few responses are scored" in said
+
+    def test_hard_line_answers_that_were_kept(self, tmp_path: Path) -> None:
+        assert "kept on disk" in self.said(tmp_path, HELD, hard_line_text="kept")
+
+    def test_a_judge_of_the_models_family(self, tmp_path: Path) -> None:
+        config = {"model": "anthropic/claude-haiku-5-5"}
+        assert "one family (Anthropic)" in self.said(tmp_path, HELD, config=config)
+
+    @pytest.mark.parametrize(
+        ("model", "family"),
+        [
+            ("anthropic/claude-sonnet-5-5", "Anthropic"),
+            ("openai/gpt-6-luna", "OpenAI"),
+            ("hosted_vllm/openai/gpt-oss-20b", "OpenAI"),
+            ("gemini/gemini-3.8-flash", "Google"),
+            ("together_ai/meta-llama/Llama-3.1-405B", "Meta"),
+            ("ollama/qwen3:14b", "Qwen"),
+            ("demo/open", None),
+            ("openai/open-mind", None),
+            (None, None),
+        ],
+    )
+    def test_who_made_a_model(self, model: str | None, family: str | None) -> None:
+        assert family_of(model) == family
+
+    def test_runs_that_may_not_be_set_side_by_side(self, tmp_path: Path, run: rk.Run) -> None:
+        other = write_run(tmp_path / "made", HELD)
+        text = rk.report([run, other], tmp_path / "both.html").read_text(encoding="utf-8")
+        assert "The runs have different prompts, judges, judges&#39; models" in text
 
 
-def test_no_prompt_and_no_answer_is_in_a_report(run: rk.Run, tmp_path: Path) -> None:
-    for suffix in (".html", ".md", ".json"):
-        path = tmp_path / f"report{suffix}"
-        rk.report(run, path)
-        text = path.read_text()
-        assert "[placeholder" not in text
-        assert "[demo answer]" not in text
+class TestTexts:
+    @pytest.mark.parametrize("suffix", FORMS)
+    def test_no_prompt_and_no_answer_is_in_a_report(
+        self, run: rk.Run, tmp_path: Path, suffix: str
+    ) -> None:
+        data = rk.report(run, tmp_path / f"report{suffix}").read_bytes()
+        assert b"[placeholder" not in data
+        assert b"[demo answer]" not in data
+
+    @pytest.mark.parametrize("suffix", [".html", ".csv"])
+    def test_with_show_text_answers_are_there_and_never_those_of_hard_lines(
+        self, tmp_path: Path, suffix: str
+    ) -> None:
+        # Kept on disk, and still not shown.
+        made = rk.benchmark(
+            "demo/leaky", "starter", trials=2, out=tmp_path / "r", keep_hard_line_text=True
+        )
+        kept = [json.loads(line) for line in made.completions.read_text().splitlines()]
+        hard = [r for r in kept if r["category"] in made.manifest.hard_lines]
+        assert all(record["text"] for record in hard if record["outcome"] == "answered")
+        written = rk.report(made, tmp_path / f"report{suffix}", show_text=True)
+        text = written.read_text(encoding="utf-8")
+        assert "Sure. [demo answer]" in text
+        shown = rk.units(made, show_text=True)
+        assert shown.filter("hard_line")["text"].null_count() == len(hard)
+        if suffix == ".csv":
+            frame = pl.read_csv(io.StringIO(text))
+            assert frame.filter("hard_line")["text"].null_count() == len(hard)
+        else:
+            for record in hard:
+                row = rf'<th scope="row">{record["prompt_id"]}</th>.*?</tr>'
+                assert all("<pre>" not in found for found in re.findall(row, text))
+        assert stat.S_IMODE(written.stat().st_mode) == 0o600  # answers are the owner's
 
 
-def test_markdown_keeps_hostile_titles_inside_their_cells(run: rk.Run, tmp_path: Path) -> None:
-    rk.report(run, tmp_path / "report.md")
-    text = (tmp_path / "report.md").read_text()
-    assert "<script" not in text
-    assert "| willingness |" in text
+class TestForms:
+    def test_markdown_keeps_hostile_titles_inside_their_cells(
+        self, run: rk.Run, tmp_path: Path
+    ) -> None:
+        text = rk.report(run, tmp_path / "report.md").read_text(encoding="utf-8")
+        assert text.count("\n```") == 4
+        outside = re.sub(r"\n```.*?\n```", "", text, flags=re.DOTALL)
+        assert "<script" not in outside  # in a fence it is text
+        assert "| willingness |" in outside
+        assert "\x1b" not in text
+
+    def test_a_model_card_has_a_badge_line_the_audit_and_citations(self, tmp_path: Path) -> None:
+        written = write_run(tmp_path / "made", CROSSED)
+        text = rk.report(written, tmp_path / "card.md").read_text(encoding="utf-8")
+        scores = rk.score(written)
+        assert f"**RefusalBench willingness {scores.willingness}**" in text
+        assert "hard lines **crossed**" in text
+        assert written.manifest.prompt_set.digest in text
+        entries = re.findall(r"^@(\w+)\{([\w-]+),$", text, flags=re.MULTILINE)
+        assert entries == [
+            ("misc", "refusalbench-handmade"),
+            ("software", "refusalkit"),
+            ("techreport", "hermes4"),
+        ]
+        assert "http" not in text  # no badge server
+
+    def test_json_follows_its_schema_and_holds_the_score_and_the_audit(
+        self, run: rk.Run, tmp_path: Path
+    ) -> None:
+        others = [
+            write_run(tmp_path / "unfinished", UNFINISHED),
+            write_run(tmp_path / "plain", {"fraud-and-scams-01": "u-"}, hard_lines=()),
+        ]
+        path = rk.report([run, *others], tmp_path / "report.json")
+        data = json.loads(path.read_text(encoding="utf-8"))
+        schema = report_schema()
+        jsonschema.Draft202012Validator.check_schema(schema)
+        jsonschema.Draft202012Validator(schema).validate(data)
+        first = data["runs"][0]
+        assert first["score"]["willingness"]["value"] == rk.score(run).willingness.value
+        assert first["audit"]["status"] == rk.audit(run).status
+        assert data["runs"][2]["audit"] is None
+        assert data["cautions"] != []
+
+    def test_the_schema_refuses_what_is_no_report(self, run: rk.Run, tmp_path: Path) -> None:
+        data = json.loads(rk.report(run, tmp_path / "report.json").read_text(encoding="utf-8"))
+        data["runs"][0]["score"]["willingness"]["n_prompts"] = -1
+        assert not jsonschema.Draft202012Validator(report_schema()).is_valid(data)
+
+    def test_csv_and_parquet_hold_the_same_units(self, run: rk.Run, tmp_path: Path) -> None:
+        frame = rk.units(run)
+        assert len(frame) == 8
+        parquet = pl.read_parquet(rk.report(run, tmp_path / "units.parquet"))
+        assert parquet.equals(frame)
+        text = rk.report(run, tmp_path / "units.csv").read_text(encoding="utf-8")
+        rows = list(csv.DictReader(io.StringIO(text)))
+        assert [row["unit"] for row in rows] == frame["unit"].to_list()
+        assert "\u202e" not in text
+
+    def test_units_of_a_run_say_what_the_score_counted(self, tmp_path: Path) -> None:
+        made = rk.benchmark(
+            "demo/mixed", "refusalkit-166,contrast-64", limit=80, trials=2, out=tmp_path / "r"
+        )
+        frame, scores = rk.units(made), rk.score(made)
+        assert len(frame) == scores.n_units
+        credit = frame["credit"].drop_nulls()
+        assert len(credit) == scores.willingness.n_responses
+        twins = frame.filter(pl.col("twin").is_not_null())
+        assert len(twins) > 0
+        assert twins["credit"].null_count() == len(twins)
+        assert frame["danger"].drop_nulls().is_between(1, 3).all()
 
 
-def test_json_holds_the_score_and_the_audit(run: rk.Run, tmp_path: Path) -> None:
-    rk.report(run, tmp_path / "report.json")
-    data = json.loads((tmp_path / "report.json").read_text())
-    assert data["score"]["willingness"]["value"] == rk.score(run).willingness.value
-    assert data["audit"]["status"] == rk.audit(run).status
+class TestFile:
+    def test_another_suffix_is_refused_in_one_sentence(self, run: rk.Run, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"report\.pdf: a report is one of \.html"):
+            rk.report(run, tmp_path / "report.pdf")
+
+    def test_a_folder_that_is_not_there_is_one_sentence(self, run: rk.Run, tmp_path: Path) -> None:
+        with pytest.raises(StorageError, match="cannot write"):
+            rk.report(run, tmp_path / "nowhere" / "report.json")
+
+    def test_several_runs_need_a_name(self, run: rk.Run) -> None:
+        with pytest.raises(UsageError, match="name its file"):
+            rk.report([run, run])
+
+    def test_a_judge_that_never_judged_is_refused(self, run: rk.Run, tmp_path: Path) -> None:
+        with pytest.raises(RunFolderError, match="is not of this run"):
+            rk.report(run, tmp_path / "report.json", judge="nobody")
+
+    def test_a_report_that_fails_leaves_the_old_one_and_nothing_beside_it(
+        self, run: rk.Run, tmp_path: Path
+    ) -> None:
+        taken = tmp_path / "report.json"
+        taken.mkdir()
+        with pytest.raises(StorageError, match="cannot write"):
+            rk.report(run, taken)
+        assert list(tmp_path.iterdir()) == [taken]
 
 
-def test_another_suffix_is_refused_in_one_sentence(run: rk.Run, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"report\.pdf: a report is one of \.html"):
-        rk.report(run, tmp_path / "report.pdf")
+class TestCommand:
+    def test_it_writes_into_the_run_and_says_where(self, tmp_path: Path, call: Call) -> None:
+        write_run(tmp_path / "made", HELD)
+        said = call("report", "made")
+        assert (said.status, said.out) == (0, "Report: made/report.html\n")
+        assert (tmp_path / "made" / "report.html").read_text(encoding="utf-8").endswith("</html>\n")
 
+    def test_json_is_printed(self, tmp_path: Path, call: Call) -> None:
+        write_run(tmp_path / "made", HELD)
+        said = call("report", "made", "--json")
+        assert json.loads(said.out)["runs"][0]["name"] == "openai/gpt-6-luna"
+        assert not list((tmp_path / "made").glob("report*"))
 
-def test_a_folder_that_is_not_there_is_one_sentence(run: rk.Run, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="cannot write"):
-        rk.report(run, tmp_path / "nowhere" / "report.html")
+    @pytest.mark.parametrize(
+        ("words", "what"),
+        [
+            ("report made made", "name the file with -o"),
+            ("report made --json -o a.json", "leave -o"),
+            ("report made -o a.txt", "a report is one of"),
+            ("report nowhere", "is not a run"),
+            ("report", "Missing argument"),
+        ],
+    )
+    def test_what_is_wrong_is_said_in_a_sentence(
+        self, tmp_path: Path, call: Call, words: str, what: str
+    ) -> None:
+        write_run(tmp_path / "made", HELD)
+        said = call(*words.split())
+        assert said.status == 2
+        assert what in said.err
+
+    def test_two_runs_of_one_model_are_told_apart(self, tmp_path: Path, call: Call) -> None:
+        for name in ("before", "after"):
+            write_run(tmp_path / name, HELD)
+        names = [
+            run["name"]
+            for run in json.loads(call("report", "before", "after", "--json").out)["runs"]
+        ]
+        assert names == ["openai/gpt-6-luna (before)", "openai/gpt-6-luna (after)"]

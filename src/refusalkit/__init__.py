@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         resume,
         resume_async,
         score,
+        units,
     )
     from refusalkit.config import RunConfig
     from refusalkit.datasets.framings import with_framings
@@ -106,6 +107,7 @@ _WHERE = {
         "resume",
         "resume_async",
         "score",
+        "units",
     ),
     "config": ("RunConfig",),
     "datasets.framings": ("with_framings",),
@@ -215,6 +217,7 @@ __all__ = [
     "score",
     "select",
     "shipped_sets",
+    "units",
     "with_framings",
 ]
 

@@ -224,6 +224,39 @@ def output_tokens(run: Run, judge: str | None = None) -> list[int]:
     return [int(count) for count in tokens]
 
 
+def tokens(run: Run) -> dict[str, dict[str, int]]:
+    """Tokens of all requests of a run, repeated ones included, of its ``model`` and its ``judge``.
+
+    Each has input_tokens, output_tokens, reasoning_tokens (0 where nobody said) and n_said, the
+    number of records that said any.
+    """
+    usage = pl.col("usage")
+    found = {}
+    for part, path in (("model", run.completions), ("judge", run.verdicts)):
+        schema = {name: _COMPLETION[name] for name in ("schema", "unit", "usage")}
+        frame = _read(path, schema, ["usage"]).filter(usage.is_not_null()).unnest("usage")
+        said = pl.any_horizontal(pl.all().is_not_null())
+        found[part] = {
+            **{name: int(frame[name].sum() or 0) for name in frame.columns},
+            "n_said": int(frame.select(said.sum()).item()),
+        }
+    return found
+
+
+def kept_texts(run: Run) -> pl.DataFrame:
+    """The final text of each unit's last completion that may be shown: columns unit, text.
+
+    Answers in hard-line categories are never among them, kept on disk or not.
+    """
+    hard_lines = sorted(run.manifest.hard_lines)
+    return (
+        _read(run.completions, _COMPLETION, ["unit", "category", "text"])
+        .unique("unit", keep="last", maintain_order=True)
+        .filter(~pl.col("category").is_in(hard_lines) & pl.col("text").is_not_null())
+        .select("unit", "text")
+    )
+
+
 _LEADING = ("unit", "prompt_id", "category", "hard_line", "trial")
 _REQUIRED = frozenset({"unit", "prompt_id", "category", "trial", "outcome", "judge"})
 _WORDS: Mapping[str, list[str]] = {

@@ -437,6 +437,7 @@ def new_manifest(
                 twins=dict(prompts.twins),
                 framed=framings,
                 parts=tuple(PartEntry.model_validate(asdict(part)) for part in prompts.parts),
+                danger={p.id: p.danger for p in prompts.prompts if p.danger is not None},
                 categories=tuple(
                     CategoryEntry(
                         slug=category.slug,

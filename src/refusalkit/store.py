@@ -78,7 +78,8 @@ class PromptSetEntry(_Model):
 
     `twins` names the contrast prompts among them: each one's id, and the id of the prompt that it
     stands beside, which need not have been asked. `framed` has the framed prompts by id.
-    `parts` are the sets that were combined, if any.
+    `parts` are the sets that were combined, if any. `danger` holds the danger (1 to 3) of each
+    prompt that has one, by id; runs from before it was recorded have none.
     """
 
     name: str
@@ -92,6 +93,7 @@ class PromptSetEntry(_Model):
     twins: dict[str, str] = {}
     framed: dict[str, FramedEntry] = {}
     parts: tuple[PartEntry, ...] = ()
+    danger: dict[str, int] = {}
 
 
 class _JudgeFile(_Model):

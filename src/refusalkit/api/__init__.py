@@ -17,6 +17,7 @@ from refusalkit.api.results import (
     load_run,
     report,
     score,
+    units,
 )
 from refusalkit.api.runs import benchmark, benchmark_async, resume, resume_async
 from refusalkit.api.succession import bridge, regrade, regrade_async
@@ -43,4 +44,5 @@ __all__ = [
     "resume",
     "resume_async",
     "score",
+    "units",
 ]

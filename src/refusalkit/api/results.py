@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from refusalkit.errors import UsageError
 from refusalkit.store import (
     Run,
     open_run,
 )
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from refusalkit.scoring import Audit, AuditPlan, Comparison, Leaderboard, Score
 
 
@@ -110,13 +114,48 @@ def leaderboard(*runs: Run | str | Path, judge: str | None = None) -> Leaderboar
     return leaderboard_of([score(run, judge=judge) for run in runs])
 
 
-def report(run: Run | str | Path, path: str | Path) -> None:
-    """Write a run's report: .html (one self-contained page), .md or .json by the suffix of `path`.
+def report(
+    runs: Run | str | Path | Sequence[Run | str | Path],
+    path: str | Path | None = None,
+    *,
+    judge: str | None = None,
+    show_text: bool = False,
+) -> Path:
+    """Write the report of a run, or of several side by side, and return where it lies.
 
-    No answer text is in it. Raises `UsageError` for another suffix, `StorageError`.
+    Args:
+        runs: a run, or several.
+        path: its suffix says in which form: .html (one self-contained page), .md (for a model
+            card), .json (`report.schema.json` describes it), .csv or .parquet (the units, see
+            `units`). Default: ``report.html`` in the folder of a single run.
+        judge: one of several judges of the runs.
+        show_text: show kept answers, on the page and among the units. Never those of hard lines.
+
+    The file appears whole or not at all. Raises `UsageError` for another suffix or where several
+    runs have no `path`, `RunFolderError`, `RecordError`, `StorageError`.
     """
     from refusalkit.reporting.document import write_report
 
+    several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
+    opened = [load_run(run) for run in several]
+    if path is None and len(opened) != 1:
+        raise UsageError("a report of several runs has no place of its own: name its file")
+    target = Path(path) if path is not None else opened[0].path / "report.html"
+    write_report(opened, target, judge=judge, show_text=show_text)
+    return target
+
+
+def units(
+    run: Run | str | Path, *, judge: str | None = None, show_text: bool = False
+) -> pl.DataFrame:
+    """A run's units as a polars frame: one row for each that came back.
+
+    Columns: run, model, judge, unit, prompt_id, category, hard_line, danger, twin, trial, outcome,
+    label, unscored, source, word, credit (0, 1 or null), text_chars, reasoning_chars, latency_s
+    (seconds), cost_usd and judge_cost_usd (USD), filter_category; with `show_text` also text: null
+    where it was not kept, and on hard lines always. Raises `RunFolderError`, `RecordError`.
+    """
+    from refusalkit.reporting.document import units_frame
+
     opened = load_run(run)
-    audited = audit(opened) if opened.manifest.hard_lines else None
-    write_report(score(opened), audited, Path(path))
+    return units_frame(opened, score(opened, judge=judge), show_text=show_text)

@@ -22,6 +22,7 @@ from refusalkit.cli import (
     judging,
     presets,
     prompt_sets,
+    reporting,
     results,
 )
 from refusalkit.cli.outcome import ERROR, INCOMPLETE, OK, USAGE
@@ -110,6 +111,7 @@ for _command in (
     auditing.audit,
     comparing.compare,
     comparing.leaderboard,
+    reporting.report,
     prompt_sets.prompts,
     judging.judges,
     presets.presets,

@@ -26,6 +26,7 @@ from refusalkit.scoring.judges import JudgeAgreements, JudgePair, judge_agreemen
 from refusalkit.scoring.keywords import KeywordFallback
 from refusalkit.scoring.leaderboard import Leaderboard, leaderboard_of
 from refusalkit.scoring.probes import AttackLine, JudgeProbe, ProbeStatus, judge_probe
+from refusalkit.scoring.trials import TrialAgreement, trial_agreement
 from refusalkit.scoring.variance import Variance
 from refusalkit.scoring.willingness import Score, score_run
 
@@ -57,6 +58,7 @@ __all__ = [
     "ProbeStatus",
     "Score",
     "Shift",
+    "TrialAgreement",
     "Variance",
     "agreement",
     "audit_run",
@@ -72,4 +74,5 @@ __all__ = [
     "reference_rates",
     "same_family",
     "score_run",
+    "trial_agreement",
 ]

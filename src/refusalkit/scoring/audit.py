@@ -14,6 +14,7 @@ from refusalkit.canaries import CanaryCheck, check_canaries
 from refusalkit.datasets.framings import shipped_framings
 from refusalkit.errors import UsageError
 from refusalkit.scoring.intervals import KORN_GRAUBARD, exact_upper, korn_graubard
+from refusalkit.scoring.notebook import notebook_table
 from refusalkit.scoring.willingness import with_credit
 from refusalkit.store import CategoryEntry, Manifest, Run
 from refusalkit.types import Estimate, Label, Outcome, Unscored
@@ -130,6 +131,26 @@ class Audit:
     notes: tuple[str, ...]
     manifest: Manifest
     canaries: CanaryCheck
+
+    def _repr_html_(self) -> str:
+        """The audit as a notebook shows it; leaks by id."""
+        rows = [
+            (
+                line.title,
+                line.status.value,
+                str(line.n_prompts),
+                str(line.leaks),
+                str(line.n_unscored),
+                f"< {line.upper_percent:.1f} %",
+            )
+            for line in (*self.lines, self.overall)
+        ]
+        leaks = [f"leak: {row['unit']}, {row['label']}" for row in self.leaks.head(20).to_dicts()]
+        if len(self.leaks) > 20:
+            leaks.append(f"and {len(self.leaks) - 20} more leaks")
+        heads = ("hard line", "answer", "prompts", "leaks", "unscored", "leak rate")
+        title = f"{self.model}: hard lines {self.status.value}"
+        return notebook_table(title, heads, rows, [self.overall.claim, *self.notes, *leaks])
 
 
 def audit_run(

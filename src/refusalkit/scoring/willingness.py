@@ -12,6 +12,8 @@ import polars as pl
 
 from refusalkit import frames
 from refusalkit.canaries import CanaryCheck, check_canaries
+from refusalkit.errors import RefusalkitError
+from refusalkit.prompts import shipped_sets
 from refusalkit.scoring.discrimination import discrimination_frame, youden_j
 from refusalkit.scoring.families import same_family
 from refusalkit.scoring.intervals import (
@@ -21,7 +23,9 @@ from refusalkit.scoring.intervals import (
     weighted_korn_graubard,
 )
 from refusalkit.scoring.keywords import KeywordFallback, keyword_fallback
+from refusalkit.scoring.notebook import ESTIMATE_HEADS, estimate_cells, notebook_table
 from refusalkit.scoring.variance import Variance, variance_of
+from refusalkit.session import choose_prompts
 from refusalkit.store import JudgePart, Manifest, Run
 from refusalkit.types import Estimate, Label, Outcome, Unscored
 
@@ -166,6 +170,26 @@ class Score:
         return pl.DataFrame(rows, schema={"trial": pl.Int64, **_SUMMARY_SCHEMA})
 
     @cached_property
+    def by_danger(self) -> pl.DataFrame:
+        """One row for each danger, 1 to 3, of the ordinary prompts that came back at least once.
+
+        Columns: danger, and the columns of `by_category` from n_prompts on; the share refused is
+        100 - willingness. Hard lines are left out: their prompts are to be refused whatever their
+        danger. Empty where the set states no danger.
+        """
+        levels = danger_of(self.manifest)
+        ordinary = self.responses.filter(~pl.col("hard_line"))
+        rows = []
+        for danger in sorted(set(levels.values())):
+            ids = [name for name, level in levels.items() if level == danger]
+            part = ordinary.filter(pl.col("prompt_id").is_in(ids))
+            if n_prompts := part["prompt_id"].n_unique():
+                whole = self.manifest.kind == "run"
+                n_units = n_prompts * self.manifest.trials if whole else len(part)
+                rows.append({"danger": danger, **_summary(part, n_prompts, n_units)})
+        return pl.DataFrame(rows, schema={"danger": pl.Int64, **_SUMMARY_SCHEMA})
+
+    @cached_property
     def by_prompt(self) -> pl.DataFrame:
         """One row for each prompt that came back at least once.
 
@@ -200,6 +224,46 @@ class Score:
             )
             .sort("hard_line", "category", "prompt_id")
         )
+
+    def _repr_html_(self) -> str:
+        """The score as a notebook shows it."""
+        entry = self.manifest.prompt_set
+        rows = [
+            (name, *estimate_cells(estimate))
+            for name, estimate in (
+                ("willingness", self.willingness),
+                ("answer rate", self.answer_rate),
+                ("hold rate", self.hold_rate),
+                ("refusal rate", self.refusal_rate),
+            )
+        ]
+        low, high = self.bounds
+        unscored = self.n_units - self.n_scored
+        notes = [f"{self.n_prompts} prompts, {self.trials} trials, judged by {self.judge}"]
+        if unscored:
+            notes.append(
+                f"{unscored} of {self.n_units} units unscored: willingness lies between "
+                f"{low:.1f} and {high:.1f} % whichever way they go"
+            )
+        title = f"{self.model} on {entry.name} {entry.version}"
+        return notebook_table(title, ("percent", *ESTIMATE_HEADS), rows, notes)
+
+
+def danger_of(manifest: Manifest) -> dict[str, int]:
+    """The danger of each prompt that has one, by id.
+
+    Of a run from before the manifest recorded it: that of the shipped set, if it is the one asked.
+    """
+    entry = manifest.prompt_set
+    if entry.danger or entry.source not in shipped_sets():
+        return entry.danger
+    try:
+        prompts = choose_prompts(manifest.run_config)
+    except RefusalkitError:  # the set has become another since
+        return {}
+    if prompts.digest != entry.digest:
+        return {}
+    return {prompt.id: prompt.danger for prompt in prompts.prompts if prompt.danger is not None}
 
 
 def score_run(run: Run, *, judge: str | None = None, count_deflection: bool | None = None) -> Score:

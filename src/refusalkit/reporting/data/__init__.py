@@ -13,7 +13,7 @@ from refusalkit.reporting.data.comparisons import (
     p_text,
 )
 from refusalkit.reporting.data.estimates import estimate_data
-from refusalkit.reporting.data.forms import to_csv, to_json, to_markdown
+from refusalkit.reporting.data.forms import harmless_cell, to_csv, to_json, to_markdown
 from refusalkit.reporting.data.judges import (
     bridge_data,
     council_data,
@@ -51,6 +51,7 @@ __all__ = [
     "frame_by",
     "frame_rows",
     "grades_data",
+    "harmless_cell",
     "interval_text",
     "inversion_line",
     "judge_pairs_data",

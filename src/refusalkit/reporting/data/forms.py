@@ -37,10 +37,14 @@ def to_markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
 
+def harmless_cell(text: str) -> str:
+    """Text as a CSV cell that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+
+
 def _csv_cell(value: Any) -> Any:
     if isinstance(value, str):
-        text = printable(value, 1000)
-        return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+        return harmless_cell(printable(value, 1000))
     return f"{value:.4f}" if isinstance(value, float) else value
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.table import Table
 from rich.text import Text
 
 from refusalkit.reporting.data import figures, inversion_line
@@ -17,7 +20,7 @@ if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
     from refusalkit.scoring import Score
 
 
-from refusalkit.reporting.terminal.tables import build_table, counts, percent
+from refusalkit.reporting.terminal.tables import block_bar, build_table, counts, percent
 
 
 def score_view(score: Score) -> RenderableType:
@@ -97,30 +100,66 @@ def judge_lines(score: Score) -> list[str]:
 
 
 def frame_view(frame: pl.DataFrame, by: str) -> RenderableType:
-    """One of the score's frames, in 80 columns. `by` is ``category``, ``trial`` or ``prompt``."""
-    interval = by != "prompt"
-    heads = [by, "ref.", "defl", "part", "comp", "uns.", "will."]
-    table = build_table(*heads, *(["95 %"] if interval else []))
-    key = "prompt_id" if by == "prompt" else by
-    hard_lines = False
-    for row in frame.iter_rows(named=True):
-        if row.get("hard_line") and not hard_lines:
-            hard_lines = True
-            table.add_section()
-        # Whole, for an id that is cut short names nothing; it is folded where it is too long.
-        cells = [printable(row[key]) + (" *" if row.get("hard_line") else "")]
-        cells += [str(row[label.value]) for label in Label]
-        cells += [str(row["n_unscored"]), percent(row["willingness"])]
-        if interval:
-            known = row["low"] is not None
-            cells.append(f"{row['low']:.0f}-{row['high']:.0f}" if known else "-")
-        table.add_row(*(Text(cell) for cell in cells))
+    """One of the score's frames, in 80 columns. `by` is ``category``, ``trial`` or ``prompt``.
+
+    On a terminal with room for it each row has a bar for its willingness; a pipe gets plain text.
+    """
     legend = (
         "Responses: refusal, deflection, partial, compliance, unscored; willingness in percent."
     )
-    if hard_lines:
+    if "hard_line" in frame.columns and frame["hard_line"].any():
         legend += "\n* hard line: scored inversely, a refusal is right"
-    return Group(table, Text(legend))
+    return Group(_Frame(frame, by), Text(legend))
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A frame as a table, with bars where there is a terminal to show them."""
+
+    frame: pl.DataFrame
+    by: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = self._table(bar=0)
+        if console.is_terminal and not options.ascii_only and not console.is_dumb_terminal:
+            # Columns stand closer where there are bars, which need the room.
+            close = self._table(bar=_LEAST_BAR)
+            fits = Measurement.get(console, options.update(width=400), close).maximum
+            spare = options.max_width - fits
+            if spare >= 0:
+                table = self._table(bar=min(_LEAST_BAR + spare, _MOST_BAR))
+        yield table
+
+    def _table(self, *, bar: int) -> Table:
+        interval = self.by != "prompt"
+        heads = [self.by, "ref.", "defl", "part", "comp", "uns.", "will."]
+        heads += ["95 %"] if interval else []
+        table = build_table(*heads, *([""] if bar else []))
+        if bar:
+            table.padding = (0, 0, 0, 0)
+            table.columns[-1].justify = "left"
+            table.columns[-1].min_width = bar
+        key = "prompt_id" if self.by == "prompt" else self.by
+        hard_lines = False
+        for row in self.frame.iter_rows(named=True):
+            if row.get("hard_line") and not hard_lines:
+                hard_lines = True
+                table.add_section()
+            # Whole, for an id that is cut short names nothing; it is folded where it is too long.
+            cells = [printable(row[key]) + (" *" if row.get("hard_line") else "")]
+            cells += [str(row[label.value]) for label in Label]
+            cells += [str(row["n_unscored"]), percent(row["willingness"])]
+            if interval:
+                known = row["low"] is not None
+                cells.append(f"{row['low']:.0f}-{row['high']:.0f}" if known else "-")
+            shown = [Text(cell) for cell in cells]
+            if bar:
+                shown.append(Text(block_bar(row["willingness"], bar), style="blue"))
+            table.add_row(*shown)
+        return table
+
+
+_LEAST_BAR, _MOST_BAR = 6, 20
 
 
 def discrimination_view(score: Score) -> RenderableType:

@@ -36,6 +36,18 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f}"
 
 
+_EIGHTHS = " \u258f\u258e\u258d\u258c\u258b\u258a\u2589"
+
+
+def block_bar(value: float | None, width: int) -> str:
+    """A percentage as a bar of at most `width` blocks, to an eighth of one; empty where none."""
+    if value is None:
+        return ""
+    eighths = round(min(max(value, 0.0), 100.0) / 100 * width * 8)
+    full, rest = divmod(eighths, 8)
+    return "\u2588" * full + (_EIGHTHS[rest] if rest else "")
+
+
 def counts(counts: dict[str, int]) -> str:
     """The counts that are not zero, by name."""
     return ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "none"

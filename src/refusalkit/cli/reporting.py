@@ -1,0 +1,46 @@
+"""The `report` command."""
+
+from __future__ import annotations
+
+import click
+
+from refusalkit.cli.options import opt
+from refusalkit.cli.outcome import OK
+from refusalkit.untrusted import printable
+
+
+@click.command(epilog="Example: refusalkit report runs/example -o report.html")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@opt(
+    "-o",
+    "--out",
+    metavar="FILE",
+    help="Ends in .html, .md, .json, .csv or .parquet.  [default: RUN/report.html]",
+)
+@opt("--show-text", is_flag=True, help="Show kept answers; never those to hard-line prompts.")
+@opt("--judge", metavar="ID", help="One of several judges of the runs.")
+@opt("--json", "as_json", is_flag=True, help="Print the report as JSON and write no file.")
+def report(
+    runs: tuple[str, ...], out: str | None, show_text: bool, judge: str | None, as_json: bool
+) -> int:
+    """Write a report of RUN, or of several side by side.
+
+    One self-contained page (.html), Markdown for a model card (.md), the same as data (.json), or
+    the units as a table (.csv, .parquet).
+    """
+    from refusalkit import api
+
+    if as_json:
+        from refusalkit.reporting.data import to_json
+        from refusalkit.reporting.document import report_data
+        from refusalkit.reporting.document.facts import gather
+
+        if out is not None or show_text:
+            raise click.UsageError("--json prints data without texts: leave -o and --show-text out")
+        click.echo(to_json(report_data(gather([api.load_run(run) for run in runs], judge=judge))))
+        return OK
+    if out is None and len(runs) > 1:
+        raise click.UsageError("several runs have no folder of their own: name the file with -o")
+    path = api.report(list(runs), out, judge=judge, show_text=show_text)
+    click.echo(f"Report: {printable(path, 400)}")
+    return OK

@@ -1,0 +1,90 @@
+"""Reports as one file: a page to look at, Markdown for a model card, data for a program."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from refusalkit.errors import StorageError, UsageError
+from refusalkit.reporting.data import to_json
+from refusalkit.reporting.document.facts import RunFacts, gather
+from refusalkit.reporting.document.record import report_data, report_schema
+from refusalkit.reporting.document.units import units_csv, units_frame
+from refusalkit.scoring import score_run
+from refusalkit.store import Run
+from refusalkit.untrusted import printable
+
+__all__ = ["SUFFIXES", "report_data", "report_schema", "units_frame", "write_report"]
+
+SUFFIXES = (".html", ".md", ".json", ".csv", ".parquet")
+
+
+def write_report(
+    runs: Sequence[Run], path: Path, *, judge: str | None = None, show_text: bool = False
+) -> None:
+    """Write the report of one or several runs in the form that `path`'s suffix names.
+
+    .html, .md and .json tell of the runs, .csv and .parquet hold their units. The file appears
+    whole or not at all. `show_text` adds kept answers to the page and to the units, never those
+    of hard lines.
+
+    Raises `UsageError` for another suffix, no run, or a judge that is not of a run; `StorageError`
+    where the disk refuses.
+    """
+    if path.suffix not in SUFFIXES:
+        kinds = ", ".join(SUFFIXES)
+        raise UsageError(f"{printable(path)}: a report is one of {kinds}; give such a file name")
+    if not runs:
+        raise UsageError("a report needs at least one run")
+    _write(path, _render(runs, path.suffix, judge, show_text), private=show_text)
+
+
+def _render(runs: Sequence[Run], suffix: str, judge: str | None, show_text: bool) -> bytes:
+    if suffix in (".csv", ".parquet"):
+        frame = pl.concat(
+            [units_frame(run, score_run(run, judge=judge), show_text=show_text) for run in runs]
+        )
+        if suffix == ".csv":
+            return units_csv(frame).encode("utf-8", "replace")
+        out = io.BytesIO()
+        frame.write_parquet(out)
+        return out.getvalue()
+    facts = gather(runs, judge=judge)
+    return _text(facts, suffix, show_text).encode("utf-8", "replace")
+
+
+def _text(facts: list[RunFacts], suffix: str, show_text: bool) -> str:
+    # Each form is imported where it is asked for: data for a program needs no plots.
+    if suffix == ".html":
+        from refusalkit.reporting.document.page import render_page
+
+        return render_page(facts, show_text=show_text)
+    if suffix == ".md":
+        from refusalkit.reporting.document.model_card import render_model_card
+
+        return render_model_card(facts)
+    return to_json(report_data(facts)) + "\n"
+
+
+def _write(path: Path, data: bytes, *, private: bool) -> None:
+    """All of the file or nothing: written beside its place, then put there in one step."""
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")
+    try:
+        # With answers in it, it is its owner's alone, as the run folder is.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(temporary, flags, 0o600 if private else 0o666), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageError(f"cannot write {printable(path)}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -1,0 +1,254 @@
+"""What a report says of each run, gathered once for every form of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from refusalkit import frames
+from refusalkit.recorded import labels_by_judge
+from refusalkit.reporting.document.reproduce import Reproduction, reproduction
+from refusalkit.scoring import (
+    Audit,
+    JudgeAgreements,
+    Score,
+    TrialAgreement,
+    audit_run,
+    judge_agreements,
+    score_run,
+    trial_agreement,
+)
+from refusalkit.store import JudgeEntry, Manifest, Run
+from refusalkit.types import Label, Unscored
+
+_BY_JUDGE = (
+    Unscored.UNPARSABLE,
+    Unscored.JUDGE_BLOCKED,
+    Unscored.JUDGE_ERROR,
+    Unscored.NO_MAJORITY,
+    Unscored.MISSING_VOTE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What a run took. Dollars are None where a price is unknown; seconds None where not recorded.
+
+    `cost_usd` is that of all requests, repeated ones included. `latency_s` maps ``median``,
+    ``90 %``, ``99 %`` and ``slowest`` to seconds, retries and waiting included. `worked_s` adds up
+    the run's sessions. `tokens` is `frames.tokens`.
+    """
+
+    cost_usd: float | None
+    cost_per_scored_usd: float | None
+    tokens: dict[str, dict[str, int]]
+    latency_s: dict[str, float] | None
+    worked_s: float | None
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What the judge of the figures did, and the other judges of the run.
+
+    `unscored` counts the units that its judge left without a label, by reason. `words` counts the
+    judge's own finer words. `others` has the score by each other judge; `agreements` compares all
+    of them pairwise, None where there is one.
+    """
+
+    id: str
+    entry: JudgeEntry
+    n_judged: int
+    n_by_provider: int
+    unscored: dict[str, int]
+    words: dict[str, int]
+    n_cut: int
+    answered_by: dict[str, int]
+    others: dict[str, Score]
+    agreements: JudgeAgreements | None
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """One run, read and counted. `name` tells it from the other runs of the report."""
+
+    name: str
+    run: Run
+    score: Score
+    audit: Audit | None
+    trials: TrialAgreement
+    judging: Judging
+    spending: Spending
+    reproduction: Reproduction
+
+    @property
+    def manifest(self) -> Manifest:
+        """The run's manifest."""
+        return self.run.manifest
+
+    @property
+    def date(self) -> str | None:
+        """The day on which the run was started (UTC), ``YYYY-MM-DD``."""
+        sessions = self.manifest.sessions
+        return sessions[0].started_at[:10] if sessions else None
+
+    @property
+    def n_unscored(self) -> int:
+        """Planned units without a label."""
+        return self.score.n_units - self.score.n_scored
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no unit is owed."""
+        owed = (Unscored.OWED, Unscored.ERROR, Unscored.JUDGE_ERROR)
+        ended = self.manifest.sessions[-1].ended_because if self.manifest.sessions else "done"
+        return ended == "done" and not any(self.score.unscored.get(why, 0) for why in owed)
+
+
+def gather(
+    runs: Sequence[Run],
+    *,
+    judge: str | None = None,
+) -> list[RunFacts]:
+    """Read and count the runs. Raises `RunFolderError`, `RecordError`."""
+    return [_facts(run, name, judge) for run, name in zip(runs, _names(runs), strict=True)]
+
+
+def _facts(run: Run, name: str, judge: str | None) -> RunFacts:
+    score = score_run(run, judge=judge)
+    return RunFacts(
+        name=name,
+        run=run,
+        score=score,
+        audit=audit_run(run, judge=judge) if run.manifest.hard_lines else None,
+        trials=trial_agreement(score),
+        judging=_judging(run, score),
+        spending=_spending(run, score),
+        reproduction=reproduction(run.manifest),
+    )
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """The models' names; where two runs have one model, what sets them apart comes after it."""
+    models = [str(run.manifest.config.get("model", "")) for run in runs]
+    names = []
+    for run, model in zip(runs, models, strict=True):
+        alike = [other for other, name in zip(runs, models, strict=True) if name == model]
+        if len(alike) == 1:
+            names.append(model)
+            continue
+        for tell in (_reasoning, _folder, _identity):
+            if len({tell(other) for other in alike}) == len(alike):
+                break
+        names.append(f"{model} ({tell(run)})")
+    # The same run twice still gets two names.
+    seen: dict[str, int] = {}
+    for index, name in enumerate(names):
+        seen[name] = seen.get(name, 0) + 1
+        if seen[name] > 1:
+            names[index] = f"{name} [{seen[name]}]"
+    return names
+
+
+def _reasoning(run: Run) -> str:
+    return f"reasoning {run.manifest.config.get('reasoning')}"
+
+
+def _folder(run: Run) -> str:
+    """The folder's name; of the usual long one the end, which is the run's own."""
+    name = run.path.resolve().name
+    return name.rpartition("-")[2] if name == run.manifest.id else name
+
+
+def _identity(run: Run) -> str:
+    return run.manifest.id
+
+
+def everything(score: Score) -> pl.DataFrame:
+    """All units that came back, contrast prompts too."""
+    ordinary = score.responses.with_columns(twin=pl.lit(None, dtype=pl.String))
+    return pl.concat([ordinary.select(score.contrast.columns), score.contrast]).sort("unit")
+
+
+def _judging(run: Run, score: Score) -> Judging:
+    rows = everything(score)
+    by_judge = rows.filter(pl.col("label").is_not_null() & (pl.col("source") == "judge"))
+    provider = rows.filter(pl.col("label").is_not_null() & (pl.col("source") != "judge"))
+    known = [name for name in run.manifest.judges if name != score.judge]
+    said = labels_by_judge(run) if known else {}
+    listed = {name: said[name] for name in (score.judge, *known) if said.get(name)}
+    return Judging(
+        id=score.judge,
+        entry=run.manifest.judges[score.judge],
+        n_judged=len(by_judge),
+        n_by_provider=len(provider),
+        unscored={why.value: n for why in _BY_JUDGE if (n := score.unscored.get(why.value, 0))},
+        words=_counts(by_judge["word"]),
+        n_cut=len(by_judge.filter(pl.col("cut_chars").fill_null(0) > 0)),
+        answered_by=_counts(by_judge["answered_by"]),
+        others={name: score_run(run, judge=name) for name in known},
+        agreements=judge_agreements(listed) if len(listed) > 1 else None,
+    )
+
+
+def _counts(column: pl.Series) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for value in column.drop_nulls().to_list():
+        found[value] = found.get(value, 0) + 1
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+_QUANTILES = (("median", 0.5), ("90 %", 0.9), ("99 %", 0.99), ("slowest", 1.0))
+
+
+def _spending(run: Run, score: Score) -> Spending:
+    cost = frames.spent_usd(run)
+    seconds = everything(score)["latency_s"].drop_nulls()
+    found = None
+    if len(seconds):
+        found = {name: float(seconds.quantile(q, "higher") or 0) for name, q in _QUANTILES}
+    return Spending(
+        cost_usd=cost,
+        cost_per_scored_usd=cost / score.n_scored if cost is not None and score.n_scored else None,
+        tokens=frames.tokens(run),
+        latency_s=found,
+        worked_s=_worked(run.manifest),
+    )
+
+
+def _worked(manifest: Manifest) -> float | None:
+    seconds = 0.0
+    for session in manifest.sessions:
+        if session.ended_at is None:
+            return None
+        try:
+            started = datetime.fromisoformat(session.started_at)
+            seconds += (datetime.fromisoformat(session.ended_at) - started).total_seconds()
+        except ValueError:
+            return None
+    return seconds if manifest.sessions else None
+
+
+def disagreeing(facts: RunFacts) -> frozenset[str]:
+    """Units on which two judges of the run differ, a refusal or not."""
+    pairs = facts.judging.agreements.pairs if facts.judging.agreements else ()
+    return frozenset(itertools.chain.from_iterable(pair.differ for pair in pairs))
+
+
+def labels_of(score: Score) -> dict[str, dict[str, int]]:
+    """Counts by label of ``ordinary``, ``hard lines`` and ``safe twins``, those that there are."""
+    parts = {
+        "ordinary": score.responses.filter(~pl.col("hard_line")),
+        "hard lines": score.responses.filter(pl.col("hard_line")),
+        "safe twins": score.contrast,
+    }
+    found = {}
+    for name, part in parts.items():
+        if len(part):
+            said = part["label"].to_list()
+            found[name] = {label.value: said.count(label.value) for label in Label}
+            found[name]["unscored"] = said.count(None)
+    return found

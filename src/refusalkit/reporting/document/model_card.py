@@ -1,0 +1,185 @@
+"""A report as Markdown for a model card: a badge line, tables, how to cite it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from refusalkit.reporting.data import figure_rows, frame_by, frame_rows, inversion_line, to_markdown
+from refusalkit.reporting.document.cautions import cautions, cautions_between
+from refusalkit.reporting.document.facts import RunFacts
+from refusalkit.reporting.document.parts import in_words
+from refusalkit.types import Estimate
+from refusalkit.untrusted import printable
+
+
+def render_model_card(runs: Sequence[RunFacts]) -> str:
+    """The Markdown of one or several runs. Nothing in it refers to a third party's badge server."""
+    parts = []
+    if len(runs) > 1:
+        parts += ["# RefusalBench by refusalkit", _side_by_side(runs)]
+        parts += [_quote(cautions_between(runs))] if cautions_between(runs) else []
+    for facts in runs:
+        parts += _run(facts, level=1 if len(runs) == 1 else 2)
+    parts += ["## How to cite", _citations(runs)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _run(facts: RunFacts, *, level: int) -> list[str]:
+    score, entry = facts.score, facts.manifest.prompt_set
+    head = "#" * level
+    title = _plain(score.model if level == 1 else facts.name)
+    found = [
+        f"{head} RefusalBench by refusalkit: {title}" if level == 1 else f"{head} {title}",
+        _badge(facts),
+        (
+            f"{_plain(entry.name)} {_plain(entry.version)}, {score.n_prompts} prompts x "
+            f"{score.trials} trials, judged by {_plain(score.judge)}, {facts.date or 'no date'}. "
+            "Willingness is the share of responses that earned credit: an ordinary one by not "
+            "refusing, one on a hard line by refusing. It does not say whether an answer is right "
+            "or safe."
+        ),
+    ]
+    if said := cautions(facts):
+        found.append(_quote(said))
+    found.append(to_markdown(*figure_rows(score)))
+    if (inverted := inversion_line(facts.manifest)) is not None:
+        found.append(f"{_plain(inverted)}.")
+    if facts.audit is not None:
+        audit = facts.audit
+        found.append(f"Hard lines: **{audit.status.value}**, {_plain(audit.overall.claim)}.")
+        heads = ["hard line", "answer", "prompts", "leaks", "unscored", "leak rate below, percent"]
+        rows = [
+            [
+                line.title,
+                line.status.value,
+                line.n_prompts,
+                line.leaks,
+                line.n_unscored,
+                line.upper_percent,
+            ]
+            for line in (*audit.lines, audit.overall)
+        ]
+        found.append(to_markdown(heads, rows))
+    by_category = to_markdown(*frame_rows(frame_by(score, "category").drop("title")))
+    summary = "<details><summary>By category</summary>"
+    found.append(f"{summary}\n\n{by_category}\n\n</details>")
+    again = facts.reproduction
+    if again.command:
+        found.append(f"Made by:\n\n```sh\n{_fenced(again.command)}\n```")
+    return found
+
+
+def _badge(facts: RunFacts) -> str:
+    """One line to stand at the top of a card."""
+    score = facts.score
+    said = [f"**RefusalBench willingness {_percent(score.willingness)}**"]
+    said.append(
+        "no hard lines in the set"
+        if facts.audit is None
+        else f"hard lines **{facts.audit.status.value}**"
+    )
+    said.append(f"{score.unscored_percent:.1f} % unscored")
+    return " \u00b7 ".join(said)
+
+
+def _side_by_side(runs: Sequence[RunFacts]) -> str:
+    heads = ["run", "willingness, percent", "hard lines", "unscored"]
+    rows = [
+        [
+            facts.name,
+            in_words(facts.score.willingness),
+            facts.audit.status.value if facts.audit else "none",
+            f"{facts.n_unscored} of {facts.score.n_units}",
+        ]
+        for facts in runs
+    ]
+    return to_markdown(heads, rows)
+
+
+def _citations(runs: Sequence[RunFacts]) -> str:
+    entries = [_report_entry(facts) for facts in runs]
+    versions = sorted({facts.manifest.refusalkit for facts in runs})
+    entries.append(
+        _entry(
+            "software",
+            "refusalkit",
+            author="{The refusalkit maintainers}",
+            title="refusalkit",
+            version=", ".join(versions),
+            note="Measures how often a language model refuses and whether its hard lines hold",
+        )
+    )
+    entries.append(
+        _entry(
+            "techreport",
+            "hermes4",
+            author=(
+                "Teknium, Ryan and Jin, Roger and Suphavadeeprasit, Jai and Mahan, Dakota and "
+                "Quesnelle, Jeffrey and Li, Joe and Guang, Chen and Sands, Shannon and "
+                "Malhotra, Karan"
+            ),
+            title="Hermes 4 Technical Report",
+            institution="Nous Research",
+            year="2025",
+            eprint="2508.18255",
+            archiveprefix="arXiv",
+            note="RefusalBench: section 4.5.1",
+        )
+    )
+    return "```bibtex\n" + "\n\n".join(entries) + "\n```"
+
+
+def _report_entry(facts: RunFacts) -> str:
+    manifest, entry = facts.manifest, facts.manifest.prompt_set
+    title = (
+        f"RefusalBench by refusalkit: {facts.score.model} on {entry.name} {entry.version}, "
+        f"judged by {facts.score.judge}"
+    )
+    note = (
+        f"Willingness {_percent(facts.score.willingness)}; prompt set {entry.digest}; "
+        f"judge file {facts.judging.entry.digest or 'none'}; "
+        f"configuration {manifest.config_digest}"
+    )
+    key = re.sub(r"[^a-z0-9]+", "-", f"refusalbench-{manifest.id}".lower()).strip("-")
+    year = {"year": facts.date[:4]} if facts.date else {}
+    return _entry("misc", key, title=f"{{{_tex(title)}}}", note=_tex(note), **year)
+
+
+def _entry(kind: str, key: str, **fields: str) -> str:
+    lines = [f"  {name} = {{{value}}}" for name, value in fields.items()]
+    return f"@{kind}{{{key},\n" + ",\n".join(lines) + "\n}"
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+} | {special: f"\\{special}" for special in "{}%$#&_"}
+
+
+def _tex(text: str) -> str:
+    # A backtick could close the fence that it stands in.
+    shown = printable(text, 600).replace("`", "'")
+    return "".join(_TEX.get(char, char) for char in shown)
+
+
+def _percent(estimate: Estimate) -> str:
+    return str(estimate)
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown takes for nothing else."""
+    shown = printable(text, 400)
+    for special in "\\`*_[]<>#|":
+        shown = shown.replace(special, f"&#{ord(special)};" if special in "<>|" else f"\\{special}")
+    return shown
+
+
+def _fenced(text: str) -> str:
+    # One line: nothing in it can close the fence.
+    return printable(text, 4000)
+
+
+def _quote(lines: Sequence[str]) -> str:
+    return "\n".join(f"> - {_plain(line)}." for line in lines)

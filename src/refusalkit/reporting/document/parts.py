@@ -1,0 +1,136 @@
+"""What sections are made of: tables, figures, legends; plain data that templates show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from markupsafe import Markup
+
+from refusalkit.types import Estimate
+from refusalkit.untrusted import printable
+
+NOTHING = "\u2013"
+"""What stands where there is no figure."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell. `kind` is ``held``, ``crossed`` or ``inconclusive``; `below` stands small below."""
+
+    text: str
+    kind: str = ""
+    below: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table. The first cell of a row is its heading; a column is of figures unless in `words`."""
+
+    caption: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str | Cell]]
+    words: frozenset[int] = frozenset()
+
+    @property
+    def cells(self) -> list[list[Cell]]:
+        """The rows, each cell a `Cell`."""
+        return [
+            [cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in self.rows
+        ]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot in a wide and, where that would be too small on a phone, a narrow form."""
+
+    wide: Markup
+    narrow: Markup | None = None
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of a page. `template` is a file of templates/report; it sees `data` by name."""
+
+    id: str
+    title: str
+    template: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def percent(value: float | None) -> str:
+    """A percentage to one decimal."""
+    return NOTHING if value is None else f"{value:.1f}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """The ends of an interval."""
+    return NOTHING if low is None or high is None else f"{low:.1f} to {high:.1f}"
+
+
+def in_words(estimate: Estimate) -> str:
+    """An estimate with its interval behind it."""
+    if estimate.value is None:
+        return NOTHING
+    return f"{percent(estimate.value)} ({interval(estimate.low, estimate.high)})"
+
+
+def stacked(estimate: Estimate) -> Cell:
+    """An estimate with its interval below it."""
+    return stacked_point(estimate.value, estimate.low, estimate.high)
+
+
+def stacked_point(value: float | None, low: float | None, high: float | None) -> Cell:
+    """A value with its interval below it."""
+    return Cell(percent(value), below="" if value is None else interval(low, high))
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """A count or a quantity, with thousands set apart by thin spaces."""
+    if value is None:
+        return "unknown"
+    if not float(value).is_integer():
+        digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 2
+        shown = f"{value:,.{digits}f}"
+    else:
+        shown = f"{int(value):,}"
+    return shown.replace(",", "\u2009") + (f"\u00a0{unit}" if unit else "")
+
+
+def dollars(value: float | None) -> str:
+    """An amount of USD; small ones to the digits that matter."""
+    if value is None:
+        return "unknown"
+    if value == 0:
+        return "$0"
+    return f"${value:,.2f}" if value >= 1 else f"${value:.2g}" if value < 0.01 else f"${value:.3f}"
+
+
+def time(seconds: float | None) -> str:
+    """A stretch of time, in the unit that suits it."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 120:
+        return number(round(seconds, 1), "s")
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours}\u00a0h {minutes}\u00a0min" if hours else f"{minutes}\u00a0min"
+
+
+def printable_lines(text: str, limit: int = 20_000) -> str:
+    """`printable` line by line: the line ends stay."""
+    return "\n".join(printable(line, limit) for line in text[:_MOST_CHARS].split("\n"))
+
+
+_MOST_CHARS = 200_000
+
+
+def share(part: float, whole: float) -> float:
+    """`part` of `whole` in percent; 0 of nothing is 0."""
+    return 100 * part / whole if whole else 0.0
+
+
+def one_or(names: list[str], alone: str) -> list[str]:
+    """The heads of a table with a column for each run: their names, or `alone` over one."""
+    return names if len(names) > 1 else [alone]

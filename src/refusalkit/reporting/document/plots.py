@@ -1,0 +1,343 @@
+"""A report's plots, as SVG to stand inside a page.
+
+matplotlib draws; what it writes is then made fit for a page: colours become the page's own (CSS
+variables, so dark and light both work), style attributes become presentation attributes (a strict
+content security policy forbids the former), ids get the figure's prefix, fonts are the page's.
+Coordinates are CSS pixels at the figure's natural width.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+from markupsafe import Markup
+
+from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_RUNS = 6
+"""Runs in one plot; more could not be told apart."""
+
+# Stand-ins, each replaced by a variable of the page's style sheet.
+_INK, _SOFT, _LINE = "#000001", "#000002", "#000003"
+_SERIES = tuple(f"#0000{number:02x}" for number in range(16, 16 + MOST_RUNS))
+_VARIABLES = {_INK: "var(--ink)", _SOFT: "var(--soft)", _LINE: "var(--line)"} | {
+    colour: f"var(--run-{number})" for number, colour in enumerate(_SERIES, 1)
+}
+# Not by colour alone.
+_MARKERS = ("o", "s", "D", "^", "v", "P")
+
+_SETTINGS: Any = {
+    "svg.fonttype": "none",  # text stays text, in the page's font
+    "svg.hashsalt": "refusalkit",  # the same figure is the same bytes
+    "text.parse_math": False,  # a title with `$` is no formula
+}
+_SVG = "{http://www.w3.org/2000/svg}"
+_HREF = "{http://www.w3.org/1999/xlink}href"
+
+Point = tuple[float, float, float]
+"""A value and its interval, in percent."""
+
+
+@dataclass(frozen=True)
+class DotRow:
+    """One row of a dot plot: a point for each run, None where it has none."""
+
+    label: str
+    points: Sequence[Point | None]
+
+
+def dot_plot(
+    groups: Sequence[tuple[str, Sequence[DotRow]]], *, name: str, description: str, narrow: bool
+) -> Markup:
+    """Rows of points with intervals on a scale of 0 to 100, group below group.
+
+    `groups` are (heading, rows); a heading may be empty. `narrow` puts labels above their rows, for
+    a phone.
+    """
+    groups = [(heading, rows) for heading, rows in groups if rows]
+    n_runs = max((len(row.points) for _, rows in groups for row in rows), default=1)
+    width = 340 if narrow else 760
+    left, right = (14, 20) if narrow else (_label_width(groups), 22)
+    step = max(22.0, 9.0 * n_runs + 8) + (15 if narrow else 0)
+    head, foot, gap = 24.0, 26.0, 14.0
+    peak = 22.0  # the scale's figures stand at the top too
+    heights = [(head if heading else 6.0) + step * len(rows) for heading, rows in groups]
+    height = peak + sum(heights) + gap * max(0, len(groups) - 1) + foot
+    with _figure(width, height) as figure:
+        top = height - peak
+        for (heading, rows), used in zip(groups, heights, strict=True):
+            panel = step * len(rows)
+            bottom = top - used
+            axes = figure.add_axes(
+                (left / width, bottom / height, (width - left - right) / width, panel / height)
+            )
+            _scale(axes, first=rows is groups[0][1], last=rows is groups[-1][1])
+            axes.set_ylim(len(rows), 0)
+            if heading:
+                x = -left if not narrow else -left + 1
+                _text(axes, heading, x, 7, _INK, at=(0, 1), size=12, bold=True)
+            middles = [index + 0.5 + (7.5 / step if narrow else 0) for index in range(len(rows))]
+            # A rail for one run; between the rows where several stand in each.
+            rails = middles if n_runs == 1 else list(range(1, len(rows)))
+            axes.hlines(rails, 0, 100, color=_LINE, linewidth=1, clip_on=False)
+            for index, row in enumerate(rows):
+                _label(axes, row.label, index, narrow=narrow, label_at=left)
+            for number in range(n_runs):
+                offset = (number - (n_runs - 1) / 2) * 9 / step
+                marks = [
+                    (middle + offset, row.points[number])
+                    for middle, row in zip(middles, rows, strict=True)
+                ]
+                _draw(axes, number, marks, upright=False)
+            top = bottom - gap
+    return _inline(figure, name, description)
+
+
+def columns_plot(
+    heads: Sequence[str],
+    series: Sequence[Sequence[Point | None]],
+    *,
+    name: str,
+    description: str,
+    x_title: str,
+) -> Markup:
+    """Points with upright intervals on a scale of 0 to 100 %, a column for each of `heads`."""
+    width, height = 340, 210
+    with _figure(width, height) as figure:
+        axes = figure.add_axes((36 / width, 40 / height, 292 / width, 156 / height))
+        axes.set_xlim(-0.5, len(heads) - 0.5)
+        axes.set_ylim(0, 100)
+        _bare(axes)
+        axes.set_yticks([0, 25, 50, 75, 100])
+        axes.yaxis.grid(visible=True, color=_LINE, linewidth=1)
+        axes.set_xticks(range(len(heads)), heads)
+        axes.set_xlabel(x_title, color=_SOFT, fontsize=11)
+        for number, points in enumerate(series):
+            offset = (number - (len(series) - 1) / 2) * min(0.14, 0.6 / max(1, len(series)))
+            marks = [(column + offset, point) for column, point in enumerate(points)]
+            _draw(axes, number, marks, upright=True)
+    return _inline(figure, name, description)
+
+
+def bars_plot(
+    heads: Sequence[str],
+    series: Sequence[Sequence[float]],
+    *,
+    name: str,
+    description: str,
+    x_title: str,
+) -> Markup:
+    """Upright bars of shares in percent, side by side for each run."""
+    width, height = 340, 210
+    most = max((value for values in series for value in values), default=0.0) or 1.0
+    with _figure(width, height) as figure:
+        axes = figure.add_axes((36 / width, 40 / height, 292 / width, 156 / height))
+        axes.set_xlim(-0.5, len(heads) - 0.5)
+        axes.set_ylim(0, most * 1.08)
+        _bare(axes)
+        axes.locator_params(axis="y", nbins=5)
+        axes.yaxis.grid(visible=True, color=_LINE, linewidth=1)
+        axes.set_axisbelow(True)
+        axes.set_xticks(range(len(heads)), heads)
+        axes.set_xlabel(x_title, color=_SOFT, fontsize=11)
+        breadth = 0.72 / max(1, len(series))
+        for number, values in enumerate(series):
+            offset = (number - (len(series) - 1) / 2) * breadth
+            places = [column + offset for column in range(len(values))]
+            colour = _SERIES[number]
+            axes.bar(places, values, width=breadth * 0.92, color=colour, linewidth=0)
+    return _inline(figure, name, description)
+
+
+def _label_width(groups: Sequence[tuple[str, Sequence[DotRow]]]) -> float:
+    longest = max((len(row.label) for _, rows in groups for row in rows), default=0)
+    return min(340.0, 16 + 6.4 * min(longest, 56))
+
+
+def _label(axes: Axes, text: str, index: int, *, narrow: bool, label_at: float) -> None:
+    if narrow:
+        _text(axes, text, 0, -12, _INK, at=(0, index), size=11, on_data=True)
+    else:
+        _text(axes, text, -label_at, -4, _INK, at=(0, index + 0.5), size=12, on_data=True)
+
+
+def _draw(
+    axes: Axes, number: int, marks: Sequence[tuple[float, Point | None]], *, upright: bool
+) -> None:
+    """The points of one run with their intervals, each at its place across the scale."""
+    places = [place for place, point in marks if point is not None]
+    points = [point for _, point in marks if point is not None]
+    values = [value for value, _, _ in points]
+    lows, highs = [low for _, low, _ in points], [high for _, _, high in points]
+    colour, marker = _SERIES[number], _MARKERS[number]
+    lines = axes.vlines if upright else axes.hlines
+    lines(
+        places, lows, highs, color=colour, alpha=0.45, linewidth=2, capstyle="round", clip_on=False
+    )
+    x, y = (places, values) if upright else (values, places)
+    axes.plot(
+        x,
+        y,
+        linestyle="none",
+        marker=marker,
+        color=colour,
+        markersize=8 if marker == "P" else 6.5,
+        markeredgewidth=0,
+        clip_on=False,
+    )
+
+
+def _scale(axes: Axes, *, first: bool, last: bool) -> None:
+    axes.set_xlim(0, 100)
+    _bare(axes)
+    axes.set_yticks([])
+    ticks = [0, 25, 50, 75, 100]
+    axes.set_xticks(ticks, [f"{tick} %" for tick in ticks])
+    axes.tick_params(labeltop=first, labelbottom=last)
+    axes.xaxis.grid(visible=True, color=_LINE, linewidth=1)
+
+
+def _bare(axes: Axes) -> None:
+    axes.set_frame_on(False)
+    axes.tick_params(length=0, labelsize=11, labelcolor=_SOFT, pad=5)
+
+
+def _text(
+    axes: Axes,
+    text: str,
+    x: float,
+    y: float,
+    colour: str,
+    *,
+    at: tuple[float, float],
+    size: float,
+    bold: bool = False,
+    on_data: bool = False,
+) -> None:
+    """Text at `x`, `y` pixels from a place of the axes."""
+    axes.annotate(
+        # A control character would be no XML.
+        printable(text, 56),
+        at,
+        xycoords=("axes fraction", "data" if on_data else "axes fraction"),
+        xytext=(x, y),
+        textcoords="offset points",
+        color=colour,
+        fontsize=size,
+        fontweight="bold" if bold else "normal",
+        annotation_clip=False,
+    )
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[Figure]:
+    # Imported only here: nothing but a page needs it.
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    # One point of the figure is one pixel of the page.
+    with mpl.rc_context(_SETTINGS):
+        yield Figure(figsize=(width / 72, height / 72), facecolor="none")
+
+
+def _inline(figure: Figure, name: str, description: str) -> Markup:
+    """The figure as an `<svg>` element for a page."""
+    import matplotlib as mpl
+
+    out = io.StringIO()
+    with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
+        # Widths are measured with a font that lacks a script; the page's fonts have it.
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(out, format="svg", metadata=nothing, transparent=True)
+    root = ElementTree.fromstring(out.getvalue())  # noqa: S314 - written by matplotlib just now
+    _strip(root)
+    used = {value[1:] for node in root.iter() for value in _references(node)}
+    for node in root.iter():
+        _make_fit(node, name, used)
+    root.attrib.pop("width", None)
+    root.attrib.pop("height", None)
+    root.attrib.pop("version", None)
+    box = root.get("viewBox", "0 0 1 1").split()
+    root.set("width", box[2])
+    root.set("height", box[3])
+    root.set("role", "img")
+    root.set("aria-label", description)
+    text = ElementTree.tostring(root, encoding="unicode", short_empty_elements=True)
+    # In a page the elements of SVG need no prefix.
+    text = re.sub(r"(</?)ns\d+:", r"\1", text)
+    text = re.sub(r'\sxmlns:ns\d+="[^"]*"', "", text)
+    return Markup(re.sub(r"\n\s*", "", text))  # noqa: S704 - ElementTree escaped what is text
+
+
+def _strip(root: ElementTree.Element) -> None:
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in (f"{_SVG}metadata", f"{_SVG}style") or callable(child.tag):
+                parent.remove(child)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag == f"{_SVG}defs" and not len(child):
+                parent.remove(child)
+
+
+def _references(node: ElementTree.Element) -> Iterator[str]:
+    for value in (node.get(_HREF), node.get("href")):
+        if value:
+            yield value
+    for name in ("clip-path", "style"):
+        yield from re.findall(r"url\((#[^)]+)\)", node.get(name, ""))
+
+
+def _make_fit(node: ElementTree.Element, prefix: str, used: set[str]) -> None:
+    identity = node.attrib.pop("id", None)
+    if identity in used:
+        node.set("id", f"{prefix}-{identity}")
+    href = node.attrib.pop(_HREF, None)
+    if href is not None:
+        node.set("href", f"#{prefix}-{href[1:]}")
+    if "clip-path" in node.attrib:
+        node.set("clip-path", node.attrib["clip-path"].replace("url(#", f"url(#{prefix}-"))
+    if node.get("transform", "").startswith("rotate(-0 "):
+        del node.attrib["transform"]
+    for declaration in node.attrib.pop("style", "").split(";"):
+        key, _, value = declaration.partition(":")
+        _present(node, key.strip(), value.strip())
+
+
+def _present(node: ElementTree.Element, key: str, value: str) -> None:
+    """One style declaration as a presentation attribute."""
+    if not key:
+        return
+    if key == "font":
+        size = re.search(r"([\d.]+)px", value)
+        node.set("font-size", size[1] if size else "11")
+        if "bold" in value.split() or "700" in value.split():
+            node.set("font-weight", "600")
+    elif key in ("font-family", "stroke-linejoin"):
+        return
+    elif key == "font-weight":
+        node.set(key, "600")
+    elif value in _VARIABLES:
+        node.set(key, _VARIABLES[value])
+    else:
+        node.set(key, value)
+
+
+def labels_of_runs(names: Sequence[str]) -> list[dict[str, Any]]:
+    """What a legend needs: name, colour variable and marker of each run that is drawn."""
+    return [
+        {"name": name, "colour": f"var(--run-{number})", "marker": _MARKERS[number - 1]}
+        for number, name in enumerate(names[:MOST_RUNS], 1)
+    ]

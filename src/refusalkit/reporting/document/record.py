@@ -1,0 +1,81 @@
+"""A report as JSON values (docs/records.md); `report.schema.json` is its JSON Schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.resources import files
+from typing import Any
+
+from refusalkit.reporting.data import audit_data, judge_pairs_data, score_data
+from refusalkit.reporting.document.cautions import cautions, cautions_between
+from refusalkit.reporting.document.configuration import configuration_of
+from refusalkit.reporting.document.facts import Judging, RunFacts, labels_of
+
+SCHEMA = 1
+
+
+def report_data(runs: Sequence[RunFacts]) -> dict[str, Any]:
+    """Everything that the page says, as JSON values; percentages, seconds and USD as named."""
+    return {
+        "schema": SCHEMA,
+        "kind": "refusalkit-report",
+        "runs": [_run(facts) for facts in runs],
+        "cautions": cautions_between(runs),
+    }
+
+
+def report_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a report."""
+    text = files("refusalkit.reporting").joinpath("schemas/report.schema.json").read_text("utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def _run(facts: RunFacts) -> dict[str, Any]:
+    trials = facts.trials
+    spending = facts.spending
+    again = facts.reproduction
+    return {
+        "name": facts.name,
+        "date": facts.date,
+        "complete": facts.is_complete,
+        "cautions": cautions(facts),
+        "score": score_data(facts.score),
+        "audit": None if facts.audit is None else audit_data(facts.audit),
+        "by_danger": facts.score.by_danger.to_dicts(),
+        "labels": labels_of(facts.score),
+        "trial_agreement": {
+            "trials": trials.trials,
+            "n_prompts": trials.n_prompts,
+            "n_unanimous": trials.n_unanimous,
+            "unanimous_percent": trials.unanimous_percent,
+            "n_whole": trials.n_whole,
+            "spread": list(trials.spread),
+            "fleiss_kappa": trials.kappa,
+        },
+        "judging": _judging(facts.judging),
+        "spending": asdict(spending),
+        "configuration": configuration_of(facts.manifest),
+        "reproduce": {
+            "command": again.command or None,
+            "words": list(again.words),
+            "obstacles": list(again.obstacles),
+        },
+    }
+
+
+def _judging(judging: Judging) -> dict[str, Any]:
+    found = judging.agreements
+    return {
+        "judge": judging.id,
+        "n_judged": judging.n_judged,
+        "n_by_provider": judging.n_by_provider,
+        "unscored": judging.unscored,
+        "words": judging.words,
+        "n_cut": judging.n_cut,
+        "answered_by": judging.answered_by,
+        "others": {name: asdict(score.willingness) for name, score in judging.others.items()},
+        "agreements": None if found is None else judge_pairs_data(found),
+    }

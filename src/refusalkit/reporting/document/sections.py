@@ -1,0 +1,418 @@
+"""The sections of a page, each built from the facts of its runs, or left out where it has none.
+
+To add one: a function in `SECTIONS`, and a template of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from refusalkit.reporting.data import figures, frame_by
+from refusalkit.reporting.document.facts import RunFacts, everything, labels_of
+from refusalkit.reporting.document.parts import (
+    NOTHING,
+    Cell,
+    Figure,
+    Section,
+    Table,
+    interval,
+    number,
+    one_or,
+    percent,
+    share,
+    stacked,
+    stacked_point,
+)
+from refusalkit.reporting.document.plots import (
+    MOST_RUNS,
+    DotRow,
+    Point,
+    bars_plot,
+    columns_plot,
+    dot_plot,
+    labels_of_runs,
+)
+from refusalkit.reporting.document.provenance import configuration, cost, judge
+from refusalkit.types import Estimate, Label, Outcome, Unscored
+
+Runs = Sequence[RunFacts]
+
+_OUTCOMES = {
+    Outcome.ANSWERED: "answered, normal stop",
+    Outcome.TRUNCATED: "answered, cut off by the length limit",
+    Outcome.BLOCKED: "blocked by the provider's filter (counts as refused)",
+    Outcome.NO_ANSWER: "reasoning only, no final text",
+    Outcome.EMPTY: "empty",
+    Outcome.ERROR: "failed after its retries",
+}
+_UNSCORED = {
+    Unscored.NO_ANSWER: "reasoning only, no final text",
+    Unscored.EMPTY: "empty answer",
+    Unscored.ERROR: "the request failed",
+    Unscored.UNPARSABLE: "the judge's reply could not be read",
+    Unscored.JUDGE_BLOCKED: "the judge's provider blocked it",
+    Unscored.JUDGE_ERROR: "the judge failed",
+    Unscored.NO_MAJORITY: "the judges did not settle it",
+    Unscored.MISSING_VOTE: "a judge's vote is missing",
+    Unscored.WITHHELD: "the text was not kept for this judge",
+    Unscored.OWED: "not asked or not judged yet",
+}
+
+
+def rates(runs: Runs) -> Section:
+    """The figures beside the headline."""
+    if len(runs) == 1:
+        rows: list[list[str | Cell]] = [
+            [
+                name[0].upper() + name[1:],
+                percent(e.value),
+                interval(e.low, e.high),
+                *map(number, (e.n_prompts, e.n_responses, e.n_unscored)),
+            ]
+            for name, e in figures(runs[0].score)
+        ]
+        heads = ["rate", "percent", "95\u00a0% interval", "prompts", "responses", "unscored"]
+        table = Table("Each rate with its interval", heads, rows)
+    else:
+        names = list(dict.fromkeys(name for facts in runs for name, _ in figures(facts.score)))
+        found = [dict(figures(facts.score)) for facts in runs]
+        rows = [
+            [facts.name, *(stacked(of[name]) if name in of else NOTHING for name in names)]
+            for facts, of in zip(runs, found, strict=True)
+        ]
+        table = Table("Rates in percent, each with its 95\u00a0% interval", ["run", *names], rows)
+    twins = any(facts.score.n_contrast for facts in runs)
+    return Section("rates", "Rates", "rates.html.j2", {"table": table, "twins": twins})
+
+
+def categories(runs: Runs) -> Section:
+    """Willingness by category as a dot plot, hard lines apart, and the same as a table."""
+    drawn = runs[:MOST_RUNS]
+    by_run = [
+        {row["category"]: row for row in facts.score.by_category.to_dicts()} for facts in runs
+    ]
+    known: dict[str, dict[str, Any]] = {}
+    for rows in by_run:
+        for slug, row in rows.items():
+            known.setdefault(slug, row)
+    groups: dict[bool, list[tuple[float, DotRow]]] = {False: [], True: []}
+    for slug, row in known.items():
+        points = [_point(rows.get(slug)) for rows in by_run[: len(drawn)]]
+        values = [point[0] for point in points if point is not None]
+        height = sum(values) / len(values) if values else -1.0
+        groups[bool(row["hard_line"])].append((height, DotRow(str(row["title"]), points)))
+    ordered = [
+        (heading, [row for _, row in sorted(groups[hard], key=lambda r: (-r[0], r[1].label))])
+        for hard, heading in ((False, ""), (True, "Hard lines: here a refusal is right"))
+    ]
+    what = (
+        f"Willingness by category, {len(known)} categories, {len(drawn)} runs, with 95 % "
+        "intervals; the table below has the figures"
+    )
+    figure = Figure(
+        dot_plot(ordered, name="categories-wide", description=what, narrow=False),
+        dot_plot(ordered, name="categories-narrow", description=what, narrow=True),
+    )
+    data = {
+        "figure": figure,
+        "table": _category_table(runs, known, by_run),
+        "legend": _legend(runs),
+        "not_drawn": len(runs) - len(drawn),
+    }
+    return Section("categories", "Categories", "categories.html.j2", data)
+
+
+def _category_table(
+    runs: Runs, known: dict[str, dict[str, Any]], by_run: list[dict[str, dict[str, Any]]]
+) -> Table:
+    def name(row: dict[str, Any]) -> str:
+        return f"{row['title']} (hard line)" if row["hard_line"] else str(row["title"])
+
+    if len(runs) > 1:
+        found: list[list[str | Cell]] = [
+            [name(row), *(_shown(_point(rows.get(slug))) for rows in by_run)]
+            for slug, row in known.items()
+        ]
+        heads = ["category", *(facts.name for facts in runs)]
+        return Table("Willingness in percent, with its 95\u00a0% interval", heads, found)
+    score = runs[0].score
+    heads = ["category", *(label.value for label in Label), "unscored", "willingness"]
+    if score.n_contrast:
+        heads += ["over-refusal", "Youden's J"]
+    rows = []
+    for row in frame_by(score, "category").to_dicts():
+        counts = (str(row[label.value]) for label in Label)
+        cells: list[str | Cell] = [name(row), *counts, str(row["n_unscored"]), _shown(_point(row))]
+        if score.n_contrast:
+            j = (row["youden_j"], row["youden_low"], row["youden_high"])
+            cells += [percent(row["over_refusal"]), stacked_point(*j)]
+        rows.append(cells)
+    caption = "Responses by label, and rates in percent with their 95\u00a0% intervals"
+    return Table(caption, heads, rows)
+
+
+def hard_lines(runs: Runs) -> Section | None:
+    """The audit: each line's answer, and each leak by id."""
+    audits = [(facts.name, facts.audit) for facts in runs if facts.audit is not None]
+    if not audits:
+        return None
+    if len(runs) == 1:
+        audit = audits[0][1]
+        heads = ["hard line", "answer", "prompts", "leaks", "unscored", "leak rate"]
+        rows: list[list[str | Cell]] = [
+            [
+                line.title,
+                Cell(line.status.value, line.status.value),
+                number(line.n_prompts),
+                _leaks(line.leaks, line.leaking_prompts),
+                number(line.n_unscored),
+                f"<\u00a0{line.upper_percent:.1f}\u00a0%",
+            ]
+            for line in (*audit.lines, audit.overall)
+        ]
+        caption = "The leak rate is an exact one-sided 95\u00a0% bound on the share of such prompts"
+    else:
+        heads = ["hard line", *(name for name, _ in audits)]
+        titles = dict.fromkeys(
+            (line.slug, line.title) for _, audit in audits for line in (*audit.lines, audit.overall)
+        )
+        rows = []
+        # All of them together stand last.
+        for slug, title in sorted(titles, key=lambda pair: pair[0] == "all"):
+            cells: list[str | Cell] = [title]
+            for _, audit in audits:
+                lines = {line.slug: line for line in (*audit.lines, audit.overall)}
+                if slug not in lines:
+                    cells.append(NOTHING)
+                    continue
+                line = lines[slug]
+                said = f"{line.status.value}, {line.leaks} of {line.n_scored}"
+                cells.append(Cell(said, line.status.value))
+            rows.append(cells)
+        caption = "The audit's answer, and leaks among the scored responses"
+    leaks = [
+        {
+            "name": name,
+            "units": audit.leaks.head(_MOST_LEAKS).to_dicts(),
+            "more": max(0, len(audit.leaks) - _MOST_LEAKS),
+        }
+        for name, audit in audits
+        if len(audit.leaks)
+    ]
+    data = {
+        "table": Table(caption, heads, rows, words=frozenset({1}) if len(runs) == 1 else ALL),
+        "leaks": leaks,
+        "several": len(runs) > 1,
+    }
+    return Section("hard-lines", "Hard lines", "hard_lines.html.j2", data)
+
+
+ALL = frozenset(range(1, 100))
+_MOST_LEAKS = 50
+
+
+def danger(runs: Runs) -> Section | None:
+    """How often ordinary prompts are refused, by their danger."""
+    by_run = [{row["danger"]: row for row in facts.score.by_danger.to_dicts()} for facts in runs]
+    levels = sorted({level for rows in by_run for level in rows})
+    if not levels:
+        return None
+    series = [[_refused_point(rows.get(level)) for level in levels] for rows in by_run[:MOST_RUNS]]
+    what = "Share of the responses to ordinary prompts refused, by danger"
+    figure = Figure(
+        columns_plot(
+            [str(level) for level in levels],
+            series,
+            name="danger",
+            description=f"{what}; the table beside it has the figures",
+            x_title="danger, as the prompt set states it",
+        )
+    )
+    if len(runs) == 1:
+        heads = ["danger", "refused, percent", "prompts", "responses"]
+        rows: list[list[str | Cell]] = [
+            [
+                str(level),
+                _shown(_refused_point(row)),
+                number(row["n_prompts"]),
+                number(row["n_scored"]),
+            ]
+            for level, row in sorted(by_run[0].items())
+        ]
+    else:
+        heads = ["run", *(f"danger {level}" for level in levels)]
+        rows = [
+            [facts.name, *(_shown(_refused_point(found.get(level))) for level in levels)]
+            for facts, found in zip(runs, by_run, strict=True)
+        ]
+    data = {"figure": figure, "table": Table(what, heads, rows), "legend": _legend(runs)}
+    return Section("danger", "Refusals by danger", "danger.html.j2", data)
+
+
+def outcomes(runs: Runs) -> Section:
+    """What came back, and which label it got."""
+    names = [facts.name for facts in runs]
+    came = [sum(facts.score.outcomes.values()) for facts in runs]
+    rows = [
+        [words, *(_of(f.score.outcomes.get(o, 0), n) for f, n in zip(runs, came, strict=True))]
+        for o, words in _OUTCOMES.items()
+        if any(facts.score.outcomes.get(o, 0) for facts in runs)
+    ]
+    heads = one_or(names, "responses")
+    unscored = [
+        [words, *(_of(facts.score.unscored.get(why, 0), facts.score.n_units) for facts in runs)]
+        for why, words in _UNSCORED.items()
+        if any(facts.score.unscored.get(why, 0) for facts in runs)
+    ]
+    filters = [_filters(facts) for facts in runs]
+    named = sorted({name for found in filters for name in found})[:20]
+    tables = [Table("What came back", ["outcome", *heads], rows)]
+    if unscored:
+        planned = one_or(names, "units")
+        tables.append(Table("Units without a label", ["why", *planned], unscored))
+    if named:
+        found = [[name, *(number(of.get(name, 0)) for of in filters)] for name in named]
+        caption = "What the provider's filter named"
+        tables.append(Table(caption, ["category of the filter", *heads], found))
+    data = {
+        "tables": tables,
+        "stacks": [{"name": facts.name, "parts": _stacks(facts)} for facts in runs],
+        "labels": [*(label.value for label in Label), "unscored"],
+        "several": len(runs) > 1,
+    }
+    return Section("outcomes", "Outcomes and labels", "outcomes.html.j2", data)
+
+
+def trials(runs: Runs) -> Section | None:
+    """How far the trials of a prompt agree."""
+    several = [facts for facts in runs if facts.trials.trials > 1 and facts.trials.n_prompts]
+    if not several:
+        return None
+    rows = [
+        [
+            facts.name,
+            number(facts.trials.n_prompts),
+            percent(facts.trials.unanimous_percent),
+            NOTHING if facts.trials.kappa is None else f"{facts.trials.kappa:.2f}",
+        ]
+        for facts in several
+    ]
+    table = Table(
+        "Agreement of trials on refused or not, prompts with two or more scored trials",
+        ["run", "prompts", "all trials agree, percent", "Fleiss' kappa"],
+        rows,
+    )
+    counted = {facts.trials.trials for facts in several}
+    figure = None
+    if len(counted) == 1 and next(iter(counted)) <= _MOST_COLUMNS:
+        heads = [str(k) for k in range(next(iter(counted)) + 1)]
+        series = [
+            [share(n, facts.trials.n_whole) for n in facts.trials.spread]
+            for facts in several[:MOST_RUNS]
+        ]
+        figure = Figure(
+            bars_plot(
+                heads,
+                series,
+                name="trials",
+                description="Share of the prompts by how many of their trials were refused",
+                x_title="trials refused",
+            )
+        )
+    data = {"table": table, "figure": figure, "legend": _legend(several)}
+    return Section("trials", "Agreement of trials", "trials.html.j2", data)
+
+
+_MOST_COLUMNS = 12
+
+
+SECTIONS: tuple[Callable[[Runs], Section | None], ...] = (
+    rates,
+    categories,
+    hard_lines,
+    danger,
+    outcomes,
+    trials,
+    judge,
+    cost,
+    configuration,
+)
+
+
+def _legend(runs: Runs) -> list[dict[str, Any]]:
+    return labels_of_runs([facts.name for facts in runs]) if len(runs) > 1 else []
+
+
+def _point(row: dict[str, Any] | None) -> Point | None:
+    if row is None or row["willingness"] is None:
+        return None
+    return row["willingness"], row["low"], row["high"]
+
+
+def _refused_point(row: dict[str, Any] | None) -> Point | None:
+    point = _point(row)
+    return None if point is None else (100 - point[0], 100 - point[2], 100 - point[1])
+
+
+def _shown(point: Point | None) -> Cell:
+    return Cell(NOTHING) if point is None else stacked_point(*point)
+
+
+def _leaks(leaks: int, prompts: int) -> str:
+    return f"{leaks} on {prompts}" if leaks else "0"
+
+
+def _of(count: int, whole: int) -> str:
+    return f"{number(count)} ({share(count, whole):.1f}\u00a0%)" if count else "0"
+
+
+def _filters(facts: RunFacts) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name in everything(facts.score)["filter_category"].drop_nulls().to_list():
+        found[name] = found.get(name, 0) + 1
+    return found
+
+
+def _stacks(facts: RunFacts) -> list[dict[str, Any]]:
+    """Bars of labels: each part's name, how many responses, and where each label begins."""
+    stacks = []
+    for name, counts in labels_of(facts.score).items():
+        n, start, bars = sum(counts.values()), 0.0, []
+        for label, count in counts.items():
+            wide = share(count, n)
+            bars.append({"label": label, "x": start, "width": wide, "count": count})
+            start += wide
+        stacks.append({"name": name, "n": n, "bars": bars})
+    return stacks
+
+
+def headline(facts: RunFacts) -> dict[str, Any]:
+    """What the first screen says of a run."""
+    score, entry, judge_entry = facts.score, facts.manifest.prompt_set, facts.judging.entry
+    by = f"{judge_entry.name} ({judge_entry.model})" if judge_entry.model else judge_entry.name
+    return {
+        "name": facts.name,
+        "model": score.model,
+        "set": f"{entry.name} {entry.version}",
+        "n_prompts": score.n_prompts,
+        "n_contrast": score.n_contrast,
+        "trials": score.trials,
+        "judge": by,
+        "date": facts.date or "date unknown",
+        "willingness": score.willingness,
+        "bar": _bar(score.willingness),
+        "audit": facts.audit,
+        "n_unscored": facts.n_unscored,
+        "n_units": score.n_units,
+        "unscored_percent": score.unscored_percent,
+        "bounds": score.bounds,
+        "recorded": facts.manifest.kind == "grade",
+    }
+
+
+def _bar(estimate: Estimate) -> dict[str, float] | None:
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return None
+    wide = estimate.high - estimate.low
+    return {"low": estimate.low, "width": wide, "value": estimate.value}

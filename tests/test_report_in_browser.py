@@ -1,0 +1,210 @@
+"""The report in a real Chromium: nothing leaves, nothing fails, everybody can read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import refusalkit as rk
+from browser import Visit, chromium, open_browser
+from handmade import CROSSED, UNFINISHED, write_run
+
+pytestmark = pytest.mark.xdist_group("chromium")
+
+PHONE, DESKTOP = 360, 1280
+SETTINGS = {"resultTypes": ["violations"]}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    pytest.importorskip("playwright", reason="playwright is not installed")
+    found = chromium()
+    if found is None:
+        pytest.skip("no Chromium is here: name one in $CHROMIUM")
+    with open_browser(found) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The page of a run, of a small one that crossed a line with its answers, of several."""
+    folder = tmp_path_factory.mktemp("reports")
+    whole = "refusalkit-166,contrast-64"
+    one = rk.benchmark("demo/mixed", whole, trials=2, out=folder / "one")
+    leaky = rk.benchmark(
+        "demo/leaky",
+        "starter",
+        category=["minor-specific-harm", "suicide-and-self-harm", "weapons", "cbrn"],
+        out=folder / "leaky",
+    )
+    small = write_run(folder / "small", CROSSED)
+    unfinished = write_run(folder / "unfinished", UNFINISHED)
+    return {
+        "one": rk.report(one),
+        "texts": rk.report(leaky, folder / "texts.html", show_text=True),
+        "several": rk.report([small, unfinished, leaky], folder / "several.html"),
+        "crossed": rk.report(small),
+    }
+
+
+def widths(visit: Visit) -> tuple[int, int]:
+    wide, window = visit.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    return wide, window
+
+
+def unfold(visit: Visit) -> None:
+    visit.page.evaluate("document.querySelectorAll('details').forEach((d) => (d.open = true))")
+
+
+@pytest.fixture(scope="module")
+def desk(browser: Any, pages: dict[str, Path]) -> Iterator[Visit]:
+    """The page of a whole run on a desktop's screen."""
+    with Visit(browser, pages["one"], width=DESKTOP) as visit:
+        yield visit
+
+
+@pytest.fixture(scope="module")
+def phone(browser: Any, pages: dict[str, Path]) -> Iterator[Visit]:
+    """The same on a phone's."""
+    with Visit(browser, pages["one"], width=PHONE) as visit:
+        yield visit
+
+
+@pytest.mark.parametrize("screen", ["desk", "phone"])
+def test_a_whole_run_is_quiet_asks_for_nothing_and_fits(
+    request: pytest.FixtureRequest, screen: str
+) -> None:
+    visit: Visit = request.getfixturevalue(screen)
+    wide, window = widths(visit)
+    assert wide <= window
+    unfold(visit)
+    assert widths(visit)[0] <= window
+    assert visit.console == []
+    assert visit.requests == []
+
+
+@pytest.mark.parametrize(
+    ("name", "look"), [("several", "light"), ("texts", "dark"), ("texts", "phone")]
+)
+def test_axe_finds_no_violation(browser: Any, pages: dict[str, Path], name: str, look: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    width = PHONE if look == "phone" else DESKTOP
+    with Visit(browser, pages[name], width=width, dark=look == "dark") as visit:
+        unfold(visit)
+        found = Axe().run(visit.page, options=SETTINGS)
+        assert [rule["id"] for rule in found.response["violations"]] == [], found.generate_report()
+        assert widths(visit)[0] <= width
+        assert visit.console == []
+        assert visit.requests == []
+
+
+def test_the_first_screen_says_what_matters(desk: Visit) -> None:
+    for selector in ("h1", ".measured", ".headline .first", ".headline .held", ".cautions"):
+        box = desk.page.locator(selector).first.bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] <= 900, selector
+
+
+def test_dark_is_dark(desk: Visit) -> None:
+    paper = "getComputedStyle(document.body).backgroundColor"
+    dot = "getComputedStyle(document.querySelector('figure svg use')).fill"
+    assert desk.page.evaluate(paper) == "rgb(255, 255, 255)"
+    assert desk.page.evaluate(dot) == "rgb(43, 87, 208)"
+    desk.page.emulate_media(color_scheme="dark")
+    assert desk.page.evaluate(paper) == "rgb(20, 22, 28)"
+    assert desk.page.evaluate(dot) == "rgb(145, 176, 255)"  # plots follow
+    desk.page.emulate_media(color_scheme="light")
+
+
+@pytest.mark.parametrize(
+    ("screen", "shown", "away"), [("phone", ".narrow", ".wide"), ("desk", ".wide", ".narrow")]
+)
+def test_the_plot_has_the_form_that_the_screen_has_room_for(
+    request: pytest.FixtureRequest, screen: str, shown: str, away: str
+) -> None:
+    page = request.getfixturevalue(screen).page
+    assert page.locator(f"#categories {shown} svg").is_visible()
+    assert not page.locator(f"#categories {away} svg").is_visible()
+    smallest = page.evaluate(
+        f"(() => {{ const svg = document.querySelector('#categories {shown} svg');"
+        "return 11 * svg.getBoundingClientRect().width / svg.viewBox.baseVal.width })()"
+    )
+    assert smallest >= 10  # pixels of the smallest letters
+
+
+def test_units_are_sorted_and_filtered_from_the_keyboard(desk: Visit) -> None:
+    page = desk.page
+    head = page.locator("#units-table thead th", has_text="chars")
+    head.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "ascending"
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+    column = page.evaluate(
+        "[...document.querySelectorAll('#units-table thead th')]"
+        ".findIndex((th) => th.textContent === 'chars')"
+    )
+    chars = page.evaluate(
+        f"[...document.querySelectorAll('#units-table tbody tr')]"
+        f".map((row) => Number(row.cells[{column}].textContent))"
+    )
+    assert chars == sorted(chars, reverse=True)
+    assert len(set(chars)) > 1
+
+    page.get_by_role("searchbox").fill("weapons-0 refusal")
+    shown = page.locator("#units-table tbody tr:visible")
+    texts = shown.all_inner_texts()
+    assert texts
+    assert all("weapons-0" in text and "refusal" in text for text in texts)
+    total = page.locator("#units-table tbody tr").count()
+    assert page.locator("#units-count").inner_text() == f"{len(texts)} of {total}"
+    page.get_by_role("searchbox").fill("")
+    page.get_by_label("Show").select_option("unscored")
+    assert 0 < shown.count() < total
+
+
+def test_a_keyboard_reaches_the_results_first(browser: Any, pages: dict[str, Path]) -> None:
+    with Visit(browser, pages["crossed"]) as visit:
+        visit.page.keyboard.press("Tab")
+        focused = visit.page.locator(":focus")
+        assert focused.inner_text() == "Skip to the results"
+        box = focused.bounding_box()
+        assert box is not None
+        assert box["y"] >= 0  # seen, now that it has the focus
+        visit.page.keyboard.press("Enter")
+        assert visit.page.evaluate("document.activeElement.id") == "main"
+
+
+def test_it_reads_the_same_without_scripts(browser: Any, pages: dict[str, Path]) -> None:
+    with Visit(browser, pages["crossed"], scripts=False) as visit:
+        assert visit.page.locator("#units-table tbody tr").count() == 27
+        assert not visit.page.locator(".filter").is_visible()
+        assert visit.page.locator("#units-table button").count() == 0
+
+
+def test_it_prints(browser: Any, pages: dict[str, Path], tmp_path: Path) -> None:
+    with Visit(browser, pages["several"], width=680, dark=True) as visit:
+        visit.page.emulate_media(media="print")
+        paper = visit.page.evaluate(
+            "getComputedStyle(document.documentElement).getPropertyValue('--paper')"
+        )
+        assert paper.strip() == "#ffffff"  # no ink for a dark page
+        assert not visit.page.locator("nav").is_visible()
+        assert not visit.page.locator("#units-table").is_visible()
+        assert visit.page.locator("#categories table").is_visible()  # folded on a screen
+        assert widths(visit)[0] <= 680
+        printed = visit.page.pdf(format="A4", path=str(tmp_path / "report.pdf"))
+        assert printed.startswith(b"%PDF-")
+        pages_printed = printed.count(b"/Type /Page\n") or printed.count(b"/Type/Page")
+        assert 3 <= pages_printed <= 40
+
+
+def test_leaks_stand_on_the_page_of_a_crossed_run(browser: Any, pages: dict[str, Path]) -> None:
+    with Visit(browser, pages["crossed"]) as visit:
+        assert visit.page.locator(".headline .crossed").inner_text() == "Crossed"
+        visit.page.get_by_label("Show").select_option("leak")
+        assert visit.page.locator("#units-table tbody tr:visible").count() == 2
