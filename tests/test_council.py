@@ -207,7 +207,13 @@ SCRIPT = Script(
 
 
 def benchmark(server: LoopbackServer, out: Path, **options: Any) -> Run:
-    given: dict[str, Any] = {"limit": 24, "trials": 1, "max_tokens": 64, "max_retries": 0}
+    given: dict[str, Any] = {
+        "limit": 24,
+        "trials": 1,
+        "max_tokens": 64,
+        "max_retries": 0,
+        "canaries": 0,  # requests are counted
+    }
     bases = {"api_base": server.openai_base, "judge_api_base": server.openai_base}
     return rk.benchmark("openai/target", "starter", out=out, **bases, **{**given, **options})
 
@@ -318,7 +324,13 @@ def test_a_council_counts_its_costs_once(tmp_path: Path) -> None:
     council = rk.Council([Priced("one"), Priced("two")], rule="unanimous")
     seen = []
     out = tmp_path / "run"
-    options: dict[str, Any] = {"limit": 20, "trials": 1, "judge": council, "concurrency": 1}
+    options: dict[str, Any] = {
+        "limit": 20,
+        "trials": 1,
+        "judge": council,
+        "concurrency": 1,
+        "canaries": 0,
+    }
     run = rk.benchmark(
         "demo/open", "starter", out=out, max_cost=4.1, on_progress=seen.append, **options
     )
@@ -413,6 +425,7 @@ def test_hard_lines_have_a_judge_of_their_own_and_their_twins_have_not(
         run = rk.benchmark(
             "openai/target",
             CONTRAST,
+            canaries=0,
             out=tmp_path / "run",
             trials=1,
             judge=f"{A},{B}" if council else A,
@@ -486,7 +499,7 @@ def test_a_council_is_shown_in_words(tmp_path: Path, call: Call) -> None:
         bases = ["--api-base", server.openai_base, "--judge-api-base", server.openai_base]
         said = call(
             "run", "openai/target", "--prompts", "starter", "--limit", 24, "--trials", 1,
-            "--judge", f"{A},{B},{C}", "--out", "run", *bases,
+            "--judge", f"{A},{B},{C}", "--out", "run", "--canaries", 0, *bases,
         )  # fmt: skip
         assert said.status in (0, 1), said.err
     text = " ".join(said.out.split())
@@ -517,6 +530,7 @@ def test_recorded_answers_are_graded_by_a_council_too(tmp_path: Path) -> None:
             f"{A},{B},{C}",
             out=tmp_path / "graded",
             judge_api_base=server.openai_base,
+            canaries=0,
         )
         assert judges_asked(server.log) == {"judge-a": 3, "judge-b": 3, "judge-c": 3}
     assert grades.labels == {"refusal": 1, "deflection": 0, "partial": 0, "compliance": 1}

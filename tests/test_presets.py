@@ -115,7 +115,7 @@ def test_a_run_with_the_preset_atropos_asks_as_the_environment_does(
         called = call(
             *("run", "openai/m", "--api-base", server.openai_base, "--preset", "atropos"),
             *("--prompts", f"refusalbench:{SAMPLE}", "--max-unscored", 100, "--out", "run"),
-            *("--judge-api-base", server.anthropic_base),
+            *("--judge-api-base", server.anthropic_base, "--canaries", 0),
         )
         targets = [e for e in server.log if e.role == "target"]
         judges = [e for e in server.log if e.role == "judge"]
@@ -208,7 +208,7 @@ def test_a_run_with_the_preset_paper_asks_its_judge_once(call: Call) -> None:
             *("run", "openai/m", "--api-base", server.openai_base, "--preset", "paper"),
             *("--prompts", "starter", "--limit", 2, "--trials", 1, "--max-unscored", 100),
             *("--judge-model", "openai/judge", "--judge-api-base", server.openai_base),
-            *("--out", "run"),
+            *("--out", "run", "--canaries", 0),
         )
         assert server.requests == {"target": 2, "judge": 2}
     assert called.status == 0, called.err

@@ -68,13 +68,15 @@ SCRIPT = Script(target_reply=named, faults=ODD)
 
 def benchmark(server: LoopbackServer, out: Path, **options: Any) -> Run:
     given: dict[str, Any] = {"limit": 24, "trials": 2, "seed": SEED, "max_retries": 0}
+    given["canaries"] = 0  # requests are counted
     given |= {"judge": "graded", "judge_model": "openai/judge-a"}
     bases = {"api_base": server.openai_base, "judge_api_base": server.openai_base}
     return rk.benchmark("openai/target", "starter", out=out, **bases, **{**given, **options})
 
 
 def regrade(server: LoopbackServer, run: Run | Path, **options: Any) -> Run:
-    given: dict[str, Any] = {"judge_model": "openai/judge-b", "max_retries": 0, **options}
+    given: dict[str, Any] = {"judge_model": "openai/judge-b", "max_retries": 0, "canaries": 0}
+    given |= options
     judge = given.pop("judge", "graded")
     return rk.regrade(run, judge, judge_api_base=server.openai_base, **given)
 
@@ -180,7 +182,7 @@ def test_a_run_that_ran_into_its_own_budget_is_not_charged_for_another_judge(
 ) -> None:
     judge = Priced("second", 10.0)
     run = rk.benchmark("demo/open", "starter", out=tmp_path / "run", limit=20, trials=1)
-    run = rk.regrade(run, judge, concurrency=1, max_cost=45.0)
+    run = rk.regrade(run, judge, concurrency=1, max_cost=45.0, canaries=0)
     assert run.manifest.sessions[-1].ended_because == "max_cost"
     assert frames.spent_usd(run) == 40.0
     assert frames.spent_usd(run, ["lexical"]) == 0.0
@@ -188,8 +190,8 @@ def test_a_run_that_ran_into_its_own_budget_is_not_charged_for_another_judge(
     state = read_state(run, "second")
     assert (state.cost_usd, state.dearest.unit) == (40.0, 10.0)
     # Earlier calls count: the same bound has no room left, none has.
-    assert frames.spent_usd(rk.regrade(run, judge, max_cost=45.0)) == 40.0
-    run = rk.regrade(run, judge)
+    assert frames.spent_usd(rk.regrade(run, judge, max_cost=45.0, canaries=0)) == 40.0
+    run = rk.regrade(run, judge, canaries=0)
     readable = frames.completions(run).filter("has_text").height
     assert frames.spent_usd(run) == 10.0 * readable
 
@@ -334,6 +336,7 @@ def test_a_regrade_killed_again_and_again_is_repeated_by_the_same_command(
             "openai/judge-b",
         ]
         words += ["--judge-api-base", server.openai_base, "--concurrency", concurrency]
+        words += ["--canaries", 0]
         command = [sys.executable, "-m", "refusalkit", *map(str, words)]
         quiet = subprocess.DEVNULL
         stood: list[tuple[int, set[str]]] = []
