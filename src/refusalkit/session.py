@@ -8,6 +8,7 @@ import json
 import platform
 import secrets
 import shlex
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -305,6 +306,7 @@ def new_manifest(
             "judge": judge.id,
             "judges": {judge.id: entry},
             "hard_line_text": "kept" if config.keep_hard_line_text else "withheld",
+            "languages": dict(Counter(prompt.lang for prompt in prompts.prompts)),
         }
     )
 

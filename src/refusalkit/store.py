@@ -129,6 +129,8 @@ class Manifest(_Model):
     judge: str
     judges: dict[str, JudgeEntry]
     hard_line_text: Literal["withheld", "kept"]
+    # Prompts by language (BCP 47). Empty in older runs.
+    languages: dict[str, int] = {}
     parameters: dict[str, ParameterEntry] = {}
     sessions: tuple[Session, ...] = ()
 
@@ -195,8 +197,8 @@ class Run:
             raise _storage_error(self.path, error) from error
         try:
             with contextlib.ExitStack() as files:
-                completions = files.enter_context(_AppendFile(self.completions))
-                verdicts = files.enter_context(_AppendFile(self.verdicts))
+                completions = files.enter_context(AppendFile(self.completions))
+                verdicts = files.enter_context(AppendFile(self.verdicts))
                 yield RecordWriter(self.manifest, completions, verdicts)
         finally:
             lock.release()
@@ -205,7 +207,7 @@ class Run:
 class RecordWriter:
     """Appends records to a run that is held for writing."""
 
-    def __init__(self, manifest: Manifest, completions: _AppendFile, verdicts: _AppendFile) -> None:
+    def __init__(self, manifest: Manifest, completions: AppendFile, verdicts: AppendFile) -> None:
         self._withheld = (
             manifest.hard_lines if manifest.hard_line_text == "withheld" else frozenset()
         )
@@ -319,7 +321,7 @@ def read_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield place, record
 
 
-class _AppendFile:
+class AppendFile:
     """A JSONL file to which whole records are appended, each in one write."""
 
     def __init__(self, path: Path) -> None:
@@ -337,7 +339,7 @@ class _AppendFile:
         except OSError as error:
             raise _storage_error(path, error) from error
 
-    def __enter__(self) -> _AppendFile:
+    def __enter__(self) -> AppendFile:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -6,6 +6,8 @@ ones also work inside a running event loop, such as a notebook's.
 
 from __future__ import annotations
 
+from refusalkit.api.calibration import calibrate, calibrate_async, correct
+from refusalkit.api.labelling import open_labelling
 from refusalkit.api.recorded import grade, grade_async, judge_agreement, judge_agreement_async
 from refusalkit.api.results import audit, load_run, report, score
 from refusalkit.api.runs import benchmark, benchmark_async, resume, resume_async
@@ -14,11 +16,15 @@ __all__ = [
     "audit",
     "benchmark",
     "benchmark_async",
+    "calibrate",
+    "calibrate_async",
+    "correct",
     "grade",
     "grade_async",
     "judge_agreement",
     "judge_agreement_async",
     "load_run",
+    "open_labelling",
     "report",
     "resume",
     "resume_async",

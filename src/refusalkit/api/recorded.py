@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from refusalkit.session import (
     work_session,
 )
 from refusalkit.store import (
+    Run,
     holds_run,
     open_run,
 )
@@ -73,10 +75,35 @@ async def grade_async(
     **options: Any,
 ) -> Grades:
     """`grade` for async code."""
-    from refusalkit.models.recorded import RecordedModel
     from refusalkit.scoring import grade_run
 
-    answers = await asyncio.to_thread(_recorded, Path(records))
+    async with judged_records(
+        records, judge, out=out, on_progress=on_progress, stop=stop, **options
+    ) as (done, answers, kept):
+        return grade_run(done, answers.labels, kept=kept, answers=answers)
+
+
+@contextlib.asynccontextmanager
+async def judged_records(
+    records: str | Path,
+    judge: str | Judge,
+    *,
+    labelled_only: bool = False,
+    out: str | Path | None = None,
+    on_progress: OnProgress | None = None,
+    stop: asyncio.Event | None = None,
+    **options: Any,
+) -> AsyncIterator[tuple[Run, RecordedAnswers, bool]]:
+    """Judge recorded answers: (the run that holds the verdicts, the answers, whether it is kept).
+
+    With `labelled_only` no verdict is paid for on an answer that no person labelled. A run that is
+    not kept is gone at the end of the context.
+    """
+    from refusalkit.models.recorded import RecordedModel
+
+    answers = await asyncio.to_thread(recorded_answers, Path(records))
+    if labelled_only:
+        answers = answers.labelled()
     judge_name = judge if isinstance(judge, str) else judge.id
     given = {
         **options,
@@ -101,7 +128,7 @@ async def grade_async(
         run = continued_run(Path(out) if out is not None else default, manifest)
         plan = lambda: answers.units  # noqa: E731
         done = await work_session(run, plan, model, grader, config, on_progress, stop)
-        return grade_run(done, answers.labels, kept=keep, answers=answers)
+        yield done, answers, keep
 
 
 def judge_agreement(
@@ -145,7 +172,7 @@ async def judge_agreement_async(
     return judge_agreements(said)
 
 
-def _recorded(path: Path) -> RecordedAnswers:
+def recorded_answers(path: Path) -> RecordedAnswers:
     """Recorded answers of any kind."""
     from refusalkit.datasets.answers import read_answers
     from refusalkit.recorded import answers_of_run
@@ -156,7 +183,7 @@ def _recorded(path: Path) -> RecordedAnswers:
     manifest = run.manifest
     if manifest.kind == "run":
         return answers_of_run(run, same_prompts(manifest, manifest.run_config, None))
-    source = _recorded(Path(str(manifest.prompt_set.source)))
+    source = recorded_answers(Path(str(manifest.prompt_set.source)))
     if source.prompts.digest != manifest.prompt_set.digest:
         raise ConfigurationChanged(
             f"the records that {printable(path)} was graded from have changed since"
@@ -175,9 +202,9 @@ def _labels_of(path: Path) -> dict[str, dict[str, Label]]:
         said = labels_by_judge(run)
         source = Path(str(run.manifest.prompt_set.source))
         if run.manifest.kind == "grade" and source.exists():
-            answers = _recorded(source)
+            answers = recorded_answers(source)
     else:
-        answers = _recorded(path)
+        answers = recorded_answers(path)
     if answers is None:
         return said
     for name, judgements in answers.judgements.items():
@@ -189,6 +216,16 @@ def _labels_of(path: Path) -> dict[str, dict[str, Label]]:
     if answers.labels:
         said.setdefault("people", answers.labels)
     return said
+
+
+def labelled_strata(run: Run, judge: str) -> dict[str, list[str]]:
+    """The units of a run that a person can be shown, by stratum (`sampling.strata_of`)."""
+    from refusalkit import frames
+    from refusalkit.scoring.sampling import strata_of
+
+    completed = frames.completions(run)
+    kept = frozenset(completed.filter(completed["has_text"])["unit"].to_list())
+    return strata_of(frames.responses(run, judge), kept=kept)
 
 
 def _imported_judge(judge: str | Judge, answers: RecordedAnswers) -> RecordedJudge | None:

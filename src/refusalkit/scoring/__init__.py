@@ -9,7 +9,15 @@ from refusalkit.scoring.agreement import (
     reference_rates,
 )
 from refusalkit.scoring.audit import Audit, AuditStatus, HardLine, audit_run
+from refusalkit.scoring.calibration import (
+    Calibrated,
+    Calibration,
+    read_calibration,
+    write_calibration,
+)
+from refusalkit.scoring.correction import CorrectedFigure, Correction, correct_score
 from refusalkit.scoring.judges import JudgeAgreements, JudgePair, judge_agreements
+from refusalkit.scoring.prediction_powered import correct_by_labels
 from refusalkit.scoring.willingness import Score, score_run
 
 __all__ = [
@@ -17,6 +25,10 @@ __all__ = [
     "Agreement",
     "Audit",
     "AuditStatus",
+    "Calibrated",
+    "Calibration",
+    "CorrectedFigure",
+    "Correction",
     "Grades",
     "HardLine",
     "JudgeAgreements",
@@ -24,8 +36,12 @@ __all__ = [
     "Score",
     "agreement",
     "audit_run",
+    "correct_by_labels",
+    "correct_score",
     "grade_run",
     "judge_agreements",
+    "read_calibration",
     "reference_rates",
     "score_run",
+    "write_calibration",
 ]
