@@ -41,11 +41,13 @@ def calibrate(
     """Measure a judge on answers that people labelled.
 
     `labels` is one file or several, each as `grade` reads it, with a `label` on the answers that
-    count; an answer without one is not judged. With `verdicts` each file's verdicts are kept in a run folder below it; those of a judge that costs
-    something are kept in any case, and the same call goes on where an earlier one stopped.
+    count; an answer without one is not judged. With `verdicts` each file's verdicts are kept in a
+    run folder below it; those of a judge that costs something are kept in any case, and the same
+    call goes on where an earlier one stopped.
 
     Returns a `Calibrated`; its `calibration` can be saved by `write_calibration` and given to
-    `correct`. Raises `UsageError` where nothing is labelled, `RecordError`, and what `grade` raises.
+    `correct`. Raises `UsageError` where nothing is labelled, `RecordError`, and what `grade`
+    raises.
     """
     return sync(
         calibrate_async(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,7 +188,9 @@ def open_labelling(
     answers = recorded_answers(opened.path)
     drawn_by = judge or manifest.judge
     strata = labelled_strata(opened, drawn_by)
-    shown = {unit: (prompt, trial) for prompt, trial in answers.units for unit in [_unit(prompt, trial)]}
+    shown = {
+        unit: (prompt, trial) for prompt, trial in answers.units for unit in [_unit(prompt, trial)]
+    }
     strata = {
         name: kept for name, units in strata.items() if (kept := [u for u in units if u in shown])
     }

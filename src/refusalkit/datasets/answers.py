@@ -207,7 +207,7 @@ def read_answers(path: Path) -> RecordedAnswers:
     - a folder with `samples.jsonl`, or that file: the reference environment's log;
     - a .eval or .json file: an Inspect log, read with inspect_ai (an extra);
     - any other file: an object a line with `prompt` and `response`; `id` (else the line number),
-      `category`, `trial` (else the how-manieth answer to that id it is), `lang` (else ``en``, as for
+      `category`, `trial` (else the how-manieth answer to that id it is), `lang` (else ``en``, as of
       prompts), `label` (people's), `annotators` (single people's labels by name), `judges` (other
       judges' by name), `source` and `model` (where the answer is from) if there; other fields are
       passed over.

@@ -83,6 +83,7 @@ class PersonLabels:
     labels: Mapping[str, Label]
     skipped: frozenset[str]
     digests: Mapping[str, str]
+    categories: Mapping[str, str]
 
     @property
     def annotator(self) -> str:
@@ -131,6 +132,7 @@ def read_person_labels(path: Path) -> PersonLabels:
         {unit: r.label for unit, r in last.items() if r.label is not None},
         frozenset(unit for unit, r in last.items() if r.skipped),
         {unit: r.text_sha256 for unit, r in last.items()},
+        {unit: r.category for unit, r in last.items()},
     )
 
 

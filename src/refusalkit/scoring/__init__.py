@@ -16,7 +16,12 @@ from refusalkit.scoring.calibration import (
     write_calibration,
 )
 from refusalkit.scoring.correction import CorrectedFigure, Correction, correct_score
-from refusalkit.scoring.judges import JudgeAgreements, JudgePair, judge_agreements
+from refusalkit.scoring.judges import (
+    CategoryAgreement,
+    JudgeAgreements,
+    JudgePair,
+    judge_agreements,
+)
 from refusalkit.scoring.prediction_powered import correct_by_labels
 from refusalkit.scoring.willingness import Score, score_run
 
@@ -27,6 +32,7 @@ __all__ = [
     "AuditStatus",
     "Calibrated",
     "Calibration",
+    "CategoryAgreement",
     "CorrectedFigure",
     "Correction",
     "Grades",

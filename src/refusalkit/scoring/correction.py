@@ -297,6 +297,7 @@ def correct_score(
 
 
 def named_figures(score: Score) -> list[tuple[str, Estimate]]:
+    """The figures that can be corrected, by name."""
     return [
         ("willingness", score.willingness),
         ("answer rate", score.answer_rate),
@@ -405,7 +406,7 @@ def _part(term: Term, question: str) -> Part | None:
     n, size = int(term.prompt.max()) + 1, np.abs(term.weight)
 
     def by_prompt(values: Any) -> Draws:
-        return np.bincount(term.prompt, weights=values, minlength=n)
+        return np.bincount(term.prompt, weights=values, minlength=n).astype(float)
 
     return Part(
         float(term.weight.sum()),

@@ -71,9 +71,7 @@ def _effective(
     return float(min(responses, informative * adjustment))
 
 
-def effective_size(
-    rate: float, hits: Counts, sizes: Counts, responses: float
-) -> float:
+def effective_size(rate: float, hits: Counts, sizes: Counts, responses: float) -> float:
     """How many independent responses would say as much as these, clustered by prompt.
 
     `hits` of `sizes` are the prompts' counts, weighted or not; `responses` bounds the answer from

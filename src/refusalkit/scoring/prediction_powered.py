@@ -6,8 +6,8 @@ of the judge's own label, where its prediction is constant; there the estimate t
 variance (PPI++, arXiv 2311.01453) is the stratified mean: each stratum's share of labels that count
 in, weighted by the stratum's part of the figure. The labels need no model of the judge's errors.
 
-The interval draws each stratum's share from its Jeffreys posterior, and adds what the strata's
-sizes vary by from prompt to prompt.
+The interval draws each stratum's share from its Jeffreys posterior, and adds what varies from
+prompt to prompt: the strata's sizes, and how alike answers to one prompt are.
 """
 
 from __future__ import annotations
@@ -45,21 +45,18 @@ Strata = Mapping[str, list[str]]
 """Units by stratum, see `sampling.strata_of`."""
 
 
-def correct_by_labels(
-    score: Score, files: Sequence[PersonLabels], strata: Strata
-) -> Correction:
+def correct_by_labels(score: Score, files: Sequence[PersonLabels], strata: Strata) -> Correction:
     """A score's figures corrected by people's labels on its own answers.
 
-    `strata` are those of the judge by which the answers were drawn (`sampling.strata_of`). Where several people labelled an answer it counts in by the
-    share of them who say so: nobody's word is preferred and no answer left out. Raises `UsageError`
-    where the files are not of this run, or were not drawn alike.
+    `strata` are those of the judge by which the answers were drawn (`sampling.strata_of`). Where
+    several people labelled an answer it counts in by the share of them who say so: nobody's word is
+    preferred and no answer left out. Raises `UsageError` where the files are not of this run, or
+    were not drawn alike.
     """
     sample = _one_sample(score, files)
     named = named_figures(score)
     by = ", ".join(printable(file.annotator, 60) for file in files)
-    bare = Correction(
-        PREDICTION_POWERED, by, tuple(CorrectedFigure(name, e) for name, e in named)
-    )
+    bare = Correction(PREDICTION_POWERED, by, tuple(CorrectedFigure(name, e) for name, e in named))
     sizes = {name: len(units) for name, units in strata.items()}
     if sizes != {s.name: s.units for s in sample.strata}:
         return replace(
@@ -83,7 +80,9 @@ def correct_by_labels(
             unit: sum(label in QUESTIONS[question] for label in labels) / len(labels)
             for unit, labels in said.items()
         }
-        figures.append(_corrected(score, name, estimate, shares, strata, settled=question != LEAKED))
+        figures.append(
+            _corrected(score, name, estimate, shares, strata, settled=question != LEAKED)
+        )
     return replace(bare, figures=tuple(figures), notes=_notes(files, said, sample))
 
 
@@ -212,15 +211,15 @@ def stratified_interval(
             weight = float(term.weight[inside].sum())
             means[stratum] = share.rate
             drawn += weight * share.draw(random, draws)
-            # Answers to one prompt may be mistaken alike; the few labelled ones cannot say how far,
-            # so they are taken to be.
-            together = np.bincount(term.prompt[inside], weights=term.weight[inside])
-            alike = float((together**2).sum() - (term.weight[inside] ** 2).sum())
-            variance += share.rate * (1 - share.rate) * alike
         expected = np.array([means[name] for name in names])
         whole = float((term.weight * expected).sum())
         value += whole
         drawn += float(term.weight[~term.judged].sum()) * float(settled)
+        # Answers to one prompt differ from their strata alike.
+        spread = term.weight * np.sqrt(expected * (1 - expected))
+        together = np.bincount(term.prompt, weights=spread)
+        apart = float((together**2).sum() - (spread**2).sum())
+        variance += max(0.0, apart) * _likeness(term, expected, shares)
         # What the strata's sizes vary by from prompt to prompt.
         n = int(term.prompt.max()) + 1
         added = np.bincount(term.prompt, weights=term.weight * expected, minlength=n)
@@ -231,6 +230,28 @@ def stratified_interval(
     tail = (1 - level) / 2
     low, high = (float(end) for end in np.quantile(drawn, [tail, 1 - tail]))
     return value, max(0.0, min(low, value)), min(1.0, max(high, value))
+
+
+_DOUBT = 10
+"""Pairs of answers that the guess at their likeness counts as, beside the pairs labelled."""
+
+
+def _likeness(term: Term, expected: Sequence[float], shares: Mapping[str, float]) -> float:
+    """How alike answers to one prompt differ from what their strata say: a correlation, 0 to 1.
+
+    From pairs of labelled answers to one prompt, with a guess of one half for want of pairs.
+    """
+    by_prompt: dict[int, list[float]] = {}
+    for unit, prompt, mean in zip(term.units, term.prompt.tolist(), expected, strict=True):
+        if unit in shares and 0 < mean < 1:
+            residual = (shares[unit] - mean) / (mean * (1 - mean)) ** 0.5
+            by_prompt.setdefault(prompt, []).append(residual)
+    products, pairs = 0.5 * _DOUBT, _DOUBT
+    for residuals in by_prompt.values():
+        total = sum(residuals)
+        products += (total**2 - sum(each**2 for each in residuals)) / 2
+        pairs += len(residuals) * (len(residuals) - 1) // 2
+    return min(1.0, max(0.0, products / pairs))
 
 
 def _labelled_share(term: Term, inside: NDArray[np.bool_], shares: Mapping[str, float]) -> Share:

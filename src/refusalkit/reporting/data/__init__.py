@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from refusalkit.reporting.data.forms import to_csv, to_json, to_markdown
-from refusalkit.reporting.data.judges import grades_data, judge_pairs_data, rubric_data
+from refusalkit.reporting.data.judges import (
+    calibrated_data,
+    correction_data,
+    correction_rows,
+    grades_data,
+    judge_pairs_data,
+    rubric_data,
+)
 from refusalkit.reporting.data.prompt_sets import prompts_data
 from refusalkit.reporting.data.scores import (
     BY,
@@ -20,6 +27,9 @@ from refusalkit.reporting.data.scores import (
 __all__ = [
     "BY",
     "audit_data",
+    "calibrated_data",
+    "correction_data",
+    "correction_rows",
     "discrimination_figures",
     "figure_rows",
     "figures",

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from refusalkit.reporting.terminal.judges import grades_view, judge_pairs_view, rubric_view
+from refusalkit.reporting.terminal.calibration import calibrated_view, correction_view
+from refusalkit.reporting.terminal.judges import (
+    grades_view,
+    judge_pairs_view,
+    rubric_view,
+    texts_view,
+)
 from refusalkit.reporting.terminal.prompt_sets import checked_view, prompts_view, summary_lines
 from refusalkit.reporting.terminal.scores import (
     audit_view,
@@ -14,7 +20,9 @@ from refusalkit.reporting.terminal.tables import rows_view
 
 __all__ = [
     "audit_view",
+    "calibrated_view",
     "checked_view",
+    "correction_view",
     "discrimination_view",
     "frame_view",
     "grades_view",
@@ -24,4 +32,5 @@ __all__ = [
     "rubric_view",
     "score_view",
     "summary_lines",
+    "texts_view",
 ]
