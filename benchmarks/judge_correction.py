@@ -200,11 +200,11 @@ def recovered(size: int) -> list[str]:
 
 
 def table(cells: list[Cell], name: str) -> list[str]:
-    rows = [
-        f"| {name} | points | largest bias as judged | corrected | 95 % interval holds (mean) "
-        "| at the worst and best point | uncorrected interval holds | mean width |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    heads = (
+        f"{name} | points | largest bias as judged | corrected | 95 % interval holds (mean)",
+        "worst and best point | uncorrected interval holds | mean width",
+    )
+    rows = [f"| {' | '.join(heads)} |", "|---" * 8 + "|"]
     groups: dict[tuple[int, float], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.size, cell.alike), []).append(cell)

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from refusalkit.scoring.correction import Draws
+
 PREDICTION_POWERED = "prediction-powered, stratified, Jeffreys draws, clustered by prompt"
 MIN_LABELS = 30
 """Labels that a run needs before it is corrected by them."""
@@ -236,13 +238,13 @@ _DOUBT = 10
 """Pairs of answers that the guess at their likeness counts as, beside the pairs labelled."""
 
 
-def _likeness(term: Term, expected: Sequence[float], shares: Mapping[str, float]) -> float:
+def _likeness(term: Term, expected: Draws, shares: Mapping[str, float]) -> float:
     """How alike answers to one prompt differ from what their strata say: a correlation, 0 to 1.
 
     From pairs of labelled answers to one prompt, with a guess of one half for want of pairs.
     """
     by_prompt: dict[int, list[float]] = {}
-    for unit, prompt, mean in zip(term.units, term.prompt.tolist(), expected, strict=True):
+    for unit, prompt, mean in zip(term.units, term.prompt.tolist(), expected.tolist(), strict=True):
         if unit in shares and 0 < mean < 1:
             residual = (shares[unit] - mean) / (mean * (1 - mean)) ** 0.5
             by_prompt.setdefault(prompt, []).append(residual)
