@@ -42,7 +42,7 @@ from runs import JUDGE, Row, write_run
 R, D, P, C = Label
 UNHURRIED = settings(
     deadline=None,
-    max_examples=25,
+    max_examples=12,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 
