@@ -17,7 +17,7 @@ import random
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,8 @@ class Cell:
     covered: float = 0.0
     covered_before: float = 0.0
     width: float = 0.0
+    covered_plain: float = 0.0
+    covered_adjusted: float = 0.0
 
 
 def answers(cell: Cell, chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -63,27 +65,65 @@ def answers(cell: Cell, chance: np.random.Generator) -> tuple[np.ndarray, np.nda
     return true, chance.random((PROMPTS, TRIALS)) < found
 
 
-def by_calibration(
-    cell: Cell, said: np.ndarray, chance: np.random.Generator, draws: int
-) -> tuple[float, float, float]:
-    """Corrected by so many labelled answers elsewhere, two in five of them positive."""
+@dataclass(frozen=True)
+class Drawn:
+    """What a run and a calibration came to."""
+
+    judged: Share
+    errors: JudgeErrors
+
+
+def draw_calibration(cell: Cell, said: np.ndarray, chance: np.random.Generator) -> Drawn:
+    """So many labelled answers elsewhere, two in five of them positive."""
     positives = int(chance.binomial(cell.size, 0.4))
-    negatives = cell.size - positives
     # One answer to a prompt: a prompt is positive or negative, and right or wrong.
     positive = np.arange(cell.size) < positives
     right = chance.random(cell.size) < np.where(positive, cell.sensitivity, cell.specificity)
-    errors = JudgeErrors(
-        Share.of(positive & right, positive, positives),
-        Share.of(~positive & right, ~positive, negatives),
+    return Drawn(
+        Share.of(said.sum(axis=1), np.full(PROMPTS, TRIALS), PROMPTS * TRIALS),
+        JudgeErrors(
+            Share.of(positive & right, positive, positives),
+            Share.of(~positive & right, ~positive, cell.size - positives),
+        ),
     )
-    sizes = np.full(PROMPTS, TRIALS)
-    nobody = Share.of(np.zeros(PROMPTS), sizes, PROMPTS * TRIALS)
-    judged = Share.of(said.sum(axis=1), sizes, PROMPTS * TRIALS)
-    seed = int(chance.integers(2**31))
+
+
+def by_calibration(
+    drawn: Drawn, chance: np.random.Generator, draws: int
+) -> tuple[float, float, float]:
+    """Corrected by a calibration."""
+    nobody = Share.of(np.zeros(PROMPTS), np.full(PROMPTS, TRIALS), PROMPTS * TRIALS)
     value, low, high, _ = corrected_interval(
-        0.0, [Part(1.0, judged, nobody, 1.0)], errors, draws=draws, seed=seed
+        0.0,
+        [Part(1.0, drawn.judged, nobody, 1.0)],
+        drawn.errors,
+        draws=draws,
+        seed=int(chance.integers(2**31)),
     )
     return value, low, high
+
+
+def plug_in(drawn: Drawn, *, adjusted: bool) -> tuple[float, float]:
+    """The interval that adds up variances at the estimates, to compare with.
+
+    `adjusted` is the form of Lang & Reiczigel (2014, Preventive Veterinary Medicine 113, 13-22)
+    that Lee et al. (arXiv 2511.21140) take over: pseudo-counts and a shifted centre.
+    """
+    z = 1.959964
+    p, n = drawn.judged.rate, drawn.judged.size
+    se, positives = drawn.errors.sensitivity.rate, drawn.errors.sensitivity.size
+    sp, negatives = drawn.errors.specificity.rate, drawn.errors.specificity.size
+    if adjusted:
+        p, n = (n * p + z * z / 2) / (n + z * z), n + z * z
+        se, positives = (positives * se + 1) / (positives + 2), positives + 2
+        sp, negatives = (negatives * sp + 1) / (negatives + 2), negatives + 2
+    youden = se + sp - 1
+    true = (p + sp - 1) / youden
+    of_se, of_sp = se * (1 - se) / positives, sp * (1 - sp) / negatives
+    half = z * (p * (1 - p) / n + true**2 * of_se + (1 - true) ** 2 * of_sp) ** 0.5 / youden
+    if adjusted:
+        true += 2 * z * z * (true * of_se - (1 - true) * of_sp)
+    return true - half, true + half
 
 
 UNITS = tuple(f"{number}" for number in range(PROMPTS * TRIALS))
@@ -117,11 +157,18 @@ def simulate(task: tuple[Cell, int, int]) -> Cell:
     cell, runs, draws = task
     point = (cell.rate, cell.sensitivity, cell.specificity, cell.alike)
     chance = np.random.default_rng([*(int(1000 * value) for value in point), cell.size])
-    before, after, covered, covered_before, width = [], [], 0, 0, 0.0
+    before, after, width = [], [], 0.0
+    covered, covered_before, covered_plain, covered_adjusted = 0, 0, 0, 0
     for _ in range(runs):
         true, said = answers(cell, chance)
         if cell.kind == "calibration":
-            value, low, high = by_calibration(cell, said, chance, draws)
+            drawn = draw_calibration(cell, said, chance)
+            value, low, high = by_calibration(drawn, chance, draws)
+            for adjusted in (False, True):
+                plain_low, plain_high = plug_in(drawn, adjusted=adjusted)
+                inside = plain_low <= cell.rate <= plain_high
+                covered_plain += inside and not adjusted
+                covered_adjusted += inside and adjusted
         else:
             value, low, high = by_labels(cell, true, said, chance, draws)
         before.append(said.mean() - cell.rate)
@@ -131,18 +178,15 @@ def simulate(task: tuple[Cell, int, int]) -> Cell:
         share = Share.of(said.sum(axis=1), np.full(PROMPTS, TRIALS), PROMPTS * TRIALS)
         half = 1.96 * (share.rate * (1 - share.rate) / share.size) ** 0.5
         covered_before += abs(share.rate - cell.rate) <= half
-    return Cell(
-        cell.kind,
-        cell.rate,
-        cell.sensitivity,
-        cell.specificity,
-        cell.size,
-        cell.alike,
-        float(np.mean(before)),
-        float(np.mean(after)),
-        covered / runs,
-        covered_before / runs,
-        width / runs,
+    return replace(
+        cell,
+        bias_before=float(np.mean(before)),
+        bias_after=float(np.mean(after)),
+        covered=covered / runs,
+        covered_before=covered_before / runs,
+        width=width / runs,
+        covered_plain=covered_plain / runs,
+        covered_adjusted=covered_adjusted / runs,
     )
 
 
@@ -300,6 +344,13 @@ def main() -> None:
     calibrated = [cell for cell in cells if cell.kind == "calibration"]
     print("\n".join(table(calibrated, "calibration size")), end="\n\n")
     print("\n".join(table([c for c in cells if c.kind == "labels"], "labels on the run")))
+    for name, at in (("plain", "covered_plain"), ("adjusted", "covered_adjusted")):
+        held = [getattr(cell, at) for cell in calibrated]
+        print(
+            f"\nthe {name} plug-in interval holds the truth in {100 * min(held):.1f} to "
+            f"{100 * max(held):.1f} % of runs; outside 93 to 97 % at "
+            f"{sum(not 0.93 <= each <= 0.97 for each in held)} of {len(held)} points"
+        )
     outside = [cell for cell in cells if not 0.93 <= cell.covered <= 0.97]
     print(f"\noutside 93 to 97 %: {len(outside)} of {len(cells)} points")
     for cell in outside:

@@ -140,11 +140,10 @@ class TestTool:
         assert "  first line\n  second \\u001b[31mred \\u202e line" in called.out
         assert "\x1b" not in called.out
         assert "\u202e" not in called.out
-        assert "m: 553 more characters" in called.out or "more characters" in called.out
+        assert "more characters)" in called.out
         assert "that is all of it" in called.out
         assert "no such key" in called.out
         assert "lenient" not in called.out
-        assert "It" not in called.err
 
     def test_the_help_says_that_it_shows_texts(self, refusalkit: Call) -> None:
         text = " ".join(refusalkit("judges", "label", "--help").out.split())

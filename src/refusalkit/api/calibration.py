@@ -266,6 +266,7 @@ def correct(
     """
     from refusalkit.datasets.person_labels import read_person_labels
     from refusalkit.scoring import correct_by_labels, correct_score, read_calibration, score_run
+    from refusalkit.scoring.prediction_powered import common_sample
 
     if (calibration is None) == (labels is None):
         raise UsageError("a score is corrected by a calibration or by labels: give one of the two")
@@ -273,7 +274,7 @@ def correct(
     scored = score_run(opened, judge=judge, count_deflection=count_deflection)
     if labels is not None:
         files = [read_person_labels(Path(file)) for file in labels]
-        drawn_by = files[0].sample.judge if files else scored.judge
+        drawn_by = common_sample(scored.run, files).judge
         return correct_by_labels(scored, files, labelled_strata(opened, drawn_by))
     assert calibration is not None
     if isinstance(calibration, str | Path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -55,7 +57,8 @@ def label(run: str, n: int, annotator: str, out: str | None, judge: str | None, 
                 f"{labelling.n_not_kept} answers were not kept (hard lines) and cannot be labelled."
             )
         click.echo(_HELP)
-        _ask_all(labelling, _keys())
+        with _keyboard() as keys:
+            _ask_all(labelling, keys)
         click.echo(
             f"\n{labelling.n_labelled} labelled, {labelling.n_skipped} skipped, "
             f"{labelling.n_left} left: {path}"
@@ -126,24 +129,34 @@ def _show(title: str | None, text: str) -> None:
             click.echo(f"  {piece}")
 
 
-def _keys() -> Iterator[str]:
+@contextlib.contextmanager
+def _keyboard() -> Iterator[Iterator[str]]:
     """Keys as they are pressed on a terminal; lines where standard input is none."""
-    read: Callable[[], str]
-    if sys.stdin.isatty():
-        read = click.getchar
-    else:
+    if not sys.stdin.isatty():
+        yield _read(lambda: sys.stdin.readline()[:20])
+        return
+    try:
+        import termios
+        import tty
+    except ImportError:  # Windows
+        yield _read(click.getchar)
+        return
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    # For the whole session, and nothing typed ahead is thrown away.
+    tty.setcbreak(descriptor, termios.TCSADRAIN)
+    try:
+        yield _read(lambda: os.read(descriptor, 1).decode("utf-8", "replace"))
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
-        def read() -> str:
-            line = sys.stdin.readline()
-            return line.strip().casefold()[:20] or "?" if line else ""
 
+def _read(read: Callable[[], str]) -> Iterator[str]:
     while True:
         try:
             key = read()
-        except EOFError:
+        except (OSError, EOFError, KeyboardInterrupt):
             return
-        except KeyboardInterrupt:
+        if not key or key in "\x03\x04\x1a":
             return
-        if not key or key in "\x04\x1a":
-            return
-        yield key.casefold()
+        yield key.strip().casefold() or "?"

@@ -55,7 +55,7 @@ def correct_by_labels(score: Score, files: Sequence[PersonLabels], strata: Strat
     preferred and no answer left out. Raises `UsageError` where the files are not of this run, or
     were not drawn alike.
     """
-    sample = _one_sample(score, files)
+    sample = common_sample(score.run, files)
     named = named_figures(score)
     by = ", ".join(printable(file.annotator, 60) for file in files)
     bare = Correction(PREDICTION_POWERED, by, tuple(CorrectedFigure(name, e) for name, e in named))
@@ -88,16 +88,19 @@ def correct_by_labels(score: Score, files: Sequence[PersonLabels], strata: Strat
     return replace(bare, figures=tuple(figures), notes=_notes(files, said, sample))
 
 
-def _one_sample(score: Score, files: Sequence[PersonLabels]) -> SampleRecord:
+def common_sample(run_id: str, files: Sequence[PersonLabels]) -> SampleRecord:
+    """How the answers of these files were drawn, all alike and from this run.
+
+    Raises `UsageError` where they were not.
+    """
     if not files:
         raise UsageError("no label file was given")
     first = files[0].sample
     for file in files:
         where, sample = printable(file.path), file.sample
-        if sample.run != score.run:
+        if sample.run != run_id:
             raise UsageError(
-                f"{where} has labels of the run {printable(sample.run)}, not of "
-                f"{printable(score.run)}"
+                f"{where} has labels of the run {printable(sample.run)}, not of {printable(run_id)}"
             )
         if (sample.judge, sample.seed, sample.n, sample.strata) != (
             first.judge,
