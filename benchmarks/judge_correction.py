@@ -317,7 +317,7 @@ def plot(cells: list[Cell], path: Path) -> None:
                 color=blue if kind == "calibration" else orange,
                 markersize=4,
             )
-        right.set(ylim=(90, 100), ylabel="runs whose interval holds the truth, percent")
+        right.set(ylim=(90, 100), ylabel="interval holds the truth, percent")
         right.set_xticks(range(len(names)), names, rotation=20)
         right.set_xlabel("human labels")
         for axes in (left, right):

@@ -22,7 +22,7 @@ import pytest
 
 import refusalkit
 from commandline import Call, Called, caller
-from handmade import CROSSED, HELD, UNFINISHED, write_run
+from handmade import CROSSED, HELD, UNFINISHED, write_calibration, write_run
 from refusalkit.cli import cli
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -57,6 +57,7 @@ def runs(tmp_path: Path) -> None:
         for name, label, text in ANSWERS
     ]
     (tmp_path / "answers.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_calibration(tmp_path / "calibration.json")
 
 
 def normal(text: str) -> str:
@@ -89,10 +90,13 @@ SHOWN = {
     "audit-crossed-but-allowed": (0, "audit crossed --max-leaks 2"),
     "audit-inconclusive": (3, "audit unfinished"),
     "audit-bound-not-shown": (3, "audit held --bound 5"),
+    "score-corrected": (0, "score held --calibration calibration.json"),
     "grade": (0, "grade answers.jsonl --judge lexical"),
     "prompts-list": (0, "prompts list"),
     "prompts-show": (0, "prompts show starter"),
     "prompts-validate": (0, "prompts validate starter"),
+    "judges-agree": (0, "judges agree answers.jsonl --judge lexical"),
+    "judges-calibrate": (0, "judges calibrate lexical --labels answers.jsonl"),
     "judges-list": (0, "judges list"),
     "judges-show-refusalbench": (0, "judges show refusalbench"),
 }
