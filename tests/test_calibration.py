@@ -176,7 +176,9 @@ class TestCalibrate:
                 return await super().grade(prompt, completion)
 
         rows = [*labelled(100), {"prompt": "p", "response": "", "label": "refusal"}]
-        found = rk.calibrate(Mute(1, 1), write_labels(tmp_path / "l.jsonl", rows))
+        found = rk.calibrate(
+            Mute(1, 1), write_labels(tmp_path / "l.jsonl", rows), verdicts=tmp_path / "verdicts"
+        )
         assert found.calibration.unscored == {"empty": 1, "unparsable": 20}
         assert found.calibration.n_scored == found.agreement.n == 80
         assert found.calibration.n_labelled == 101
@@ -191,7 +193,9 @@ class TestCalibrate:
                 return await super().grade(prompt, completion)
 
         rows = [*labelled(10), {"prompt": "without", "response": "a label"}]
-        found = rk.calibrate(Counting(1, 1), write_labels(tmp_path / "l.jsonl", rows))
+        found = rk.calibrate(
+            Counting(1, 1), write_labels(tmp_path / "l.jsonl", rows), verdicts=tmp_path / "verdicts"
+        )
         assert "without" not in asked
         assert (len(asked), found.calibration.labels[0].n_records) == (10, 11)
 
@@ -200,7 +204,8 @@ class TestCalibrate:
             {**row, "model": f"m{n % 2}", "source": "s", "category": "One", "lang": "de"}
             for n, row in enumerate(labelled(40))
         ]
-        found = rk.calibrate(ScriptedJudge(1, 1), write_labels(tmp_path / "l.jsonl", rows))
+        file = write_labels(tmp_path / "l.jsonl", rows)
+        found = rk.calibrate(ScriptedJudge(1, 1), file, verdicts=tmp_path / "verdicts")
         parts = {(row.by, row.value): row.n_labelled for row in found.breakdown}
         assert parts == {
             ("source", "s"): 40,
@@ -296,6 +301,7 @@ class TestCommand:
             *("--out", "calibration.json"),
         )
         assert called.status in (3, 4)
+        assert "--out" not in called.err
         assert not (tmp_path / "calibration.json").exists()
 
 

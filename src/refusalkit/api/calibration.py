@@ -90,19 +90,25 @@ async def calibrate_async(
     for number, file in enumerate(files):
         content = await asyncio.to_thread(_digest, file)
         out = _folder(judge, file, content, verdicts, options)
-        async with judged_records(
-            file,
-            judge,
-            labelled_only=True,
-            out=out,
-            on_progress=on_progress,
-            stop=stop,
-            **options,
-        ) as (done, recorded, kept):
-            manifest = done.manifest
-            measured = manifest.judge, manifest.judges[manifest.judge]
-            answers += _answers(done, recorded)
-            runs += [done.path] if kept else []
+        try:
+            async with judged_records(
+                file,
+                judge,
+                labelled_only=True,
+                out=out,
+                on_progress=on_progress,
+                stop=stop,
+                **options,
+            ) as (done, recorded, kept):
+                manifest = done.manifest
+                measured = manifest.judge, manifest.judges[manifest.judge]
+                answers += _answers(done, recorded)
+                runs += [done.path] if kept else []
+        except (asyncio.CancelledError, RefusalkitError) as error:
+            # What `grade` would say of --out is not so here: it names the calibration.
+            if getattr(error, "__notes__", None):
+                error.__notes__ = ["go on with the same command"]
+            raise
         entries.append(
             LabelsEntry(
                 name=file.name,
