@@ -353,8 +353,9 @@ def main() -> None:
         )
     outside = [cell for cell in cells if not 0.93 <= cell.covered <= 0.97]
     print(f"\noutside 93 to 97 %: {len(outside)} of {len(cells)} points")
-    for cell in outside:
-        print("  ", cell)
+    for c in outside:
+        point = f"rate {c.rate}, sensitivity {c.sensitivity}, specificity {c.specificity}"
+        print(f"  {c.kind} {c.size}: {point}, alike {c.alike}: {100 * c.covered:.1f} %")
     plot(cells, given.plot)
 
 

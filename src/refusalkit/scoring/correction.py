@@ -7,8 +7,8 @@ provider's filter settled has no judge's error in it.
 
 The interval draws p, sensitivity and specificity from their Jeffreys posteriors (Beta, at the
 effective number of answers, clustered by prompt), puts each draw through the formula, and takes the
-middle 95 %. The plug-in's own interval counts a specificity of 50 in 50 as known for certain and
-covers as little as 71 % there; this one covers 93 to 97 % (benchmarks/judge_correction.py).
+middle 95 %. The plug-in's own interval takes a specificity of 48 in 48 for certain and holds the
+truth in as little as 82 % of runs; this one in 93 to 97 % (benchmarks/judge_correction.py).
 """
 
 from __future__ import annotations
