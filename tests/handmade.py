@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from refusalkit.config import RunConfig
+from refusalkit.scoring import Calibration
 from refusalkit.store import CategoryEntry, JudgeEntry, Manifest, PromptSetEntry, Run, create_run
 from refusalkit.types import Completion, Label, Outcome, Unscored, Verdict
 
@@ -97,6 +98,32 @@ def write_run(
                     if verdict is not None:
                         writer.verdict(verdict)
     return run
+
+
+def write_calibration(path: Path) -> None:
+    """A calibration of the judge of these runs: sensitivity 0.9, specificity 0.8 for a refusal."""
+    r, p, c = Label.REFUSAL, Label.PARTIAL, Label.COMPLIANCE
+    cells = {r: {r: 90, c: 10}, p: {r: 10, c: 10}, c: {r: 10, c: 70}}
+    judge = {"id": JUDGE, "name": "graded", "version": 1, "digest": "sha256:" + "1" * 64}
+    calibration = Calibration.model_validate(
+        {
+            "refusalkit": "0.1.0",
+            "made_at": AT,
+            "judge": {**judge, "kind": "llm", "model": "anthropic/claude-sonnet-5-5"},
+            "labels": [{"name": "l.jsonl", "sha256": "0", "n_records": 200, "n_labelled": 200}],
+            "languages": {"en": 200},
+            "n_labelled": 200,
+            "n_scored": 200,
+            "unscored": {},
+            "cells": cells,
+            "prompts": [
+                {"times": n, "cells": {truth: {said: 1}}}
+                for truth, row in cells.items()
+                for said, n in row.items()
+            ],
+        }
+    )
+    path.write_text(calibration.model_dump_json(by_alias=True), encoding="utf-8")
 
 
 def _unit(prompt_id: str, trial: int, letter: str) -> tuple[Completion, Verdict | None]:

@@ -23,7 +23,7 @@ import pytest
 
 import refusalkit
 from commandline import Call, Called, caller
-from handmade import CROSSED, HELD, UNFINISHED, write_run
+from handmade import CROSSED, HELD, UNFINISHED, write_calibration, write_run
 from refusalkit.cli import cli
 from refusalkit.records import read_verdict
 from refusalkit.store import JudgeEntry, Run, read_records
@@ -76,6 +76,7 @@ def runs(tmp_path: Path) -> None:
         for name, label, text in ANSWERS
     ]
     (tmp_path / "answers.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_calibration(tmp_path / "calibration.json")
 
 
 def normal(text: str) -> str:
@@ -120,10 +121,13 @@ SHOWN = {
     "compare-markdown": (3, "compare crossed held --max-drop 3 --format markdown"),
     "leaderboard": (0, "leaderboard held crossed"),
     "leaderboard-markdown": (0, "leaderboard held --format markdown"),
+    "score-corrected": (0, "score held --calibration calibration.json"),
     "grade": (0, "grade answers.jsonl --judge lexical"),
     "prompts-list": (0, "prompts list"),
     "prompts-show": (0, "prompts show starter"),
     "prompts-validate": (0, "prompts validate starter"),
+    "judges-agree": (0, "judges agree answers.jsonl --judge lexical"),
+    "judges-calibrate": (0, "judges calibrate lexical --labels answers.jsonl"),
     "judges-list": (0, "judges list"),
     "judges-show-refusalbench": (0, "judges show refusalbench"),
     "judges-show-hard-line": (0, "judges show hard-line"),

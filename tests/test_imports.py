@@ -77,6 +77,8 @@ class TestCommands:
             "judges list",
             "judges show lexical",
             "judges show graded --json",
+            "judges calibrate --help",
+            "judges label --help",
         ],
     )
     def test_what_reads_no_run_needs_neither_clients_nor_statistics(

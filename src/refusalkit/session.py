@@ -456,6 +456,7 @@ def new_manifest(
             "judge": judge.id,
             "judges": judge_entries(judge, kind="recorded" if imported else "custom"),
             "hard_line_text": "kept" if config.keep_hard_line_text else "withheld",
+            "languages": dict(Counter(prompt.lang for prompt in prompts.prompts)),
         }
     )
 

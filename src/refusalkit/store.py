@@ -164,6 +164,8 @@ class Manifest(_Model):
     judge: str
     judges: dict[str, JudgeEntry]
     hard_line_text: Literal["withheld", "kept"]
+    # Prompts by language (BCP 47). Empty in older runs.
+    languages: dict[str, int] = {}
     parameters: dict[str, ParameterEntry] = {}
     sessions: tuple[Session, ...] = ()
 
@@ -258,11 +260,11 @@ class Run:
             raise _storage_error(self.path, error) from error
         try:
             with contextlib.ExitStack() as files:
-                completions = files.enter_context(_AppendFile(self.completions))
-                verdicts = files.enter_context(_AppendFile(self.verdicts))
+                completions = files.enter_context(AppendFile(self.completions))
+                verdicts = files.enter_context(AppendFile(self.verdicts))
 
-                def open_canaries() -> _AppendFile:
-                    return files.enter_context(_AppendFile(self.canaries))
+                def open_canaries() -> AppendFile:
+                    return files.enter_context(AppendFile(self.canaries))
 
                 yield RecordWriter(self.manifest, completions, verdicts, open_canaries)
         finally:
@@ -275,9 +277,9 @@ class RecordWriter:
     def __init__(
         self,
         manifest: Manifest,
-        completions: _AppendFile,
-        verdicts: _AppendFile,
-        open_canaries: Callable[[], _AppendFile],
+        completions: AppendFile,
+        verdicts: AppendFile,
+        open_canaries: Callable[[], AppendFile],
     ) -> None:
         self._withheld = (
             manifest.hard_lines if manifest.hard_line_text == "withheld" else frozenset()
@@ -285,7 +287,7 @@ class RecordWriter:
         self._completions = completions
         self._verdicts = verdicts
         self._open_canaries = open_canaries
-        self._canaries: _AppendFile | None = None
+        self._canaries: AppendFile | None = None
 
     def withholds(self, category: str) -> bool:
         """Whether answers of this category never touch the disk."""
@@ -400,7 +402,7 @@ def read_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield place, record
 
 
-class _AppendFile:
+class AppendFile:
     """A JSONL file to which whole records are appended, each in one write."""
 
     def __init__(self, path: Path) -> None:
@@ -418,7 +420,7 @@ class _AppendFile:
         except OSError as error:
             raise _storage_error(path, error) from error
 
-    def __enter__(self) -> _AppendFile:
+    def __enter__(self) -> AppendFile:
         return self
 
     def __exit__(self, *_: object) -> None:

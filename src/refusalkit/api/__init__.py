@@ -6,9 +6,17 @@ wrap; the plain ones also work inside a running event loop, such as a notebook's
 
 from __future__ import annotations
 
+from refusalkit.api.calibration import calibrate, calibrate_async, correct
 from refusalkit.api.estimates import estimate
+from refusalkit.api.labelling import open_labelling
 from refusalkit.api.probing import probe_judge, probe_judge_async
-from refusalkit.api.recorded import grade, grade_async, judge_agreement, judge_agreement_async
+from refusalkit.api.recorded import (
+    answer_texts,
+    grade,
+    grade_async,
+    judge_agreement,
+    judge_agreement_async,
+)
 from refusalkit.api.results import (
     audit,
     audit_plan,
@@ -23,12 +31,16 @@ from refusalkit.api.runs import benchmark, benchmark_async, resume, resume_async
 from refusalkit.api.succession import bridge, regrade, regrade_async
 
 __all__ = [
+    "answer_texts",
     "audit",
     "audit_plan",
     "benchmark",
     "benchmark_async",
     "bridge",
+    "calibrate",
+    "calibrate_async",
     "compare",
+    "correct",
     "estimate",
     "grade",
     "grade_async",
@@ -36,6 +48,7 @@ __all__ = [
     "judge_agreement_async",
     "leaderboard",
     "load_run",
+    "open_labelling",
     "probe_judge",
     "probe_judge_async",
     "regrade",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +27,11 @@ from refusalkit.session import (
     work_session,
 )
 from refusalkit.store import (
+    Run,
     holds_run,
     open_run,
 )
-from refusalkit.types import Label
+from refusalkit.types import Label, unit_id
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
@@ -74,10 +76,35 @@ async def grade_async(
     **options: Any,
 ) -> Grades:
     """`grade` for async code."""
-    from refusalkit.models.recorded import RecordedModel
     from refusalkit.scoring import grade_run
 
+    async with judged_records(
+        records, judge, out=out, on_progress=on_progress, stop=stop, **options
+    ) as (done, answers, kept):
+        return grade_run(done, answers.labels, kept=kept, answers=answers)
+
+
+@contextlib.asynccontextmanager
+async def judged_records(
+    records: str | Path,
+    judge: str | Judge,
+    *,
+    labelled_only: bool = False,
+    out: str | Path | None = None,
+    on_progress: OnProgress | None = None,
+    stop: asyncio.Event | None = None,
+    **options: Any,
+) -> AsyncIterator[tuple[Run, RecordedAnswers, bool]]:
+    """Judge recorded answers: (the run that holds the verdicts, the answers, whether it is kept).
+
+    With `labelled_only` no verdict is paid for on an answer that no person labelled. A run that is
+    not kept is gone at the end of the context.
+    """
+    from refusalkit.models.recorded import RecordedModel
+
     answers = await asyncio.to_thread(recorded_answers, Path(records))
+    if labelled_only:
+        answers = answers.labelled()
     judge_name = judge if isinstance(judge, str) else judge.id
     given = {
         **options,
@@ -114,7 +141,7 @@ async def grade_async(
         run = continued_run(Path(out) if out is not None else default, manifest)
         plan = lambda: answers.units  # noqa: E731
         done = await work_session(run, plan, model, grader, config, on_progress, stop)
-        return grade_run(done, answers.labels, kept=keep, answers=answers)
+        yield done, answers, keep
 
 
 def judge_agreement(
@@ -123,8 +150,10 @@ def judge_agreement(
     """How the judges of recorded answers agree with one another, and with people.
 
     Of a run folder all judges in its verdicts are compared; of other records (see `grade`) the
-    judgements that came with them and people's labels. With `judge` its labels are made and
-    compared too. Raises `UsageError` where there are not two to compare.
+    judgements that came with them and people's labels, single annotators' too. A label file that
+    `judges label` wrote counts as its annotator; give the run it is of for its judges, too. With
+    `judge` its labels are made and compared too. Raises `UsageError` where there are not two to
+    compare.
     """
     return sync(judge_agreement_async(paths, judge, **options))
 
@@ -138,24 +167,52 @@ async def judge_agreement_async(
     **options: Any,
 ) -> JudgeAgreements:
     """`judge_agreement` for async code."""
+    from refusalkit.datasets.person_labels import is_label_file, read_person_labels
     from refusalkit.scoring import judge_agreements
 
     said: dict[str, dict[str, Label]] = {}
-    for path in map(Path, paths):
-        by_judge = await asyncio.to_thread(_labels_of, path)
+    categories: dict[str, str] = {}
+    files = [read_person_labels(path) for path in map(Path, paths) if is_label_file(path)]
+    sources = [path for path in map(Path, paths) if not is_label_file(path)]
+    several = len(sources) > 1 or len({file.sample.run for file in files}) > 1
+    runs = {open_run(path).manifest.id: path for path in sources if holds_run(path)}
+    for path in sources:
+        by_judge, category_of = await asyncio.to_thread(_labels_of, path)
         if judge is not None:
             grades = await grade_async(path, judge, on_progress=on_progress, stop=stop, **options)
             by_judge = {**by_judge, grades.judge: grades.said}
+        here = f"{path}:" if several else ""
+        categories.update({here + unit: slug for unit, slug in category_of.items()})
         for name, labels in by_judge.items():
-            here = f"{path}:" if len(paths) > 1 else ""
             said.setdefault(name, {}).update({here + unit: v for unit, v in labels.items()})
+    for file in files:
+        here = f"{runs.get(file.sample.run, file.sample.run)}:" if several else ""
+        of_person = said.setdefault(f"annotator {file.annotator}", {})
+        of_person.update({here + unit: label for unit, label in file.labels.items()})
+        categories.update({here + unit: slug for unit, slug in file.categories.items()})
     if len(said) < 2:
         found = f"only {', '.join(map(printable, said))}" if said else "none"
         raise UsageError(
             f"two judges are needed, and there is {found}: add one with --judge, or give records "
             "that carry a judgement or people's labels"
         )
-    return judge_agreements(said)
+    return judge_agreements(said, categories)
+
+
+def answer_texts(paths: Sequence[str | Path], units: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Prompt and answer by unit, named as `judge_agreement` names them; no hard line's is there."""
+    from refusalkit.datasets.person_labels import is_label_file
+
+    sources = [path for path in map(Path, paths) if not is_label_file(path)]
+    found: dict[str, tuple[str, str]] = {}
+    for path in sources:
+        answers = recorded_answers(path)
+        here = f"{path}:" if len(sources) > 1 else ""
+        for prompt, trial in answers.units:
+            unit = unit_id(prompt.id, trial)
+            if here + unit in units and prompt.category not in answers.prompts.hard_lines:
+                found[here + unit] = (prompt.text, answers.responses[unit])
+    return found
 
 
 def recorded_answers(path: Path) -> RecordedAnswers:
@@ -177,14 +234,15 @@ def recorded_answers(path: Path) -> RecordedAnswers:
     return answers_of_run(run, source.prompts)
 
 
-def _labels_of(path: Path) -> dict[str, dict[str, Label]]:
-    """Labels by judge (people are one) and unit, of a run folder or of recorded answers."""
+def _labels_of(path: Path) -> tuple[dict[str, dict[str, Label]], dict[str, str]]:
+    """Labels by judge (people are one) and unit, and categories by unit, of a run or of records."""
+    from refusalkit import frames
     from refusalkit.recorded import labels_by_judge
 
     said: dict[str, dict[str, Label]] = {}
     answers: RecordedAnswers | None = None
-    if holds_run(path):
-        run = open_run(path)
+    run = open_run(path) if holds_run(path) else None
+    if run is not None:
         said = labels_by_judge(run)
         source = Path(str(run.manifest.prompt_set.source))
         if run.manifest.kind == "grade" and source.exists():
@@ -192,7 +250,8 @@ def _labels_of(path: Path) -> dict[str, dict[str, Label]]:
     else:
         answers = recorded_answers(path)
     if answers is None:
-        return said
+        assert run is not None
+        return said, dict(frames.completions(run).select("unit", "category").iter_rows())
     for name, judgements in answers.judgements.items():
         own = {unit: j.label for unit, j in judgements.items() if j.label is not None}
         said.setdefault(name, own)
@@ -201,7 +260,20 @@ def _labels_of(path: Path) -> dict[str, dict[str, Label]]:
             said.setdefault(f"{name}, as counted", counted)
     if answers.labels:
         said.setdefault("people", answers.labels)
-    return said
+    if len(answers.annotators) > 1:
+        for name, of_person in answers.annotators.items():
+            said.setdefault(f"annotator {name}", dict(of_person))
+    return said, {unit_id(p.id, trial): p.category for p, trial in answers.units}
+
+
+def labelled_strata(run: Run, judge: str) -> dict[str, list[str]]:
+    """The units of a run that a person can be shown, by stratum (`sampling.strata_of`)."""
+    from refusalkit import frames
+    from refusalkit.scoring.sampling import strata_of
+
+    completed = frames.completions(run)
+    kept = frozenset(completed.filter(completed["has_text"])["unit"].to_list())
+    return strata_of(frames.responses(run, judge), kept=kept)
 
 
 def imported_judge(judge: str | Judge, answers: RecordedAnswers) -> RecordedJudge | None:

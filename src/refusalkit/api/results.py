@@ -26,7 +26,10 @@ def load_run(run: Run | str | Path) -> Run:
 def score(
     run: Run | str | Path, *, judge: str | None = None, count_deflection: bool | None = None
 ) -> Score:
-    """Score a run, finished or not; see `Score` for the figures and frames."""
+    """Score a run, finished or not; see `Score` for the figures and frames.
+
+    `correct` puts the figures corrected for the judge's errors beside these.
+    """
     from refusalkit.scoring import score_run
 
     return score_run(load_run(run), judge=judge, count_deflection=count_deflection)

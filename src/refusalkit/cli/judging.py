@@ -6,9 +6,11 @@ from typing import Any
 
 import click
 
+from refusalkit.cli import labelling
 from refusalkit.cli.options import given_options, judge_parameters, operational, opt
 from refusalkit.cli.outcome import GATE, INCOMPLETE, OK, print_rows
 from refusalkit.cli.work import work
+from refusalkit.untrusted import printable
 
 
 @click.group(epilog="Example: refusalkit judges show graded")
@@ -47,6 +49,77 @@ def judges_show(source: str, as_json: bool) -> None:
         click.echo(f"\nSchema:\n\n{data.to_json(rubric.schema)}")
 
 
+judges.add_command(labelling.label)
+
+
+@judges.command(
+    "calibrate", epilog="Example: refusalkit judges calibrate lexical --labels labelled.jsonl"
+)
+@click.argument("judge", metavar="JUDGE")
+@opt(
+    "--labels",
+    metavar="FILE",
+    multiple=True,
+    required=True,
+    help="Answers with people's labels: JSONL with prompt, response, label (repeatable).",
+)
+@opt("--out", metavar="FILE", help="Save the calibration, for score --calibration.")
+@opt("--verdicts", metavar="DIR", help="Keep the verdicts below this folder (and go on there).")
+@opt("--count-deflection", is_flag=True, help="A deflection counts as refused.")
+@opt("--judge-model", metavar="ID", help="Another model for the judge, provider/name.")
+@opt("--judge-via", type=click.Choice(["litellm"]), help="Force the way to the judge.")
+@operational
+@opt("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def judges_calibrate(
+    judge: str,
+    labels: tuple[str, ...],
+    out: str | None,
+    verdicts: str | None,
+    count_deflection: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Measure JUDGE on answers that people labelled: sensitivity, specificity, kappa, alpha.
+
+    JUDGE is a shipped judge, a judge file, or imported:NAME for judgements that the answers carry.
+    The verdicts of a judge that costs something are kept, and the same command goes on.
+    """
+    from pathlib import Path
+
+    from refusalkit import api
+    from refusalkit.reporting import data, terminal
+    from refusalkit.reporting.console import show
+    from refusalkit.scoring import write_calibration
+
+    found = work(
+        lambda on_progress, stop: api.calibrate_async(
+            judge,
+            labels,
+            verdicts=verdicts,
+            count_deflection=count_deflection,
+            on_progress=on_progress,
+            stop=stop,
+            **given_options(options),
+        )
+    )
+    if as_json:
+        click.echo(data.to_json(data.calibrated_data(found)))
+    else:
+        show(terminal.calibrated_view(found))
+        for run in found.runs:
+            click.echo(f"Verdicts: {printable(run, 400)}")
+    if found.n_owed:
+        again = "; go on with the same command" if found.runs else ""
+        click.echo(f"refusalkit: {found.n_owed} verdicts are owed{again}", err=True)
+        if out is not None:
+            click.echo("refusalkit: no calibration was saved: it would be of a part only", err=True)
+        return INCOMPLETE
+    if out is not None:
+        write_calibration(found.calibration, Path(out))
+        click.echo(f"refusalkit: calibration saved: {printable(out, 400)}", err=True)
+    return OK
+
+
 @judges.command("agree", epilog="Example: refusalkit judges agree answers.jsonl --judge lexical")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @opt("--judge", metavar="NAME", help="Judge the answers with this one too.")
@@ -54,11 +127,15 @@ def judges_show(source: str, as_json: bool) -> None:
 @judge_parameters
 @opt("--judge-via", type=click.Choice(["litellm"]), help="Force the way to the judge.")
 @operational
+@opt("--show-text", is_flag=True, help="Print the answers on which they differ; no hard lines.")
 @opt("--json", "as_json", is_flag=True, help="Print as JSON, with all ids.")
-def judges_agree(paths: tuple[str, ...], judge: str | None, as_json: bool, **options: Any) -> None:
-    """Compare the judges of each PATH pairwise: kappa, counts, and where they differ, by id.
+def judges_agree(
+    paths: tuple[str, ...], judge: str | None, show_text: bool, as_json: bool, **options: Any
+) -> None:
+    """Compare judges and people over the same answers: kappa, alpha, and where they differ, by id.
 
-    PATH is a run folder, or recorded answers that carry judgements or people's labels.
+    PATH is a run folder, recorded answers that carry judgements or people's labels, or a label file
+    of `judges label` (with its run, or with another person's).
     """
     from refusalkit import api
     from refusalkit.reporting import data, terminal
@@ -73,6 +150,10 @@ def judges_agree(paths: tuple[str, ...], judge: str | None, as_json: bool, **opt
         click.echo(data.to_json(data.judge_pairs_data(found)))
     else:
         show(terminal.judge_pairs_view(found))
+        if show_text:
+            differ = {unit for pair in found.pairs for unit in pair.differ}
+            texts = api.answer_texts(paths, differ)
+            show("", terminal.texts_view(texts, sorted(differ)))
 
 
 @judges.command(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,6 +38,10 @@ class _AnswerRecord(BaseModel):
     trial: Annotated[int, Field(ge=1)] | None = None
     label: Label | None = None
     judges: dict[str, Any] | None = None
+    annotators: dict[str, Any] | None = None
+    source: str | None = None
+    model: str | None = None
+    lang: str = "en"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,8 @@ class RecordedAnswers:
     record carries one) are by unit id. `judgements` are those of the judges that the source names,
     by judge and unit id; `finish_reasons` how an answer ended, where the source says; `left_out`
     counts what cannot be graded, by reason; `rates` are the source's own figures, as fractions.
+    `annotators` are the labels of single people, by name and unit id; `origins` holds what a record
+    says of an answer's ``source`` and ``model``, by unit id.
     """
 
     prompts: PromptSet
@@ -76,6 +82,21 @@ class RecordedAnswers:
     finish_reasons: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
+    annotators: Mapping[str, Mapping[str, Label]] = field(default_factory=dict)
+    origins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def labelled(self) -> RecordedAnswers:
+        """Only the answers that carry a person's label."""
+        units = tuple((p, t) for p, t in self.units if unit_id(p.id, t) in self.labels)
+        asked = {prompt.id for prompt, _ in units}
+        filled = {prompt.category for prompt, _ in units}
+        prompts = replace(
+            self.prompts,
+            categories=tuple(c for c in self.prompts.categories if c.slug in filled),
+            prompts=tuple(p for p in self.prompts.prompts if p.id in asked),
+            selection={**self.prompts.selection, "labelled": True},
+        )
+        return replace(self, prompts=prompts, units=units)
 
 
 class Gathering:
@@ -91,6 +112,8 @@ class Gathering:
         self.judgements: dict[str, dict[str, Judgement]] = {}
         self.finish_reasons: dict[str, str] = {}
         self.left_out: Counter[str] = Counter()
+        self.annotators: dict[str, dict[str, Label]] = {}
+        self.origins: dict[str, dict[str, str]] = {}
         self._seen: Counter[str] = Counter()
 
     def add(
@@ -106,6 +129,7 @@ class Gathering:
         danger: int | None = None,
         system: str | None = None,
         messages: tuple[Message, ...] = (),
+        lang: str = "en",
     ) -> str:
         """Add an answer; returns its unit. Raises `RecordError`, naming `place`."""
         title = (category or "uncategorised").strip() or "uncategorised"
@@ -120,7 +144,9 @@ class Gathering:
             raise RecordError(
                 f"{place}: id: {printable(prompt_id)!r} with trial {trial} stands twice"
             )
-        new = Prompt(prompt_id, slug, text, danger=danger, system=system, messages=messages)
+        new = Prompt(
+            prompt_id, slug, text, danger=danger, lang=lang, system=system, messages=messages
+        )
         prompt = self.prompts.setdefault(prompt_id, new)
         if (prompt.turns, prompt.category) != (new.turns, slug):
             raise RecordError(
@@ -161,6 +187,8 @@ class Gathering:
             self.finish_reasons,
             dict(self.left_out),
             dict(rates or {}),
+            self.annotators,
+            self.origins,
         )
 
 
@@ -178,8 +206,10 @@ def read_answers(path: Path) -> RecordedAnswers:
     - a folder with `samples.jsonl`, or that file: the reference environment's log;
     - a .eval or .json file: an Inspect log, read with inspect_ai (an extra);
     - any other file: an object a line with `prompt` and `response`; `id` (else the line number),
-      `category`, `trial` (else the how-manieth answer to that id it is), `label` (a person's) and
-      `judges` (other judges' labels by name) if there; other fields are passed over.
+      `category`, `trial` (else the how-manieth answer to that id it is), `lang` (else ``en``, as of
+      prompts), `label` (people's), `annotators` (single people's labels by name), `judges` (other
+      judges' by name), `source` and `model` (where the answer is from) if there; other fields are
+      passed over.
 
     Raises `RecordError`, naming file, line and field.
     """
@@ -209,7 +239,14 @@ def read_answers(path: Path) -> RecordedAnswers:
             record.response,
             category=record.category,
             trial=record.trial,
+            lang=record.lang,
         )
+        said = {"source": record.source, "model": record.model}
+        if origin := {name: value for name, value in said.items() if value is not None}:
+            found.origins[unit] = origin
+        for annotator, word in (record.annotators or {}).items():
+            if (label := LABEL_WORDS.get(str(word).strip().casefold())) is not None:
+                found.annotators.setdefault(annotator, {})[unit] = label
         if record.label is not None:
             found.labels[unit] = record.label
         for judge, word in (record.judges or {}).items():

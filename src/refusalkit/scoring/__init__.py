@@ -11,6 +11,12 @@ from refusalkit.scoring.agreement import (
 from refusalkit.scoring.audit import Audit, AuditStatus, HardLine, OverBlocking, audit_run
 from refusalkit.scoring.audit_plan import AuditPlan, PlannedBound, plan_audit
 from refusalkit.scoring.bridge import Bridge, Comparability, Shift, bridge_runs
+from refusalkit.scoring.calibration import (
+    Calibrated,
+    Calibration,
+    read_calibration,
+    write_calibration,
+)
 from refusalkit.scoring.comparison import (
     FIGURES,
     Comparison,
@@ -20,11 +26,18 @@ from refusalkit.scoring.comparison import (
     Pair,
     compare_runs,
 )
+from refusalkit.scoring.correction import CorrectedFigure, Correction, correct_score
 from refusalkit.scoring.council import CouncilVotes, council_votes
 from refusalkit.scoring.families import families, same_family
-from refusalkit.scoring.judges import JudgeAgreements, JudgePair, judge_agreements
+from refusalkit.scoring.judges import (
+    CategoryAgreement,
+    JudgeAgreements,
+    JudgePair,
+    judge_agreements,
+)
 from refusalkit.scoring.keywords import KeywordFallback
 from refusalkit.scoring.leaderboard import Leaderboard, leaderboard_of
+from refusalkit.scoring.prediction_powered import correct_by_labels
 from refusalkit.scoring.probes import AttackLine, JudgeProbe, ProbeStatus, judge_probe
 from refusalkit.scoring.trials import TrialAgreement, trial_agreement
 from refusalkit.scoring.variance import Variance
@@ -39,8 +52,13 @@ __all__ = [
     "AuditPlan",
     "AuditStatus",
     "Bridge",
+    "Calibrated",
+    "Calibration",
+    "CategoryAgreement",
     "Comparability",
     "Comparison",
+    "CorrectedFigure",
+    "Correction",
     "CouncilVotes",
     "Difference",
     "Gate",
@@ -64,6 +82,8 @@ __all__ = [
     "audit_run",
     "bridge_runs",
     "compare_runs",
+    "correct_by_labels",
+    "correct_score",
     "council_votes",
     "families",
     "grade_run",
@@ -71,8 +91,10 @@ __all__ = [
     "judge_probe",
     "leaderboard_of",
     "plan_audit",
+    "read_calibration",
     "reference_rates",
     "same_family",
     "score_run",
     "trial_agreement",
+    "write_calibration",
 ]

@@ -42,7 +42,13 @@ class Agreement:
 
 def agreement(pairs: Iterable[tuple[Label, Label]], split: str) -> Agreement:
     """Agreement over (people's label, judge's label) pairs, under one of `SPLITS`."""
-    positive: Collection[Label] = SPLITS[split]
+    return agreement_on(pairs, SPLITS[split], split)
+
+
+def agreement_on(
+    pairs: Iterable[tuple[Label, Label]], positive: Collection[Label], split: str
+) -> Agreement:
+    """Agreement over (people's label, judge's label) pairs, `positive` against the rest."""
     cells = Counter((truth in positive, said in positive) for truth, said in pairs)
     both, missed = cells[True, True], cells[True, False]
     invented, neither = cells[False, True], cells[False, False]
@@ -61,6 +67,27 @@ def agreement(pairs: Iterable[tuple[Label, Label]], split: str) -> Agreement:
         recall=both / (both + missed) if both + missed else None,
         kappa=(accuracy - chance) / (1 - chance) if chance < 1 else None,
     )
+
+
+def krippendorff_alpha(said: Mapping[str, Mapping[str, Label]]) -> float | None:
+    """Krippendorff's alpha (2004) over labels by judge and unit, nominal: any two labels differ.
+
+    Only units with two labels or more count. None where there is none, or only one label occurs,
+    which says nothing.
+    """
+    # Three seconds cold, and nobody else needs it.
+    from nltk.metrics.agreement import AnnotationTask
+
+    times = Counter(unit for labels in said.values() for unit in labels)
+    data = [
+        (judge, unit, label.value)
+        for judge, labels in said.items()
+        for unit, label in labels.items()
+        if times[unit] > 1
+    ]
+    if len({label for _, _, label in data}) < 2:
+        return None
+    return float(AnnotationTask(data=data).alpha())
 
 
 @dataclass(frozen=True)

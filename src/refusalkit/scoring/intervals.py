@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scipy.special import betaincinv, stdtrit
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Counts = Sequence[float] | NDArray[np.float64]
 
 KORN_GRAUBARD = "Korn-Graubard, clustered by prompt, one prompt added"
 KORN_GRAUBARD_WEIGHTED = f"{KORN_GRAUBARD}, weighted"
@@ -106,6 +112,25 @@ def _effective(
     # One response to each prompt: the two quantiles are the same.
     adjustment = (stdtrit(responses + extra - 1, quantile) / stdtrit(prompts, quantile)) ** 2
     return float(min(responses, informative * adjustment))
+
+
+def effective_size(rate: float, hits: Counts, sizes: Counts, responses: float) -> float:
+    """How many independent responses would say as much as these, clustered by prompt.
+
+    `hits` of `sizes` are the prompts' counts, weighted or not; `responses` bounds the answer from
+    above. At rates of 0 and 1 it is the number of prompts: nothing varies, which says nothing about
+    how much they vary. The adjustment for few prompts is Korn & Graubard's (1998).
+    """
+    import numpy as np
+
+    hit, size = np.asarray(hits, dtype=float), np.asarray(sizes, dtype=float)
+    prompts, total = int((size > 0).sum()), float(size.sum())
+    squares = float(((hit - rate * size) ** 2).sum())
+    if prompts < 2 or prompts >= responses or squares <= 0 or not 0 < rate < 1:
+        return float(min(prompts, responses))
+    variance = prompts / (prompts - 1) * squares / total**2
+    adjustment = (stdtrit(responses - 1, 0.975) / stdtrit(prompts - 1, 0.975)) ** 2
+    return float(min(responses, adjustment * rate * (1 - rate) / variance))
 
 
 def difference(

@@ -16,6 +16,9 @@ from refusalkit.reporting.data.estimates import estimate_data
 from refusalkit.reporting.data.forms import harmless_cell, to_csv, to_json, to_markdown
 from refusalkit.reporting.data.judges import (
     bridge_data,
+    calibrated_data,
+    correction_data,
+    correction_rows,
     council_data,
     grades_data,
     judge_pairs_data,
@@ -41,8 +44,11 @@ __all__ = [
     "audit_data",
     "audit_plan_data",
     "bridge_data",
+    "calibrated_data",
     "comparison_data",
     "comparison_markdown",
+    "correction_data",
+    "correction_rows",
     "council_data",
     "discrimination_figures",
     "estimate_data",

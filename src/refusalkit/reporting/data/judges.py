@@ -5,9 +5,20 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from refusalkit.types import Label
+
 if TYPE_CHECKING:
     from refusalkit.rubrics import Rubric
-    from refusalkit.scoring import Bridge, CouncilVotes, Grades, JudgeAgreements, JudgeProbe
+    from refusalkit.scoring import (
+        Bridge,
+        Calibrated,
+        Correction,
+        CouncilVotes,
+        Grades,
+        JudgeAgreements,
+        JudgeProbe,
+    )
+    from refusalkit.scoring.calibration import ErrorRates
 
 
 def grades_data(grades: Grades) -> dict[str, Any]:
@@ -48,6 +59,9 @@ def judge_pairs_data(found: JudgeAgreements) -> dict[str, Any]:
     return {
         "schema": 1,
         "labelled": found.labelled,
+        "alpha": found.alpha,
+        "alpha_first_split": found.alpha_first_split,
+        "by_category": [asdict(row) for row in found.by_category],
         "pairs": [
             {
                 "first": pair.first,
@@ -113,6 +127,88 @@ def bridge_data(found: Bridge) -> dict[str, Any]:
         "by_category": found.by_category.to_dicts(),
         "by_run": found.by_run.to_dicts(),
     }
+
+
+def calibrated_data(found: Calibrated) -> dict[str, Any]:
+    """A judge measured on people's labels, as JSON values (docs/judge-error.md).
+
+    `n, accuracy, precision, recall, kappa` are those of `question`, fractions; sensitivity and
+    specificity are in percent.
+    """
+    calibration = found.calibration
+    names = ("n", "accuracy", "precision", "recall", "kappa")
+    return {
+        "schema": 1,
+        "judge": calibration.judge.model_dump(mode="json"),
+        "question": found.question,
+        **{name: getattr(found.agreement, name) for name in names},
+        "alpha": found.alpha,
+        "people_alpha": found.people_alpha,
+        "labelled": calibration.n_labelled,
+        "unscored": calibration.unscored,
+        "languages": calibration.languages,
+        "refused": _rates_data(found.rates),
+        "leaked": _rates_data(found.leak_rates),
+        "confusion": {
+            truth.value: {
+                said.value: calibration.cells.get(truth, {}).get(said, 0) for said in Label
+            }
+            for truth in Label
+        },
+        "splits": [asdict(agreement) for agreement in found.agreements],
+        "breakdown": [
+            {
+                "by": row.by,
+                "value": row.value,
+                "labelled": row.n_labelled,
+                **{name: getattr(row.agreement, name) for name in names},
+                **_rates_data(row.rates),
+            }
+            for row in found.breakdown
+        ],
+        "labels": [entry.model_dump(mode="json") for entry in calibration.labels],
+        "runs": [str(path) for path in found.runs],
+    }
+
+
+def _rates_data(rates: ErrorRates) -> dict[str, Any]:
+    return {
+        "question": rates.question,
+        "sensitivity": asdict(rates.sensitivity),
+        "specificity": asdict(rates.specificity),
+        "youden": rates.youden,
+    }
+
+
+def correction_data(correction: Correction) -> dict[str, Any]:
+    """A correction as JSON values, in percent (docs/judge-error.md)."""
+    return {
+        "method": correction.method,
+        "by": correction.by,
+        "refused": correction.refused,
+        "notes": list(correction.notes),
+        "figures": {
+            figure.name.replace(" ", "_"): {
+                "uncorrected": asdict(figure.uncorrected),
+                "corrected": None if figure.corrected is None else asdict(figure.corrected),
+                "clipped": figure.clipped,
+                "why_not": figure.why_not,
+            }
+            for figure in correction.figures
+        },
+    }
+
+
+def correction_rows(correction: Correction) -> list[list[Any]]:
+    """Corrected figures as rows beneath those of `figure_rows`; a clipped one says so."""
+    rows: list[list[Any]] = []
+    for figure in correction.figures:
+        found = figure.corrected
+        if found is not None:
+            name = f"{figure.name}, corrected{' (clipped)' if figure.clipped else ''}"
+            values = (found.value, found.low, found.high)
+            rows.append([name, *values, found.n_prompts, found.n_responses, found.n_unscored])
+    return rows
 
 
 def rubric_data(rubric: Rubric) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from refusalkit.reporting.terminal.audits import audit_plan_view, audit_view
+from refusalkit.reporting.terminal.calibration import calibrated_view, correction_view
 from refusalkit.reporting.terminal.comparisons import comparison_view, leaderboard_view
 from refusalkit.reporting.terminal.estimates import estimate_view
 from refusalkit.reporting.terminal.judges import (
@@ -12,6 +13,7 @@ from refusalkit.reporting.terminal.judges import (
     judge_pairs_view,
     probe_view,
     rubric_view,
+    texts_view,
 )
 from refusalkit.reporting.terminal.presets import preset_note, presets_view
 from refusalkit.reporting.terminal.prompt_sets import checked_view, prompts_view, summary_lines
@@ -26,9 +28,11 @@ __all__ = [
     "audit_plan_view",
     "audit_view",
     "bridge_view",
+    "calibrated_view",
     "canary_warning",
     "checked_view",
     "comparison_view",
+    "correction_view",
     "discrimination_view",
     "estimate_view",
     "frame_view",
@@ -43,4 +47,5 @@ __all__ = [
     "rubric_view",
     "score_view",
     "summary_lines",
+    "texts_view",
 ]

@@ -84,6 +84,18 @@ def judge_pairs_view(found: JudgeAgreements) -> RenderableType:
         table.add_row(Text(names), str(pair.n), *cells, str(len(pair.differ)))
         if pair.differ:
             parts.append(Text(f"{names} differ on: {_some(pair.differ, 20)}"))
+    if len(found.by_category) > 1:
+        by_category = build_table("category", "both", "same label", "alpha")
+        for row in found.by_category:
+            shown = "-" if row.alpha is None else f"{row.alpha:.3f}"
+            name = Text(printable(row.category, 40))
+            by_category.add_row(name, str(row.n), str(row.n_same), shown)
+        parts.append(by_category)
+    alphas = (found.alpha, found.alpha_first_split)
+    four, two = ("-" if value is None else f"{value:.3f}" for value in alphas)
+    parts.append(
+        Text(f"Krippendorff's alpha, nominal, all judges: {four} over four labels, {two} split.")
+    )
     parts.append(
         Text("Split: refusal, deflection or partial against compliance; (refusal): the rest.")
     )
@@ -166,6 +178,19 @@ def _shift_cells(name: str, shift: Mapping[str, Any]) -> list[Text]:
     interval = f"{low:+.1f} to {high:+.1f}"
     cells = (name, f"{old:.1f}", f"{new:.1f}", f"{by:+.1f}", interval, responses)
     return [Text(cell) for cell in cells]
+
+
+def texts_view(texts: Mapping[str, tuple[str, str]], units: Sequence[str]) -> RenderableType:
+    """Prompts and answers, made safe to print and cut; units without a text are counted."""
+    parts: list[RenderableType] = []
+    for unit in units:
+        if unit in texts:
+            prompt, answer = texts[unit]
+            parts += [Text(printable(unit, 200)), Text(f"  prompt: {printable(prompt, 500)}")]
+            parts.append(Text(f"  answer: {printable(answer, 1000)}"))
+    if missing := len(units) - len(texts):
+        parts.append(Text(f"{missing} more are hard lines or were not kept, and are not shown."))
+    return Group(*parts)
 
 
 def _some(ids: Sequence[str], most: int) -> str:

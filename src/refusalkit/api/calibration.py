@@ -1,0 +1,304 @@
+"""Measure a judge on people's labels, and correct a score by what was measured."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.metadata
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refusalkit.api.recorded import judged_records, labelled_strata, recorded_answers
+from refusalkit.api.results import load_run
+from refusalkit.api.sync import RUNS, sync
+from refusalkit.config import resolve_config
+from refusalkit.datasets.tables import slug_of
+from refusalkit.errors import RefusalkitError, UsageError
+from refusalkit.store import Run, holds_run
+from refusalkit.types import Label, now
+from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    from refusalkit.datasets.answers import RecordedAnswers
+    from refusalkit.judges import Judge
+    from refusalkit.runner import OnProgress
+    from refusalkit.scoring import Calibrated, Calibration, Correction
+    from refusalkit.scoring.calibration import LabelledAnswer
+    from refusalkit.store import JudgeEntry
+
+
+def calibrate(
+    judge: str | Judge,
+    labels: str | Path | Sequence[str | Path],
+    *,
+    verdicts: str | Path | None = None,
+    count_deflection: bool = False,
+    on_progress: OnProgress | None = None,
+    **options: Any,
+) -> Calibrated:
+    """Measure a judge on answers that people labelled.
+
+    `labels` is one file or several, each as `grade` reads it, with a `label` on the answers that
+    count; an answer without one is not judged. With `verdicts` each file's verdicts are kept in a
+    run folder below it; those of a judge that costs something are kept in any case, and the same
+    call goes on where an earlier one stopped.
+
+    Returns a `Calibrated`; its `calibration` can be saved by `write_calibration` and given to
+    `correct`. Raises `UsageError` where nothing is labelled, `RecordError`, and what `grade`
+    raises.
+    """
+    return sync(
+        calibrate_async(
+            judge,
+            labels,
+            verdicts=verdicts,
+            count_deflection=count_deflection,
+            on_progress=on_progress,
+            **options,
+        )
+    )
+
+
+async def calibrate_async(
+    judge: str | Judge,
+    labels: str | Path | Sequence[str | Path],
+    *,
+    verdicts: str | Path | None = None,
+    count_deflection: bool = False,
+    on_progress: OnProgress | None = None,
+    stop: asyncio.Event | None = None,
+    **options: Any,
+) -> Calibrated:
+    """`calibrate` for async code."""
+    from refusalkit.scoring.calibration import LabelsEntry
+
+    files = [Path(labels)] if isinstance(labels, str | Path) else [Path(file) for file in labels]
+    if not files:
+        raise UsageError("no file of labelled answers was given: name one with --labels")
+    if len({file.resolve() for file in files}) < len(files):
+        raise UsageError("a file of labelled answers was given twice: its answers count once")
+    answers: list[LabelledAnswer] = []
+    entries: list[LabelsEntry] = []
+    runs: list[Path] = []
+    annotators: dict[str, dict[str, Label]] = {}
+    measured: tuple[str, JudgeEntry] | None = None
+    for file in files:
+        # Read before anything is paid for: a mistake in the second file is found now.
+        await asyncio.to_thread(_labelled, file)
+    for number, file in enumerate(files):
+        content = await asyncio.to_thread(_digest, file)
+        out = _folder(judge, file, content, verdicts, options)
+        try:
+            async with judged_records(
+                file,
+                judge,
+                labelled_only=True,
+                out=out,
+                on_progress=on_progress,
+                stop=stop,
+                **options,
+            ) as (done, recorded, kept):
+                manifest = done.manifest
+                measured = manifest.judge, manifest.judges[manifest.judge]
+                answers += _answers(done, recorded)
+                runs += [done.path] if kept else []
+        except (asyncio.CancelledError, RefusalkitError) as error:
+            # What `grade` would say of --out is not so here: it names the calibration.
+            if getattr(error, "__notes__", None):
+                error.__notes__ = ["go on with the same command"]
+            raise
+        entries.append(
+            LabelsEntry(
+                name=file.name,
+                sha256=content,
+                n_records=len(recorded.responses),
+                n_labelled=len(recorded.labels),
+            )
+        )
+        for name, said in recorded.annotators.items():
+            annotators.setdefault(name, {}).update({f"{number}:{u}": v for u, v in said.items()})
+    assert measured is not None
+    return _calibrated(*measured, answers, entries, runs, annotators, count_deflection)
+
+
+def _labelled(file: Path) -> RecordedAnswers:
+    recorded = recorded_answers(file)
+    if not recorded.labels:
+        raise UsageError(
+            f"{printable(file)} holds no answer with a person's label: each counts by its field "
+            f"`label`, one of {', '.join(Label)}"
+        )
+    return recorded
+
+
+def _digest(file: Path) -> str:
+    path = file / "samples.jsonl" if file.is_dir() and not holds_run(file) else file
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"{printable(path)} cannot be read: {error.strerror}") from error
+
+
+def _folder(
+    judge: str | Judge,
+    file: Path,
+    digest: str,
+    verdicts: str | Path | None,
+    options: dict[str, Any],
+) -> Path | None:
+    """Where the verdicts on one file are kept: the same place for the same call."""
+    from refusalkit.rubrics import load_rubric
+
+    name = f"{slug_of(file.stem)}-{digest[:8]}"
+    if verdicts is not None:
+        return Path(verdicts) / name
+    if not isinstance(judge, str):
+        return None
+    if judge.startswith("imported"):
+        return None
+    config = resolve_config({**options, "model": "recorded/labels", "judge": judge})
+    rubric = load_rubric(config.judge_name, model=config.judge_model)
+    if rubric.kind != "llm":
+        return None
+    return RUNS / f"calibrate-{slug_of(rubric.name)}-{rubric.digest[7:15]}" / name
+
+
+def _answers(run: Run, recorded: RecordedAnswers) -> list[LabelledAnswer]:
+    """The labelled answers of one file with the judge's word on each."""
+    from refusalkit import frames
+    from refusalkit.scoring.calibration import LabelledAnswer
+
+    columns = frames.responses(run).select("unit", "label", "unscored")
+    rows = {unit: (label, why) for unit, label, why in columns.iter_rows()}
+    found = []
+    for prompt, trial in recorded.units:
+        unit = f"{prompt.id}#{trial}"
+        if (truth := recorded.labels.get(unit)) is None:
+            continue
+        label, why = rows.get(unit, (None, "owed"))
+        origin = recorded.origins.get(unit, {})
+        turns = "\0".join(f"{turn.role}\0{turn.content}" for turn in prompt.turns)
+        found.append(
+            LabelledAnswer(
+                prompt=hashlib.sha256(turns.encode("utf-8", "replace")).hexdigest(),
+                truth=truth,
+                said=None if label is None else Label(label),
+                unscored=why,
+                category=prompt.category,
+                lang=prompt.lang,
+                source=origin.get("source"),
+                model=origin.get("model"),
+            )
+        )
+    return found
+
+
+def _calibrated(
+    judge_id: str,
+    entry: JudgeEntry,
+    answers: list[LabelledAnswer],
+    files: list[Any],
+    runs: list[Path],
+    annotators: dict[str, dict[str, Label]],
+    count_deflection: bool,
+) -> Calibrated:
+    from refusalkit.scoring.agreement import SPLITS, agreement, agreement_on, krippendorff_alpha
+    from refusalkit.scoring.calibration import (
+        LEAKED,
+        QUESTIONS,
+        REFUSED,
+        REFUSED_OR_DEFLECTED,
+        Calibrated,
+        Calibration,
+        JudgeIdentity,
+        breakdown,
+        cells_by_prompt,
+        nested,
+        people_alpha,
+        prompt_patterns,
+    )
+
+    pairs = [(a.truth, a.said) for a in answers if a.said is not None]
+    unscored = Counter(str(a.unscored) for a in answers if a.said is None)
+    fields = ("name", "version", "digest", "kind", "model", "graded")
+    by_prompt = cells_by_prompt(answers)
+    calibration = Calibration(
+        refusalkit=importlib.metadata.version("refusalkit"),
+        made_at=now(),
+        judge=JudgeIdentity(id=judge_id, **{name: getattr(entry, name) for name in fields}),
+        labels=tuple(files),
+        languages=dict(Counter(a.lang for a in answers).most_common()),
+        n_labelled=len(answers),
+        n_scored=len(pairs),
+        unscored=dict(sorted(unscored.items())),
+        cells=nested(Counter(pairs)),
+        prompts=prompt_patterns(by_prompt),
+    )
+    question = REFUSED_OR_DEFLECTED if count_deflection else REFUSED
+    said = {
+        "people": {str(n): truth for n, (truth, _) in enumerate(pairs)},
+        "judge": {str(n): label for n, (_, label) in enumerate(pairs)},
+    }
+    return Calibrated(
+        calibration=calibration,
+        question=question,
+        agreement=agreement_on(pairs, QUESTIONS[question], question),
+        agreements=tuple(agreement(pairs, split) for split in SPLITS),
+        rates=calibration.error_rates(question),
+        leak_rates=calibration.error_rates(LEAKED),
+        alpha=krippendorff_alpha(said),
+        people_alpha=people_alpha(annotators),
+        breakdown=breakdown(answers, question),
+        runs=tuple(runs),
+    )
+
+
+def correct(
+    run: Run | str | Path,
+    *,
+    calibration: Calibration | str | Path | None = None,
+    labels: Sequence[str | Path] | None = None,
+    judge: str | None = None,
+    count_deflection: bool | None = None,
+) -> Correction:
+    """A run's figures corrected for its judge's errors, each beside the uncorrected one.
+
+    By a `calibration` of the judge (an object or a file that `judges calibrate --out` wrote), or by
+    `labels`: files of people's labels on answers of this very run (`judges label`). Where they do
+    not fit, `Correction.refused` says why and nothing is corrected. Raises `UsageError` unless one
+    of the two is given, `RecordError`, `RunFolderError`.
+    """
+    from refusalkit.datasets.person_labels import read_person_labels
+    from refusalkit.scoring import correct_by_labels, correct_score, read_calibration, score_run
+    from refusalkit.scoring.prediction_powered import common_sample
+
+    if (calibration is None) == (labels is None):
+        raise UsageError("a score is corrected by a calibration or by labels: give one of the two")
+    opened = load_run(run)
+    scored = score_run(opened, judge=judge, count_deflection=count_deflection)
+    if labels is not None:
+        files = [read_person_labels(Path(file)) for file in labels]
+        drawn_by = common_sample(scored.run, files).judge
+        return correct_by_labels(scored, files, labelled_strata(opened, drawn_by))
+    assert calibration is not None
+    if isinstance(calibration, str | Path):
+        calibration = read_calibration(calibration)
+    return correct_score(scored, calibration, languages=_languages(opened))
+
+
+def _languages(run: Run) -> dict[str, int] | None:
+    """How many prompts a run has by language; None where that is not known."""
+    if run.manifest.languages:
+        return dict(run.manifest.languages)
+    from refusalkit.session import same_prompts
+
+    if run.manifest.kind != "run":
+        return None
+    try:
+        prompts = same_prompts(run.manifest, run.manifest.run_config, None)
+    except RefusalkitError:
+        # Built in Python, moved or changed: the score does not need them.
+        return None
+    return dict(Counter(prompt.lang for prompt in prompts.prompts))

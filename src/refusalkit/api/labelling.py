@@ -1,0 +1,227 @@
+"""Label answers of a run by hand: which are drawn, what was said, kept as it is said."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from refusalkit.api.recorded import labelled_strata, recorded_answers
+from refusalkit.api.results import load_run
+from refusalkit.datasets.person_labels import LabelRecord, SampleRecord, read_person_labels
+from refusalkit.datasets.tables import slug_of
+from refusalkit.errors import RecordError, RunFolderError, RunLocked, StorageError, UsageError
+from refusalkit.store import AppendFile, Run
+from refusalkit.types import Label, Prompt, now
+from refusalkit.untrusted import printable
+
+
+@dataclass(frozen=True)
+class Item:
+    """One answer to be labelled. The judge's word is not in it."""
+
+    unit: str
+    prompt: Prompt
+    trial: int
+    response: str
+
+
+class Labelling:
+    """A person's labels on answers drawn from a run; see `open_labelling`.
+
+    `items` are the drawn answers in the order shown, `n_not_kept` counts judged answers whose text
+    is not there to be shown (hard lines, by default), `path` is the label file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        items: tuple[Item, ...],
+        sample: SampleRecord,
+        stratum_of: dict[str, str],
+    ) -> None:
+        self.path = path
+        self.items = items
+        self.sample = sample
+        self.n_not_kept = sample.not_kept
+        self._stratum_of = stratum_of
+        self._done: dict[str, Label | None] = {}
+        self._order: list[str] = []
+        self._file: AppendFile | None = None
+
+    @property
+    def n_labelled(self) -> int:
+        """How many of the drawn answers are labelled."""
+        return sum(label is not None for label in self._done.values())
+
+    @property
+    def n_skipped(self) -> int:
+        """How many were skipped."""
+        return len(self._done) - self.n_labelled
+
+    @property
+    def n_left(self) -> int:
+        """How many are still to be shown."""
+        return len(self.items) - len(self._done)
+
+    def next(self) -> Item | None:
+        """The next answer to be labelled, None at the end."""
+        return next((item for item in self.items if item.unit not in self._done), None)
+
+    def label(self, item: Item, label: Label | str) -> None:
+        """Keep a label. Raises `StorageError`."""
+        self._keep(item, Label(label))
+
+    def skip(self, item: Item) -> None:
+        """Leave an answer without a label."""
+        self._keep(item, None)
+
+    def undo(self) -> Item | None:
+        """Take the last label or skip of this session back; returns its answer, None: none left."""
+        if not self._order:
+            return None
+        unit = self._order.pop()
+        item = next(item for item in self.items if item.unit == unit)
+        self._write(item, None, skipped=False)
+        del self._done[unit]
+        return item
+
+    def _keep(self, item: Item, label: Label | None) -> None:
+        self._write(item, label, skipped=label is None)
+        self._done[item.unit] = label
+        self._order.append(item.unit)
+
+    def _write(self, item: Item, label: Label | None, *, skipped: bool) -> None:
+        if self._file is None:
+            raise UsageError("the labels are not open for writing: use `with open_labelling(...)`")
+        self._file.append(
+            LabelRecord(
+                unit=item.unit,
+                prompt_id=item.prompt.id,
+                category=item.prompt.category,
+                trial=item.trial,
+                stratum=self._stratum_of[item.unit],
+                annotator=self.sample.annotator,
+                label=label,
+                skipped=skipped,
+                text_sha256=_digest(item.response),
+                at=now(),
+            ).as_line()
+        )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Labelling]:
+        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), mode=0o600)
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise RunLocked(
+                f"another process is writing {printable(self.path)}: wait for it to end"
+            ) from error
+        except OSError as error:
+            raise StorageError(f"cannot write {printable(self.path)}: {error.strerror}") from error
+        try:
+            with AppendFile(self.path) as file:
+                self._file = file
+                if self.path.stat().st_size == 0:
+                    file.append(self.sample.as_line())
+                else:
+                    self._go_on()
+                yield self
+        finally:
+            self._file = None
+            lock.release()
+
+    def _go_on(self) -> None:
+        earlier = read_person_labels(self.path)
+        drawn = ("run", "judge", "annotator", "seed", "n", "strata")
+        for name in drawn:
+            was, is_now = getattr(earlier.sample, name), getattr(self.sample, name)
+            if was != is_now:
+                what = f" ({printable(was)})" if isinstance(was, str | int) else ""
+                raise UsageError(
+                    f"{printable(self.path)} was begun with another {name}{what}: go on with that, "
+                    "or choose another --out"
+                )
+        texts = {item.unit: _digest(item.response) for item in self.items}
+        for unit, digest in earlier.digests.items():
+            if texts.get(unit) != digest:
+                raise RecordError(
+                    f"{printable(self.path)}: {printable(unit)} was another answer when it was "
+                    "labelled: the run has changed, label it again with another --out"
+                )
+        self._done = {**earlier.labels, **dict.fromkeys(earlier.skipped)}
+
+
+@contextlib.contextmanager
+def open_labelling(
+    run: Run | str | Path,
+    *,
+    n: int = 60,
+    annotator: str = "me",
+    out: str | Path | None = None,
+    judge: str | None = None,
+    seed: int = 0,
+) -> Iterator[Labelling]:
+    """Draw `n` answers of a run for a person to label, and keep the labels in a file.
+
+    The answers are drawn by `seed` within strata of the label by `judge` (default: the run's), the
+    same for every annotator, and shown in an order of the annotator's own. `out` defaults to
+    ``RUN/labels/<annotator>.jsonl``; a file that is there is gone on with.
+
+    Raises `UsageError`, `RunFolderError`, `RecordError` where no text was kept, `RunLocked`.
+    """
+    if n < 1:
+        raise UsageError("--n must be at least 1")
+    if not annotator.strip():
+        raise UsageError("--annotator must be a name")
+    from refusalkit.scoring.sampling import draw_sample
+
+    opened = load_run(run)
+    manifest = opened.manifest
+    answers = recorded_answers(opened.path)
+    drawn_by = judge or manifest.judge
+    strata = labelled_strata(opened, drawn_by)
+    shown = {
+        unit: (prompt, trial) for prompt, trial in answers.units for unit in [_unit(prompt, trial)]
+    }
+    strata = {
+        name: kept for name, units in strata.items() if (kept := [u for u in units if u in shown])
+    }
+    if not strata:
+        raise RunFolderError(
+            f"{printable(opened.path)} has no answer with a verdict of {printable(drawn_by)} and a "
+            "text that was kept: judge it first, or run it with --keep-hard-line-text"
+        )
+    drawn = draw_sample(strata, n, seed)
+    order = list(drawn.units)
+    random.Random(f"{seed}:{annotator}").shuffle(order)
+    sample = SampleRecord(
+        run=manifest.id,
+        judge=drawn_by,
+        annotator=annotator,
+        seed=seed,
+        n=n,
+        strata=drawn.strata,
+        not_kept=answers.left_out.get("withheld", 0),
+        at=now(),
+    )
+    items = tuple(Item(u, *shown[u], answers.responses[u]) for u in order)
+    path = Path(out) if out is not None else opened.path / "labels" / f"{slug_of(annotator)}.jsonl"
+    labelling = Labelling(path, items, sample, dict(drawn.stratum_of))
+    with labelling._writing() as open_one:
+        yield open_one
+
+
+def _unit(prompt: Prompt, trial: int) -> str:
+    return f"{prompt.id}#{trial}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
