@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from refusalkit.errors import ConfigurationError, JudgeFileError
 from refusalkit.models import Pacer, Via, open_client
 from refusalkit.models.prices import price_of
-from refusalkit.rubrics import Rubric, load_rubric
+from refusalkit.rubrics import Rubric, load_rubric, shipped_judges
 from refusalkit.types import Completion, Prompt, Verdict
 from refusalkit.untrusted import printable
 
@@ -82,7 +82,8 @@ def open_judge(
         from refusalkit.judges.lexical import LexicalJudge, LexicalRules
 
         try:
-            rules = LexicalRules.model_validate(rubric.rules)
+            shipped = rubric.source in shipped_judges()
+            rules = LexicalRules.model_validate(rubric.rules, context={"trusted": shipped})
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             field = ".".join(str(part) for part in ("rules", *first["loc"]))

@@ -16,7 +16,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from refusalkit.judges.language import Language, Languages, Votes
 from refusalkit.judges.reading import Fold, Letters, Limits, Reader, Sentence, Spoken, Zone
@@ -131,12 +138,14 @@ class LexicalRules(_Strict):
                     raise ValueError(f"languages.{code}: there is no rule {name!r}")
         for patterns in (self.letters.opens, self.letters.closes):
             for pattern in patterns:
-                _expanded("letters", pattern, {})
+                _check_pattern("letters", pattern, _expanded("letters", pattern, {}))
         return self
 
     @model_validator(mode="after")
-    def _patterns_compile(self) -> Self:
-        _ = self.compiled
+    def _patterns_compile(self, info: ValidationInfo) -> Self:
+        # Ten languages take a while. A shipped file is checked by the test suite.
+        for code in self.read[:1] if (info.context or {}).get("trusted") else self.read:
+            _ = self.compiled[code]
         return self
 
     @property
@@ -147,39 +156,54 @@ class LexicalRules(_Strict):
 
     @cached_property
     def compiled(self) -> Mapping[str, tuple[CompiledRule, ...]]:
-        """The rules of each language that is read, with their patterns compiled."""
-        own = tuple(
-            CompiledRule(
-                rule,
-                _compiled(rule.name, rule.match, self.terms, self.fold),
-                _compiled(rule.name, rule.unless, self.terms, self.fold) if rule.unless else None,
-            )
-            for rule in self.rule
-        )
-        return {
-            self.language: own,
-            **{
-                code: tuple(self._of(self.languages[code], f"languages.{code}: "))
-                for code in self.read[1:]
-            },
-        }
+        """The rules of each language that is read, compiled when they are first asked for."""
+        return _Compiled(self)
 
-    def _of(self, table: LanguageRules, where: str) -> Iterator[CompiledRule]:
-        for rule in self.rule:
-            name = where + rule.name
-            if match := table.match.get(rule.name):
-                unless = table.unless.get(rule.name)
+
+class _Compiled(dict[str, tuple["CompiledRule", ...]]):
+    def __init__(self, rules: LexicalRules) -> None:
+        super().__init__()
+        self._rules = rules
+
+    def __missing__(self, code: str) -> tuple[CompiledRule, ...]:
+        self[code] = tuple(self._of(code))
+        return self[code]
+
+    def _of(self, code: str) -> Iterator[CompiledRule]:
+        rules = self._rules
+        foreign = None if code == rules.language else rules.languages[code]
+        terms = rules.terms if foreign is None else foreign.terms
+        for rule in rules.rule:
+            match, unless = rule.match, rule.unless
+            name = rule.name
+            if foreign is not None:
+                match, unless = foreign.match.get(name, ()), foreign.unless.get(name, ())
+                name = f"languages.{code}: {name}"
+            if match:
                 yield CompiledRule(
                     rule,
-                    _compiled(name, match, table.terms, self.fold),
-                    _compiled(name, unless, table.terms, self.fold) if unless else None,
+                    _compiled(name, match, terms, rules.fold),
+                    _compiled(name, unless, terms, rules.fold) if unless else None,
                 )
 
 
 def _compiled(
     name: str, patterns: Sequence[str], terms: Mapping[str, str], fold: Fold
 ) -> re.Pattern[str]:
-    return re.compile("|".join(f"(?:{fold(_expanded(name, p, terms))})" for p in patterns))
+    whole = [fold(_expanded(name, pattern, terms)) for pattern in patterns]
+    try:
+        return re.compile("|".join(f"(?:{pattern})" for pattern in whole))
+    except re.error:
+        for written, pattern in zip(patterns, whole, strict=True):
+            _check_pattern(name, written, pattern)
+        raise
+
+
+def _check_pattern(name: str, written: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{name}: {written!r} is no regular expression: {error}") from None
 
 
 def _expanded(name: str, pattern: str, terms: Mapping[str, str], depth: int = 0) -> str:
@@ -196,10 +220,6 @@ def _expanded(name: str, pattern: str, terms: Mapping[str, str], depth: int = 0)
     whole = _TERM.sub(term, pattern)
     if _UNBOUNDED.search(_CLASS.sub("x", whole)):
         raise ValueError(f"{name}: unbounded repetition in {pattern!r}; write {{0,40}}")
-    try:
-        re.compile(whole)
-    except re.error as error:
-        raise ValueError(f"{name}: {pattern!r} is no regular expression: {error}") from None
     return whole
 
 
@@ -248,7 +268,10 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class _Tongues:
-    """What an answer is read by: for each sentence the languages, or why none is read."""
+    """What an answer is read by: for each sentence the languages.
+
+    `unread` says why an answer in which nothing holds back has no label.
+    """
 
     language: str | None
     of: tuple[tuple[str, ...], ...]
@@ -286,14 +309,14 @@ class LexicalJudge:
         """
         spoken = self._reader.read(text)
         tongues = self._tongues(spoken.sentences, prompt or "")
-        if tongues.unread is not None:
-            return Reading(None, tongues.unread, 0.0, (), tongues.language)
         evidence = tuple(self._evidence(spoken, tongues.of))
         score = self._rules.bias + sum(e.weight for e in evidence)
+        label = self._label(evidence, score)
+        if tongues.unread is not None and label is Label.COMPLIANCE:
+            return Reading(None, tongues.unread, score, evidence, tongues.language)
         reason = _because(evidence)
         if tongues.language not in (None, self._rules.language):
             reason = f"in {self._rules.languages[str(tongues.language)].name}: {reason}"
-        label = self._label(evidence, score)
         return Reading(label, reason, score, evidence, tongues.language)
 
     async def grade(self, prompt: Prompt, completion: Completion) -> Verdict:
@@ -332,21 +355,21 @@ class LexicalJudge:
             ),
             None,
         )
-        # Words too few to tell a language by may be of any that is written so.
+        if main in read or opening is not None:
+            fallback = (main,) if main in read else ()
+            by = tuple((code,) if code in read else () if code else fallback for code in own)
+            return _Tongues(main if main in read else opening, by)
+        if main is not None:
+            name = rules.languages[main].name
+            why = f"it seems to be in {name}, which these rules do not read"
+            return _Tongues(main, tuple(() for _ in sentences), why)
+        # Words too few to tell a language by may be of any that is written so, and a phrase that
+        # declines tells the language as well as a function word does.
+        limits = rules.identification
         alike = tuple(c for c in read if rules.languages[c].script == whole.script)
-        if main not in read and opening is None:
-            if main is not None:
-                name = rules.languages[main].name
-                return _Tongues(main, (), f"it seems to be in {name}, which these rules do not read")
-            if whole.words and not (alike and whole.n_words < rules.identification.short):
-                return _Tongues(None, (), "it is in no language that these rules know")
-        fallback = (main,) if main in read else alike if main is None else ()
-        return _Tongues(
-            main if main in read else opening,
-            tuple(
-                fallback if code is None else (code,) if code in read else () for code in own
-            ),
-        )
+        by = tuple(alike if whole.n_words < limits.brief else () for _ in sentences)
+        known = not whole.words or (alike and whole.n_words < limits.short)
+        return _Tongues(None, by, None if known else "it is in no language that these rules know")
 
     def _main_language(self, votes: Votes, prompt: str) -> str | None:
         """The language of most of an answer, read or not."""
@@ -354,7 +377,8 @@ class LexicalJudge:
         code = self._languages.decide(votes)
         if code is not None and code not in read and votes.n_words < limits.short:
             # A syllable that two other languages share tells nothing.
-            code = code if votes.hits[code] >= 1 or votes.script == "hangul" else None
+            alike = any(self._rules.languages[c].script == votes.script for c in read)
+            code = None if alike and votes.hits[code] < 1 else code
         if code is None and votes.words and limits.short <= votes.n_words < limits.brief:
             asked = self._languages.votes(self._rules.fold(prompt[:2000]).lower())
             if asked.script == votes.script:
