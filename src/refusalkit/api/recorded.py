@@ -93,8 +93,8 @@ async def grade_async(
     model = RecordedModel(
         config.model, answers.responses, answers.finish_reasons, judged=imported is not None
     )
-    # Verdicts of a model cost money: they are kept even where nobody said where.
-    costly = imported is None and (rubric is None or rubric.kind == "llm")
+    # Verdicts of a model cost money or time: they are kept even where nobody said where.
+    costly = imported is None and (rubric is None or rubric.kind != "lexical")
     keep = out is not None or costly
     with tempfile.TemporaryDirectory(prefix="refusalkit-") as scratch:
         default = RUNS / manifest.id if keep else Path(scratch) / "run"

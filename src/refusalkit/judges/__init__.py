@@ -1,4 +1,4 @@
-"""Judges: the `Judge` protocol, the LLM judge and the lexical judge."""
+"""Judges: the `Judge` protocol, the LLM judge, the lexical judge and the classifier."""
 
 from __future__ import annotations
 
@@ -85,13 +85,16 @@ def open_judge(
             shipped = rubric.source in shipped_judges()
             rules = LexicalRules.model_validate(rubric.rules, context={"trusted": shipped})
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in ("rules", *first["loc"]))
-            raise JudgeFileError(
-                f"judge file {printable(rubric.source)}: {printable(field)}: "
-                f"{printable(first['msg'])}"
-            ) from error
+            raise _file_error(rubric, "rules", error) from error
         return LexicalJudge(rules, id=rubric.name)
+    if rubric.kind == "classifier":
+        from refusalkit.judges.classifier import ClassifierJudge, ClassifierSettings
+
+        try:
+            settings = ClassifierSettings.model_validate(rubric.rules)
+        except ValidationError as error:
+            raise _file_error(rubric, "classifier", error) from error
+        return ClassifierJudge(rubric, settings)
     if via == "litellm" and rubric.model.startswith("anthropic/"):
         # litellm turns the schema into a forced tool call, which is no reply of the schema and
         # which newer Claude models refuse.
@@ -110,3 +113,11 @@ def open_judge(
     )
     price = None if api_base else price_of(rubric.model)
     return LLMJudge(rubric, client, price=price, timeout_s=timeout_s)
+
+
+def _file_error(rubric: Rubric, table: str, error: ValidationError) -> JudgeFileError:
+    """The first mistake in a table of a judge file."""
+    first = error.errors(include_url=False)[0]
+    field = printable(".".join(str(part) for part in (table, *first["loc"])))
+    what = printable(first["msg"].removeprefix("Value error, "))
+    return JudgeFileError(f"judge file {printable(rubric.source)}: {field}: {what}")

@@ -68,7 +68,7 @@ class Votes:
     """What the words of a text say. `words` counts them by script, `hits` weighs the claims."""
 
     words: Counter[Script] = field(default_factory=Counter)
-    hits: Counter[str] = field(default_factory=Counter)
+    hits: dict[str, float] = field(default_factory=dict)
     foreign: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -81,15 +81,16 @@ class Votes:
     def script(self) -> Script | None:
         """The script of most words; None where there are none."""
         weighed = {
-            script: n / _CHARACTERS_A_WORD if script == "cjk" else n
-            for script, n in self.words.items()
+            name: n / _CHARACTERS_A_WORD if name == "cjk" else float(n)
+            for name, n in self.words.items()
         }
-        return max(weighed, key=lambda script: weighed[script]) if weighed else None
+        return max(weighed, key=lambda name: weighed[name], default=None)
 
     def add(self, other: Votes) -> None:
         """Count another text's votes too."""
         self.words.update(other.words)
-        self.hits.update(other.hits)
+        for code, hits in other.hits.items():
+            self.hits[code] = self.hits.get(code, 0.0) + hits
         self.foreign.update(other.foreign)
 
 
@@ -128,9 +129,9 @@ class Languages:
                 claimed = self._claims.get((script, form))
                 if claimed:
                     for code in claimed:
-                        votes.hits[code] += 1 / len(claimed)
+                        votes.hits[code] = votes.hits.get(code, 0.0) + 1 / len(claimed)
                     break
-            for code, letters in self._without.items():
+            for code, letters in () if token.isascii() else self._without.items():
                 if self._tables[code].script == script and not letters.isdisjoint(token):
                     votes.foreign[code] += 1
         return votes

@@ -89,9 +89,9 @@ class LanguageRules(Language):
     Without `match` the language is known by name only, and never read.
     """
 
-    terms: dict[str, str] = {}
-    match: dict[str, tuple[str, ...]] = {}
-    unless: dict[str, tuple[str, ...]] = {}
+    terms: dict[str, str] = Field(default_factory=dict)
+    match: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    unless: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
 class LexicalRules(_Strict):
@@ -357,7 +357,7 @@ class LexicalJudge:
         )
         if main in read or opening is not None:
             fallback = (main,) if main in read else ()
-            by = tuple((code,) if code in read else () if code else fallback for code in own)
+            by = tuple(_read_by(code, read, fallback) for code in own)
             return _Tongues(main if main in read else opening, by)
         if main is not None:
             name = rules.languages[main].name
@@ -378,7 +378,7 @@ class LexicalJudge:
         if code is not None and code not in read and votes.n_words < limits.short:
             # A syllable that two other languages share tells nothing.
             alike = any(self._rules.languages[c].script == votes.script for c in read)
-            code = None if alike and votes.hits[code] < 1 else code
+            code = None if alike and votes.hits.get(code, 0.0) < 1 else code
         if code is None and votes.words and limits.short <= votes.n_words < limits.brief:
             asked = self._languages.votes(self._rules.fold(prompt[:2000]).lower())
             if asked.script == votes.script:
@@ -390,13 +390,11 @@ class LexicalJudge:
         code = self._languages.decide(votes)
         if code is None or code == main:
             return code
-        enough = votes.hits[code] >= self._rules.identification.strong
-        rest = votes.hits[main] if main is not None else 0.0
+        enough = votes.hits.get(code, 0.0) >= self._rules.identification.strong
+        rest = votes.hits.get(main, 0.0) if main is not None else 0.0
         return code if enough and votes.hits[code] >= 2 * rest else None
 
-    def _evidence(
-        self, spoken: Spoken, tongues: Sequence[tuple[str, ...]]
-    ) -> Iterator[Evidence]:
+    def _evidence(self, spoken: Spoken, tongues: Sequence[tuple[str, ...]]) -> Iterator[Evidence]:
         compiled = self._rules.compiled
         # A rule and its place in each language: patterns differ, the weight is one.
         by_name: dict[str, dict[str, CompiledRule]] = {}
@@ -449,6 +447,13 @@ class LexicalJudge:
             return Label.PARTIAL
         # A lecture and nothing else.
         return Label.REFUSAL
+
+
+def _read_by(code: str | None, read: Sequence[str], otherwise: tuple[str, ...]) -> tuple[str, ...]:
+    """The languages to read a sentence by: its own, if it has one and that is read."""
+    if code is None:
+        return otherwise
+    return (code,) if code in read else ()
 
 
 def _because(evidence: Sequence[Evidence]) -> str:

@@ -230,5 +230,3 @@ def _unquoted(line: str) -> str:
             return ""
         parts[-2:] = [parts[-2] + " " + parts[-1]]
     return _SINGLE.sub("''", "''".join(parts[::2]))
-
-
