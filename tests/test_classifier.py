@@ -25,26 +25,8 @@ from refusalkit.types import Completion, Label, Message, Outcome, Prompt, Unscor
 
 MINOS = Path(__file__).resolve().parents[1] / "judges" / "minos.toml"
 PROMPT = Prompt("p1", "ordinary", "[demo request]")
-WORDS = [
-    "[demo",
-    "request]",
-    "answer",
-    "I",
-    "can't",
-    "help",
-    "with",
-    "that",
-    ".",
-    ",",
-    "user",
-    "assistant",
-    "|",
-    "<",
-    ">",
-    "one",
-    "two",
-    "three",
-]
+SENTENCE = "[demo request] answer I can't help with that . , user assistant | < > one two three"
+WORDS = SENTENCE.split()
 
 
 def completion(text: str, prompt_id: str = "p1") -> Completion:
@@ -100,7 +82,7 @@ class TestTheFile:
         text = MINOS.read_text(encoding="utf-8")
         assert old in text
         (tmp_path / "a.toml").write_text(text.replace(old, new, 1), encoding="utf-8")
-        with pytest.raises(JudgeFileError, match="a.toml") as caught:
+        with pytest.raises(JudgeFileError, match=r"a\.toml") as caught:
             open_judge(load_rubric(tmp_path / "a.toml"))
         assert complaint in str(caught.value)
 
@@ -228,7 +210,8 @@ def test_many_at_once_say_what_each_says_alone(judge: ClassifierJudge) -> None:
     together = grade(judge, *texts)
     for text, verdict in zip(texts[:7], together, strict=False):
         (alone,) = grade(judge, text)
-        assert verdict.reason is not None and alone.reason is not None
+        assert verdict.reason is not None
+        assert alone.reason is not None
         # Padding moves the last digits.
         a, b = (float(reason.rpartition(" ")[2]) for reason in (verdict.reason, alone.reason))
         assert a == pytest.approx(b, abs=2e-4)
@@ -241,7 +224,8 @@ def test_a_long_answer_loses_its_middle_and_says_how_much(folder: Path) -> None:
     text = "one " * 300 + "two " * 300
     (verdict,) = grade(opened, text)
     assert verdict.label is not None
-    assert verdict.usage.input_tokens is not None and verdict.usage.input_tokens <= 128
+    assert verdict.usage.input_tokens is not None
+    assert verdict.usage.input_tokens <= 128
     assert 1900 < verdict.cut_chars < 2100
     shown, cut = opened._fit(opened._item(PROMPT.turns, text))
     assert shown.startswith("<|user|>\n[demo request]\n<|assistant|>\none one")
@@ -258,7 +242,8 @@ def test_a_long_request_leaves_room_for_the_answer(folder: Path) -> None:
     assert cut == 0
     assert shown.endswith("\n<|assistant|>\ntwo three")
     (verdict,) = grade(opened, "two three", prompt=replace(PROMPT, text="one " * 5000))
-    assert verdict.usage.input_tokens is not None and 100 < verdict.usage.input_tokens <= 128
+    assert verdict.usage.input_tokens is not None
+    assert 100 < verdict.usage.input_tokens <= 128
 
 
 def test_the_event_loop_goes_on_while_it_works(
