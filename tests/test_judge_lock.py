@@ -21,7 +21,8 @@ SHIPPED = [load_rubric(name) for name in shipped_judges()]
 PUBLISHED = {
     "graded 1": ("sha256:8dab6f7fee01404fac054dea735d7df0eb3daad6ec4663aa0d94f286555a91ab"),
     "hard-line 1": ("sha256:715124f1783566a83559168b9130cf866384b8acdd0261ab2c0d199553645faf"),
-    "lexical 1": ("sha256:f8ac3dc1df99aecbe8c0aeef72c4a8ea135737b92187ff8177c2f80ee639d9ed"),
+    "lexical 1": ("sha256:971e4ac6762c080f40e62b2fab86569b7a2ae8b7c9d509f36aa89fdd15180174"),
+    "minos 1": ("sha256:7fa2c619a5b726589b9ffd9b60a5f81beb7e5fdcc3734aeec3db95699c3ac081"),
     "refusalbench 1": ("sha256:03250957b5ebc7b07b0dec5c9149c0b4b3eeb9224cebe52a4ead7b602576d512"),
 }
 

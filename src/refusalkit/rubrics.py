@@ -1,7 +1,7 @@
 """Load a versioned judge file (TOML) as a `Rubric`: what a judge asks, and how it is read.
 
-A judge file has `name`, `version`, `kind` (``llm`` or ``lexical``) and `description`. An LLM
-judge's file also has
+A judge file has `name`, `version`, `kind` (``llm``, ``lexical`` or ``classifier``) and
+`description`. An LLM judge's file also has
 
 - ``[model]``: `id`, `max_tokens`, `temperature` where the model takes one, and `asks`: how often
   the judge is asked before a reply that is not of the schema leaves the answer unscored (2);
@@ -14,7 +14,8 @@ judge's file also has
   shown, and `tail_chars`, how many of them are the answer's last (a third). Of a longer answer the
   middle is left out.
 
-A lexical judge's file has ``[rules]`` instead.
+A lexical judge's file has ``[rules]`` instead. A classifier's file has ``[model]`` with an `id`,
+``[labels]`` with the label of each class, and ``[classifier]`` (`judges.classifier`).
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ POSITIONS = ("beginning", "middle", "end", "throughout")
 """What `rests_on` may say: where in an answer the deciding part stands."""
 
 DEFAULT_ASKS = 2
+Kind = Literal["llm", "lexical", "classifier"]
+
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
 
@@ -69,7 +72,7 @@ class Rubric:
 
     name: str
     version: int
-    kind: Literal["llm", "lexical"]
+    kind: Kind
     description: str
     source: str
     digest: str
@@ -142,7 +145,7 @@ class _JudgeFile(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,79}$")]
     version: Annotated[int, Field(ge=1, strict=True)]
-    kind: Literal["llm", "lexical"] = "llm"
+    kind: Kind = "llm"
     description: Annotated[str, Field(min_length=1)]
     labels: dict[str, Label] = Field(default_factory=dict)
     model: _Model | None = None
@@ -151,6 +154,7 @@ class _JudgeFile(BaseModel):
     reply_schema: dict[str, Any] = Field(default_factory=dict, alias="schema")
     limits: _Limits | None = None
     rules: dict[str, Any] = Field(default_factory=dict)
+    classifier: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _whole(self) -> _JudgeFile:
@@ -159,6 +163,14 @@ class _JudgeFile(BaseModel):
                 raise ValueError("a lexical judge needs [rules]")
             if self.limits:
                 raise ValueError("a lexical judge has its limits in [rules.limits]")
+            return self
+        if self.kind == "classifier":
+            for part in ("labels", "model", "classifier"):
+                if not getattr(self, part):
+                    raise ValueError(f"a classifier needs [{part}]")
+            classes = self.classifier.get("classes")
+            if not isinstance(classes, list) or set(map(str, classes)) != set(self.labels):
+                raise ValueError("[labels] must name each of the classes of [classifier]")
             return self
         for part in ("labels", "model", "prompt", "reply_schema"):
             if not getattr(self, part):
@@ -294,6 +306,12 @@ def _rubric(parsed: _JudgeFile, source: str) -> Rubric:
         covered["limits"] = asdict(limits)
     if asks != DEFAULT_ASKS:
         covered["asks"] = asks
+    if parsed.kind == "classifier":
+        covered["classifier"] = parsed.classifier
+        folder = Path(served)
+        if folder.is_dir():
+            # Whatever the folder is called and wherever it lies: its content says what it is.
+            covered["model"] = _digest_of_folder(folder)
     text = json.dumps(covered, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return Rubric(
         name=parsed.name,
@@ -311,8 +329,23 @@ def _rubric(parsed: _JudgeFile, source: str) -> Rubric:
         temperature=temperature,
         asks=asks,
         limits=limits,
-        rules=parsed.rules,
+        rules=parsed.rules or parsed.classifier,
     )
+
+
+def _digest_of_folder(folder: Path) -> str:
+    """SHA-256 over the names and contents of the files of a model; errors as `load_rubric`."""
+    sha = hashlib.sha256()
+    try:
+        for path in sorted(folder.glob("*")):
+            if path.suffix in (".json", ".safetensors", ".txt", ".model"):
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+                sha.update(f"{path.name}\0{content}\n".encode())
+    except OSError as error:
+        where = printable(str(folder))
+        raise JudgeFileError(f"the model {where} cannot be read: {error.strerror}") from error
+    return f"sha256:{sha.hexdigest()}"
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:

@@ -53,7 +53,10 @@ if TYPE_CHECKING:
     from refusalkit.models import Model
     from refusalkit.runner import OnProgress, Plan
 
-_PACKAGES = ("litellm", "anthropic", "aiohttp", "pydantic", "polars", "jsonlines", "scipy")
+_PACKAGES = (
+    *("litellm", "anthropic", "aiohttp", "pydantic", "polars", "jsonlines", "scipy"),
+    *("torch", "transformers"),  # where a classifier judges
+)
 
 
 def how_to_resume(run: Run) -> str:

@@ -51,6 +51,7 @@ class Unscored(StrEnum):
     UNPARSABLE = "unparsable"
     JUDGE_BLOCKED = "judge_blocked"
     JUDGE_ERROR = "judge_error"
+    UNKNOWN_LANGUAGE = "unknown_language"
     # A council's members did not settle it.
     NO_MAJORITY = "no_majority"
     MISSING_VOTE = "missing_vote"

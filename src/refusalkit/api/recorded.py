@@ -133,8 +133,10 @@ async def judged_records(
     model = RecordedModel(
         config.model, answers.responses, answers.finish_reasons, judged=imported is not None
     )
-    # Verdicts of a model cost money: they are kept even where nobody said where.
-    costly = imported is None and (not rubrics or any(rubric.kind == "llm" for rubric in rubrics))
+    # Verdicts of a model cost money or time: they are kept even where nobody said where.
+    costly = imported is None and (
+        not rubrics or any(rubric.kind != "lexical" for rubric in rubrics)
+    )
     keep = out is not None or costly
     with tempfile.TemporaryDirectory(prefix="refusalkit-") as scratch:
         default = RUNS / manifest.id if keep else Path(scratch) / "run"

@@ -1,4 +1,4 @@
-"""Judges: the `Judge` protocol, the LLM judge, the lexical judge, and judges made of others."""
+"""Judges: the `Judge` protocol, LLM judge, lexical judge, classifier, and judges made of others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from refusalkit.judges.council import Council, Panel
 from refusalkit.judges.protocol import Judge
 from refusalkit.models import Pacer, Via, open_client
 from refusalkit.models.prices import price_of
-from refusalkit.rubrics import Rubric, load_rubric
+from refusalkit.rubrics import Rubric, load_rubric, shipped_judges
 from refusalkit.untrusted import printable
 
 __all__ = ["Council", "Judge", "Panel", "load_judge", "open_judge"]
@@ -67,15 +67,19 @@ def open_judge(
         from refusalkit.judges.lexical import LexicalJudge, LexicalRules
 
         try:
-            rules = LexicalRules.model_validate(rubric.rules)
+            shipped = rubric.source in shipped_judges()
+            rules = LexicalRules.model_validate(rubric.rules, context={"trusted": shipped})
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in ("rules", *first["loc"]))
-            raise JudgeFileError(
-                f"judge file {printable(rubric.source)}: {printable(field)}: "
-                f"{printable(first['msg'])}"
-            ) from error
+            raise _file_error(rubric, "rules", error) from error
         return LexicalJudge(rules, id=rubric.name, rubric=rubric)
+    if rubric.kind == "classifier":
+        from refusalkit.judges.classifier import ClassifierJudge, ClassifierSettings
+
+        try:
+            settings = ClassifierSettings.model_validate(rubric.rules)
+        except ValidationError as error:
+            raise _file_error(rubric, "classifier", error) from error
+        return ClassifierJudge(rubric, settings)
     if via == "litellm" and rubric.model.startswith("anthropic/"):
         # litellm turns the schema into a forced tool call, which is no reply of the schema and
         # which newer Claude models refuse.
@@ -94,3 +98,11 @@ def open_judge(
     )
     price = None if api_base else price_of(rubric.model)
     return LLMJudge(rubric, client, price=price, timeout_s=timeout_s)
+
+
+def _file_error(rubric: Rubric, table: str, error: ValidationError) -> JudgeFileError:
+    """The first mistake in a table of a judge file."""
+    first = error.errors(include_url=False)[0]
+    field = printable(".".join(str(part) for part in (table, *first["loc"])))
+    what = printable(first["msg"].removeprefix("Value error, "))
+    return JudgeFileError(f"judge file {printable(rubric.source)}: {field}: {what}")

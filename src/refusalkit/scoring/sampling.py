@@ -28,7 +28,8 @@ def strata_of(responses: pl.DataFrame, *, kept: frozenset[str]) -> dict[str, lis
     """Units by stratum, in order of category and prompt.
 
     A stratum is the kind of prompt and the judge's label. Only answers that a judge labelled and
-    whose unit is in `kept` (their text can be shown) are in one; contrast and framed prompts are in none.
+    whose unit is in `kept` (their text can be shown) are in one; contrast and framed prompts are in
+    none.
     """
     scored = pl.col("label").is_not_null() & (pl.col("source") == "judge")
     rows = responses.filter(scored & pl.col("twin").is_null() & pl.col("framing").is_null())

@@ -289,6 +289,9 @@ def rubric_view(rubric: Rubric) -> RenderableType:
     ]
     if rubric.kind == "lexical":
         lines.append(f"Rules: {', '.join(map(printable, rubric.rules))}")
+    elif rubric.kind == "classifier":
+        lines.append(printable(f"Model: {rubric.model}"))
+        lines += [printable(f"{name}: {value!r}") for name, value in rubric.rules.items()]
     else:
         heat = "" if rubric.temperature is None else f", temperature {rubric.temperature:g}"
         lines.append(printable(f"Model: {rubric.model}, at most {rubric.max_tokens} tokens{heat}"))

@@ -1,0 +1,177 @@
+"""Which language an answer is in, by script and function words, from tables that are data.
+
+Each word of a text votes for the languages whose table holds it; a word of several tables is shared
+among them. Languages that no rule reads have tables too, so that Dutch is Dutch and not odd German.
+A text that no table claims is in no known language.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Script = Literal["latin", "cyrillic", "arabic", "devanagari", "cjk", "hangul", "other"]
+
+# Chinese and Japanese stand together: what tells them apart is the share of kana.
+_LETTERS: Mapping[Script, str] = {
+    "latin": "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff",
+    "cyrillic": "\u0400-\u052f",
+    "arabic": "\u0620-\u064a\u066e-\u06d3\u06d5\u06ee\u06ef\u06fa-\u06ff\u0750-\u077f",
+    "devanagari": "\u0900-\u0963\u0971-\u097f",
+    "cjk": "\u3005\u3041-\u3096\u309d-\u30fa\u30fc-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff",
+    "hangul": "\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3",
+}
+_TOKEN = re.compile(
+    "|".join(
+        # Names in code, addresses and formulas are no words of a language.
+        rf"(?P<latin>(?<![\w/\\@.#$=<>{{}}-])[{letters}]{{1,40}}(?:'[{letters}]{{1,20}}){{0,2}}'?"
+        rf"(?![\w/\\@#$=<>{{}}(]|[.:]\w))"
+        if script == "latin"
+        # Written without spaces, so that a character has to do for a word.
+        else rf"(?P<cjk>[{letters}])"
+        if script == "cjk"
+        else rf"(?P<{script}>[{letters}]{{1,40}})"
+        for script, letters in _LETTERS.items()
+    )
+    + r"|(?P<other>(?![A-Za-z\u00c0-\u024f])[^\W\d_]{1,40})"
+)
+_LEAST = 0.2
+"""A single word that five languages share says nothing."""
+_CHARACTERS_A_WORD = 2
+"""Chinese and Japanese words are about two characters long."""
+
+
+class Language(BaseModel):
+    """One language's table, as it stands in a judge file.
+
+    `words` are function words, apart by spaces; an apostrophe at the end or the beginning marks one
+    that is written together with another (``l'``, ``'ll``), a hyphen at the end a prefix. `without`
+    are letters of the script that the language never has.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(min_length=1)]
+    script: Script
+    words: str = ""
+    without: str = ""
+
+
+@dataclass(slots=True)
+class Votes:
+    """What the words of a text say. `words` counts them by script, `hits` weighs the claims."""
+
+    words: Counter[Script] = field(default_factory=Counter)
+    hits: dict[str, float] = field(default_factory=dict)
+    foreign: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def n_words(self) -> float:
+        """Words of any script; Chinese and Japanese by length."""
+        apart = sum(n for script, n in self.words.items() if script != "cjk")
+        return apart + self.words["cjk"] / _CHARACTERS_A_WORD
+
+    @property
+    def script(self) -> Script | None:
+        """The script of most words; None where there are none."""
+        weighed = {
+            name: n / _CHARACTERS_A_WORD if name == "cjk" else float(n)
+            for name, n in self.words.items()
+        }
+        return max(weighed, key=lambda name: weighed[name], default=None)
+
+    def add(self, other: Votes) -> None:
+        """Count another text's votes too."""
+        self.words.update(other.words)
+        for code, hits in other.hits.items():
+            self.hits[code] = self.hits.get(code, 0.0) + hits
+        self.foreign.update(other.foreign)
+
+
+class Languages:
+    """Tells languages apart by their tables. `read` are the codes of those that a judge reads."""
+
+    def __init__(
+        self,
+        tables: Mapping[str, Language],
+        read: Collection[str],
+        *,
+        margin: float,
+        density: float,
+    ) -> None:
+        self._tables = tables
+        self._read = frozenset(read)
+        self._margin = margin
+        self._density = density
+        shared: dict[tuple[Script, str], list[str]] = {}
+        for code, table in tables.items():
+            for word in dict.fromkeys(unicodedata.normalize("NFC", table.words).split()):
+                shared.setdefault((table.script, word), []).append(code)
+        self._claims = shared
+        self._without = {
+            code: frozenset(table.without) for code, table in tables.items() if table.without
+        }
+
+    def votes(self, text: str) -> Votes:
+        """The votes of a text in lower case with straight apostrophes."""
+        votes = Votes()
+        for found in _TOKEN.finditer(text):
+            script: Script = found.lastgroup  # type: ignore[assignment]
+            token = found[0]
+            votes.words[script] += 1
+            for form in _forms(script, token):
+                claimed = self._claims.get((script, form))
+                if claimed:
+                    for code in claimed:
+                        votes.hits[code] = votes.hits.get(code, 0.0) + 1 / len(claimed)
+                    break
+            for code, letters in () if token.isascii() else self._without.items():
+                if self._tables[code].script == script and not letters.isdisjoint(token):
+                    votes.foreign[code] += 1
+        return votes
+
+    def decide(self, votes: Votes) -> str | None:
+        """The language of a text, None where no table claims it clearly.
+
+        Where one that is read and one that is not claim the same words, the one that is read has
+        them: it is the likelier of the two.
+        """
+        script = votes.script
+        if script is None:
+            return None
+        n = votes.words[script] / (_CHARACTERS_A_WORD if script == "cjk" else 1)
+        written = [code for code, table in self._tables.items() if table.script == script]
+        if len(written) == 1:
+            return written[0]
+        # A foreign name may stand in any text, a foreign alphabet may not.
+        hits = {
+            code: hits
+            for code, hits in votes.hits.items()
+            if self._tables[code].script == script and votes.foreign[code] <= n / 8
+        }
+        read = {code: hits[code] for code in hits if code in self._read}
+        best = max(hits.values(), default=0.0)
+        if best < max(self._density * n, _LEAST):
+            return None
+        first = [code for code, value in read.items() if value == best]
+        if first:
+            return first[0] if len(first) == 1 else None
+        if best < self._margin * max(read.values(), default=0.0):
+            return None
+        return next(code for code, value in hits.items() if value == best)
+
+
+def _forms(script: Script, token: str) -> list[str]:
+    """The forms in which a word may stand in a table, the whole word first."""
+    if script == "arabic":
+        return [token, token[:2] + "-"] if len(token) > 3 else [token]
+    head, mark, tail = token.partition("'")
+    if not mark:
+        return [token]
+    return [token, head + mark, mark + tail, tail]
