@@ -98,7 +98,8 @@ async def calibrate_async(
                 out=out,
                 on_progress=on_progress,
                 stop=stop,
-                **options,
+                # All of these answers are of known labels.
+                **{"canaries": 0, **options},
             ) as (done, recorded, kept):
                 manifest = done.manifest
                 measured = manifest.judge, manifest.judges[manifest.judge]
