@@ -6,7 +6,8 @@ In README.md and docs/**/*.md a fenced block is an example if it is tagged `cons
   next line), the lines below a command are what it prints, standard error included. ``...``
   stands for anything; runs of white space count as one. A command that ends with another status
   than 0 is followed by a line ``# exit 3``. A command with nothing below it may print anything.
-  Only ``refusalkit`` and ``python -m refusalkit`` are run; there is no shell, so no pipes.
+  Only ``refusalkit`` and ``python -m refusalkit`` are run; there is no shell, so no pipes. The
+  README's are run in processes of their own, those of docs/ in this one, which is quicker.
 - ``python``: executed in one namespace per document; ``await`` may stand at the top level.
 
 The blocks of a document run in order in one temporary folder that holds ``runs/example``. Blocks
@@ -17,8 +18,10 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import doctest
 import inspect
+import io
 import os
 import re
 import shlex
@@ -32,6 +35,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from refusalkit.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -107,13 +112,27 @@ def same_text(expected: str, printed: str) -> bool:
     return doctest.OutputChecker().check_output(expected, printed, flags)
 
 
-def run_command(command: Command, folder: Path) -> str | None:
-    """Run one command; say what is wrong with it, if anything."""
+def run_command(command: Command, folder: Path, *, alone: bool = True) -> str | None:
+    """Run one command; say what is wrong with it, if anything.
+
+    `alone`: in a process of its own.
+    """
     args = arguments(command.words)
     if args is None:
         return None
     if SHELL & set(args):
         return "needs a shell, which the tests do not use: tag the block `sh`"
+    status, printed = (started if alone else called)(args, folder)
+    expected = "\n".join(command.expected).rstrip("\n") + "\n"
+    if status != command.status:
+        return f"ended with {status}, not {command.status}, and printed:\n{printed}"
+    if expected.strip() and not same_text(expected, printed):
+        return f"should print:\n{expected}\nbut printed:\n{printed}"
+    return None
+
+
+def started(args: list[str], folder: Path) -> tuple[int, str]:
+    """Exit status and output of a command in a process of its own."""
     environment = {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
     environment |= {"COLUMNS": "80", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8"}
     done = subprocess.run(
@@ -127,12 +146,24 @@ def run_command(command: Command, folder: Path) -> str | None:
         timeout=300,
         check=False,
     )
-    expected = "\n".join(command.expected).rstrip("\n") + "\n"
-    if done.returncode != command.status:
-        return f"ended with {done.returncode}, not {command.status}, and printed:\n{done.stdout}"
-    if expected.strip() and not same_text(expected, done.stdout):
-        return f"should print:\n{expected}\nbut printed:\n{done.stdout}"
-    return None
+    return done.returncode, done.stdout
+
+
+def called(args: list[str], folder: Path) -> tuple[int, str]:
+    """The same in this process, where everything is imported already: a second less."""
+    out = io.StringIO()
+    with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(out),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(sys, "argv", ["refusalkit", *args])
+        patch.setattr(sys, "stdin", io.StringIO())
+        patch.setattr(sys.modules["__main__"], "__package__", None)
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return int(ended.value.code or 0), out.getvalue()
 
 
 def run_python(block: Block, document: str, namespace: dict[str, Any]) -> None:
@@ -156,6 +187,7 @@ def test_examples(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
 
     name = document.relative_to(ROOT).as_posix()
+    alone = name == "README.md"
     namespace: dict[str, Any] = {"__name__": "__main__"}
     wrong: list[str] = []
     for block in blocks(document.read_text(encoding="utf-8")):
@@ -163,7 +195,7 @@ def test_examples(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             run_python(block, name, namespace)
         elif block.kind == "console":
             for command in commands(block):
-                if mistake := run_command(command, tmp_path):
+                if mistake := run_command(command, tmp_path, alone=alone):
                     wrong.append(f"{name}:{command.line}: {shlex.join(command.words)}\n{mistake}")
     if wrong:
         pytest.fail("\n\n".join(wrong), pytrace=False)
