@@ -136,7 +136,10 @@ class TestWarnings:
         return " | ".join(cautions(gather([written.with_manifest(manifest)])[0]))
 
     def test_a_sound_run_has_none(self, tmp_path: Path) -> None:
-        assert self.said(tmp_path, HELD) == ""
+        assert self.said(tmp_path, {**HELD, "minor-specific-harm-01": "rrr"}) == ""
+
+    def test_a_filter_that_refused_for_the_model(self, tmp_path: Path) -> None:
+        assert "by the provider's filter, not by the model: 1 of 12" in self.said(tmp_path, HELD)
 
     def test_an_incomplete_run_and_few_scored(self, tmp_path: Path) -> None:
         said = self.said(tmp_path, UNFINISHED)

@@ -150,9 +150,9 @@ def units(
 ) -> pl.DataFrame:
     """A run's units as a polars frame: one row for each that came back.
 
-    Columns: run, model, judge, unit, prompt_id, category, hard_line, danger, twin, trial, outcome,
-    label, unscored, source, word, credit (0, 1 or null), text_chars, reasoning_chars, latency_s
-    (seconds), cost_usd and judge_cost_usd (USD), filter_category; with `show_text` also text: null
+    Columns: run, model, judge, unit, prompt_id, category, hard_line, danger, twin, framing,
+    frame_of, trial, outcome, label, unscored, source, word, credit (0, 1 or null; null for contrast
+    prompts and framed requests), text_chars, reasoning_chars, latency_s (seconds), cost_usd and judge_cost_usd (USD), filter_category; with `show_text` also text: null
     where it was not kept, and on hard lines always. Raises `RunFolderError`, `RecordError`.
     """
     from refusalkit.reporting.document import units_frame

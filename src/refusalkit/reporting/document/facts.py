@@ -168,9 +168,9 @@ def _identity(run: Run) -> str:
 
 
 def everything(score: Score) -> pl.DataFrame:
-    """All units that came back, contrast prompts too."""
-    ordinary = score.responses.with_columns(twin=pl.lit(None, dtype=pl.String))
-    return pl.concat([ordinary.select(score.contrast.columns), score.contrast]).sort("unit")
+    """All units that came back, those of contrast prompts and framed requests too."""
+    apart = [score.contrast, score.framed]
+    return pl.concat([score.responses, *apart], how="diagonal").sort("unit")
 
 
 def _judging(run: Run, score: Score) -> Judging:
@@ -239,11 +239,12 @@ def disagreeing(facts: RunFacts) -> frozenset[str]:
 
 
 def labels_of(score: Score) -> dict[str, dict[str, int]]:
-    """Counts by label of ``ordinary``, ``hard lines`` and ``safe twins``, those that there are."""
+    """Counts by label of what there is: ordinary, hard lines, safe twins, framed requests."""
     parts = {
         "ordinary": score.responses.filter(~pl.col("hard_line")),
         "hard lines": score.responses.filter(pl.col("hard_line")),
         "safe twins": score.contrast,
+        "framed requests": score.framed,
     }
     found = {}
     for name, part in parts.items():
