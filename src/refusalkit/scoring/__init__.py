@@ -19,6 +19,7 @@ from refusalkit.scoring.comparison import (
     GateStatus,
     Pair,
     compare_runs,
+    compare_scores,
 )
 from refusalkit.scoring.council import CouncilVotes, council_votes
 from refusalkit.scoring.families import families, same_family
@@ -64,6 +65,7 @@ __all__ = [
     "audit_run",
     "bridge_runs",
     "compare_runs",
+    "compare_scores",
     "council_votes",
     "families",
     "grade_run",

@@ -54,9 +54,9 @@ def units_frame(run: Run, score: Score, *, show_text: bool = False) -> pl.DataFr
 
     Columns: run (its id), model, judge, unit, prompt_id, category, hard_line, danger, twin,
     framing, frame_of, trial, outcome, label, unscored, source, word, credit (0, 1 or null; null for
-    contrast prompts and framed requests, which earn none), text_chars, reasoning_chars, latency_s (seconds), cost_usd, judge_cost_usd (USD),
-    filter_category; with `show_text` also text, null where it was not kept, and in hard-line
-    categories always.
+    contrast prompts and framed requests, which earn none), text_chars, reasoning_chars, latency_s
+    (seconds), cost_usd, judge_cost_usd (USD), filter_category; with `show_text` also text, null
+    where it was not kept, and in hard-line categories always.
     """
     levels = danger_of(run.manifest)
     dangers = pl.DataFrame(
