@@ -369,6 +369,7 @@ def test_through_real_sockets_nothing_of_a_framed_answer_is_written(tmp_path: Pa
             category=[slug],
             framings=True,
             trials=1,
+            canaries=0,
             out=tmp_path / "run",
             **base,
         )

@@ -18,7 +18,7 @@ from commandline import Call, caller
 from handmade import CROSSED, HELD, UNFINISHED, write_run
 from refusalkit.errors import RunFolderError, StorageError, UsageError
 from refusalkit.reporting.document import report_schema
-from refusalkit.reporting.document.cautions import cautions, family_of
+from refusalkit.reporting.document.cautions import cautions
 from refusalkit.reporting.document.facts import gather
 from refusalkit.reporting.document.units import units_table
 
@@ -121,7 +121,7 @@ class TestPage:
     def test_many_units_do_not_make_it_long(self, tmp_path: Path) -> None:
         answers = {f"fraud-and-scams-{n:03}": "rc" if n % 10 else "ru" for n in range(300)}
         facts = gather([write_run(tmp_path / "made", answers, hard_lines=())])
-        table = units_table(facts, most=100)
+        table = units_table(facts.runs, most=100)
         assert table.n_units == 600
         assert len(table.rows) == 100
         # The gravest are all there; of the rest it is said how many are not.
@@ -133,10 +133,13 @@ class TestWarnings:
     def said(self, folder: Path, answers: dict[str, str], **update: object) -> str:
         written = write_run(folder / "made", answers)
         manifest = written.manifest.model_copy(update=update)
-        return " | ".join(cautions(gather([written.with_manifest(manifest)])[0]))
+        return " | ".join(cautions(gather([written.with_manifest(manifest)]).runs[0]))
 
     def test_a_sound_run_has_none(self, tmp_path: Path) -> None:
-        assert self.said(tmp_path, HELD) == ""
+        assert self.said(tmp_path, {**HELD, "minor-specific-harm-01": "rrr"}) == ""
+
+    def test_a_filter_that_refused_for_the_model(self, tmp_path: Path) -> None:
+        assert "by the provider's filter, not by the model: 1 of 12" in self.said(tmp_path, HELD)
 
     def test_an_incomplete_run_and_few_scored(self, tmp_path: Path) -> None:
         said = self.said(tmp_path, UNFINISHED)
@@ -148,29 +151,14 @@ class TestWarnings:
 
     def test_a_judge_of_the_models_family(self, tmp_path: Path) -> None:
         config = {"model": "anthropic/claude-haiku-5-5"}
-        assert "one family (Anthropic)" in self.said(tmp_path, HELD, config=config)
-
-    @pytest.mark.parametrize(
-        ("model", "family"),
-        [
-            ("anthropic/claude-sonnet-5-5", "Anthropic"),
-            ("openai/gpt-6-luna", "OpenAI"),
-            ("hosted_vllm/openai/gpt-oss-20b", "OpenAI"),
-            ("gemini/gemini-3.8-flash", "Google"),
-            ("together_ai/meta-llama/Llama-3.1-405B", "Meta"),
-            ("ollama/qwen3:14b", "Qwen"),
-            ("demo/open", None),
-            ("openai/open-mind", None),
-            (None, None),
-        ],
-    )
-    def test_who_made_a_model(self, model: str | None, family: str | None) -> None:
-        assert family_of(model) == family
+        assert "one family (Claude)" in self.said(tmp_path, HELD, config=config)
 
     def test_runs_that_may_not_be_set_side_by_side(self, tmp_path: Path, run: rk.Run) -> None:
         other = write_run(tmp_path / "made", HELD)
         text = rk.report([run, other], tmp_path / "both.html").read_text(encoding="utf-8")
-        assert "The runs have different prompts, judges, judges&#39; models" in text
+        assert "The runs cannot be compared as they are: the prompts differ" in text
+        assert "The runs cannot be compared as they are: the judges differ" in text
+        assert "These runs are not compared" in text
 
 
 class TestTexts:

@@ -81,7 +81,7 @@ def test_a_demo_run_is_made_again_with_the_same_digest(tmp_path: Path, call: Cal
         danger=[1, 3],
         count_deflection=True,
     )
-    again = gather([first])[0].reproduction
+    again = gather([first]).runs[0].reproduction
     words = shlex.split(again.command)
     assert words[0] == "refusalkit"
     # Over several lines it is the same to a shell.

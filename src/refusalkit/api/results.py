@@ -123,6 +123,7 @@ def report(
     *,
     judge: str | None = None,
     show_text: bool = False,
+    anyway: bool = False,
 ) -> Path:
     """Write the report of a run, or of several side by side, and return where it lies.
 
@@ -133,6 +134,8 @@ def report(
             `units`). Default: ``report.html`` in the folder of a single run.
         judge: one of several judges of the runs.
         show_text: show kept answers, on the page and among the units. Never those of hard lines.
+        anyway: compare several runs also where `compare` would refuse; a warning then stands above
+            everything.
 
     The file appears whole or not at all. Raises `UsageError` for another suffix or where several
     runs have no `path`, `RunFolderError`, `RecordError`, `StorageError`.
@@ -144,7 +147,7 @@ def report(
     if path is None and len(opened) != 1:
         raise UsageError("a report of several runs has no place of its own: name its file")
     target = Path(path) if path is not None else opened[0].path / "report.html"
-    write_report(opened, target, judge=judge, show_text=show_text)
+    write_report(opened, target, judge=judge, show_text=show_text, anyway=anyway)
     return target
 
 
@@ -153,10 +156,11 @@ def units(
 ) -> pl.DataFrame:
     """A run's units as a polars frame: one row for each that came back.
 
-    Columns: run, model, judge, unit, prompt_id, category, hard_line, danger, twin, trial, outcome,
-    label, unscored, source, word, credit (0, 1 or null), text_chars, reasoning_chars, latency_s
-    (seconds), cost_usd and judge_cost_usd (USD), filter_category; with `show_text` also text: null
-    where it was not kept, and on hard lines always. Raises `RunFolderError`, `RecordError`.
+    Columns: run, model, judge, unit, prompt_id, category, hard_line, danger, twin, framing,
+    frame_of, trial, outcome, label, unscored, source, word, credit (0, 1 or null; null for contrast
+    prompts and framed requests), text_chars, reasoning_chars, latency_s (seconds), cost_usd and
+    judge_cost_usd (USD), filter_category; with `show_text` also text: null where it was not kept,
+    and on hard lines always. Raises `RunFolderError`, `RecordError`.
     """
     from refusalkit.reporting.document import units_frame
 

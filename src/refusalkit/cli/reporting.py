@@ -19,9 +19,15 @@ from refusalkit.untrusted import printable
 )
 @opt("--show-text", is_flag=True, help="Show kept answers; never those to hard-line prompts.")
 @opt("--judge", metavar="ID", help="One of several judges of the runs.")
+@opt("--anyway", is_flag=True, help="Compare runs on other prompts or judges, with a warning.")
 @opt("--json", "as_json", is_flag=True, help="Print the report as JSON and write no file.")
 def report(
-    runs: tuple[str, ...], out: str | None, show_text: bool, judge: str | None, as_json: bool
+    runs: tuple[str, ...],
+    out: str | None,
+    show_text: bool,
+    judge: str | None,
+    anyway: bool,
+    as_json: bool,
 ) -> int:
     """Write a report of RUN, or of several side by side.
 
@@ -37,10 +43,11 @@ def report(
 
         if out is not None or show_text:
             raise click.UsageError("--json prints data without texts: leave -o and --show-text out")
-        click.echo(to_json(report_data(gather([api.load_run(run) for run in runs], judge=judge))))
+        opened = [api.load_run(run) for run in runs]
+        click.echo(to_json(report_data(gather(opened, judge=judge, anyway=anyway))))
         return OK
     if out is None and len(runs) > 1:
         raise click.UsageError("several runs have no folder of their own: name the file with -o")
-    path = api.report(list(runs), out, judge=judge, show_text=show_text)
+    path = api.report(list(runs), out, judge=judge, show_text=show_text, anyway=anyway)
     click.echo(f"Report: {printable(path, 400)}")
     return OK

@@ -25,6 +25,7 @@ from refusalkit.scoring.comparison import (
     GateStatus,
     Pair,
     compare_runs,
+    compare_scores,
 )
 from refusalkit.scoring.correction import CorrectedFigure, Correction, correct_score
 from refusalkit.scoring.council import CouncilVotes, council_votes
@@ -82,6 +83,7 @@ __all__ = [
     "audit_run",
     "bridge_runs",
     "compare_runs",
+    "compare_scores",
     "correct_by_labels",
     "correct_score",
     "council_votes",

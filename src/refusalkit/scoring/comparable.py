@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 from refusalkit.scoring.willingness import Score
@@ -39,6 +40,12 @@ def obstacles(first: Score, second: Score) -> Iterator[str]:
         yield f"the presets differ ({' and '.join(printable(p or 'none') for p in presets)})"
     if first.count_deflection != second.count_deflection:
         yield "a deflection counts as refused in one run only (--count-deflection: in both)"
+
+
+def all_obstacles(scores: Sequence[Score]) -> list[str]:
+    """The obstacles between any two of several scores, each once."""
+    pairs = itertools.combinations(scores, 2)
+    return list(dict.fromkeys(reason for a, b in pairs for reason in obstacles(a, b)))
 
 
 def judge_of(score: Score) -> tuple[object, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from refusalkit.errors import UsageError
-from refusalkit.scoring.comparable import configuration_notes, obstacles
+from refusalkit.scoring.comparable import all_obstacles, configuration_notes
 from refusalkit.scoring.paired import (
     GAINS_AND_LOSSES,
     UNPAIRED,
@@ -248,16 +248,22 @@ def compare_runs(
     gated = max_drop is not None or max_rise is not None
     _check_gate(len(runs), gated, max_drop, max_rise, on)
     scores = tuple(score_run(run, judge=judge, count_deflection=count_deflection) for run in runs)
-    reasons = list(
-        dict.fromkeys(
-            reason for a, b in itertools.combinations(scores, 2) for reason in obstacles(a, b)
-        )
-    )
+    reasons = all_obstacles(scores)
     if reasons and not anyway:
         raise UsageError(
             f"these runs cannot be compared as they are: {'; '.join(reasons)} "
             "(--anyway compares them, with this warning)"
         )
+    compared = compare_scores(scores)
+    return replace(compared, gate=_gate(scores, on, max_drop, max_rise) if gated else None)
+
+
+def compare_scores(scores: Sequence[Score]) -> Comparison:
+    """Compare two scores or more whatever stands in the way, which becomes their warnings.
+
+    Raises `UsageError` where neither of two runs has a response.
+    """
+    scores = tuple(scores)
     places = list(itertools.combinations(range(len(scores)), 2))
     found = [_pair(scores, a, b) for a, b in places]
     corrected = holm([pair.willingness.p for pair in found])
@@ -265,9 +271,9 @@ def compare_runs(
     return Comparison(
         scores=scores,
         pairs=pairs,
-        warnings=(*reasons, *_pairing_warnings(pairs)),
+        warnings=(*all_obstacles(scores), *_pairing_warnings(pairs)),
         notes=(*configuration_notes(scores), *_notes(scores, pairs)),
-        gate=_gate(scores, on, max_drop, max_rise) if gated else None,
+        gate=None,
     )
 
 

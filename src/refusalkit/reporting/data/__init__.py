@@ -25,7 +25,7 @@ from refusalkit.reporting.data.judges import (
     probe_data,
     rubric_data,
 )
-from refusalkit.reporting.data.presets import PresetRow, preset_rows, presets_data
+from refusalkit.reporting.data.presets import DESCRIPTIONS, PresetRow, preset_rows, presets_data
 from refusalkit.reporting.data.prompt_sets import prompts_data
 from refusalkit.reporting.data.scores import (
     BY,
@@ -40,6 +40,7 @@ from refusalkit.reporting.data.scores import (
 
 __all__ = [
     "BY",
+    "DESCRIPTIONS",
     "PresetRow",
     "audit_data",
     "audit_plan_data",

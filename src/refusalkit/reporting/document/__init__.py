@@ -13,7 +13,7 @@ import polars as pl
 
 from refusalkit.errors import StorageError, UsageError
 from refusalkit.reporting.data import to_json
-from refusalkit.reporting.document.facts import RunFacts, gather
+from refusalkit.reporting.document.facts import Facts, gather
 from refusalkit.reporting.document.record import report_data, report_schema
 from refusalkit.reporting.document.units import units_csv, units_frame
 from refusalkit.scoring import score_run
@@ -26,13 +26,19 @@ SUFFIXES = (".html", ".md", ".json", ".csv", ".parquet")
 
 
 def write_report(
-    runs: Sequence[Run], path: Path, *, judge: str | None = None, show_text: bool = False
+    runs: Sequence[Run],
+    path: Path,
+    *,
+    judge: str | None = None,
+    show_text: bool = False,
+    anyway: bool = False,
 ) -> None:
     """Write the report of one or several runs in the form that `path`'s suffix names.
 
     .html, .md and .json tell of the runs, .csv and .parquet hold their units. The file appears
     whole or not at all. `show_text` adds kept answers to the page and to the units, never those
-    of hard lines.
+    of hard lines. Several runs are compared where they can be,
+    with `anyway` also where they should not be, which then warns the reader.
 
     Raises `UsageError` for another suffix, no run, or a judge that is not of a run; `StorageError`
     where the disk refuses.
@@ -42,10 +48,12 @@ def write_report(
         raise UsageError(f"{printable(path)}: a report is one of {kinds}; give such a file name")
     if not runs:
         raise UsageError("a report needs at least one run")
-    _write(path, _render(runs, path.suffix, judge, show_text), private=show_text)
+    _write(path, _render(runs, path.suffix, judge, show_text, anyway), private=show_text)
 
 
-def _render(runs: Sequence[Run], suffix: str, judge: str | None, show_text: bool) -> bytes:
+def _render(
+    runs: Sequence[Run], suffix: str, judge: str | None, show_text: bool, anyway: bool
+) -> bytes:
     if suffix in (".csv", ".parquet"):
         frame = pl.concat(
             [units_frame(run, score_run(run, judge=judge), show_text=show_text) for run in runs]
@@ -55,11 +63,11 @@ def _render(runs: Sequence[Run], suffix: str, judge: str | None, show_text: bool
         out = io.BytesIO()
         frame.write_parquet(out)
         return out.getvalue()
-    facts = gather(runs, judge=judge)
+    facts = gather(runs, judge=judge, anyway=anyway)
     return _text(facts, suffix, show_text).encode("utf-8", "replace")
 
 
-def _text(facts: list[RunFacts], suffix: str, show_text: bool) -> str:
+def _text(facts: Facts, suffix: str, show_text: bool) -> str:
     # Each form is imported where it is asked for: data for a program needs no plots.
     if suffix == ".html":
         from refusalkit.reporting.document.page import render_page

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from typing import Any
-
-from refusalkit.reporting.document.facts import RunFacts
+from refusalkit.reporting.document.facts import Facts, RunFacts
 
 MANY_UNSCORED = 5.0
 """Percent of the units without a label from which a report warns."""
@@ -14,28 +10,27 @@ MANY_UNSCORED = 5.0
 MANY_TRUNCATED = 5.0
 """Percent of the answers cut off by the length limit from which a report warns."""
 
-# Who made a model, from the words of its id. A name that is not here has no family: no warning.
-_FAMILIES = {
-    "Anthropic": r"claude|anthropic",
-    "OpenAI": r"gpt|o[134]|chatgpt|davinci",
-    "Google": r"gemini|gemma|palm",
-    "Meta": r"llama|meta",
-    "Mistral": r"mistral|mixtral|ministral|magistral|codestral",
-    "Qwen": r"qwen|qwq",
-    "DeepSeek": r"deepseek",
-    "xAI": r"grok",
-    "Nous Research": r"hermes",
-    "Cohere": r"command|cohere|aya",
-}
+
+def alarms(facts: Facts) -> list[str]:
+    """What stands above everything else, each without a full stop.
+
+    A judge that failed its canaries, and why runs that were compared all the same should not be.
+    """
+    said: list[str] = []
+    for run in facts.runs:
+        said += alarms_of(run, name=len(facts.runs) > 1)
+    if facts.comparison is not None:
+        warned = facts.comparison.warnings
+        said += [f"The runs are compared all the same, but {warning}" for warning in warned]
+    return said
 
 
-def family_of(model_id: str | None) -> str | None:
-    """Who made a model, as far as its id says; None where it does not."""
-    for word in re.split(r"[^a-z0-9]+", (model_id or "").lower().rpartition("/")[2]):
-        for family, pattern in _FAMILIES.items():
-            if re.match(rf"(?:{pattern})(?![a-z])", word) is not None:
-                return family
-    return None
+def alarms_of(run: RunFacts, *, name: bool = False) -> list[str]:
+    """The alarms of one run, with `name` told apart from other runs'."""
+    warning = run.score.canaries.warning
+    if warning is None:
+        return []
+    return [f"{run.name}: {warning}" if name else warning[0].upper() + warning[1:]]
 
 
 def cautions(facts: RunFacts) -> list[str]:
@@ -53,10 +48,10 @@ def cautions(facts: RunFacts) -> list[str]:
         )
     if manifest.hard_line_text == "kept":
         found.append("Answers to hard-line prompts were kept on disk; they are not shown here")
-    family = family_of(judge.model)
-    if family is not None and family == family_of(score.model):
+    if score.same_family is not None:
         found.append(
-            f"Judge and model are of one family ({family}); a judge may be lenient with its kin"
+            f"Judge and model are of one family ({score.same_family}); a judge may be lenient with "
+            "its kin"
         )
     if judge.kind == "lexical":
         found.append("The judge is a list of rules and no model: good for trying things out")
@@ -73,17 +68,6 @@ def cautions(facts: RunFacts) -> list[str]:
     return found
 
 
-def cautions_between(runs: Sequence[RunFacts]) -> list[str]:
-    """Why figures of several runs may not be set side by side."""
-    compared: dict[str, list[Any]] = {
-        "prompts": [facts.manifest.prompt_set.digest for facts in runs],
-        "judges": [facts.judging.entry.digest or facts.judging.id for facts in runs],
-        "judges' models": [facts.judging.entry.model for facts in runs],
-        "numbers of trials": [facts.score.trials for facts in runs],
-        "ways to count a deflection": [facts.score.count_deflection for facts in runs],
-    }
-    differing = [what for what, values in compared.items() if len(set(values)) > 1]
-    if not differing:
-        return []
-    what = ", ".join(differing)
-    return [f"The runs have different {what}: a difference between figures may come from that"]
+def cautions_between(facts: Facts) -> list[str]:
+    """Why the figures of several runs are not set against one another."""
+    return [f"The runs cannot be compared as they are: {reason}" for reason in facts.obstacles]

@@ -10,18 +10,22 @@ from datetime import datetime
 import polars as pl
 
 from refusalkit import frames
+from refusalkit.errors import UsageError
 from refusalkit.recorded import labels_by_judge
 from refusalkit.reporting.document.reproduce import Reproduction, reproduction
 from refusalkit.scoring import (
     Audit,
+    Comparison,
     JudgeAgreements,
     Score,
     TrialAgreement,
     audit_run,
+    compare_scores,
     judge_agreements,
     score_run,
     trial_agreement,
 )
+from refusalkit.scoring.comparable import all_obstacles
 from refusalkit.store import JudgeEntry, Manifest, Run
 from refusalkit.types import Label, Unscored
 
@@ -54,9 +58,9 @@ class Spending:
 class Judging:
     """What the judge of the figures did, and the other judges of the run.
 
-    `unscored` counts the units that its judge left without a label, by reason. `words` counts the
-    judge's own finer words. `others` has the score by each other judge; `agreements` compares all
-    of them pairwise, None where there is one.
+    `unscored` counts the units that its judge left without a label, by reason. `others` has the
+    score by each other judge that is no member of its council; `agreements` compares all of them
+    pairwise, None where there is one.
     """
 
     id: str
@@ -64,8 +68,6 @@ class Judging:
     n_judged: int
     n_by_provider: int
     unscored: dict[str, int]
-    words: dict[str, int]
-    n_cut: int
     answered_by: dict[str, int]
     others: dict[str, Score]
     agreements: JudgeAgreements | None
@@ -108,13 +110,37 @@ class RunFacts:
         return ended == "done" and not any(self.score.unscored.get(why, 0) for why in owed)
 
 
-def gather(
-    runs: Sequence[Run],
-    *,
-    judge: str | None = None,
-) -> list[RunFacts]:
-    """Read and count the runs. Raises `RunFolderError`, `RecordError`."""
-    return [_facts(run, name, judge) for run, name in zip(runs, _names(runs), strict=True)]
+@dataclass(frozen=True)
+class Facts:
+    """All that a report tells.
+
+    `comparison` sets several runs against one another. It is None for one run, and where they
+    cannot be compared: `obstacles` then says why, a clause for each reason.
+    """
+
+    runs: tuple[RunFacts, ...]
+    comparison: Comparison | None = None
+    obstacles: tuple[str, ...] = ()
+
+
+def gather(runs: Sequence[Run], *, judge: str | None = None, anyway: bool = False) -> Facts:
+    """Read and count the runs, and compare several.
+
+    With `anyway` runs are compared whatever stands in the way, which then warns the reader. Raises
+    `RunFolderError`, `RecordError`.
+    """
+    named = zip(runs, _names(runs), strict=True)
+    found = tuple(_facts(run, name, judge) for run, name in named)
+    if len(found) < 2:
+        return Facts(found)
+    scores = [facts.score for facts in found]
+    obstacles = tuple(all_obstacles(scores))
+    if obstacles and not anyway:
+        return Facts(found, obstacles=obstacles)
+    try:
+        return Facts(found, comparison=compare_scores(scores))
+    except UsageError as error:  # nothing came back in two of them
+        return Facts(found, obstacles=(str(error),))
 
 
 def _facts(run: Run, name: str, judge: str | None) -> RunFacts:
@@ -168,26 +194,25 @@ def _identity(run: Run) -> str:
 
 
 def everything(score: Score) -> pl.DataFrame:
-    """All units that came back, contrast prompts too."""
-    ordinary = score.responses.with_columns(twin=pl.lit(None, dtype=pl.String))
-    return pl.concat([ordinary.select(score.contrast.columns), score.contrast]).sort("unit")
+    """All units that came back, those of contrast prompts and framed requests too."""
+    apart = [score.contrast, score.framed]
+    return pl.concat([score.responses, *apart], how="diagonal").sort("unit")
 
 
 def _judging(run: Run, score: Score) -> Judging:
     rows = everything(score)
     by_judge = rows.filter(pl.col("label").is_not_null() & (pl.col("source") == "judge"))
     provider = rows.filter(pl.col("label").is_not_null() & (pl.col("source") != "judge"))
-    known = [name for name in run.manifest.judges if name != score.judge]
+    entry = run.manifest.judges[score.judge]
+    known = [name for name in run.manifest.judges if name not in (score.judge, *entry.members)]
     said = labels_by_judge(run) if known else {}
     listed = {name: said[name] for name in (score.judge, *known) if said.get(name)}
     return Judging(
         id=score.judge,
-        entry=run.manifest.judges[score.judge],
+        entry=entry,
         n_judged=len(by_judge),
         n_by_provider=len(provider),
         unscored={why.value: n for why in _BY_JUDGE if (n := score.unscored.get(why.value, 0))},
-        words=_counts(by_judge["word"]),
-        n_cut=len(by_judge.filter(pl.col("cut_chars").fill_null(0) > 0)),
         answered_by=_counts(by_judge["answered_by"]),
         others={name: score_run(run, judge=name) for name in known},
         agreements=judge_agreements(listed) if len(listed) > 1 else None,
@@ -234,16 +259,19 @@ def _worked(manifest: Manifest) -> float | None:
 
 def disagreeing(facts: RunFacts) -> frozenset[str]:
     """Units on which two judges of the run differ, a refusal or not."""
-    pairs = facts.judging.agreements.pairs if facts.judging.agreements else ()
+    found = facts.judging.agreements
+    council = facts.score.council
+    pairs = (*(found.pairs if found else ()), *(council.pairs if council else ()))
     return frozenset(itertools.chain.from_iterable(pair.differ for pair in pairs))
 
 
 def labels_of(score: Score) -> dict[str, dict[str, int]]:
-    """Counts by label of ``ordinary``, ``hard lines`` and ``safe twins``, those that there are."""
+    """Counts by label of what there is: ordinary, hard lines, safe twins, framed requests."""
     parts = {
         "ordinary": score.responses.filter(~pl.col("hard_line")),
         "hard lines": score.responses.filter(pl.col("hard_line")),
         "safe twins": score.contrast,
+        "framed requests": score.framed,
     }
     found = {}
     for name, part in parts.items():

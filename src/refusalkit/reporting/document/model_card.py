@@ -4,23 +4,41 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
-from refusalkit.reporting.data import figure_rows, frame_by, frame_rows, inversion_line, to_markdown
-from refusalkit.reporting.document.cautions import cautions, cautions_between
-from refusalkit.reporting.document.facts import RunFacts
+from refusalkit.reporting.data import (
+    comparison_markdown,
+    figure_rows,
+    frame_by,
+    frame_rows,
+    inversion_line,
+    to_markdown,
+)
+from refusalkit.reporting.document.cautions import alarms, cautions, cautions_between
+from refusalkit.reporting.document.facts import Facts, RunFacts
 from refusalkit.reporting.document.parts import in_words
+from refusalkit.reporting.document.provenance import canary_line, preset_of
+from refusalkit.scoring import HardLine
 from refusalkit.types import Estimate
 from refusalkit.untrusted import printable
 
 
-def render_model_card(runs: Sequence[RunFacts]) -> str:
+def render_model_card(facts: Facts) -> str:
     """The Markdown of one or several runs. Nothing in it refers to a third party's badge server."""
-    parts = []
-    if len(runs) > 1:
-        parts += ["# RefusalBench by refusalkit", _side_by_side(runs)]
-        parts += [_quote(cautions_between(runs))] if cautions_between(runs) else []
-    for facts in runs:
-        parts += _run(facts, level=1 if len(runs) == 1 else 2)
+    runs = facts.runs
+    warnings = [f"> **Warning.** {_plain(warning, 1000)}." for warning in alarms(facts)]
+    if len(runs) == 1:
+        heading, *rest = _run(runs[0], level=1)
+        parts = [heading, *warnings, *rest]
+    else:
+        parts = ["# RefusalBench by refusalkit", *warnings, _side_by_side(runs)]
+        parts += [_quote(cautions_between(facts))] if facts.obstacles else []
+        for run in runs:
+            parts += _run(run, level=2)
+        if facts.comparison is not None:
+            # What warns of it stands above everything already.
+            compared = replace(facts.comparison, warnings=())
+            parts += ["## Differences", comparison_markdown(compared)]
     parts += ["## How to cite", _citations(runs)]
     return "\n\n".join(parts) + "\n"
 
@@ -43,24 +61,18 @@ def _run(facts: RunFacts, *, level: int) -> list[str]:
     if said := cautions(facts):
         found.append(_quote(said))
     found.append(to_markdown(*figure_rows(score)))
+    found += _about(facts)
     if (inverted := inversion_line(facts.manifest)) is not None:
         found.append(f"{_plain(inverted)}.")
     if facts.audit is not None:
         audit = facts.audit
         found.append(f"Hard lines: **{audit.status.value}**, {_plain(audit.overall.claim)}.")
-        heads = ["hard line", "answer", "prompts", "leaks", "unscored", "leak rate below, percent"]
-        rows = [
-            [
-                line.title,
-                line.status.value,
-                line.n_prompts,
-                line.leaks,
-                line.n_unscored,
-                line.upper_percent,
-            ]
-            for line in (*audit.lines, audit.overall)
-        ]
-        found.append(to_markdown(heads, rows))
+        found.append(_lines("hard line", (*audit.lines, audit.overall)))
+        if audit.framings:
+            found.append(_lines("asked as", audit.framings))
+        if audit.over_blocking:
+            over = [[one.title, one.n_contrast, str(one.refused)] for one in audit.over_blocking]
+            found.append(to_markdown(["safe twins of", "twins", "refused"], over))
     by_category = to_markdown(*frame_rows(frame_by(score, "category").drop("title")))
     summary = "<details><summary>By category</summary>"
     found.append(f"{summary}\n\n{by_category}\n\n</details>")
@@ -68,6 +80,49 @@ def _run(facts: RunFacts, *, level: int) -> list[str]:
     if again.command:
         found.append(f"Made by:\n\n```sh\n{_fenced(again.command)}\n```")
     return found
+
+
+def _lines(head: str, lines: Sequence[HardLine]) -> str:
+    heads = [head, "answer", "prompts", "leaks", "unscored", "leak rate below, percent"]
+    rows = [
+        [
+            line.title,
+            line.status.value,
+            line.n_prompts,
+            line.leaks,
+            line.n_unscored,
+            line.upper_percent,
+        ]
+        for line in lines
+    ]
+    return to_markdown(heads, rows)
+
+
+def _about(facts: RunFacts) -> list[str]:
+    """What is behind the figures: where they vary, who voted, what the canaries say."""
+    score = facts.score
+    said = list(score.variance.sentences)
+    if score.n_framed:
+        said.append(
+            f"{score.n_framed} prompts are hard-line requests in framings; no rate counts them."
+        )
+    votes = score.council
+    if votes is not None and votes.unanimous_percent is not None:
+        said.append(
+            f"Council of {len(votes.members)}, {votes.rule}: all agree on "
+            f"{votes.unanimous_percent:.1f} % of {votes.n_answers} answers."
+        )
+    if score.n_cut:
+        said.append(f"Long answers cut for the judge: {score.n_cut}.")
+    if score.fallback_answers:
+        said.append(f"Labelled by the fallback of a blocked judge: {score.fallback_answers}.")
+    if score.canaries.asked:
+        said.append(f"Canaries: {canary_line(score.canaries)}.")
+    preset = preset_of(facts.manifest)
+    if preset is not None:
+        left = f", set otherwise in {', '.join(preset['otherwise'])}" if preset["otherwise"] else ""
+        said.append(f"Preset {preset['name']}: {preset['description']}{left}.")
+    return [" ".join(_plain(sentence) for sentence in said)] if said else []
 
 
 def _badge(facts: RunFacts) -> str:
@@ -168,9 +223,9 @@ def _percent(estimate: Estimate) -> str:
     return str(estimate)
 
 
-def _plain(text: str) -> str:
+def _plain(text: str, limit: int = 400) -> str:
     """Text that Markdown takes for nothing else."""
-    shown = printable(text, 400)
+    shown = printable(text, limit)
     for special in "\\`*_[]<>#|":
         shown = shown.replace(special, f"&#{ord(special)};" if special in "<>|" else f"\\{special}")
     return shown

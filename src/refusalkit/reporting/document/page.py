@@ -5,29 +5,33 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from refusalkit.reporting.document.cautions import cautions, cautions_between
-from refusalkit.reporting.document.facts import RunFacts
+from refusalkit.reporting.document.cautions import alarms, cautions, cautions_between
+from refusalkit.reporting.document.differences import differences, in_a_sentence
+from refusalkit.reporting.document.facts import Facts
 from refusalkit.reporting.document.parts import Section, number, percent, printable_lines
 from refusalkit.reporting.document.sections import SECTIONS, headline
 from refusalkit.reporting.document.units import MOST_ROWS, TEXT_CHARS, UnitsTable, units_table
 
 
-def render_page(runs: Sequence[RunFacts], *, show_text: bool = False) -> str:
+def render_page(facts: Facts, *, show_text: bool = False) -> str:
     """The page. Everything that somebody else wrote stands in it as text."""
-    environment = _environment()
+    environment, runs = _environment(), facts.runs
     sections = [section for build in SECTIONS if (section := build(runs)) is not None]
+    if (compared := differences(facts)) is not None:
+        sections.insert(0, compared)
     # Before the configuration, which is for reference.
     sections.insert(-1, _units(units_table(runs, show_text=show_text), show_text, len(runs) > 1))
     style, script = _source(environment, "report.css"), _source(environment, "report.js")
     return environment.get_template("report.html.j2").render(
-        runs=[headline(facts) for facts in runs],
-        cautions=_all_cautions(runs),
+        runs=[headline(run) for run in runs],
+        alarms=alarms(facts),
+        difference=in_a_sentence(facts),
+        cautions=_all_cautions(facts),
         sections=sections,
         style=Markup(style),  # noqa: S704 - our own files
         script=Markup(script),  # noqa: S704
@@ -54,18 +58,18 @@ def _environment() -> Environment:
     return environment
 
 
-def _all_cautions(runs: Sequence[RunFacts]) -> list[str]:
-    if len(runs) == 1:
-        return cautions(runs[0])
+def _all_cautions(facts: Facts) -> list[str]:
+    if len(facts.runs) == 1:
+        return cautions(facts.runs[0])
     said: dict[str, list[str]] = {}
-    for facts in runs:
-        for caution in cautions(facts):
-            said.setdefault(caution, []).append(facts.name)
+    for run in facts.runs:
+        for caution in cautions(run):
+            said.setdefault(caution, []).append(run.name)
     each = [
-        caution if len(names) == len(runs) else f"{', '.join(names)}: {caution}"
+        caution if len(names) == len(facts.runs) else f"{', '.join(names)}: {caution}"
         for caution, names in said.items()
     ]
-    return [*cautions_between(runs), *each]
+    return [*cautions_between(facts), *each]
 
 
 def _units(table: UnitsTable, show_text: bool, several: bool) -> Section:

@@ -11,6 +11,9 @@ from markupsafe import Markup
 from refusalkit.types import Estimate
 from refusalkit.untrusted import printable
 
+ALL = frozenset(range(1, 100))
+"""The columns of a table that has words only."""
+
 NOTHING = "\u2013"
 """What stands where there is no figure."""
 
@@ -26,12 +29,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table. The first cell of a row is its heading; a column is of figures unless in `words`."""
+    """A table. The first cell of a row is its heading; a column is of figures unless in `words`.
+
+    The words of `prose` are long: its cells break lines.
+    """
 
     caption: str
     heads: Sequence[str]
     rows: Sequence[Sequence[str | Cell]]
     words: frozenset[int] = frozenset()
+    prose: bool = False
 
     @property
     def cells(self) -> list[list[Cell]]:

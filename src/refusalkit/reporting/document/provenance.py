@@ -1,18 +1,23 @@
 """Sections on where figures come from: who judged, what it took, how to make them again.
 
-What says how good a judge is (a calibration, canaries) is a block of the judge's section: a
-function in `JUDGE_BLOCKS`, and a template for it.
+What says how good a judge is is a block of the judge's section: a function in `JUDGE_BLOCKS`,
+which gives sentences and tables for judge_block.html.j2.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from refusalkit.reporting.data import inversion_line
+from refusalkit.canaries import CanaryCheck
+from refusalkit.config import PRESETS, resolve_config
+from refusalkit.errors import RefusalkitError
+from refusalkit.reporting.data import DESCRIPTIONS, inversion_line, preset_rows
 from refusalkit.reporting.document.configuration import configuration_of
 from refusalkit.reporting.document.facts import RunFacts
 from refusalkit.reporting.document.parts import (
+    ALL,
     NOTHING,
     Section,
     Table,
@@ -20,9 +25,13 @@ from refusalkit.reporting.document.parts import (
     in_words,
     number,
     one_or,
+    percent,
     printable_lines,
     time,
 )
+from refusalkit.scoring import JudgePair
+from refusalkit.store import Manifest
+from refusalkit.types import Unscored
 
 Runs = Sequence[RunFacts]
 
@@ -38,7 +47,7 @@ def judge(runs: Runs) -> Section:
 
 
 def _judge_rows(facts: RunFacts) -> list[tuple[str, str]]:
-    judging, entry = facts.judging, facts.judging.entry
+    judging, entry, score = facts.judging, facts.judging.entry, facts.score
     version = f" version {entry.version}" if entry.version is not None else ""
     rows = [("judge", f"{entry.name}{version}, {_kind(entry.kind)}")]
     if entry.model:
@@ -53,17 +62,46 @@ def _judge_rows(facts: RunFacts) -> list[tuple[str, str]]:
     if judging.unscored:
         said = ", ".join(f"{why.replace('_', ' ')} {n}" for why, n in judging.unscored.items())
         rows.append(("left unscored by the judge", said))
-    if judging.n_cut:
-        rows.append(("answers of which it saw only a part", number(judging.n_cut)))
+    if withheld := score.unscored.get(Unscored.WITHHELD.value, 0):
+        rows.append(("answers withheld from it", number(withheld)))
+    if score.n_cut:
+        rows.append(("long answers cut for it, head and tail shown", number(score.n_cut)))
     for title, counts in (
-        ("its own words", judging.words),
+        ("in its own words", score.judge_words),
+        ("verdicts rest on", score.rests_on),
         ("really asked", judging.answered_by),
     ):
         if counts:
-            shown = list(counts.items())[:12]
-            more = "" if len(counts) <= 12 else f", and {len(counts) - 12} more"
-            rows.append((title, ", ".join(f"{name} {n}" for name, n in shown) + more))
+            ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+            more = "" if len(ordered) <= 12 else f", and {len(ordered) - 12} more"
+            rows.append((title, ", ".join(f"{name} {n}" for name, n in ordered[:12]) + more))
+    if entry.hard_line_judge is not None:
+        rows.append(("hard lines are judged by", entry.hard_line_judge.id))
+    if entry.fallback is not None:
+        labelled = f"{entry.fallback.id}, labelled {number(score.fallback_answers)}"
+        rows.append(("asked where the judge is blocked", labelled))
+    if (beside := score.keyword_fallback) is not None and beside.n_units:
+        rate = "" if beside.refusal_rate is None else f"; refusal rate {beside.refusal_rate:.1f} %"
+        unread = f", {beside.n_withheld} withheld" if beside.n_withheld else ""
+        rows.append(
+            (
+                "beside the score: the reference environment's keywords",
+                f"of {beside.n_units} answers without a label {beside.refusals} refused, "
+                f"{beside.others} not{unread}{rate}",
+            )
+        )
+    if score.canaries.asked:
+        rows.append(("canaries, answers of known labels", canary_line(score.canaries)))
     return rows
+
+
+def canary_line(found: CanaryCheck) -> str:
+    """How many canaries were judged right, and which were not."""
+    said = f"{found.right} of {found.asked} judged right"
+    for what, names in (("wrong", found.wrong), ("no label", found.unscored)):
+        if names:
+            said += f"; {what}: {', '.join(names)}"
+    return said
 
 
 def _kind(kind: str) -> str:
@@ -71,6 +109,7 @@ def _kind(kind: str) -> str:
         "llm": "a model with a rubric",
         "lexical": "a list of rules",
         "custom": "built in Python",
+        "council": "several judges that vote",
         "recorded": "the judgement that came with the answers",
     }
     return words.get(kind, kind)
@@ -89,20 +128,50 @@ def other_judges(facts: RunFacts) -> Section | None:
     heads = ["judge", "willingness", "scored"]
     tables = [Table("Willingness by each judge of the run, in percent", heads, rows)]
     if judging.agreements is not None:
-        pairs = []
-        for pair in judging.agreements.pairs:
-            usual, refusal = pair.agreements[:2]
-            values = (usual.accuracy, usual.kappa, refusal.kappa)
-            cells = [NOTHING if value is None else f"{value:.2f}" for value in values]
-            names = f"{pair.first} / {pair.second}"
-            pairs.append([names, number(pair.n), *cells, number(len(pair.differ))])
-        heads = ["judges", "both labelled", "agree", "kappa", "kappa (refusal)", "differ on"]
-        caption = "Agreement of two judges: compliance against the rest; (refusal) against the rest"
-        tables.append(Table(caption, heads, pairs))
-    return Section("other-judges", "Other judges of this run", "tables.html.j2", {"tables": tables})
+        tables.append(_pairs_table(judging.agreements.pairs))
+    return _block("other-judges", "Other judges of this run", tables)
 
 
-JUDGE_BLOCKS: tuple[Callable[[RunFacts], Section | None], ...] = (other_judges,)
+def council(facts: RunFacts) -> Section | None:
+    """How the members of a council voted and how far they agree."""
+    votes = facts.score.council
+    if votes is None:
+        return None
+    said = f"{len(votes.members)} judges, one label: {votes.rule}."
+    if votes.unanimous_percent is not None:
+        said += (
+            f" Of {number(votes.n_answers)} answers with two votes or more all who gave a label "
+            f"agree on {percent(votes.unanimous_percent)}\u00a0%."
+        )
+    if votes.n_owed:
+        said += f" {number(votes.n_owed)} decisions wait for a vote that failed."
+    rows = [[name, number(votes.labelled.get(name, 0))] for name in votes.members]
+    tables = [Table("Labels by each member", ["member", "labels"], rows)]
+    if votes.pairs:
+        tables.append(_pairs_table(votes.pairs))
+    return _block("council", "Council", tables, said)
+
+
+def _pairs_table(pairs: Sequence[JudgePair]) -> Table:
+    rows = []
+    for pair in pairs:
+        usual, refusal = pair.agreements[:2]
+        values = (usual.accuracy, usual.kappa, refusal.kappa)
+        cells = [NOTHING if value is None else f"{value:.2f}" for value in values]
+        names = f"{pair.first} / {pair.second}"
+        rows.append([names, number(pair.n), *cells, number(len(pair.differ))])
+    heads = ["judges", "both labelled", "agree", "kappa", "kappa (refusal)", "differ on"]
+    caption = "Agreement of two judges: compliance against the rest; (refusal) against the rest"
+    return Table(caption, heads, rows)
+
+
+def _block(name: str, title: str, tables: Sequence[Table], *sentences: str) -> Section:
+    data = {"sentences": sentences, "tables": tables}
+    return Section(name, title, "judge_block.html.j2", data)
+
+
+# A calibration of the judge comes first here: how often it errs weighs more than who agrees.
+JUDGE_BLOCKS: tuple[Callable[[RunFacts], Section | None], ...] = (council, other_judges)
 
 
 def cost(runs: Runs) -> Section:
@@ -133,6 +202,38 @@ def cost(runs: Runs) -> Section:
     return Section("cost", "Cost, tokens, time", "tables.html.j2", {"tables": [table]})
 
 
+def preset_of(manifest: Manifest) -> dict[str, Any] | None:
+    """The preset that a run was made with, beside what it reproduces; None without one.
+
+    ``name``, ``description``, ``otherwise`` (settings in which the run left it) and ``table``.
+    """
+    name = manifest.config.get("preset")
+    if name not in PRESETS:
+        return None
+    rows = [
+        [row.aspect, row.report or "not stated", row.presets[name], row.environment]
+        for row in preset_rows()
+    ]
+    heads = ["", "Hermes 4 report", f"preset {name}", "reference environment"]
+    caption = "What the report states, what the preset does, what the reference environment does"
+    try:
+        config = manifest.run_config
+        preset = resolve_config({"model": config.model, "preset": name})
+        otherwise = [
+            field.replace("_", " ")
+            for field in config.measured
+            if field != "model" and getattr(config, field) != getattr(preset, field)
+        ]
+    except RefusalkitError:  # a configuration of another version
+        otherwise = []
+    return {
+        "name": name,
+        "description": DESCRIPTIONS[name],
+        "otherwise": otherwise,
+        "table": Table(caption, heads, rows, words=ALL, prose=True),
+    }
+
+
 def configuration(runs: Runs) -> Section:
     """Everything a run was asked for, its digests, and the command that makes it again."""
     shown = []
@@ -158,6 +259,7 @@ def configuration(runs: Runs) -> Section:
                     ("refusalkit", manifest.refusalkit),
                 ],
                 "notes": notes,
+                "preset": preset_of(manifest),
                 "json": json.dumps(configuration_of(manifest), indent=1, ensure_ascii=True),
             }
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from refusalkit.reporting.data import figures, frame_by
 from refusalkit.reporting.document.facts import RunFacts, everything, labels_of
+from refusalkit.reporting.document.hard_lines import hard_lines
 from refusalkit.reporting.document.parts import (
     NOTHING,
     Cell,
@@ -82,8 +83,17 @@ def rates(runs: Runs) -> Section:
             for facts, of in zip(runs, found, strict=True)
         ]
         table = Table("Rates in percent, each with its 95\u00a0% interval", ["run", *names], rows)
-    twins = any(facts.score.n_contrast for facts in runs)
-    return Section("rates", "Rates", "rates.html.j2", {"table": table, "twins": twins})
+    data = {
+        "table": table,
+        "twins": any(facts.score.n_contrast for facts in runs),
+        "variance": [
+            (facts.name, facts.score.variance.sentences)
+            for facts in runs
+            if facts.score.variance.sentences
+        ],
+        "several": len(runs) > 1,
+    }
+    return Section("rates", "Rates", "rates.html.j2", data)
 
 
 def categories(runs: Runs) -> Section:
@@ -150,66 +160,6 @@ def _category_table(
         rows.append(cells)
     caption = "Responses by label, and rates in percent with their 95\u00a0% intervals"
     return Table(caption, heads, rows)
-
-
-def hard_lines(runs: Runs) -> Section | None:
-    """The audit: each line's answer, and each leak by id."""
-    audits = [(facts.name, facts.audit) for facts in runs if facts.audit is not None]
-    if not audits:
-        return None
-    if len(runs) == 1:
-        audit = audits[0][1]
-        heads = ["hard line", "answer", "prompts", "leaks", "unscored", "leak rate"]
-        rows: list[list[str | Cell]] = [
-            [
-                line.title,
-                Cell(line.status.value, line.status.value),
-                number(line.n_prompts),
-                _leaks(line.leaks, line.leaking_prompts),
-                number(line.n_unscored),
-                f"<\u00a0{line.upper_percent:.1f}\u00a0%",
-            ]
-            for line in (*audit.lines, audit.overall)
-        ]
-        caption = "The leak rate is an exact one-sided 95\u00a0% bound on the share of such prompts"
-    else:
-        heads = ["hard line", *(name for name, _ in audits)]
-        titles = dict.fromkeys(
-            (line.slug, line.title) for _, audit in audits for line in (*audit.lines, audit.overall)
-        )
-        rows = []
-        # All of them together stand last.
-        for slug, title in sorted(titles, key=lambda pair: pair[0] == "all"):
-            cells: list[str | Cell] = [title]
-            for _, audit in audits:
-                lines = {line.slug: line for line in (*audit.lines, audit.overall)}
-                if slug not in lines:
-                    cells.append(NOTHING)
-                    continue
-                line = lines[slug]
-                said = f"{line.status.value}, {line.leaks} of {line.n_scored}"
-                cells.append(Cell(said, line.status.value))
-            rows.append(cells)
-        caption = "The audit's answer, and leaks among the scored responses"
-    leaks = [
-        {
-            "name": name,
-            "units": audit.leaks.head(_MOST_LEAKS).to_dicts(),
-            "more": max(0, len(audit.leaks) - _MOST_LEAKS),
-        }
-        for name, audit in audits
-        if len(audit.leaks)
-    ]
-    data = {
-        "table": Table(caption, heads, rows, words=frozenset({1}) if len(runs) == 1 else ALL),
-        "leaks": leaks,
-        "several": len(runs) > 1,
-    }
-    return Section("hard-lines", "Hard lines", "hard_lines.html.j2", data)
-
-
-ALL = frozenset(range(1, 100))
-_MOST_LEAKS = 50
 
 
 def danger(runs: Runs) -> Section | None:
@@ -359,10 +309,6 @@ def _shown(point: Point | None) -> Cell:
     return Cell(NOTHING) if point is None else stacked_point(*point)
 
 
-def _leaks(leaks: int, prompts: int) -> str:
-    return f"{leaks} on {prompts}" if leaks else "0"
-
-
 def _of(count: int, whole: int) -> str:
     return f"{number(count)} ({share(count, whole):.1f}\u00a0%)" if count else "0"
 
@@ -397,10 +343,12 @@ def headline(facts: RunFacts) -> dict[str, Any]:
         "set": f"{entry.name} {entry.version}",
         "n_prompts": score.n_prompts,
         "n_contrast": score.n_contrast,
+        "n_framed": score.n_framed,
         "trials": score.trials,
         "judge": by,
         "date": facts.date or "date unknown",
         "willingness": score.willingness,
+        "macro": score.macro_willingness,
         "bar": _bar(score.willingness),
         "audit": facts.audit,
         "n_unscored": facts.n_unscored,

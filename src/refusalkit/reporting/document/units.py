@@ -31,6 +31,8 @@ _COLUMNS = (
     "hard_line",
     "danger",
     "twin",
+    "framing",
+    "frame_of",
     "trial",
     "outcome",
     "label",
@@ -50,18 +52,19 @@ _COLUMNS = (
 def units_frame(run: Run, score: Score, *, show_text: bool = False) -> pl.DataFrame:
     """One row for each unit that came back, in order of category, prompt and trial.
 
-    Columns: run (its id), model, judge, unit, prompt_id, category, hard_line, danger, twin, trial,
-    outcome, label, unscored, source, word, credit (0, 1 or null; null for contrast prompts, which
-    earn none), text_chars, reasoning_chars, latency_s (seconds), cost_usd, judge_cost_usd (USD),
-    filter_category; with `show_text` also text, null where it was not kept, and in hard-line
-    categories always.
+    Columns: run (its id), model, judge, unit, prompt_id, category, hard_line, danger, twin,
+    framing, frame_of, trial, outcome, label, unscored, source, word, credit (0, 1 or null; null for
+    contrast prompts and framed requests, which earn none), text_chars, reasoning_chars, latency_s
+    (seconds), cost_usd, judge_cost_usd (USD), filter_category; with `show_text` also text, null
+    where it was not kept, and in hard-line categories always.
     """
     levels = danger_of(run.manifest)
     dangers = pl.DataFrame(
         {"prompt_id": list(levels), "danger": list(levels.values())},
         schema={"prompt_id": pl.String, "danger": pl.Int64},
     )
-    credit = pl.when(pl.col("twin").is_null()).then(pl.col("credit"))
+    plain = pl.col("twin").is_null() & pl.col("framing").is_null()
+    credit = pl.when(plain).then(pl.col("credit"))
     frame = (
         everything(score)
         .with_columns(credit=credit)

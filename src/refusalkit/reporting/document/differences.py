@@ -1,0 +1,164 @@
+"""Several runs set against the first of them: differences, categories, prompts that flipped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from refusalkit.reporting.data import interval_text, p_text
+from refusalkit.reporting.document.facts import Facts
+from refusalkit.reporting.document.parts import NOTHING, Cell, Section, Table, number, percent
+from refusalkit.scoring import Comparison, Difference, Pair
+
+SIGNIFICANT = 0.05
+"""Below this a p counts, as in `scoring.comparison`."""
+
+_MOST_FLIPPED = 50
+_MOST_CATEGORIES = 40
+
+
+def differences(facts: Facts) -> Section | None:
+    """The first run less each other, or that they cannot be compared."""
+    if len(facts.runs) < 2:
+        return None
+    if facts.comparison is None:
+        return Section("differences", "Differences", "differences.html.j2", {"refused": True})
+    names = [run.name for run in facts.runs]
+    pairs = against_first(facts.comparison)
+    data: dict[str, Any] = {
+        "refused": False,
+        "first": names[0],
+        "several": len(pairs) > 1,
+        "paired": all(pair.paired for pair in pairs),
+        "common": sorted({pair.n_common for pair in pairs}),
+        "table": _two(names, pairs[0]) if len(pairs) == 1 else _willingness(names, pairs),
+        "others": None if len(pairs) == 1 else _others(names, pairs),
+        "categories": _categories(names, pairs),
+        "flipped": [_flipped(names, pair) for pair in pairs if len(pair.flipped)],
+        "notes": facts.comparison.notes,
+    }
+    return Section("differences", "Differences", "differences.html.j2", data)
+
+
+def against_first(found: Comparison) -> list[Pair]:
+    """The pairs of the first run and another."""
+    return [pair for pair in found.pairs if pair.first == 0]
+
+
+def in_a_sentence(facts: Facts) -> str | None:
+    """The difference of two runs, as the first screen says it; None for more, or where none is."""
+    if facts.comparison is None or len(facts.runs) != 2:
+        return None
+    item = facts.comparison.willingness
+    if item.estimate.value is None:
+        return "Nothing was scored on both sides"
+    first, second = (run.name for run in facts.runs)
+    span = interval_text(item.estimate.low, item.estimate.high)
+    return (
+        f"{first} less {second}: {item.estimate.value:+.1f} points (95\u00a0% interval {span}, "
+        f"p {p_text(item.p)}), paired by prompt"
+    )
+
+
+def _two(names: list[str], pair: Pair) -> Table:
+    rows: list[list[str | Cell]] = [
+        [
+            _title(name),
+            percent(item.first),
+            percent(item.second),
+            *_change(item),
+            p_text(item.p),
+            number(item.estimate.n_prompts),
+        ]
+        for name, item in pair.figures.items()
+    ]
+    heads = ["rate, percent", names[0], names[pair.second], "difference, points"]
+    heads += ["95\u00a0% interval", "p", "prompts"]
+    return Table(f"{names[0]} less {names[pair.second]}", heads, rows)
+
+
+def _willingness(names: list[str], pairs: list[Pair]) -> Table:
+    rows: list[list[str | Cell]] = [
+        [
+            names[pair.second],
+            *_change(pair.willingness),
+            p_text(pair.willingness.p),
+            p_text(pair.p_holm),
+            number(pair.willingness.estimate.n_prompts),
+        ]
+        for pair in pairs
+    ]
+    heads = ["less", "willingness, points", "95\u00a0% interval", "p", "p (Holm)", "prompts"]
+    return Table(f"{names[0]} less each other run", heads, rows)
+
+
+def _others(names: list[str], pairs: list[Pair]) -> Table:
+    figures = [name for name in pairs[0].figures if name != "willingness"]
+    rows: list[list[str | Cell]] = []
+    for pair in pairs:
+        cells: list[str | Cell] = [names[pair.second]]
+        for name in figures:
+            item = pair.figures.get(name)
+            if item is None or item.estimate.value is None:
+                cells.append(NOTHING)
+            else:
+                value, span = _change(item)
+                cells.append(Cell(value, below=f"{span}, p {p_text(item.p)}"))
+        rows.append(cells)
+    heads = ["less", *map(_title, figures)]
+    return Table("Other rates, in points; their p is not corrected", heads, rows)
+
+
+def _categories(names: list[str], pairs: list[Pair]) -> Table | None:
+    """The categories whose difference survives the correction for their number."""
+    several = len(pairs) > 1
+    rows: list[list[str | Cell]] = []
+    for pair in pairs:
+        for row in pair.by_category.to_dicts():
+            if row["p_holm"] is not None and row["p_holm"] <= SIGNIFICANT:
+                title = f"{row['title']} (hard line)" if row["hard_line"] else str(row["title"])
+                rows.append(
+                    [
+                        title,
+                        *([names[pair.second]] if several else []),
+                        percent(row["first"]),
+                        percent(row["second"]),
+                        f"{row['difference']:+.1f}",
+                        interval_text(row["low"], row["high"]),
+                        p_text(row["p_holm"]),
+                    ]
+                )
+    if not rows:
+        return None
+    heads = ["category", *(["less"] if several else []), names[0]]
+    heads += [
+        "the other" if several else names[pairs[0].second],
+        "difference",
+        "95\u00a0% interval",
+    ]
+    heads.append("p (Holm)")
+    caption = "Categories whose difference in willingness is not chance, corrected for their number"
+    words = frozenset({1}) if several else frozenset[int]()
+    return Table(caption, heads, rows[:_MOST_CATEGORIES], words=words)
+
+
+def _flipped(names: list[str], pair: Pair) -> dict[str, Any]:
+    return {
+        "name": names[pair.second],
+        "n": len(pair.flipped),
+        "prompts": [
+            {**row, "first": percent(row["first"]), "second": percent(row["second"])}
+            for row in pair.flipped.head(_MOST_FLIPPED).to_dicts()
+        ],
+        "more": max(0, len(pair.flipped) - _MOST_FLIPPED),
+    }
+
+
+def _change(item: Difference) -> tuple[str, str]:
+    estimate = item.estimate
+    if estimate.value is None:
+        return NOTHING, NOTHING
+    return f"{estimate.value:+.1f}", interval_text(estimate.low, estimate.high)
+
+
+def _title(figure: str) -> str:
+    return "over-refusal" if figure == "over_refusal" else figure.replace("_", " ")
