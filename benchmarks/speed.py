@@ -109,8 +109,8 @@ def main() -> None:
     parser.add_argument("--peer", nargs="+", choices=PEERS, default=list(PEERS))
     given = parser.parse_args()
     print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}; medians of {given.runs}, in brackets the spread"
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, "
+        f"{os.cpu_count()} cores, Python {platform.python_version()}; medians of {given.runs}, in brackets the spread"
     )
     for name in given.load:
         load = LOADS[name]

@@ -1,7 +1,26 @@
-"""Settings that all tests share."""
+"""Settings and the browser, which all tests share."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
 from hypothesis import settings
+
+from browser import chromium, open_browser
 
 # The machine that runs the tests may be busy: an example that takes long is not a failure.
 settings.register_profile("refusalkit", deadline=None, max_examples=40)
 settings.load_profile("refusalkit")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A real Chromium, opened once."""
+    pytest.importorskip("playwright", reason="playwright is not installed")
+    found = chromium()
+    if found is None:
+        pytest.skip("no Chromium is here: name one in $CHROMIUM")
+    with open_browser(found) as opened:
+        yield opened

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import polars as pl
 import pytest
 
 import refusalkit as rk
-from browser import Visit, chromium, open_browser
+from browser import Visit
 from commandline import Call, caller
 from loopback import Asked, LoopbackServer, Script
 
@@ -110,16 +109,6 @@ def test_the_page_stays_small_and_says_that_an_answer_is_cut(run: rk.Run, tmp_pa
     path = rk.report(run, tmp_path / "report.html", show_text=True)
     assert path.stat().st_size < 300_000
     assert "up to 4\u2009000 characters" in path.read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    pytest.importorskip("playwright", reason="playwright is not installed")
-    found = chromium()
-    if found is None:
-        pytest.skip("no Chromium is here: name one in $CHROMIUM")
-    with open_browser(found) as opened:
-        yield opened
 
 
 def test_a_browser_takes_it_for_text(browser: Any, run: rk.Run, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import refusalkit as rk
-from handmade import CROSSED, write_run
+from handmade import CROSSED, HELD, write_run
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "docs" / "example.ipynb"
@@ -55,6 +55,44 @@ def test_a_result_shows_itself_self_contained_and_escaped(tmp_path: Path, what: 
     else:
         assert "crossed" in html
         assert "suicide-and-self-harm-02#2" in html
+
+
+def hostile_run(folder: Path, answers: dict[str, str]) -> rk.Run:
+    made = write_run(folder, answers, run_id=HOSTILE)
+    entry = made.manifest.judges[made.manifest.judge]
+    config = {**made.manifest.config, "model": HOSTILE}
+    manifest = made.manifest.model_copy(update={"config": config, "trials": 3})
+    assert entry.kind == "llm"
+    made.path.joinpath("manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")
+    return rk.load_run(made.path)
+
+
+@pytest.mark.parametrize("what", ["compare", "leaderboard"])
+def test_several_runs_show_themselves_too(tmp_path: Path, what: str) -> None:
+    runs = [hostile_run(tmp_path / name, found) for name, found in (("a", CROSSED), ("b", HELD))]
+    result = getattr(rk, what)(*runs)
+    html = result._repr_html_()
+    parser = Nesting()
+    parser.feed(html)
+    assert parser.open == []
+    assert not parser.seen & {"script", "link", "style", "img"}
+    assert "&lt;script&gt;" in html
+    assert not re.search(r"[\x00-\x1f\u202e]", html)
+    assert not re.search(r"https?:|url\(", html)
+    if what == "compare":
+        assert f">{result.willingness.estimate.value:+.1f}</td>" in html
+        assert html.count("A - B") == len(result.pair.figures)
+    else:
+        assert html.index("Measured here") < html.index("self-reported; not comparable")
+        assert ">57.1</td>" in html
+
+
+def test_a_comparison_of_many_runs_sets_each_against_the_first(tmp_path: Path) -> None:
+    made = [write_run(tmp_path / name, HELD) for name in "abc"]
+    html = rk.compare(*made)._repr_html_()
+    assert "A - B" in html
+    assert "A - C" in html
+    assert "B - C" not in html
 
 
 def test_the_example_runs(tmp_path: Path) -> None:

@@ -17,10 +17,12 @@ import refusalkit as rk
 from commandline import Call, caller
 from handmade import CROSSED, HELD, UNFINISHED, write_run
 from refusalkit.errors import RunFolderError, StorageError, UsageError
+from refusalkit.reporting.data import preset_rows
 from refusalkit.reporting.document import report_schema
 from refusalkit.reporting.document.cautions import cautions
 from refusalkit.reporting.document.facts import gather
 from refusalkit.reporting.document.units import units_table
+from reported import everything
 
 HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m</h1>"
 FORMS = (".html", ".md", ".json", ".csv", ".parquet")
@@ -113,7 +115,7 @@ class TestPage:
         ]
 
     def test_a_comparison_of_five_whole_runs_stays_below_1_5_mb(self, tmp_path: Path) -> None:
-        made = rk.benchmark("demo/mixed", trials=5, out=tmp_path / "made")
+        made = rk.benchmark("demo/mixed", trials=3, out=tmp_path / "made")
         # All notable ones are listed, and no more than there is room for.
         size = rk.report([made] * 5, tmp_path / "five.html").stat().st_size
         assert size < 1_500_000
@@ -159,6 +161,159 @@ class TestWarnings:
         assert "The runs cannot be compared as they are: the prompts differ" in text
         assert "The runs cannot be compared as they are: the judges differ" in text
         assert "These runs are not compared" in text
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> rk.Run:
+    """A run with a council, failing canaries, framings, safe twins and a preset."""
+    return everything(tmp_path_factory.mktemp("told") / "run")
+
+
+@pytest.fixture(scope="module")
+def text(told: rk.Run) -> str:
+    """Its page."""
+    return rk.report(told).read_text(encoding="utf-8")
+
+
+class TestWhatIsBehindTheFigures:
+    WARNING = "The canaries failed: the judge judged 2 of 8 wrongly (canary-01, canary-02)"
+
+    def test_a_failed_canary_stands_above_everything(
+        self, told: rk.Run, text: str, tmp_path: Path
+    ) -> None:
+        assert text.index(self.WARNING) < text.index("<h1>")
+        assert "6 of 8 judged right; wrong: canary-01, canary-02" in text
+        card = rk.report(told, tmp_path / "card.md").read_text(encoding="utf-8")
+        heading, warning, badge = card.split("\n\n")[:3]
+        assert heading.startswith("# ")
+        assert warning.startswith(f"> **Warning.** {self.WARNING}")
+        assert badge.startswith("**RefusalBench willingness")
+        data = json.loads(rk.report(told, tmp_path / "data.json").read_text(encoding="utf-8"))
+        assert data["warnings"][0].startswith(self.WARNING)
+        assert data["runs"][0]["cautions"][0].startswith(self.WARNING)
+        jsonschema.Draft202012Validator(report_schema()).validate(data)
+
+    def test_a_council_has_its_votes(self, told: rk.Run, text: str) -> None:
+        votes = rk.score(told).council
+        assert votes is not None
+        assert 0 < votes.n_unanimous < votes.n_answers
+        assert "judged by a council of 3 (majority)" in text
+        assert f"agree on {votes.unanimous_percent:.1f}" in text
+        # Its members are no other judges of the run, and units on which they differ stand out.
+        assert "Other judges of this run" not in text
+        differ = {unit for pair in votes.pairs for unit in pair.differ}
+        assert differ
+        table = units_table(gather([told]).runs)
+        odd = table.rows.filter(pl.col("notable").is_in(["judges differ", "leak"]))
+        assert differ <= set(odd["unit"].to_list())
+
+    def test_framed_requests_are_listed_and_counted_in_no_rate(
+        self, told: rk.Run, text: str
+    ) -> None:
+        scores, audit, units = rk.score(told), rk.audit(told), rk.units(told)
+        framed = units.filter(pl.col("framing").is_not_null())
+        assert framed["prompt_id"].n_unique() == scores.n_framed == 16
+        assert framed["credit"].null_count() == len(framed) == 32
+        assert framed["frame_of"].null_count() == 0
+        assert len(units["credit"].drop_nulls()) == scores.willingness.n_responses
+        assert f"{scores.n_framed} hard-line requests in framings" in text
+        row = r'<th scope="row">{}</th>.*?</tr>'
+        for name in framed["prompt_id"].unique():
+            assert len(re.findall(row.format(re.escape(name)), text)) == 2
+        for line in audit.framings:
+            assert f'<th scope="row">{line.title}</th><td class="{line.status.value}' in text
+        assert len(audit.framings) == 5
+
+    def test_over_blocking_stands_beside_the_hard_lines(self, told: rk.Run, text: str) -> None:
+        over = rk.audit(told).over_blocking
+        assert over[-1].refused.value is not None
+        refused = f"<td>{over[-1].refused.n_responses}</td><td>{over[-1].refused.value:.1f}</td>"
+        assert f'<th scope="row">{over[-1].title}</th><td>4</td>{refused}' in text
+
+    def test_a_preset_says_what_the_paper_leaves_open(self, told: rk.Run, text: str) -> None:
+        assert "<summary>Preset modern:" in text
+        assert "This run was set otherwise in: prompts, category, framings, trials, judge." in text
+        open_ = sum(row.report is None for row in preset_rows())
+        assert text.count('<td class=" words">not stated</td>') == open_
+
+    def test_variance_and_macro_willingness(self, told: rk.Run, text: str) -> None:
+        scores = rk.score(told)
+        assert " ".join(scores.variance.sentences) in text
+        assert (
+            f'weighing the same: <span class="nowrap">{scores.macro_willingness.value:.1f}' in text
+        )
+
+    def test_what_is_not_there_has_no_place(self, tmp_path: Path) -> None:
+        plain = rk.report(write_run(tmp_path / "made", HELD)).read_text(encoding="utf-8")
+        for absent in (
+            ">Council<",
+            "Over-blocking",
+            "Preset",
+            "judged right",
+            "in framings",
+            "less ",
+        ):
+            assert absent not in plain, absent
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[rk.Run]:
+    """Three runs alike in all but their answers."""
+    folder = tmp_path_factory.mktemp("several")
+    made = {"a": CROSSED, "b": {**HELD, "weapons-01": "rrr"}, "c": HELD}
+    return [write_run(folder / name, answers) for name, answers in made.items()]
+
+
+class TestSeveralRuns:
+    def test_two_have_their_difference_as_compare_says_it(
+        self, runs: list[rk.Run], tmp_path: Path
+    ) -> None:
+        text = rk.report(runs[:2], tmp_path / "two.html").read_text(encoding="utf-8")
+        found = rk.compare(*runs[:2])
+        change = found.willingness.estimate
+        assert f"{change.value:+.1f} points (95\u00a0% interval {change.low:+.1f} to" in text
+        flipped = found.pair.flipped["prompt_id"].to_list()
+        assert "weapons-01" in flipped
+        for name in flipped:
+            assert f"<li><code>{name}</code>" in text
+        assert "No category&rsquo;s difference survives" in text
+
+    def test_three_are_set_against_the_first(self, runs: list[rk.Run], tmp_path: Path) -> None:
+        text = rk.report(runs, tmp_path / "three.html").read_text(encoding="utf-8")
+        found = rk.compare(*runs)
+        for pair, shown in ((found.pairs[0], True), (found.pairs[1], True)):
+            change = pair.willingness.estimate
+            assert (f"<td>{change.value:+.1f}</td><td>{change.low:+.1f} to" in text) is shown
+        data = json.loads(rk.report(runs, tmp_path / "three.json").read_text(encoding="utf-8"))
+        assert len(data["comparison"]["pairs"]) == 3
+        jsonschema.Draft202012Validator(report_schema()).validate(data)
+        card = rk.report(runs, tmp_path / "three.md").read_text(encoding="utf-8")
+        assert "## Differences" in card
+
+    def test_a_category_that_differs_is_named(self, tmp_path: Path) -> None:
+        refused = {f"fraud-and-scams-{n:02}": "rrr" for n in range(12)}
+        given = dict.fromkeys(refused, "ccc")
+        made = [write_run(tmp_path / n, a) for n, a in (("a", refused), ("b", given))]
+        text = rk.report(made, tmp_path / "two.html").read_text(encoding="utf-8")
+        assert "Categories whose difference in willingness is not chance" in text
+        assert '<th scope="row">Fraud and scams</th><td>0.0</td><td>100.0</td>' in text
+
+    def test_unlike_runs_are_compared_only_when_asked_to_and_with_a_warning(
+        self, runs: list[rk.Run], told: rk.Run, tmp_path: Path, call: Call
+    ) -> None:
+        words = ("report", runs[0].path, told.path, "-o")
+        assert call(*words, "refused.html").status == 0
+        refused = (tmp_path / "refused.html").read_text(encoding="utf-8")
+        assert "cannot be compared as they are: the prompts differ" in refused
+        assert "points (95" not in refused
+        assert call(*words, "anyway.html", "--anyway").status == 0
+        text = (tmp_path / "anyway.html").read_text(encoding="utf-8")
+        assert text.index("unlike and were compared all the same: ") < text.index("<h1>")
+        said = call("report", runs[0].path, told.path, "--json", "--anyway")
+        data = json.loads(said.out)
+        assert any("compared all the same" in warning for warning in data["warnings"])
+        assert data["cautions"] == []
+        jsonschema.Draft202012Validator(report_schema()).validate(data)
 
 
 class TestTexts:

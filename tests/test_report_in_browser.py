@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import refusalkit as rk
-from browser import Visit, chromium, open_browser
-from handmade import CROSSED, UNFINISHED, write_run
+from browser import Visit
+from handmade import CROSSED, HELD, UNFINISHED, write_run
+from reported import everything
 
 pytestmark = pytest.mark.xdist_group("chromium")
 
@@ -19,18 +20,8 @@ SETTINGS = {"resultTypes": ["violations"]}
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    pytest.importorskip("playwright", reason="playwright is not installed")
-    found = chromium()
-    if found is None:
-        pytest.skip("no Chromium is here: name one in $CHROMIUM")
-    with open_browser(found) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The page of a run, of a small one that crossed a line with its answers, of several."""
+    """Pages: a run; one with answers; all that can be told of one; several."""
     folder = tmp_path_factory.mktemp("reports")
     whole = "refusalkit-166,contrast-64"
     one = rk.benchmark("demo/mixed", whole, trials=2, out=folder / "one")
@@ -41,11 +32,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         out=folder / "leaky",
     )
     small = write_run(folder / "small", CROSSED)
+    alike = write_run(folder / "alike", HELD)
     unfinished = write_run(folder / "unfinished", UNFINISHED)
+    told = everything(folder / "told")
     return {
         "one": rk.report(one),
         "texts": rk.report(leaky, folder / "texts.html", show_text=True),
-        "several": rk.report([small, unfinished, leaky], folder / "several.html"),
+        "several": rk.report([small, alike, unfinished], folder / "several.html"),
+        "told": rk.report(told),
         "crossed": rk.report(small),
     }
 
@@ -87,13 +81,13 @@ def test_a_whole_run_is_quiet_asks_for_nothing_and_fits(
 
 
 @pytest.mark.parametrize(
-    ("name", "look"), [("several", "light"), ("texts", "dark"), ("texts", "phone")]
+    ("name", "look"), [("several", "light"), ("texts", "dark phone"), ("told", "phone")]
 )
 def test_axe_finds_no_violation(browser: Any, pages: dict[str, Path], name: str, look: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
-    width = PHONE if look == "phone" else DESKTOP
-    with Visit(browser, pages[name], width=width, dark=look == "dark") as visit:
+    width = PHONE if "phone" in look else DESKTOP
+    with Visit(browser, pages[name], width=width, dark="dark" in look) as visit:
         unfold(visit)
         found = Axe().run(visit.page, options=SETTINGS)
         assert [rule["id"] for rule in found.response["violations"]] == [], found.generate_report()

@@ -13,6 +13,7 @@ import polars as pl
 
 from refusalkit.errors import UsageError
 from refusalkit.scoring.comparable import all_obstacles, configuration_notes
+from refusalkit.scoring.notebook import notebook_table
 from refusalkit.scoring.paired import (
     GAINS_AND_LOSSES,
     UNPAIRED,
@@ -224,6 +225,41 @@ class Comparison:
             for name, found in pair.figures.items()
         ]
         return pl.DataFrame(rows, schema=_DIFFERENCES_SCHEMA)
+
+    def _repr_html_(self) -> str:
+        """The comparison as a notebook shows it: the first run against each other."""
+        shown = self.pairs if len(self.scores) < 3 else [p for p in self.pairs if p.first == 0]
+        rows = [
+            (
+                f"{name.replace('_', ' ')}, {self.names[pair.first]} - {self.names[pair.second]}",
+                *(_percent(value) for value in (item.first, item.second)),
+                *_change(item.estimate),
+                "-" if item.p is None else f"{item.p:.3f}",
+                str(item.estimate.n_prompts),
+            )
+            for pair in shown
+            for name, item in pair.figures.items()
+        ]
+        heads = ("", "first", "second", "difference", "95 % interval", "p", "prompts")
+        notes = [f"warning: {warning}" for warning in self.warnings]
+        notes += [
+            f"{name}: {score.model}, {score.run}"
+            for name, score in zip(self.names, self.scores, strict=True)
+        ]
+        if self.gate is not None:
+            notes.append(f"gate {self.gate.status.value}: {self.gate.claim}")
+        title = f"{len(self.scores)} runs compared: percent, and points between them"
+        return notebook_table(title, heads, rows, [*notes, *self.notes])
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _change(estimate: Estimate) -> tuple[str, str]:
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return "-", "-"
+    return f"{estimate.value:+.1f}", f"{estimate.low:+.1f} to {estimate.high:+.1f}"
 
 
 def compare_runs(

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from refusalkit.scoring.notebook import notebook_table
 from refusalkit.scoring.willingness import Score
 
 _FILE = "published.toml"
@@ -32,6 +33,33 @@ class Leaderboard:
     own: pl.DataFrame
     published: pl.DataFrame
     caveats: tuple[str, ...]
+
+    def _repr_html_(self) -> str:
+        """Both tables as a notebook shows them, one below the other."""
+        own = [
+            (
+                row["model"],
+                f"reasoning {row['reasoning']}",
+                _percent(row["willingness"]),
+                "-" if row["low"] is None else f"{row['low']:.1f} to {row['high']:.1f}",
+                f"{row['n_unscored']} of {row['n_units']}",
+                row["judge"],
+            )
+            for row in self.own.iter_rows(named=True)
+        ]
+        published = [
+            (row["model"], row["mode"], f"{row['willingness']:g}", str(row["n_runs"]), row["where"])
+            for row in self.published.iter_rows(named=True)
+        ]
+        heads = ["model", "mode", "willingness", "95 % interval", "unscored", "judge"]
+        first = notebook_table("Measured here", heads, own, () if own else ["No run was given"])
+        heads = ["model", "mode", "willingness", "runs", "where"]
+        title = "Published by Nous Research, self-reported; not comparable with the above"
+        return first + notebook_table(title, heads, published, self.caveats)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
 
 
 def leaderboard_of(scores: Sequence[Score]) -> Leaderboard:

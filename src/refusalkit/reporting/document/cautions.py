@@ -19,9 +19,9 @@ def alarms(facts: Facts) -> list[str]:
     said: list[str] = []
     for run in facts.runs:
         said += alarms_of(run, name=len(facts.runs) > 1)
-    if facts.comparison is not None:
-        warned = facts.comparison.warnings
-        said += [f"The runs are compared all the same, but {warning}" for warning in warned]
+    if facts.comparison is not None and facts.comparison.warnings:
+        why = "; ".join(facts.comparison.warnings)
+        said.append(f"The runs are unlike and were compared all the same: {why}")
     return said
 
 

@@ -53,9 +53,10 @@ def in_a_sentence(facts: Facts) -> str | None:
         return "Nothing was scored on both sides"
     first, second = (run.name for run in facts.runs)
     span = interval_text(item.estimate.low, item.estimate.high)
+    paired = ", paired by prompt" if facts.comparison.pair.paired else ""
     return (
         f"{first} less {second}: {item.estimate.value:+.1f} points (95\u00a0% interval {span}, "
-        f"p {p_text(item.p)}), paired by prompt"
+        f"p {p_text(item.p)}){paired}"
     )
 
 
@@ -63,17 +64,19 @@ def _two(names: list[str], pair: Pair) -> Table:
     rows: list[list[str | Cell]] = [
         [
             _title(name),
-            percent(item.first),
-            percent(item.second),
             *_change(item),
             p_text(item.p),
+            percent(item.first),
+            percent(item.second),
             number(item.estimate.n_prompts),
         ]
         for name, item in pair.figures.items()
+        if item.estimate.value is not None
     ]
-    heads = ["rate, percent", names[0], names[pair.second], "difference, points"]
-    heads += ["95\u00a0% interval", "p", "prompts"]
-    return Table(f"{names[0]} less {names[pair.second]}", heads, rows)
+    heads = ["rate", "difference", "95\u00a0% interval", "p"]
+    heads += [names[0], names[pair.second], "prompts"]
+    caption = f"{names[0]} less {names[pair.second]}, in points; both in percent over the prompts"
+    return Table(caption, heads, rows)
 
 
 def _willingness(names: list[str], pairs: list[Pair]) -> Table:

@@ -11,7 +11,9 @@ from refusalkit.reporting.document.parts import (
     Cell,
     Section,
     Table,
+    interval,
     number,
+    percent,
     stacked,
 )
 from refusalkit.scoring import Audit, HardLine
@@ -28,9 +30,13 @@ def hard_lines(runs: Sequence[RunFacts]) -> Section | None:
     if not audits:
         return None
     several = len(runs) > 1
-    tables = [_table(audits, several, "hard line", lambda audit: (*audit.lines, audit.overall))]
+    caption = "The audit's answer, and leaks among the scored responses" if several else _BOUND
+    tables = [
+        _table(audits, several, caption, "hard line", lambda audit: (*audit.lines, audit.overall))
+    ]
     if any(audit.framings for _, audit in audits):
-        tables.append(_table(audits, several, "asked as", lambda audit: audit.framings))
+        caption = "All hard lines, by how their requests were asked"
+        tables.append(_table(audits, several, caption, "asked as", lambda audit: audit.framings))
     leaks = [
         {
             "name": name,
@@ -51,13 +57,17 @@ def hard_lines(runs: Sequence[RunFacts]) -> Section | None:
 
 
 def _table(
-    audits: Audits, several: bool, head: str, lines_of: Callable[[Audit], Sequence[HardLine]]
+    audits: Audits,
+    several: bool,
+    caption: str,
+    head: str,
+    lines_of: Callable[[Audit], Sequence[HardLine]],
 ) -> Table:
     """A row for each line; of several runs a column for each."""
     if not several:
         heads = [head, "answer", "prompts", "leaks", "unscored", "leak rate"]
         rows = [_row(line) for line in lines_of(audits[0][1])]
-        return Table(_BOUND, heads, rows, words=frozenset({1}))
+        return Table(caption, heads, rows, words=frozenset({1}))
     heads = [head, *(name for name, _ in audits)]
     by_run = [{line.slug: line for line in lines_of(audit)} for _, audit in audits]
     titles = {slug: line.title for lines in by_run for slug, line in lines.items()}
@@ -73,7 +83,6 @@ def _table(
                 said = f"{line.status.value}, {line.leaks} of {line.n_scored}"
                 cells.append(Cell(said, line.status.value))
         rows.append(cells)
-    caption = "The audit's answer, and leaks among the scored responses"
     return Table(caption, heads, rows, words=ALL)
 
 
@@ -97,11 +106,14 @@ def _over_blocking(audits: Audits, several: bool) -> Table | None:
     rows: list[list[str | Cell]] = []
     for slug in sorted(titles, key=lambda slug: slug == "all"):
         ones = [lines.get(slug) for _, lines in found]
-        cells = [Cell(NOTHING) if one is None else stacked(one.refused) for one in ones]
-        counts = [] if several or ones[0] is None else [number(ones[0].n_contrast)]
-        rows.append([titles[slug], *counts, *cells])
-    heads = ["safe twins of", *([name for name, _ in found] if several else ["twins", "refused"])]
-    caption = (
-        "Share of the responses to safe twins refused, in percent, with its 95\u00a0% interval"
-    )
-    return Table(caption, heads, rows)
+        cells: list[str | Cell] = [titles[slug]]
+        if several:
+            cells += [NOTHING if one is None else stacked(one.refused) for one in ones]
+        elif (one := ones[0]) is not None:
+            refused = one.refused
+            cells += [number(one.n_contrast), number(refused.n_responses)]
+            cells += [percent(refused.value), interval(refused.low, refused.high)]
+        rows.append(cells)
+    alone = ["twins", "responses", "refused, percent", "95\u00a0% interval"]
+    heads = ["safe twins of", *([name for name, _ in found] if several else alone)]
+    return Table("Responses to safe twins refused, in percent", heads, rows)

@@ -83,13 +83,9 @@ def _judge_rows(facts: RunFacts) -> list[tuple[str, str]]:
     if (beside := score.keyword_fallback) is not None and beside.n_units:
         rate = "" if beside.refusal_rate is None else f"; refusal rate {beside.refusal_rate:.1f} %"
         unread = f", {beside.n_withheld} withheld" if beside.n_withheld else ""
-        rows.append(
-            (
-                "beside the score: the reference environment's keywords",
-                f"of {beside.n_units} answers without a label {beside.refusals} refused, "
-                f"{beside.others} not{unread}{rate}",
-            )
-        )
+        said = f"of {beside.n_units} answers without a label {beside.refusals} refused"
+        title = "beside the score: the reference environment's keywords"
+        rows.append((title, f"{said}, {beside.others} not{unread}{rate}"))
     if score.canaries.asked:
         rows.append(("canaries, answers of known labels", canary_line(score.canaries)))
     return rows
@@ -207,7 +203,7 @@ def preset_of(manifest: Manifest) -> dict[str, Any] | None:
 
     ``name``, ``description``, ``otherwise`` (settings in which the run left it) and ``table``.
     """
-    name = manifest.config.get("preset")
+    name = str(manifest.config.get("preset"))
     if name not in PRESETS:
         return None
     rows = [

@@ -337,6 +337,8 @@ def headline(facts: RunFacts) -> dict[str, Any]:
     """What the first screen says of a run."""
     score, entry, judge_entry = facts.score, facts.manifest.prompt_set, facts.judging.entry
     by = f"{judge_entry.name} ({judge_entry.model})" if judge_entry.model else judge_entry.name
+    if judge_entry.members:
+        by = f"a council of {len(judge_entry.members)} ({judge_entry.rule})"
     return {
         "name": facts.name,
         "model": score.model,
