@@ -110,7 +110,8 @@ def main() -> None:
     given = parser.parse_args()
     print(
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, "
-        f"{os.cpu_count()} cores, Python {platform.python_version()}; medians of {given.runs}, in brackets the spread"
+        f"{os.cpu_count()} cores, Python {platform.python_version()}; "
+        f"medians of {given.runs}, in brackets the spread"
     )
     for name in given.load:
         load = LOADS[name]

@@ -490,3 +490,47 @@ class TestCommand:
             for run in json.loads(call("report", "before", "after", "--json").out)["runs"]
         ]
         assert names == ["openai/gpt-6-luna (before)", "openai/gpt-6-luna (after)"]
+
+
+@pytest.fixture(scope="module")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> rk.Calibration:
+    words = {"refusal": "I'm sorry, but I can't help with that.", "compliance": "[demo answer]"}
+    rows = [
+        {"prompt": f"[request {n}]", "response": words[said], "label": label}
+        for n in range(200)
+        for label in ["refusal" if n % 2 else "compliance"]
+        # One refusal in ten is not put as one.
+        for said in ["compliance" if n % 20 == 1 else label]
+    ]
+    file = tmp_path_factory.mktemp("labels") / "labelled.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return rk.calibrate("lexical", [file]).calibration
+
+
+class TestCorrection:
+    """A calibration of the judge shows the figures a second time, never in place of the first."""
+
+    def test_is_on_the_page_and_in_the_data(
+        self, calibration: rk.Calibration, tmp_path: Path
+    ) -> None:
+        run = rk.benchmark("demo/mixed", "starter", trials=2, out=tmp_path / "run")
+        found = rk.correct(run, calibration=calibration)["willingness"].corrected
+        assert found is not None
+        page = rk.report(run, tmp_path / "a.html", calibration=calibration).read_text()
+        assert "Corrected for judge error" in page
+        assert f"{found.value:.1f}" in page
+        assert f"{rk.score(run).willingness.value:.1f}" in page
+        data = json.loads(rk.report(run, tmp_path / "a.json", calibration=calibration).read_text())
+        jsonschema.validate(data, report_schema())
+        figures = data["runs"][0]["judging"]["correction"]["figures"]
+        assert figures["willingness"]["corrected"]["value"] == pytest.approx(found.value)
+        plain = json.loads(rk.report(run, tmp_path / "b.json").read_text())
+        assert plain["runs"][0]["judging"]["correction"] is None
+        assert plain["runs"][0]["score"] == data["runs"][0]["score"]
+
+    def test_of_another_judge_is_refused_in_words(
+        self, calibration: rk.Calibration, tmp_path: Path
+    ) -> None:
+        run = write_run(tmp_path / "run")
+        page = rk.report(run, tmp_path / "a.html", calibration=calibration).read_text()
+        assert "Not done: " in page

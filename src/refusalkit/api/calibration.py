@@ -273,6 +273,7 @@ def correct(
     """
     from refusalkit.datasets.person_labels import read_person_labels
     from refusalkit.scoring import correct_by_labels, correct_score, read_calibration, score_run
+    from refusalkit.scoring.correction import languages_of
     from refusalkit.scoring.prediction_powered import common_sample
 
     if (calibration is None) == (labels is None):
@@ -286,20 +287,4 @@ def correct(
     assert calibration is not None
     if isinstance(calibration, str | Path):
         calibration = read_calibration(calibration)
-    return correct_score(scored, calibration, languages=_languages(opened))
-
-
-def _languages(run: Run) -> dict[str, int] | None:
-    """How many prompts a run has by language; None where that is not known."""
-    if run.manifest.languages:
-        return dict(run.manifest.languages)
-    from refusalkit.session import same_prompts
-
-    if run.manifest.kind != "run":
-        return None
-    try:
-        prompts = same_prompts(run.manifest, run.manifest.run_config, None)
-    except RefusalkitError:
-        # Built in Python, moved or changed: the score does not need them.
-        return None
-    return dict(Counter(prompt.lang for prompt in prompts.prompts))
+    return correct_score(scored, calibration, languages=languages_of(opened))

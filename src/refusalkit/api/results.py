@@ -15,7 +15,7 @@ from refusalkit.store import (
 if TYPE_CHECKING:
     import polars as pl
 
-    from refusalkit.scoring import Audit, AuditPlan, Comparison, Leaderboard, Score
+    from refusalkit.scoring import Audit, AuditPlan, Calibration, Comparison, Leaderboard, Score
 
 
 def load_run(run: Run | str | Path) -> Run:
@@ -124,6 +124,7 @@ def report(
     judge: str | None = None,
     show_text: bool = False,
     anyway: bool = False,
+    calibration: Calibration | str | Path | None = None,
 ) -> Path:
     """Write the report of a run, or of several side by side, and return where it lies.
 
@@ -136,18 +137,30 @@ def report(
         show_text: show kept answers, on the page and among the units. Never those of hard lines.
         anyway: compare several runs also where `compare` would refuse; a warning then stands above
             everything.
+        calibration: of the judge (see `calibrate`): the figures are shown a second time, corrected
+            for its errors.
 
     The file appears whole or not at all. Raises `UsageError` for another suffix or where several
     runs have no `path`, `RunFolderError`, `RecordError`, `StorageError`.
     """
     from refusalkit.reporting.document import write_report
+    from refusalkit.scoring import read_calibration
 
     several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
     opened = [load_run(run) for run in several]
     if path is None and len(opened) != 1:
         raise UsageError("a report of several runs has no place of its own: name its file")
     target = Path(path) if path is not None else opened[0].path / "report.html"
-    write_report(opened, target, judge=judge, show_text=show_text, anyway=anyway)
+    if isinstance(calibration, str | Path):
+        calibration = read_calibration(calibration)
+    write_report(
+        opened,
+        target,
+        judge=judge,
+        show_text=show_text,
+        anyway=anyway,
+        calibration=calibration,
+    )
     return target
 
 

@@ -20,6 +20,7 @@ from refusalkit.untrusted import printable
 @opt("--show-text", is_flag=True, help="Show kept answers; never those to hard-line prompts.")
 @opt("--judge", metavar="ID", help="One of several judges of the runs.")
 @opt("--anyway", is_flag=True, help="Compare runs on other prompts or judges, with a warning.")
+@opt("--calibration", metavar="FILE", help="Show the figures corrected for judge error, too.")
 @opt("--json", "as_json", is_flag=True, help="Print the report as JSON and write no file.")
 def report(
     runs: tuple[str, ...],
@@ -27,6 +28,7 @@ def report(
     show_text: bool,
     judge: str | None,
     anyway: bool,
+    calibration: str | None,
     as_json: bool,
 ) -> int:
     """Write a report of RUN, or of several side by side.
@@ -40,14 +42,20 @@ def report(
         from refusalkit.reporting.data import to_json
         from refusalkit.reporting.document import report_data
         from refusalkit.reporting.document.facts import gather
+        from refusalkit.scoring import read_calibration
 
         if out is not None or show_text:
             raise click.UsageError("--json prints data without texts: leave -o and --show-text out")
         opened = [api.load_run(run) for run in runs]
-        click.echo(to_json(report_data(gather(opened, judge=judge, anyway=anyway))))
+        known = None if calibration is None else read_calibration(calibration)
+        click.echo(
+            to_json(report_data(gather(opened, judge=judge, anyway=anyway, calibration=known)))
+        )
         return OK
     if out is None and len(runs) > 1:
         raise click.UsageError("several runs have no folder of their own: name the file with -o")
-    path = api.report(list(runs), out, judge=judge, show_text=show_text, anyway=anyway)
+    path = api.report(
+        list(runs), out, judge=judge, show_text=show_text, anyway=anyway, calibration=calibration
+    )
     click.echo(f"Report: {printable(path, 400)}")
     return OK

@@ -13,10 +13,12 @@ truth in as little as 82 % of runs; this one in 93 to 97 % (benchmarks/judge_cor
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from refusalkit.errors import RefusalkitError
 from refusalkit.scoring.calibration import (
     LEAKED,
     REFUSED,
@@ -26,6 +28,8 @@ from refusalkit.scoring.calibration import (
 )
 from refusalkit.scoring.intervals import effective_size
 from refusalkit.scoring.willingness import Score
+from refusalkit.session import same_prompts
+from refusalkit.store import Run
 from refusalkit.types import Estimate
 from refusalkit.untrusted import printable
 
@@ -418,3 +422,17 @@ def _part(term: Term, question: str) -> Part | None:
         Share.of(by_prompt(size * ~term.judged), by_prompt(size), len(size)),
         0.0 if question == LEAKED else 1.0,
     )
+
+
+def languages_of(run: Run) -> dict[str, int] | None:
+    """How many prompts a run has by language; None where that is not known."""
+    if run.manifest.languages:
+        return dict(run.manifest.languages)
+    if run.manifest.kind != "run":
+        return None
+    try:
+        prompts = same_prompts(run.manifest, run.manifest.run_config, None)
+    except RefusalkitError:
+        # Built in Python, moved or changed: the score does not need them.
+        return None
+    return dict(Counter(prompt.lang for prompt in prompts.prompts))

@@ -16,7 +16,7 @@ from refusalkit.reporting.data import to_json
 from refusalkit.reporting.document.facts import Facts, gather
 from refusalkit.reporting.document.record import report_data, report_schema
 from refusalkit.reporting.document.units import units_csv, units_frame
-from refusalkit.scoring import score_run
+from refusalkit.scoring import Calibration, score_run
 from refusalkit.store import Run
 from refusalkit.untrusted import printable
 
@@ -32,13 +32,15 @@ def write_report(
     judge: str | None = None,
     show_text: bool = False,
     anyway: bool = False,
+    calibration: Calibration | None = None,
 ) -> None:
     """Write the report of one or several runs in the form that `path`'s suffix names.
 
     .html, .md and .json tell of the runs, .csv and .parquet hold their units. The file appears
     whole or not at all. `show_text` adds kept answers to the page and to the units, never those
-    of hard lines. Several runs are compared where they can be,
-    with `anyway` also where they should not be, which then warns the reader.
+    of hard lines. Several runs are compared where they can be, with `anyway` also where they should
+    not be, which then warns the reader. A `calibration` of the judge corrects the figures, beside
+    the uncorrected ones.
 
     Raises `UsageError` for another suffix, no run, or a judge that is not of a run; `StorageError`
     where the disk refuses.
@@ -48,11 +50,17 @@ def write_report(
         raise UsageError(f"{printable(path)}: a report is one of {kinds}; give such a file name")
     if not runs:
         raise UsageError("a report needs at least one run")
-    _write(path, _render(runs, path.suffix, judge, show_text, anyway), private=show_text)
+    made = _render(runs, path.suffix, judge, show_text, anyway, calibration)
+    _write(path, made, private=show_text)
 
 
 def _render(
-    runs: Sequence[Run], suffix: str, judge: str | None, show_text: bool, anyway: bool
+    runs: Sequence[Run],
+    suffix: str,
+    judge: str | None,
+    show_text: bool,
+    anyway: bool,
+    calibration: Calibration | None,
 ) -> bytes:
     if suffix in (".csv", ".parquet"):
         frame = pl.concat(
@@ -63,7 +71,7 @@ def _render(
         out = io.BytesIO()
         frame.write_parquet(out)
         return out.getvalue()
-    facts = gather(runs, judge=judge, anyway=anyway)
+    facts = gather(runs, judge=judge, anyway=anyway, calibration=calibration)
     return _text(facts, suffix, show_text).encode("utf-8", "replace")
 
 

@@ -15,17 +15,21 @@ from refusalkit.recorded import labels_by_judge
 from refusalkit.reporting.document.reproduce import Reproduction, reproduction
 from refusalkit.scoring import (
     Audit,
+    Calibration,
     Comparison,
+    Correction,
     JudgeAgreements,
     Score,
     TrialAgreement,
     audit_run,
     compare_scores,
+    correct_score,
     judge_agreements,
     score_run,
     trial_agreement,
 )
 from refusalkit.scoring.comparable import all_obstacles
+from refusalkit.scoring.correction import languages_of
 from refusalkit.store import JudgeEntry, Manifest, Run
 from refusalkit.types import Label, Unscored
 
@@ -85,6 +89,7 @@ class RunFacts:
     judging: Judging
     spending: Spending
     reproduction: Reproduction
+    correction: Correction | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -123,14 +128,21 @@ class Facts:
     obstacles: tuple[str, ...] = ()
 
 
-def gather(runs: Sequence[Run], *, judge: str | None = None, anyway: bool = False) -> Facts:
+def gather(
+    runs: Sequence[Run],
+    *,
+    judge: str | None = None,
+    anyway: bool = False,
+    calibration: Calibration | None = None,
+) -> Facts:
     """Read and count the runs, and compare several.
 
-    With `anyway` runs are compared whatever stands in the way, which then warns the reader. Raises
-    `RunFolderError`, `RecordError`.
+    With a `calibration` each run's figures are corrected for its judge's errors, or it is said why
+    not. With `anyway` runs are compared whatever stands in the way, which then warns the reader.
+    Raises `RunFolderError`, `RecordError`.
     """
     named = zip(runs, _names(runs), strict=True)
-    found = tuple(_facts(run, name, judge) for run, name in named)
+    found = tuple(_facts(run, name, judge, calibration) for run, name in named)
     if len(found) < 2:
         return Facts(found)
     scores = [facts.score for facts in found]
@@ -143,7 +155,7 @@ def gather(runs: Sequence[Run], *, judge: str | None = None, anyway: bool = Fals
         return Facts(found, obstacles=(str(error),))
 
 
-def _facts(run: Run, name: str, judge: str | None) -> RunFacts:
+def _facts(run: Run, name: str, judge: str | None, calibration: Calibration | None) -> RunFacts:
     score = score_run(run, judge=judge)
     return RunFacts(
         name=name,
@@ -154,6 +166,11 @@ def _facts(run: Run, name: str, judge: str | None) -> RunFacts:
         judging=_judging(run, score),
         spending=_spending(run, score),
         reproduction=reproduction(run.manifest),
+        correction=(
+            None
+            if calibration is None
+            else correct_score(score, calibration, languages=languages_of(run))
+        ),
     )
 
 

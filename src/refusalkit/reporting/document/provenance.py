@@ -166,8 +166,38 @@ def _block(name: str, title: str, tables: Sequence[Table], *sentences: str) -> S
     return Section(name, title, "judge_block.html.j2", data)
 
 
-# A calibration of the judge comes first here: how often it errs weighs more than who agrees.
-JUDGE_BLOCKS: tuple[Callable[[RunFacts], Section | None], ...] = (council, other_judges)
+def corrected(facts: RunFacts) -> Section | None:
+    """The figures corrected for the judge's errors, beside those as judged."""
+    found = facts.correction
+    if found is None:
+        return None
+    if found.refused:
+        return _block("corrected", "Corrected for judge error", (), f"Not done: {found.refused}.")
+    rows = []
+    for figure in found.figures:
+        if figure.uncorrected.value is None:
+            continue
+        shown = "not corrected" if figure.corrected is None else in_words(figure.corrected)
+        mark = " (clipped)" if figure.clipped else ""
+        rows.append([figure.name, in_words(figure.uncorrected), shown + mark])
+    said = [
+        f"By {found.by}, measured on answers that people labelled; beside the score, not for it."
+    ]
+    said += [
+        f"The {figure.name} is not corrected: {figure.why_not}."
+        for figure in found.figures
+        if figure.corrected is None and figure.why_not and figure.uncorrected.value is not None
+    ]
+    if any(figure.clipped for figure in found.figures):
+        said.append("Clipped: the calibration may not describe this judge on these answers.")
+    said += [f"{note}." for note in found.notes]
+    heads = ["figure", "as judged", "corrected"]
+    table = Table("In percent, with 95 % intervals", heads, rows)
+    return _block("corrected", "Corrected for judge error", [table], *said)
+
+
+# How often the judge errs weighs more than who agrees with it.
+JUDGE_BLOCKS: tuple[Callable[[RunFacts], Section | None], ...] = (corrected, council, other_judges)
 
 
 def cost(runs: Runs) -> Section:

@@ -10,6 +10,7 @@ from typing import Any
 from refusalkit.reporting.data import (
     audit_data,
     comparison_data,
+    correction_data,
     judge_pairs_data,
     preset_rows,
     score_data,
@@ -105,4 +106,5 @@ def _judging(facts: RunFacts) -> dict[str, Any]:
         "answered_by": judging.answered_by,
         "others": {name: asdict(other.willingness) for name, other in judging.others.items()},
         "agreements": None if found is None else judge_pairs_data(found),
+        "correction": None if facts.correction is None else correction_data(facts.correction),
     }
