@@ -15,9 +15,9 @@ settings.register_profile("refusalkit", deadline=None, max_examples=40)
 settings.load_profile("refusalkit")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A real Chromium, opened once."""
+    """A real Chromium, opened once a module: while it is open an event loop runs in this thread."""
     pytest.importorskip("playwright", reason="playwright is not installed")
     found = chromium()
     if found is None:
