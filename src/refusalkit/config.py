@@ -69,6 +69,9 @@ OPERATIONAL = frozenset(
         "concurrency",
         "rpm",
         "judge_rpm",
+        "tpm",
+        "judge_tpm",
+        "judge_concurrency",
         "timeout_s",
         "max_retries",
         "max_cost",
@@ -131,6 +134,9 @@ class RunConfig(BaseModel):
     concurrency: Annotated[int, Field(ge=1, le=4096)] = 32
     rpm: Annotated[float, Field(gt=0)] | None = None
     judge_rpm: Annotated[float, Field(gt=0)] | None = None
+    tpm: Annotated[float, Field(gt=0)] | None = None
+    judge_tpm: Annotated[float, Field(gt=0)] | None = None
+    judge_concurrency: Annotated[int, Field(ge=1, le=4096)] | None = None
     timeout_s: Annotated[float, Field(gt=0, le=86400)] = 600.0
     max_retries: Annotated[int, Field(ge=0, le=50)] = 5
     max_cost: Annotated[float, Field(gt=0)] | None = None
