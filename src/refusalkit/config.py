@@ -271,6 +271,30 @@ def resolve_config(
         raise ConfigurationError(f"{where}: {printable(name)}: {printable(what)}") from error
 
 
+def read_config(file: str | Path) -> dict[str, Any]:
+    """The options that a TOML file holds, unchecked. Raises `ConfigurationError`."""
+    return _read_file(Path(file))
+
+
+def read_plan(file: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A plan of several runs: the options of all, and those of each ``[[model]]`` table over them.
+
+    A table holds ``id``, the model, may hold ``folder``, the name of its run's folder, and any
+    option. Raises `ConfigurationError`, which names the file and the table.
+    """
+    common = _read_file(Path(file))
+    tables = common.pop("model", None)
+    name = printable(file)
+    if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
+        raise ConfigurationError(f"{name}: names no model: write a [[model]] table for each")
+    for number, table in enumerate(tables, 1):
+        if not isinstance(table.get("id"), str):
+            raise ConfigurationError(f'{name}: [[model]] {number}: id is missing: "provider/name"')
+        if "model" in table:
+            raise ConfigurationError(f"{name}: [[model]] {number}: the model's name is its id")
+    return common, tables
+
+
 def _preset_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """What the preset of `given` sets beside what was given."""
     preset = given.get("preset")

@@ -100,11 +100,13 @@ async def work_session(
     *,
     texts: Mapping[str, str] | None = None,
     budget: Budget | None = None,
+    close_judge: bool = True,
 ) -> Run:
     """One stretch of work on a run, recorded in its manifest however it ends.
 
     Without a `model` it is judged again: `judge` joins the run's judges, `texts` holds answers by
-    unit that the run withheld and that are known from elsewhere. `budget` is shared with others.
+    unit that the run withheld and that are known from elsewhere. `budget` is shared with others;
+    so is a judge that is not to be closed.
     """
     from refusalkit.runner import Ended, Runner
 
@@ -151,7 +153,8 @@ async def work_session(
         finally:
             if model is not None:
                 await model.aclose()
-            await judge.aclose()
+            if close_judge:
+                await judge.aclose()
             ended = session.model_copy(update={"ended_at": now(), "ended_because": str(because)})
             parameters = {**run.manifest.parameters, **_all_parameters(model, judge)}
             update = {"sessions": (*earlier, ended), "parameters": parameters}

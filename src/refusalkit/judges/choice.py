@@ -87,7 +87,8 @@ def open_choice(
     """Open what was chosen; `base` takes the place of the members.
 
     `hard_lines` are the slugs of the set's hard-line categories. Judges that ask the same model
-    keep its pace together, those of other runs too where the runs share `pacers`. Raises `JudgeFileError`, `UsageError` and what `open_model` raises.
+    keep its pace together, those of other runs too where the runs share `pacers`. Raises
+    `JudgeFileError`, `UsageError` and what `open_model` raises.
     """
     if choice.hard_line_judge is not None and not hard_lines:
         raise UsageError(
@@ -110,9 +111,7 @@ def open_choice(
     )
 
 
-def _open(
-    named: NamedJudge, config: RunConfig, pacers: MutableMapping[Hashable, Pacer]
-) -> Judge:
+def _open(named: NamedJudge, config: RunConfig, pacers: MutableMapping[Hashable, Pacer]) -> Judge:
     from refusalkit.judges import open_judge
 
     rubric = load_named(named, config)
