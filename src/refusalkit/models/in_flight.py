@@ -18,7 +18,7 @@ _RISEN = 2.0
 # In a server's queue latency falls as the requests in flight do; one that stays above this share
 # of what it was before a cut has another cause.
 _HELPED = 0.9
-_SMALLEST_WINDOW = 16
+_SMALLEST_WINDOW = 64
 # How much of a new window goes into the usual latency.
 _DRIFT = 0.1
 # What a request takes before its first token counts as so many of them.
@@ -39,6 +39,8 @@ class InFlight:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._cut_at = float("-inf")
         self._window: list[float] = []
+        # The first to come after a start or a cut are the quickest: they are no fair sample.
+        self._skip = cap
         self._usual: float | None = None
         self._risen = 0
         # Of the cut for latency whose effect is not known yet: the limit and the latency before it.
@@ -75,19 +77,22 @@ class InFlight:
 
         Those that were in flight together say so together: they count as one.
         """
-        if sent_at >= self._cut_at:
+        if sent_at > self._cut_at:
             self._cut(now)
             self._before_cut = None
 
     def answered(self, sent_at: float, now: float, tokens: float) -> None:
         """An answer of `tokens` tokens is whole."""
-        if self._limit < self._cap and sent_at >= self._cut_at and not self._risen:
+        if sent_at <= self._cut_at:
+            return  # it says how things were before
+        if self._limit < self._cap and not self._risen:
             self._limit = min(self._cap, self._limit + 1.0 / self._limit)
             self._let_in()
-        if sent_at < self._cut_at:
-            return  # it says how things were before
+        if self._skip > 0:
+            self._skip -= 1
+            return
         self._window.append((now - sent_at) / (tokens + _OVERHEAD_TOKENS))
-        if len(self._window) >= max(_SMALLEST_WINDOW, self._limit):
+        if len(self._window) >= max(_SMALLEST_WINDOW, 2 * self._limit):
             self._judge(median(self._window), now)
 
     def _judge(self, latency: float, now: float) -> None:
@@ -103,8 +108,10 @@ class InFlight:
         if self._usual is None:
             self._usual = latency
         elif latency <= _RISEN * self._usual:
-            self._usual += _DRIFT * (latency - self._usual)
             self._risen = 0
+            if self._limit == self._cap:
+                # Only then: the way back up from a cut must not make its latency the usual one.
+                self._usual += _DRIFT * (latency - self._usual)
         else:
             self._risen += 1
             if self._risen >= 2 and self._limit > 1.0:
@@ -115,6 +122,7 @@ class InFlight:
         self._limit = max(1.0, self._limit * _CUT)
         self._cut_at = now
         self._window.clear()
+        self._skip = self.limit
 
     def _let_in(self) -> None:
         while self._waiting and self._count < self.limit:
