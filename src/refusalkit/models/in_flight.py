@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from statistics import median
 
 _CUT = 0.7
 # Latency this many times the usual one, in two windows running, has risen.
@@ -93,7 +92,7 @@ class InFlight:
             return
         self._window.append((now - sent_at) / (tokens + _OVERHEAD_TOKENS))
         if len(self._window) >= max(_SMALLEST_WINDOW, 2 * self._limit):
-            self._judge(median(self._window), now)
+            self._judge(sorted(self._window)[len(self._window) // 2], now)
 
     def _judge(self, latency: float, now: float) -> None:
         """What a full window says."""
