@@ -17,6 +17,8 @@ _RISEN = 2.0
 # In a server's queue latency falls as the requests in flight do; one that stays above this share
 # of what it was before a cut has another cause.
 _HELPED = 0.9
+# Below this many seconds a wait may be our own event loop's as well as the server's queue.
+_QUICK_S = 0.25
 _SMALLEST_WINDOW = 64
 # How much of a new window goes into the usual latency.
 _DRIFT = 0.1
@@ -38,6 +40,7 @@ class InFlight:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._cut_at = float("-inf")
         self._window: list[float] = []
+        self._slow = 0  # of the window, those that were not quick
         # The first to come after a start or a cut are the quickest: they are no fair sample.
         self._skip = cap
         self._usual: float | None = None
@@ -90,13 +93,16 @@ class InFlight:
         if self._skip > 0:
             self._skip -= 1
             return
+        self._slow += now - sent_at >= _QUICK_S
         self._window.append((now - sent_at) / (tokens + _OVERHEAD_TOKENS))
         if len(self._window) >= max(_SMALLEST_WINDOW, 2 * self._limit):
             self._judge(sorted(self._window)[len(self._window) // 2], now)
 
     def _judge(self, latency: float, now: float) -> None:
         """What a full window says."""
+        quick = 2 * self._slow < len(self._window)
         self._window.clear()
+        self._slow = 0
         if self._before_cut is not None:
             limit, before = self._before_cut
             self._before_cut = None
@@ -106,7 +112,7 @@ class InFlight:
                 return
         if self._usual is None:
             self._usual = latency
-        elif latency <= _RISEN * self._usual:
+        elif quick or latency <= _RISEN * self._usual:
             self._risen = 0
             if self._limit == self._cap:
                 # Only then: the way back up from a cut must not make its latency the usual one.
@@ -121,6 +127,7 @@ class InFlight:
         self._limit = max(1.0, self._limit * _CUT)
         self._cut_at = now
         self._window.clear()
+        self._slow = 0
         self._skip = self.limit
 
     def _let_in(self) -> None:
