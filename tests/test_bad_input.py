@@ -76,7 +76,12 @@ CASES: dict[str, Case] = {
     "unknown subcommand": Case(("prompts", "lst"), USAGE, "No such command 'lst'"),
     "no model": Case(("run",), USAGE, "Missing argument 'MODEL'"),
     "no run": Case(("score",), USAGE, "Missing argument 'RUN'"),
-    "two models": Case(("run", "demo/open", "demo/mixed"), USAGE, "unexpected extra argument"),
+    "models and a plan": Case(
+        ("run", "demo/open", "--plan", "plan.toml"), USAGE, "on the command line or in --plan"
+    ),
+    "no plan": Case(("run", "--plan", "missing.toml"), FAILED, "missing.toml cannot be read"),
+    "two models, one unknown": Case(("run", "demo/open", "plain"), USAGE, "not provider/name"),
+    "no tokens": Case(run("--tpm", 0), FAILED, "tpm: Input should be greater than 0"),
     "option without value": Case(("run", "demo/open", "--trials"), USAGE, "requires an argument"),
     "trials in words": Case(run("--trials", "five"), USAGE, "'five' is not a valid integer"),
     "danger 7": Case(run("--danger", 7), USAGE, "7 is not in the range 1<=x<=3"),

@@ -69,6 +69,9 @@ OPERATIONAL = frozenset(
         "concurrency",
         "rpm",
         "judge_rpm",
+        "tpm",
+        "judge_tpm",
+        "judge_concurrency",
         "timeout_s",
         "max_retries",
         "max_cost",
@@ -131,6 +134,9 @@ class RunConfig(BaseModel):
     concurrency: Annotated[int, Field(ge=1, le=4096)] = 32
     rpm: Annotated[float, Field(gt=0)] | None = None
     judge_rpm: Annotated[float, Field(gt=0)] | None = None
+    tpm: Annotated[float, Field(gt=0)] | None = None
+    judge_tpm: Annotated[float, Field(gt=0)] | None = None
+    judge_concurrency: Annotated[int, Field(ge=1, le=4096)] | None = None
     timeout_s: Annotated[float, Field(gt=0, le=86400)] = 600.0
     max_retries: Annotated[int, Field(ge=0, le=50)] = 5
     max_cost: Annotated[float, Field(gt=0)] | None = None
@@ -263,6 +269,30 @@ def resolve_config(
         if first["type"] == "extra_forbidden":
             what = "is not a known field"
         raise ConfigurationError(f"{where}: {printable(name)}: {printable(what)}") from error
+
+
+def read_config(file: str | Path) -> dict[str, Any]:
+    """The options that a TOML file holds, unchecked. Raises `ConfigurationError`."""
+    return _read_file(Path(file))
+
+
+def read_plan(file: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A plan of several runs: the options of all, and those of each ``[[model]]`` table over them.
+
+    A table holds ``id``, the model, may hold ``folder``, the name of its run's folder, and any
+    option. Raises `ConfigurationError`, which names the file and the table.
+    """
+    common = _read_file(Path(file))
+    tables = common.pop("model", None)
+    name = printable(file)
+    if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
+        raise ConfigurationError(f"{name}: names no model: write a [[model]] table for each")
+    for number, table in enumerate(tables, 1):
+        if not isinstance(table.get("id"), str):
+            raise ConfigurationError(f'{name}: [[model]] {number}: id is missing: "provider/name"')
+        if "model" in table:
+            raise ConfigurationError(f"{name}: [[model]] {number}: the model's name is its id")
+    return common, tables
 
 
 def _preset_options(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -201,6 +202,31 @@ class _Task:
     withheld: bool = False
 
 
+class Budget:
+    """What several runs may cost together, in USD.
+
+    Of each runner it counts what was spent and, for what is in flight, the dearest so far. A model
+    that has answered nothing yet is taken to cost what the dearest of the others does.
+    """
+
+    def __init__(self, max_cost: float) -> None:
+        self._max_cost = max_cost
+        self._runners: list[Runner] = []
+        self.first = asyncio.Lock()  # one unit of unknown cost at a time
+
+    def join(self, runner: Runner) -> None:
+        """Count a runner in, for good: what it spent stays spent."""
+        self._runners.append(runner)
+
+    def would_pass(self, runner: Runner) -> bool:
+        """Whether one more unit of `runner` could pass the budget."""
+        dearest = max((other.unit_usd or 0.0 for other in self._runners), default=0.0)
+        together = sum(other.committed_usd(dearest) for other in self._runners)
+        return together + (dearest if runner.unit_usd is None else runner.unit_usd) >= (
+            self._max_cost
+        )
+
+
 class Runner:
     """Works through what a run owes. Make one for each session.
 
@@ -222,7 +248,9 @@ class Runner:
         stop: asyncio.Event | None = None,
         texts: Mapping[str, str] | None = None,
         canaries: Sequence[Canary] = (),
+        budget: Budget | None = None,
     ) -> None:
+        self._budget = budget
         self._texts = texts or {}
         self._run = run
         self._plan = plan
@@ -271,14 +299,17 @@ class Runner:
         self._report()
         tasks = self._owed(state)
         owed = planned - found
-        if self._max_cost is not None:
+        if self._budget is not None:
+            self._budget.join(self)
+        if self._bounded:
             # What a unit costs is known once one has come back: until then one at a time.
             while self._dearest.unit is None and self._ended is Ended.DONE and not self._left:
                 one = list(itertools.islice(tasks, 1))
                 if not one:
                     break
-                unit = self._worker(iter(one), writer, canaries=False)
-                await self._supervise({asyncio.create_task(unit)})
+                async with self._budget.first if self._budget else nullcontext():
+                    unit = self._worker(iter(one), writer, canaries=False)
+                    await self._supervise({asyncio.create_task(unit)})
         workers = {
             asyncio.create_task(self._worker(tasks, writer))
             for _ in range(max(1, min(self._concurrency, owed + len(self._canaries))))
@@ -378,7 +409,7 @@ class Runner:
                 if canaries and self._canaries:
                     continue
                 return
-            if self._max_cost is not None and self._would_pass(self._max_cost):
+            if self._bounded and self._would_pass():
                 # Others may still have room for it, once what is in flight has shown its cost.
                 self._left.append(task)
                 return
@@ -390,7 +421,7 @@ class Runner:
                 self._in_flight -= 1
 
     async def _ask_canary(self, canary: Canary, writer: RecordWriter) -> None:
-        if self._max_cost is not None and self._would_pass(self._max_cost):
+        if self._bounded and self._would_pass():
             return  # the budget is for the run's own work; resume asks it
         self._in_flight += 1
         try:
@@ -423,7 +454,7 @@ class Runner:
             # A request that failed or was filtered out has no price, which is not an unknown one.
             free = failed or completion.outcome is Outcome.BLOCKED
             unpriced = free and completion.cost_usd is None
-            if completion.outcome in JUDGEABLE and self._max_cost is not None:
+            if completion.outcome in JUDGEABLE and self._bounded:
                 dearest = max(self._dearest.completion or 0.0, completion.cost_usd or 0.0)
                 self._dearest = replace(self._dearest, completion=dearest)
             self._count(cost=0.0 if unpriced else completion.cost_usd, completions=1)
@@ -491,7 +522,7 @@ class Runner:
         return verdict, (errors[-1] or "error") if errors else None
 
     def _note_cost(self, cost: float | None) -> None:
-        if self._max_cost is not None:
+        if self._bounded:
             dearest = max(self._dearest.verdict or 0.0, cost or 0.0)
             self._dearest = replace(self._dearest, verdict=dearest)
 
@@ -503,8 +534,25 @@ class Runner:
                 f"{self._failures} requests in a row failed, the last with: {what}; mend that"
             )
 
-    def _would_pass(self, max_cost: float) -> bool:
-        """Whether one more unit, as dear as the dearest so far, could pass the budget."""
+    @property
+    def _bounded(self) -> bool:
+        return self._max_cost is not None or self._budget is not None
+
+    @property
+    def unit_usd(self) -> float | None:
+        """The most that a unit of this run may be expected to cost, None before one came back."""
+        return self._dearest.unit
+
+    def committed_usd(self, unknown: float = 0.0) -> float:
+        """What was spent, and what is in flight may yet cost; `unknown`: a unit without a price."""
+        if self._dearest.unit is None:
+            return (self._progress.cost_usd or 0.0) + self._in_flight * unknown
+        asked = self._completing * (self._dearest.completion or 0.0)
+        judged = self._in_flight * (self._dearest.verdict or 0.0)
+        return (self._progress.cost_usd or 0.0) + asked + judged
+
+    def _would_pass(self) -> bool:
+        """Whether one more unit, as dear as the dearest so far, could pass a budget."""
         spent = self._progress.cost_usd
         if spent is None:
             raise ConfigurationError(
@@ -513,7 +561,9 @@ class Runner:
             )
         asked = (self._completing + 1) * (self._dearest.completion or 0.0)
         judged = (self._in_flight + 1) * (self._dearest.verdict or 0.0)
-        return spent + asked + judged >= max_cost
+        if self._max_cost is not None and spent + asked + judged >= self._max_cost:
+            return True
+        return self._budget is not None and self._budget.would_pass(self)
 
     def _count(
         self,

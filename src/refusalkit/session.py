@@ -9,7 +9,7 @@ import platform
 import secrets
 import shlex
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping, MutableMapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from refusalkit.datasets.answers import RecordedAnswers
     from refusalkit.judges import Judge
     from refusalkit.judges.choice import JudgeChoice
-    from refusalkit.models import Model
-    from refusalkit.runner import OnProgress, Plan
+    from refusalkit.models import Model, Pacer
+    from refusalkit.runner import Budget, OnProgress, Plan
 
 _PACKAGES = (
     *("litellm", "anthropic", "aiohttp", "pydantic", "polars", "jsonlines", "scipy"),
@@ -99,11 +99,14 @@ async def work_session(
     stop: asyncio.Event | None,
     *,
     texts: Mapping[str, str] | None = None,
+    budget: Budget | None = None,
+    close_judge: bool = True,
 ) -> Run:
     """One stretch of work on a run, recorded in its manifest however it ends.
 
     Without a `model` it is judged again: `judge` joins the run's judges, `texts` holds answers by
-    unit that the run withheld and that are known from elsewhere.
+    unit that the run withheld and that are known from elsewhere. `budget` is shared with others;
+    so is a judge that is not to be closed.
     """
     from refusalkit.runner import Ended, Runner
 
@@ -134,6 +137,7 @@ async def work_session(
             stop=stop,
             texts=texts,
             canaries=owed_canaries(run, judge, config.canaries),
+            budget=budget,
         )
         try:
             because = await runner.work(writer)
@@ -149,7 +153,8 @@ async def work_session(
         finally:
             if model is not None:
                 await model.aclose()
-            await judge.aclose()
+            if close_judge:
+                await judge.aclose()
             ended = session.model_copy(update={"ended_at": now(), "ended_because": str(because)})
             parameters = {**run.manifest.parameters, **_all_parameters(model, judge)}
             update = {"sessions": (*earlier, ended), "parameters": parameters}
@@ -178,17 +183,30 @@ def _parameters(part: Any) -> ParameterEntry:
     return ParameterEntry(sent=json.loads(json.dumps(sent, default=str)), dropped=dict(log.dropped))
 
 
-def open_configured_model(config: RunConfig) -> Model:
-    """The model that a configuration names; errors as `open_model`."""
-    from refusalkit.models import open_model
+def open_configured_model(
+    config: RunConfig, pacers: MutableMapping[Hashable, Pacer] | None = None
+) -> Model:
+    """The model that a configuration names; errors as `open_model`.
 
+    Runs that share `pacers` keep the pace of one endpoint together.
+    """
+    from refusalkit.models import Pacer, open_model
+
+    pacer = Pacer(
+        rpm=config.rpm,
+        tpm=config.tpm,
+        concurrency=config.concurrency,
+        max_retries=config.max_retries,
+    )
+    if pacers is not None:
+        endpoint = ("model", config.model, config.api_base, config.api_key_env)
+        pacer = pacers.setdefault(endpoint, pacer)
     return open_model(
         config.model,
         api_base=config.api_base,
         api_key_env=config.api_key_env,
         via=config.via,
-        rpm=config.rpm,
-        max_retries=config.max_retries,
+        pacer=pacer,
         connections=config.concurrency,
     )
 
@@ -199,6 +217,7 @@ def open_configured_judge(
     *,
     hard_lines: Collection[str] = (),
     recorded: Manifest | None = None,
+    pacers: MutableMapping[Hashable, Pacer] | None = None,
 ) -> tuple[Rubric | None, Judge]:
     """The judge to use, with its rubric if it is a single one from a file.
 
@@ -210,7 +229,7 @@ def open_configured_judge(
 
     choice = choose_judge(config) if recorded is None else _recorded_choice(recorded)
     base = None if judge is None or isinstance(judge, str) else judge
-    opened = open_choice(choice, config, base=base, hard_lines=hard_lines)
+    opened = open_choice(choice, config, base=base, hard_lines=hard_lines, pacers=pacers)
     rubric = getattr(opened, "rubric", None) if base is None else None
     return rubric if isinstance(rubric, Rubric) else None, opened
 

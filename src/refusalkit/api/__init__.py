@@ -28,14 +28,18 @@ from refusalkit.api.results import (
     units,
 )
 from refusalkit.api.runs import benchmark, benchmark_async, resume, resume_async
+from refusalkit.api.several import ModelRun, benchmark_many, benchmark_many_async
 from refusalkit.api.succession import bridge, regrade, regrade_async
 
 __all__ = [
+    "ModelRun",
     "answer_texts",
     "audit",
     "audit_plan",
     "benchmark",
     "benchmark_async",
+    "benchmark_many",
+    "benchmark_many_async",
     "bridge",
     "calibrate",
     "calibrate_async",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Hashable, MutableMapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refusalkit.config import check_unchanged, resolve_config
+from refusalkit.config import RunConfig, check_unchanged, resolve_config
 from refusalkit.errors import (
     ConfigurationChanged,
     ConfigurationError,
@@ -27,6 +29,7 @@ from refusalkit.session import (
     work_session,
 )
 from refusalkit.store import (
+    Manifest,
     Run,
     create_run,
 )
@@ -35,8 +38,8 @@ from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
     from refusalkit.judges import Judge
-    from refusalkit.models import Model
-    from refusalkit.runner import OnProgress
+    from refusalkit.models import Model, Pacer
+    from refusalkit.runner import Budget, OnProgress
 
 
 from refusalkit.api.results import load_run
@@ -89,8 +92,30 @@ async def benchmark_async(
     **options: Any,
 ) -> Run:
     """`benchmark` for async code. `stop`, once set, ends the run in good order."""
-    from refusalkit.runner import plan_trials
+    prepared = prepare_run(model, prompts, judge=judge, **options)
+    return await work_prepared(prepared, out, on_progress, stop)
 
+
+@dataclass(frozen=True, slots=True)
+class PreparedRun:
+    """A run before its folder is made: all that was asked for is there and fits together."""
+
+    config: RunConfig
+    prompts: PromptSet
+    model: Model
+    judge: Judge
+    manifest: Manifest
+
+
+def prepare_run(
+    model: str | Model,
+    prompts: str | Path | PromptSet | None = None,
+    *,
+    judge: str | Judge | None = None,
+    pacers: MutableMapping[Hashable, Pacer] | None = None,
+    **options: Any,
+) -> PreparedRun:
+    """Open and check all that a run needs. Nothing is asked and nothing written."""
     given = dict(options)
     given["model"] = model if isinstance(model, str) else model.id
     if prompts is not None:
@@ -99,14 +124,40 @@ async def benchmark_async(
         given["judge"] = judge if isinstance(judge, str) else judge.id
     config = resolve_config(given)
     chosen = choose_prompts(config, prompts if isinstance(prompts, PromptSet) else None)
-    asked = open_configured_model(config) if isinstance(model, str) else model
-    _, grader = open_configured_judge(config, judge, hard_lines=chosen.hard_lines)
+    asked = open_configured_model(config, pacers) if isinstance(model, str) else model
+    _, grader = open_configured_judge(config, judge, hard_lines=chosen.hard_lines, pacers=pacers)
     check_budget(config, isinstance(model, str), *rubrics_of(grader))
     manifest = new_manifest(config, chosen, grader, kind="run")
+    return PreparedRun(config, chosen, asked, grader, manifest)
+
+
+async def work_prepared(
+    prepared: PreparedRun,
+    out: str | Path | None,
+    on_progress: OnProgress | None,
+    stop: asyncio.Event | None,
+    *,
+    budget: Budget | None = None,
+    close_judge: bool = True,
+) -> Run:
+    """Make the run's folder and do the work. Arguments and errors: `benchmark`, `work_session`."""
+    from refusalkit.runner import plan_trials
+
+    manifest, config = prepared.manifest, prepared.config
     run = create_run(Path(out) if out is not None else RUNS / manifest.id, manifest)
-    plan = plan_trials(chosen, config.trials)
+    plan = plan_trials(prepared.prompts, config.trials)
     try:
-        return await work_session(run, plan, asked, grader, config, on_progress, stop)
+        return await work_session(
+            run,
+            plan,
+            prepared.model,
+            prepared.judge,
+            config,
+            on_progress,
+            stop,
+            budget=budget,
+            close_judge=close_judge,
+        )
     except FatalProviderError:
         if is_untouched(run):
             # A run whose first request could not succeed leaves nothing behind.

@@ -14,24 +14,63 @@ from refusalkit.cli.options import (
     operational,
     opt,
 )
-from refusalkit.cli.outcome import INCOMPLETE, OK, show_regrade, show_run, warn_of_canaries
+from refusalkit.cli.outcome import (
+    INCOMPLETE,
+    OK,
+    say_report,
+    show_regrade,
+    show_run,
+    warn_of_canaries,
+)
 from refusalkit.cli.presets import say_preset
 from refusalkit.cli.work import work
 from refusalkit.untrusted import printable
 
 
 @click.command(epilog="Example: refusalkit run openai/gpt-6-luna --max-cost 5")
-@click.argument("model")
+@click.argument("models", metavar="MODEL...", nargs=-1)
 @measured
 @operational
 @max_unscored_option
+@opt("--plan", metavar="FILE", help="TOML file with a [[model]] table for each of several.")
 @opt("--out", metavar="DIR", help="The run's folder.  [default: runs/<time>-<model>]")
+@opt("--report", metavar="FILE", help="Write a report of what was run, as `report -o FILE`.")
 @opt("--json", "as_json", is_flag=True, help="Print score and audit as JSON.")
-def run(model: str, out: str | None, max_unscored: float, as_json: bool, **options: Any) -> int:
-    """Ask MODEL (provider/name) every prompt, judge every answer, score and audit."""
+def run(
+    models: tuple[str, ...],
+    plan: str | None,
+    out: str | None,
+    report: str | None,
+    max_unscored: float,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Ask MODEL (provider/name) every prompt, judge every answer, score and audit.
+
+    Several models are asked side by side, each into a folder of its own below --out. --max-cost
+    then holds for all together, and one that fails does not stop the others.
+    """
     from refusalkit import api
     from refusalkit.config import resolve_config
 
+    if not models and plan is None:
+        raise click.UsageError("Missing argument 'MODEL' (only --plan needs none)")
+    if models and plan is not None:
+        raise click.UsageError("name the models on the command line or in --plan, not in both")
+    if plan is not None or len(models) > 1:
+        from refusalkit.cli.several import run_several
+
+        return run_several(
+            models,
+            given_options(options),
+            plan=plan,
+            config_file=options["config_file"],
+            out=out,
+            report=report,
+            max_unscored=max_unscored,
+            as_json=as_json,
+        )
+    (model,) = models
     config = resolve_config({"model": model, **given_options(options)}, file=options["config_file"])
     say_preset(config.preset)
     given = config.model_dump(exclude_unset=True)
@@ -48,7 +87,10 @@ def run(model: str, out: str | None, max_unscored: float, as_json: bool, **optio
             **given,
         )
     )
-    return show_run(done, max_unscored, as_json)
+    code = show_run(done, max_unscored, as_json)
+    if report is not None:
+        say_report(api.report(done, report))
+    return code
 
 
 @click.command(epilog="Example: refusalkit resume runs/20261123-101500-demo-mixed-1a2b")

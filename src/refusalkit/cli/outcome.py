@@ -10,6 +10,8 @@ import click
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from refusalkit.canaries import CanaryCheck
     from refusalkit.scoring import Score
     from refusalkit.store import Run
@@ -22,7 +24,6 @@ def show_run(run: Run, max_unscored: float, as_json: bool) -> int:
     from refusalkit import api
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
-    from refusalkit.session import how_to_resume
 
     result = api.score(run)
     audited = api.audit(run) if run.manifest.hard_lines else None
@@ -44,14 +45,30 @@ def show_run(run: Run, max_unscored: float, as_json: bool) -> int:
     _tell_dropped(run)
     if run.manifest.hard_line_text == "kept":
         click.echo("refusalkit: hard-line answers were kept on disk, as asked", err=True)
+    return run_exit(run, result, max_unscored)
+
+
+def run_exit(run: Run, result: Score, max_unscored: float, *, name: str | None = None) -> int:
+    """The exit code that a run calls for; why, and how to go on, told on stderr.
+
+    `name` says which of several runs it is about.
+    """
+    from refusalkit.session import how_to_resume
+
     ended = run.manifest.sessions[-1].ended_because
-    code = INCOMPLETE if ended != "done" else score_exit(result, max_unscored)
+    code = INCOMPLETE if ended != "done" else score_exit(result, max_unscored, name=name)
     if ended != "done" or _owed(result):
         why = {"interrupted": "interrupted", "max_cost": "stopped before --max-cost"}.get(
             str(ended), "not complete"
         )
-        click.echo(f"refusalkit: {why}; go on with: {how_to_resume(run)}", err=True)
+        whose = "" if name is None else f"{name}: "
+        click.echo(f"refusalkit: {whose}{why}; go on with: {how_to_resume(run)}", err=True)
     return code
+
+
+def say_report(path: Path) -> None:
+    """Say on stderr where a report lies: stdout may be JSON."""
+    click.echo(f"refusalkit: report: {printable(path, 400)}", err=True)
 
 
 def show_regrade(run: Run, as_json: bool) -> int:
@@ -107,14 +124,16 @@ def _owed(score: Score) -> int:
     return votes + sum(score.unscored[reason] for reason in ("owed", "error", "judge_error"))
 
 
-def score_exit(score: Score, max_unscored: float) -> int:
+def score_exit(score: Score, max_unscored: float, *, name: str | None = None) -> int:
     """The exit code that a score's unscored units call for, told on stderr."""
     # Written so that a bound that is not a number fails.
     if not score.unscored_percent <= max_unscored:
         text = (
             f"{score.unscored_percent:.1f} % of the units are unscored, allowed: {max_unscored:g} %"
         )
-        click.echo(f"refusalkit: {text}", err=True)
+        click.echo(
+            f"refusalkit: {text}" if name is None else f"refusalkit: {name}: {text}", err=True
+        )
         return GATE
     return INCOMPLETE if _owed(score) else OK
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -16,9 +16,14 @@ _T = TypeVar("_T")
 _VIEWS = "refusalkit.reporting.terminal"
 
 
-def work(start: Callable[[Any, asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
-    """Run a piece of work with a progress display; the first Ctrl-C ends it in good order."""
-    from refusalkit.reporting.progress import ProgressDisplay
+def work(
+    start: Callable[[Any, asyncio.Event], Coroutine[Any, Any, _T]], *, names: Sequence[str] = ()
+) -> _T:
+    """Run a piece of work with a progress display; the first Ctrl-C ends it in good order.
+
+    With `names` the display has a line for each, and `start` is given one for several.
+    """
+    from refusalkit.reporting.progress import ProgressDisplay, SeveralProgress
 
     async def drive() -> _T:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
@@ -37,7 +42,7 @@ def work(start: Callable[[Any, asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
             except NotImplementedError:  # Windows
                 signal.signal(name, lambda *_: loop.call_soon_threadsafe(interrupt))
         preloading = loop.create_task(_preload())
-        with ProgressDisplay() as display:
+        with SeveralProgress(names) if names else ProgressDisplay() as display:
             try:
                 return await start(display, stop)
             except asyncio.CancelledError as error:

@@ -27,6 +27,7 @@ def load_judge(
     api_key_env: str | None = None,
     via: Via | None = None,
     rpm: float | None = None,
+    tpm: float | None = None,
     max_retries: int = 5,
     timeout_s: float = 600.0,
 ) -> Judge:
@@ -42,6 +43,7 @@ def load_judge(
         api_key_env=api_key_env,
         via=via,
         rpm=rpm,
+        tpm=tpm,
         max_retries=max_retries,
         timeout_s=timeout_s,
     )
@@ -54,13 +56,15 @@ def open_judge(
     api_key_env: str | None = None,
     via: Via | None = None,
     rpm: float | None = None,
+    tpm: float | None = None,
     max_retries: int = 5,
     timeout_s: float = 600.0,
     pacer: Pacer | None = None,
 ) -> Judge:
     """The judge that a rubric describes.
 
-    `pacer` is shared by several that ask one model; it takes the place of `rpm` and `max_retries`.
+    `pacer` is shared by several that ask one model; it takes the place of `rpm`, `tpm` and
+    `max_retries`.
     """
     # Each kind is imported where it is used: rules need no client, a client no rules.
     if rubric.kind == "lexical":
@@ -94,7 +98,7 @@ def open_judge(
         api_base=api_base,
         api_key_env=api_key_env,
         via=via,
-        pacer=pacer or Pacer(rpm=rpm, max_retries=max_retries),
+        pacer=pacer or Pacer(rpm=rpm, tpm=tpm, max_retries=max_retries),
     )
     price = None if api_base else price_of(rubric.model)
     return LLMJudge(rubric, client, price=price, timeout_s=timeout_s)

@@ -8,7 +8,7 @@ hold an ``@`` or a comma itself: a text that is a file as it stands is one judge
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable, MutableMapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -82,18 +82,20 @@ def open_choice(
     *,
     base: Judge | None = None,
     hard_lines: Collection[str] = (),
+    pacers: MutableMapping[Hashable, Pacer] | None = None,
 ) -> Judge:
     """Open what was chosen; `base` takes the place of the members.
 
     `hard_lines` are the slugs of the set's hard-line categories. Judges that ask the same model
-    keep its pace together. Raises `JudgeFileError`, `UsageError` and what `open_model` raises.
+    keep its pace together, those of other runs too where the runs share `pacers`. Raises
+    `JudgeFileError`, `UsageError` and what `open_model` raises.
     """
     if choice.hard_line_judge is not None and not hard_lines:
         raise UsageError(
             "the prompts have no hard line, so the hard-line judge has nothing to judge: leave it "
             "out, or name the categories with --hard-line"
         )
-    pacers: dict[str, Pacer] = {}
+    pacers = {} if pacers is None else pacers
     if base is None:
         opened = [_open(named, config, pacers) for named in choice.members]
         base = opened[0] if choice.rule is None else Council(opened, rule=choice.rule)
@@ -109,18 +111,24 @@ def open_choice(
     )
 
 
-def _open(named: NamedJudge, config: RunConfig, pacers: dict[str, Pacer]) -> Judge:
+def _open(named: NamedJudge, config: RunConfig, pacers: MutableMapping[Hashable, Pacer]) -> Judge:
     from refusalkit.judges import open_judge
 
     rubric = load_named(named, config)
-    fresh = Pacer(rpm=config.judge_rpm, max_retries=config.max_retries)
+    fresh = Pacer(
+        rpm=config.judge_rpm,
+        tpm=config.judge_tpm,
+        concurrency=config.judge_concurrency or config.concurrency,
+        max_retries=config.max_retries,
+    )
+    endpoint = ("judge", rubric.model, config.judge_api_base, config.judge_api_key_env)
     return open_judge(
         rubric,
         api_base=config.judge_api_base,
         api_key_env=config.judge_api_key_env,
         via=config.judge_via,
         timeout_s=config.timeout_s,
-        pacer=pacers.setdefault(rubric.model, fresh),
+        pacer=pacers.setdefault(endpoint, fresh),
     )
 
 

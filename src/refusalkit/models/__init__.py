@@ -60,8 +60,10 @@ def open_model(
     api_key_env: str | None = None,
     via: Via | None = None,
     rpm: float | None = None,
+    tpm: float | None = None,
     max_retries: int = 5,
     connections: int = 0,
+    pacer: Pacer | None = None,
 ) -> Model:
     """Open a model by its id, ``provider/name``.
 
@@ -74,8 +76,11 @@ def open_model(
             provider's usual one.
         via: ``litellm`` forces litellm.
         rpm: requests per minute that must not be passed.
+        tpm: tokens per minute, input and output together, that must not be passed.
         max_retries: how often one request is sent again after a fault.
-        connections: most connections at once; 0 for no bound of its own.
+        connections: most requests at once; 0 for no bound of its own.
+        pacer: shared by several that ask one endpoint; it takes the place of `rpm`, `tpm` and
+            `max_retries`, and bounds the requests of all together.
 
     Raises:
         UsageError: the id is not ``provider/name``.
@@ -90,7 +95,8 @@ def open_model(
         api_base=api_base,
         api_key_env=api_key_env,
         via=via,
-        pacer=Pacer(rpm=rpm, max_retries=max_retries),
+        pacer=pacer
+        or Pacer(rpm=rpm, tpm=tpm, concurrency=connections or None, max_retries=max_retries),
         connections=connections,
     )
     # An endpoint of one's own does not charge its namesake's price.

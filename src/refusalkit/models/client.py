@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 
 from refusalkit.errors import TransientError, UnsupportedParameter
 from refusalkit.models.pacing import Pacer
+from refusalkit.models.token_pace import Demand, Spent
 from refusalkit.outcomes import Reply
 from refusalkit.types import GenerationConfig, Message
 from refusalkit.untrusted import printable
@@ -94,7 +96,10 @@ class ChatClient(ABC):
         Raises the `ProviderError` family: `FatalProviderError` concerns the whole run, everything
         else this request.
         """
-        return await self._pacer.send(lambda: self._send_learning(request))
+        demand = _demand(request) if self._pacer.counts_tokens else None
+        return await self._pacer.send(
+            lambda: self._send_learning(request), demand=demand, spent=_spent
+        )
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -127,3 +132,18 @@ class ChatClient(ABC):
 
     @abstractmethod
     async def _close(self) -> None: ...
+
+
+def _demand(request: ChatRequest) -> Demand:
+    texts = [message.content for message in request.messages]
+    if request.schema is not None:
+        texts.append(json.dumps(dict(request.schema)))
+    # A lone surrogate, which UTF-8 does not know, counts like any other character of its length.
+    size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    return Demand(size, request.config.max_tokens)
+
+
+def _spent(reply: Reply) -> Spent:
+    usage = reply.usage
+    size = len(reply.text or "") + len(reply.reasoning or "")
+    return Spent(usage.input_tokens, usage.output_tokens, size)

@@ -1,4 +1,4 @@
-"""When a request may go out: requests per minute, retries, and one pause for all workers.
+"""When a request may go out: rates, requests in flight, retries, one pause for all workers.
 
 A provider that answers 429 means every request of this run, not the one that met it: the pause it
 asks for holds back all of them.
@@ -14,12 +14,16 @@ from typing import TypeVar
 from aiolimiter import AsyncLimiter
 
 from refusalkit.errors import FatalProviderError, ProviderError, TransientError
+from refusalkit.models.in_flight import InFlight
+from refusalkit.models.token_pace import Booking, Demand, Spent, TokenPace
 
 _T = TypeVar("_T")
 
 _BACKOFF_CAP_S = 60.0
 _LONGEST_PAUSE_S = 600.0
 _MOST_RATE_LIMITS = 30
+# Statuses that say that the endpoint has too much to do.
+_OVERLOADED = frozenset({429, 503, 529})
 
 
 class Pacer:
@@ -27,29 +31,50 @@ class Pacer:
 
     `rpm` holds exactly: requests are spaced evenly, without a burst at the start. `max_retries`
     bounds how often one request is sent again after a fault; a rate limit is not a fault of the
-    request and has a bound of its own.
+    request and has a bound of its own. `tpm` bounds tokens, see `TokenPace`; `concurrency` caps the
+    requests in flight, see `InFlight`.
     """
 
     def __init__(
-        self, *, rpm: float | None = None, max_retries: int = 5, backoff_s: float = 0.5
+        self,
+        *,
+        rpm: float | None = None,
+        tpm: float | None = None,
+        concurrency: int | None = None,
+        max_retries: int = 5,
+        backoff_s: float = 0.5,
     ) -> None:
         self._limiter = AsyncLimiter(1, 60.0 / rpm) if rpm else None
+        self._tokens = TokenPace(tpm) if tpm else None
+        self._in_flight = InFlight(concurrency) if concurrency else None
         self._max_retries = max_retries
         self._backoff_s = backoff_s
         self._resume_at = 0.0
         self._random = random.Random()
 
-    async def send(self, request: Callable[[], Awaitable[_T]]) -> tuple[_T, int]:
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether `send` needs to know what a request demands."""
+        return self._tokens is not None
+
+    async def send(
+        self,
+        request: Callable[[], Awaitable[_T]],
+        *,
+        demand: Demand | None = None,
+        spent: Callable[[_T], Spent] | None = None,
+    ) -> tuple[_T, int]:
         """The request's result and how many times it was sent.
+
+        `demand` says what it may use, `spent` what a result did.
 
         Raises the last `TransientError` when the retries are used up, and `FatalProviderError`
         where the provider asks for a pause longer than ten minutes.
         """
         faults = limits = 0
         while True:
-            await self._turn()
             try:
-                return await request(), faults + limits + 1
+                return await self._send_once(request, demand, spent), faults + limits + 1
             except ProviderError as error:
                 error.attempts = faults + limits + 1
                 if not isinstance(error, TransientError):
@@ -63,6 +88,49 @@ class Pacer:
                     self._pause(wait)
                 else:
                     await asyncio.sleep(wait)
+
+    async def _send_once(
+        self,
+        request: Callable[[], Awaitable[_T]],
+        demand: Demand | None,
+        spent: Callable[[_T], Spent] | None,
+    ) -> _T:
+        loop = asyncio.get_running_loop()
+        in_flight, tokens = self._in_flight, self._tokens
+        booking: Booking | None = None
+        sent_at: float | None = None
+        used: Spent | None = None
+        # Requests per minute come last: whoever has that turn goes out at once.
+        if in_flight is not None:
+            await in_flight.enter()
+        try:
+            if tokens is not None and demand is not None:
+                booking = await tokens.book(demand)
+            await self._turn()
+            sent_at = loop.time()
+            result = await request()
+            if spent is not None and (in_flight is not None or tokens is not None):
+                used = spent(result)
+            if in_flight is not None:
+                size = 0.0 if used is None else (used.output_tokens or used.output_bytes / 4)
+                in_flight.answered(sent_at, loop.time(), size)
+        except ProviderError as error:
+            if in_flight is not None and error.status in _OVERLOADED and sent_at is not None:
+                in_flight.turned_away(sent_at, loop.time())
+            if tokens is not None and booking is not None and error.status is not None:
+                # An endpoint that answers with an error has generated nothing.
+                tokens.release(booking)
+                booking = None
+            raise
+        finally:
+            if in_flight is not None:
+                in_flight.leave()
+            if tokens is not None and booking is not None:
+                if sent_at is None:
+                    tokens.release(booking)
+                else:
+                    tokens.settle(booking, used)
+        return result
 
     def _wait(self, error: TransientError, attempt: int) -> float:
         if error.retry_after is not None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from refusalkit.runner import Progress
+from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -60,6 +62,57 @@ class ProgressDisplay:
         else:
             self._bar.update(
                 self._task, total=progress.planned, completed=progress.verdicts, description=text
+            )
+
+
+class SeveralProgress:
+    """The same for several runs: a line each, by the names given. Use it as a context manager."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._bars: Bar | None = None
+        self._shown_at: dict[str, float] = {}
+        self._shown = {name: printable(name, 60) for name in names}
+        if sys.stderr.isatty():
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as Bar
+
+            from refusalkit.reporting.console import console
+
+            text = TextColumn("{task.description}")
+            self._bars = Bar(BarColumn(bar_width=12), text, console=console(stderr=True))
+            self._tasks = {
+                name: self._bars.add_task(f"{shown}: starting", total=None)
+                for name, shown in self._shown.items()
+            }
+
+    def __enter__(self) -> SeveralProgress:
+        if self._bars is not None:
+            self._bars.start()
+        self._shown_at = dict.fromkeys(self._shown, time.monotonic())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, name: str, progress: Progress) -> None:
+        """Show how far the run of that name is, unless it was shown a moment ago."""
+        now = time.monotonic()
+        last = progress.verdicts >= progress.planned
+        every = _PLAIN_EVERY_S if self._bars is None else _REDRAW_EVERY_S
+        if now - self._shown_at[name] < every and not (last and self._bars is not None):
+            return
+        self._shown_at[name] = now
+        text = f"{self._shown[name]}: {describe(progress)}"
+        if self._bars is None:
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+        else:
+            done = progress.verdicts
+            self._bars.update(
+                self._tasks[name], total=progress.planned, completed=done, description=text
             )
 
 

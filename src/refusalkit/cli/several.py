@@ -1,0 +1,137 @@
+"""The `run` command with several models: a plan or a list, one table at the end."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from refusalkit.cli.outcome import ERROR, run_exit, say_report, warn_of_canaries
+from refusalkit.cli.presets import say_preset
+from refusalkit.cli.work import work
+from refusalkit.errors import ConfigurationError
+from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    from refusalkit.api import ModelRun
+
+
+def run_several(
+    models: Sequence[str],
+    given: Mapping[str, Any],
+    *,
+    plan: str | None,
+    config_file: str | None,
+    out: str | None,
+    report: str | None,
+    max_unscored: float,
+    as_json: bool,
+) -> int:
+    """Run them side by side; returns the exit code, the highest of the runs'."""
+    from refusalkit import api
+    from refusalkit.api.several import run_names
+    from refusalkit.config import read_config, read_plan
+
+    common = read_config(config_file) if config_file is not None else {}
+    tables: list[dict[str, Any]] = [{"id": model} for model in models]
+    if plan is not None:
+        planned, tables = read_plan(plan)
+        common |= planned
+    # The command line holds for all, so it stands over the tables.
+    together = {**common, **given}.get("max_cost")
+    shared = {name: value for name, value in common.items() if name != "max_cost"}
+    over = {name: value for name, value in given.items() if name != "max_cost"}
+    asked = [{**shared, **table, **over} for table in tables]
+    _check_tables(asked, plan)
+    done = work(
+        lambda on_progress, stop: api.benchmark_many_async(
+            asked, out=out, max_cost=together, on_progress=on_progress, stop=stop
+        ),
+        names=run_names(asked),
+    )
+    code = _show(done, max_unscored, as_json)
+    recorded = [one.path for one in done if one.run is not None]
+    if report is not None and recorded:
+        say_report(api.report(recorded, report))
+    elif len(recorded) > 1:
+        words = " ".join(shlex.quote(printable(path, 400)) for path in recorded)
+        click.echo(f"refusalkit: one report: refusalkit report {words} -o report.html", err=True)
+    return code
+
+
+def _check_tables(asked: Sequence[Mapping[str, Any]], plan: str | None) -> None:
+    """Refuse what is wrong with the place where it stands; say each preset once."""
+    from refusalkit.config import resolve_config
+
+    presets = []
+    for number, table in enumerate(asked, 1):
+        options = {name: value for name, value in table.items() if name not in ("id", "folder")}
+        try:
+            config = resolve_config({"model": table["id"], **options})
+        except ConfigurationError as error:
+            place = printable(table["id"])
+            if plan is not None:
+                place = f"{printable(plan)}: [[model]] {number} ({place})"
+            raise ConfigurationError(f"{place}: {error}") from error
+        if config.preset not in presets:
+            presets.append(config.preset)
+            say_preset(config.preset)
+
+
+def _show(done: Sequence[ModelRun], max_unscored: float, as_json: bool) -> int:
+    from refusalkit import api
+    from refusalkit.reporting import data, terminal
+    from refusalkit.reporting.console import show
+
+    codes, rows, records = [], [], []
+    for one in done:
+        name = printable(one.name)
+        if one.error is not None:
+            codes.append(one.error.exit_code)
+            notes = "".join(f"; {note}" for note in getattr(one.error, "__notes__", ()))
+            click.echo(printable(f"refusalkit: {name}: {one.error}{notes}", 1000), err=True)
+        record: dict[str, Any] = {
+            "model": one.name,
+            "path": None if one.run is None else str(one.path),
+            "ended": None,
+            "error": None if one.error is None else str(one.error),
+            "score": None,
+            "audit": None,
+        }
+        records.append(record)
+        if one.run is None:
+            rows.append((name, "-", "-", "-", "failed"))
+            continue
+        result = api.score(one.run)
+        audited = api.audit(one.run) if one.run.manifest.hard_lines else None
+        ended = str(one.run.manifest.sessions[-1].ended_because)
+        record["ended"] = ended
+        record["score"] = data.score_data(result, ["category"])
+        record["audit"] = None if audited is None else data.audit_data(audited)
+        rate = result.willingness
+        willing = "-" if rate.value is None else f"{rate.value:.1f}"
+        if rate.low is not None and rate.high is not None:
+            willing += f" ({rate.low:.1f}-{rate.high:.1f})"
+        rows.append(
+            (
+                name,
+                willing,
+                f"{result.unscored_percent:.1f}",
+                "-" if audited is None else str(audited.status),
+                "failed" if one.error is not None else ended.replace("_", " "),
+            )
+        )
+        if one.error is None:
+            codes.append(run_exit(one.run, result, max_unscored, name=name))
+        warn_of_canaries(result.canaries)
+    if as_json:
+        click.echo(data.to_json({"runs": records}))
+    else:
+        heads = ("model", "willing %", "unscored %", "hard lines", "ended")
+        show(terminal.rows_view(heads, rows), "")
+        for one in done:
+            if one.run is not None:
+                click.echo(f"Run: {printable(one.path, 400)}")
+    return max(codes, default=ERROR)

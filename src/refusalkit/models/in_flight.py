@@ -1,0 +1,138 @@
+"""How many requests are in flight at one endpoint: a cap, and below it as many as go well.
+
+Additive increase, multiplicative decrease, as TCP does it (Chiu and Jain 1989). Two things cut the
+limit: being turned away (429, 503, 529), and latency that has risen. It is latency to a token of
+the answer, because answers differ in length; medians of windows, because some hang; and a cut that
+did not bring it down is taken back, because then the queue is not of our making.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+_CUT = 0.7
+# Latency this many times the usual one, in two windows running, has risen.
+_RISEN = 2.0
+# In a server's queue latency falls as the requests in flight do; one that stays above this share
+# of what it was before a cut has another cause.
+_HELPED = 0.9
+# Below this many seconds a wait may be our own event loop's as well as the server's queue.
+_QUICK_S = 0.25
+_SMALLEST_WINDOW = 64
+# How much of a new window goes into the usual latency.
+_DRIFT = 0.1
+# What a request takes before its first token counts as so many of them.
+_OVERHEAD_TOKENS = 20.0
+
+
+class InFlight:
+    """Lets at most `cap` requests be in flight, fewer while the endpoint suffers.
+
+    It begins at the cap, so that a healthy endpoint is asked as if there were no limit; it never
+    falls below one. `limit` is what holds now.
+    """
+
+    def __init__(self, cap: int) -> None:
+        self._cap = float(cap)
+        self._limit = float(cap)
+        self._count = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._cut_at = float("-inf")
+        self._window: list[float] = []
+        self._slow = 0  # of the window, those that were not quick
+        # The first to come after a start or a cut are the quickest: they are no fair sample.
+        self._skip = cap
+        self._usual: float | None = None
+        self._risen = 0
+        # Of the cut for latency whose effect is not known yet: the limit and the latency before it.
+        self._before_cut: tuple[float, float] | None = None
+
+    @property
+    def limit(self) -> int:
+        """How many may be in flight now."""
+        return max(1, int(self._limit))
+
+    async def enter(self) -> None:
+        """Wait for a place, first come first served."""
+        if self._count < self.limit and not self._waiting:
+            self._count += 1
+            return
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self.leave()  # it was given a place that it will not use
+            else:
+                self._waiting.remove(place)
+            raise
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self._count -= 1
+        self._let_in()
+
+    def turned_away(self, sent_at: float, now: float) -> None:
+        """A request that was sent at `sent_at` met a limit of the endpoint's. Times in seconds.
+
+        Those that were in flight together say so together: they count as one.
+        """
+        if sent_at > self._cut_at:
+            self._cut(now)
+            self._before_cut = None
+
+    def answered(self, sent_at: float, now: float, tokens: float) -> None:
+        """An answer of `tokens` tokens is whole."""
+        if sent_at <= self._cut_at:
+            return  # it says how things were before
+        if self._limit < self._cap and not self._risen:
+            self._limit = min(self._cap, self._limit + 1.0 / self._limit)
+            self._let_in()
+        if self._skip > 0:
+            self._skip -= 1
+            return
+        self._slow += now - sent_at >= _QUICK_S
+        self._window.append((now - sent_at) / (tokens + _OVERHEAD_TOKENS))
+        if len(self._window) >= max(_SMALLEST_WINDOW, 2 * self._limit):
+            self._judge(sorted(self._window)[len(self._window) // 2], now)
+
+    def _judge(self, latency: float, now: float) -> None:
+        """What a full window says."""
+        quick = 2 * self._slow < len(self._window)
+        self._window.clear()
+        self._slow = 0
+        if self._before_cut is not None:
+            limit, before = self._before_cut
+            self._before_cut = None
+            if latency > _HELPED * before:
+                self._limit, self._usual, self._risen = limit, latency, 0
+                self._let_in()
+                return
+        if self._usual is None:
+            self._usual = latency
+        elif quick or latency <= _RISEN * self._usual:
+            self._risen = 0
+            if self._limit == self._cap:
+                # Only then: the way back up from a cut must not make its latency the usual one.
+                self._usual += _DRIFT * (latency - self._usual)
+        else:
+            self._risen += 1
+            if self._risen >= 2 and self._limit > 1.0:
+                self._before_cut = (self._limit, latency)
+                self._cut(now)
+
+    def _cut(self, now: float) -> None:
+        self._limit = max(1.0, self._limit * _CUT)
+        self._cut_at = now
+        self._window.clear()
+        self._slow = 0
+        self._skip = self.limit
+
+    def _let_in(self) -> None:
+        while self._waiting and self._count < self.limit:
+            place = self._waiting.popleft()
+            if not place.done():
+                self._count += 1
+                place.set_result(None)

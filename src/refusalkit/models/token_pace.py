@@ -1,0 +1,132 @@
+"""Tokens per minute: what may go out now, and what is still to be counted.
+
+A leaky bucket, as the one that spaces requests, lets twice its size through in the first minute.
+Here every request is on the books from before it goes out until a minute after its answer is
+whole, so that the sum over any minute holds wherever within a request the provider counts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+_MINUTE_S = 60.0
+# What a chat template adds to a request, in bytes of text that would have as many tokens.
+_TEMPLATE_BYTES = 100
+# Where an endpoint counts nothing: bytes of text to a token, on the cautious side of English.
+_BYTES_TO_A_TOKEN = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A request before it is sent: the UTF-8 bytes of its texts, the most tokens of its answer."""
+
+    input_bytes: int
+    max_output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What an answer used. None: the endpoint did not say; `output_bytes` is the answer's text."""
+
+    input_tokens: int | None
+    output_tokens: int | None
+    output_bytes: int
+
+
+@dataclass(slots=True)
+class Booking:
+    """One request on the books, in tokens."""
+
+    demand: Demand
+    tokens: float
+
+
+class TokenPace:
+    """Lets requests through, in order, while the tokens of a minute stay within `tpm`.
+
+    A request is booked with the most that it may be expected to use and corrected by what it did.
+    Before anything came back that is a token to each byte and the longest answer allowed; from then
+    on the most tokens to a byte and the longest answer seen so far. One that is larger than the
+    limit by itself goes alone. `minute_s` is another length of the minute, for tests.
+    """
+
+    def __init__(self, tpm: float, *, minute_s: float | None = None) -> None:
+        self._tpm = tpm
+        self._minute_s = _MINUTE_S if minute_s is None else minute_s
+        self._booked = 0.0
+        self._expiring: deque[tuple[float, float]] = deque()  # (when, tokens), in that order
+        self._queue: deque[asyncio.Future[None]] = deque()
+        self._changed: asyncio.Future[None] | None = None
+        self._per_byte: float | None = None
+        self._longest: float | None = None
+
+    async def book(self, demand: Demand) -> Booking:
+        """Wait until there is room, first come first served, and take it."""
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        self._queue.append(turn)
+        self._call_first()
+        try:
+            await turn
+            while not self._has_room(size := self._expected(demand)):
+                self._changed = loop.create_future()
+                wait = self._expiring[0][0] - loop.time() if self._expiring else None
+                await asyncio.wait({self._changed}, timeout=wait)
+            self._booked += size
+            return Booking(demand, size)
+        finally:
+            self._queue.remove(turn)
+            self._call_first()
+
+    def settle(self, booking: Booking, spent: Spent | None) -> None:
+        """Put what a request used in the place of its estimate. None: it failed on the way.
+
+        What failed may have been counted all the same, so the estimate stands.
+        """
+        tokens = booking.tokens
+        if spent is not None:
+            tokens = self._learn(booking.demand, spent)
+        self._replace(booking, tokens)
+
+    def release(self, booking: Booking) -> None:
+        """Take a request off the books that never went out, or that was turned away."""
+        self._replace(booking, 0.0)
+
+    def _replace(self, booking: Booking, tokens: float) -> None:
+        self._booked += tokens - booking.tokens
+        if tokens:
+            until = asyncio.get_running_loop().time() + self._minute_s
+            self._expiring.append((until, tokens))
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
+
+    def _expected(self, demand: Demand) -> float:
+        if self._per_byte is None or self._longest is None:
+            return demand.input_bytes + _TEMPLATE_BYTES + demand.max_output_tokens
+        text = (demand.input_bytes + _TEMPLATE_BYTES) * self._per_byte
+        return text + min(self._longest, demand.max_output_tokens)
+
+    def _learn(self, demand: Demand, spent: Spent) -> float:
+        text: float | None = spent.input_tokens
+        if text is None:
+            text = (demand.input_bytes + _TEMPLATE_BYTES) / _BYTES_TO_A_TOKEN
+        answer: float | None = spent.output_tokens
+        if answer is None:
+            answer = spent.output_bytes / _BYTES_TO_A_TOKEN
+        per_byte = text / (demand.input_bytes + _TEMPLATE_BYTES)
+        self._per_byte = max(self._per_byte or 0.0, per_byte)
+        self._longest = max(self._longest or 0.0, answer)
+        return text + answer
+
+    def _has_room(self, size: float) -> bool:
+        now = asyncio.get_running_loop().time()
+        while self._expiring and self._expiring[0][0] <= now:
+            self._booked -= self._expiring.popleft()[1]
+        # Sums of fractions leave crumbs: an empty book is one without requests.
+        return self._booked + size <= self._tpm or self._booked < 1e-6
+
+    def _call_first(self) -> None:
+        if self._queue and not self._queue[0].done():
+            self._queue[0].set_result(None)

@@ -1,0 +1,350 @@
+"""Tokens per minute hold; requests in flight back off, recover, and never pass their cap."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import refusalkit as rk
+from loopback import Asked, Exchange, Fault, LoopbackServer, Script, chance
+from refusalkit.errors import TransientError
+from refusalkit.models import ChatModel, Pacer, open_client
+from refusalkit.models.in_flight import InFlight
+from refusalkit.models.token_pace import Demand, Spent, TokenPace
+from refusalkit.types import Completion, GenerationConfig, Outcome, Prompt
+
+CONFIG = GenerationConfig(max_tokens=200, timeout_s=10.0)
+MINUTE_S = 0.4
+
+# They measure time: not beside each other.
+pytestmark = pytest.mark.xdist_group("timing")
+
+
+def ask_all(
+    server: LoopbackServer, pacer: Pacer, n: int, *, workers: int = 16, watch: Any = None
+) -> list[Completion]:
+    async def main() -> list[Completion]:
+        model = ChatModel(open_client("openai/m", pacer=pacer, api_base=server.openai_base))
+        prompts = iter([Prompt(f"p{i}", "assault", f"placeholder {i} " * 8) for i in range(n)])
+        done: list[Completion] = []
+
+        async def worker() -> None:
+            for prompt in prompts:
+                done.append(await model.complete(prompt, CONFIG))
+                if watch is not None:
+                    watch(len(done))
+
+        try:
+            await asyncio.gather(*(worker() for _ in range(workers)))
+        finally:
+            await model.aclose()
+        return done
+
+    return asyncio.run(main())
+
+
+def most_in_a_minute(log: list[Exchange]) -> float:
+    """The most tokens whose requests arrived within one minute, as short as it is here."""
+    counted = [(e.at, e.usage["total_tokens"]) for e in log if e.usage]
+    return max(
+        sum(tokens for at, tokens in counted if start <= at < start + MINUTE_S)
+        for start, _ in counted
+    )
+
+
+# Tokens per minute
+
+
+@pytest.fixture
+def _short_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("refusalkit.models.token_pace._MINUTE_S", MINUTE_S)
+
+
+def uneven(asked: Asked) -> str:
+    return "placeholder " * (1 + int(20 * chance("length", asked.key)))
+
+
+@pytest.mark.usefixtures("_short_minute")
+@pytest.mark.parametrize("tpm", [300, 1000])
+def test_tokens_per_minute_hold(tpm: int) -> None:
+    with LoopbackServer(Script(target_reply=uneven), latency_s=0.02) as server:
+        done = ask_all(server, Pacer(tpm=tpm), n=24 if tpm == 1000 else 8)
+        log = server.log
+    assert {c.outcome for c in done} == {Outcome.ANSWERED}
+    longest = max(e.usage["completion_tokens"] for e in log if e.usage)
+    # What cannot be known is by how much an answer is longer than any before it.
+    assert most_in_a_minute(log) <= tpm + longest
+    # Nor is it held back more than it must.
+    total = sum(e.usage["total_tokens"] for e in log if e.usage)
+    took = log[-1].at - log[0].at
+    assert took <= (total / (tpm - 150) + 3) * (MINUTE_S + 0.1)
+
+
+@pytest.mark.usefixtures("_short_minute")
+def test_of_answers_of_one_length_no_token_is_too_many() -> None:
+    with LoopbackServer(Script(refusal_rate=0.0), latency_s=0.02) as server:
+        ask_all(server, Pacer(tpm=500), n=24)
+        assert most_in_a_minute(server.log) <= 500
+
+
+@pytest.mark.usefixtures("_short_minute")
+def test_a_request_larger_than_the_limit_goes_alone() -> None:
+    with LoopbackServer(latency_s=0.02) as server:
+        ask_all(server, Pacer(tpm=10), n=3)
+        times = [e.at for e in server.log]
+        assert server.max_in_flight == 1
+    assert min(b - a for a, b in pairwise(times)) >= MINUTE_S
+
+
+@pytest.mark.usefixtures("_short_minute")
+def test_a_runs_tokens_hold_for_model_and_judge_apart(tmp_path: Path) -> None:
+    with LoopbackServer(Script(refusal_rate=0.0)) as server:
+        base = server.openai_base
+        rk.benchmark(
+            "openai/m",
+            "starter",
+            out=tmp_path / "run",
+            judge_model="openai/a-judge",
+            api_base=base,
+            judge_api_base=base,
+            canaries=0,
+            limit=6,
+            trials=1,
+            max_tokens=100,
+            tpm=400,
+            judge_tpm=4000,
+        )
+        log = server.log
+    assert most_in_a_minute([e for e in log if e.role == "target"]) <= 400
+    judged = [e for e in log if e.role == "judge"]
+    assert len(judged) == 6
+    longest = max(e.usage["completion_tokens"] for e in judged if e.usage)
+    assert most_in_a_minute(judged) <= 4000 + longest
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    tpm=st.integers(50, 2000),
+    answers=st.lists(st.tuples(st.integers(0, 800), st.integers(1, 300)), min_size=1, max_size=25),
+)
+def test_nothing_stays_on_the_books(tpm: int, answers: list[tuple[int, int]]) -> None:
+    async def main() -> None:
+        pace = TokenPace(tpm, minute_s=0.0)
+
+        async def one(size: int, used: int) -> None:
+            booking = await pace.book(Demand(size, 300))
+            await asyncio.sleep(0)
+            if used % 3 == 0:
+                pace.release(booking)
+            else:
+                pace.settle(booking, Spent(size, used, used) if used % 3 == 1 else None)
+
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(one(*answer) for answer in answers))
+        await asyncio.sleep(0.001)
+        assert pace._has_room(tpm)
+        assert abs(pace._booked) < 1e-6
+
+    asyncio.run(main())
+
+
+def test_who_gives_up_waiting_holds_up_nobody() -> None:
+    async def main() -> None:
+        pace = TokenPace(100, minute_s=0.05)
+        first = await pace.book(Demand(1, 90))
+        waiting = [asyncio.ensure_future(pace.book(Demand(1, 90))) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        waiting[0].cancel()
+        waiting[1].cancel()
+        pace.settle(first, Spent(1, 90, 0))
+        async with asyncio.timeout(2):
+            await waiting[2]
+
+    asyncio.run(main())
+
+
+# Requests in flight, by a server on paper: times in seconds
+
+
+def drive(limit: InFlight, latency: Any, seconds: float, *, start: float = 0.0) -> list[int]:
+    """Keep as many in flight as `limit` lets; its limit after each answer.
+
+    `latency(now, in_flight)` is how long a request takes that is sent now, and for how many tokens;
+    None: it is turned away after 10 ms.
+    """
+    now, flying, limits = start, [], []
+    while now < start + seconds:
+        while len(flying) < limit.limit:
+            found = latency(now, len(flying) + 1)
+            took, tokens = (0.01, None) if found is None else found
+            flying.append((now + took, now, tokens))
+        flying.sort(key=lambda one: one[0])
+        now, sent, tokens = flying.pop(0)
+        if tokens is None:
+            limit.turned_away(sent, now)
+        else:
+            limit.answered(sent, now, tokens)
+        limits.append(limit.limit)
+    return limits
+
+
+def lognormal(seed: int) -> Any:
+    rng = random.Random(seed)
+    return lambda now, n: (0.2 * rng.lognormvariate(-0.5, 1.0), 50)
+
+
+def test_a_healthy_endpoint_is_asked_at_the_cap_throughout() -> None:
+    for seed in range(6):
+        limits = drive(InFlight(32), lognormal(seed), 60.0)
+        assert sum(limit < 32 for limit in limits) <= 0.01 * len(limits)
+
+
+def test_longer_answers_are_no_sign_of_a_queue() -> None:
+    def longer(now: float, n: int) -> tuple[float, float]:
+        tokens = 20 if now < 10 else 2000
+        return 0.1 + tokens * 0.01, tokens
+
+    assert min(drive(InFlight(16), longer, 200.0)) == 16
+
+
+def test_those_turned_away_together_count_once() -> None:
+    limit = InFlight(32)
+    for _ in range(32):
+        limit.turned_away(0.0, 1.0)
+    assert limit.limit == int(32 * 0.7)
+
+
+def test_it_never_falls_below_one_and_comes_back() -> None:
+    limit = InFlight(16)
+    assert min(drive(limit, lambda now, n: None, 10.0)) == 1
+    drive(limit, lambda now, n: (0.1, 50), 40.0, start=10.0)
+    assert limit.limit == 16
+
+
+def test_it_settles_where_the_endpoint_turns_nobody_away() -> None:
+    limits = drive(InFlight(64), lambda now, n: None if n > 20 else (0.2, 50), 60.0)
+    late = limits[len(limits) // 2 :]
+    assert min(late) >= 13
+    assert max(late) <= 22
+
+
+def test_a_queue_that_grows_is_answered_by_asking_less() -> None:
+    def crowded(now: float, n: int) -> tuple[float, float]:
+        # From 20 s on the server can do only 8 at once.
+        width = 64 if now < 20 else 8
+        return 0.2 * max(1.0, n / width), 50
+
+    limits = drive(InFlight(64), crowded, 200.0)
+    late = limits[-len(limits) // 4 :]
+    assert max(late) < 32
+    assert min(late) >= 8  # what the server can do at once is always asked
+
+
+def test_slowness_that_asking_less_does_not_mend_costs_nothing_for_long() -> None:
+    limits = drive(InFlight(32), lambda now, n: (0.2 if now < 20 else 1.0, 50), 200.0)
+    assert limits[-1] == 32
+    assert sum(limit < 32 for limit in limits) < 0.1 * len(limits)
+
+
+def test_places_are_given_in_order_and_back() -> None:
+    async def main() -> None:
+        limit, order = InFlight(2), []
+
+        async def one(number: int) -> None:
+            await limit.enter()
+            order.append(number)
+            assert limit._count <= 2
+            await asyncio.sleep(0)
+            limit.leave()
+
+        jobs = [asyncio.ensure_future(one(number)) for number in range(8)]
+        await asyncio.sleep(0)
+        jobs[4].cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+        assert order == [0, 1, 2, 3, 5, 6, 7]
+        assert limit._count == 0
+
+    asyncio.run(main())
+
+
+# ... and over sockets
+
+
+def test_it_backs_off_where_requests_are_turned_away_and_recovers() -> None:
+    pacer = Pacer(concurrency=16, max_retries=0)
+    seen: list[int] = []
+    turned = Script(refusal_rate=0.0, faults=(Fault("rate_limit", probability=0.3, seconds=0.01),))
+    with LoopbackServer(turned, latency_s=0.01) as server:
+
+        def watch(n: int) -> None:
+            assert pacer._in_flight is not None
+            seen.append(pacer._in_flight.limit)
+            if n == 100:
+                server.script = Script(refusal_rate=0.0)
+
+        done = ask_all(server, pacer, n=500, workers=24, watch=watch)
+        assert server.max_in_flight <= 16
+    assert {c.outcome for c in done} == {Outcome.ANSWERED}
+    assert min(seen) < 8
+    assert min(seen) >= 1
+    assert seen[-1] == 16
+
+
+def test_a_judge_that_turns_requests_away_leaves_the_target_its_own_limit(tmp_path: Path) -> None:
+    busy = Script(
+        refusal_rate=0.0,
+        faults=(Fault("rate_limit", where="judge", times=1, probability=0.5, seconds=0.01),),
+    )
+    with LoopbackServer(busy, latency_s=0.01) as server:
+        base = server.openai_base
+        run = rk.benchmark(
+            "openai/m",
+            "starter",
+            out=tmp_path / "run",
+            judge_model="openai/a-judge",
+            api_base=base,
+            judge_api_base=base,
+            canaries=0,
+            trials=2,
+            concurrency=12,
+            judge_concurrency=3,
+        )
+        assert server.max_in_flight <= 12
+        most = server.max_in_flight_by_role
+    assert most["judge"] <= 3
+    assert most["target"] > 6
+    assert rk.score(run).unscored_percent == 0
+
+
+def test_what_waits_for_its_turn_is_not_in_flight_when_it_is_cancelled() -> None:
+    async def main() -> None:
+        pacer = Pacer(concurrency=1, tpm=1000)
+        held = asyncio.Event()
+
+        async def slow() -> str:
+            await held.wait()
+            return "done"
+
+        first = asyncio.ensure_future(pacer.send(slow))
+        second = asyncio.ensure_future(pacer.send(slow))
+        await asyncio.sleep(0.01)
+        second.cancel()
+        held.set()
+        assert await first == ("done", 1)
+
+        async def broken() -> str:
+            raise TransientError("it failed", status=529)
+
+        pacer = Pacer(concurrency=1, max_retries=1, backoff_s=0.0)
+        with pytest.raises(TransientError):
+            await pacer.send(broken)
+        assert await pacer.send(slow) == ("done", 1)
+
+    asyncio.run(main())
