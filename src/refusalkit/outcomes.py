@@ -71,6 +71,8 @@ _UNSUPPORTED_TEXT = re.compile(
     r"extra inputs?|extra fields?|not permitted|not allowed|cannot both|can't both|"
     r"deprecated|not available|not accepted|only the default"
 )
+# More is no count of tokens, and no column of 64-bit numbers could hold it.
+_MOST_TOKENS = 10**15
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
 _THINK_TAG = re.compile(r"<(/?)(?:think|thinking)>", re.IGNORECASE)
 
@@ -236,6 +238,12 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
     return max(0.0, (when - datetime.now(UTC)).total_seconds())
+
+
+def token_count(value: object) -> int | None:
+    """A count of tokens as an endpoint gave it; None for what cannot be one."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and 0 <= value <= _MOST_TOKENS else None
 
 
 def _advice(status: int | None, code: str) -> str:
