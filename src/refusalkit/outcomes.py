@@ -242,8 +242,9 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
 
 def token_count(value: object) -> int | None:
     """A count of tokens as an endpoint gave it; None for what cannot be one."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return value if whole and 0 <= value <= _MOST_TOKENS else None
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value <= _MOST_TOKENS else None
 
 
 def _advice(status: int | None, code: str) -> str:
