@@ -145,7 +145,12 @@ class Mouth:
 @pytest.fixture(scope="module")
 def mouth() -> Iterator[Mouth]:
     mouth = Mouth()
-    yield mouth
+    with pytest.MonkeyPatch.context() as patched:
+        # Each client would load all certificates (0.1 s) and need none.
+        patched.setattr("ssl.SSLContext.load_verify_locations", lambda *_, **__: None)
+        # One 429 is enough: thirty would wait for minutes.
+        patched.setattr("refusalkit.models.pacing._MOST_RATE_LIMITS", 0)
+        yield mouth
     mouth.close()
 
 
@@ -279,7 +284,7 @@ def test_any_reply_of_a_judge_is_a_label_or_a_reason_why_not(
         client = open_client(
             "openai/judge", pacer=Pacer(max_retries=0), api_base=judging.openai_base
         )
-        judge = LLMJudge(load_rubric("graded"), client, asks=1)
+        judge = LLMJudge(load_rubric("graded"), client)
         try:
             return await judge.grade(PROMPT, answered)
         finally:

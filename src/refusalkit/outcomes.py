@@ -221,7 +221,10 @@ def _unsupported(failure: ApiFailure, sent: frozenset[str]) -> str | None:
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from `retry-after-ms` or `retry-after` (seconds or an HTTP date)."""
+    """Seconds to wait, from `retry-after-ms` or `retry-after` (seconds or an HTTP date).
+
+    A date is held against the answer's own `Date`: the clock of this machine may be wrong.
+    """
     for name, per_second in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = headers.get(name)
         if not value:
@@ -231,13 +234,18 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
         except ValueError:
             continue
         return max(0.0, seconds) if math.isfinite(seconds) else None
-    try:
-        when = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
-    except ValueError:
+    when = _http_date(headers.get("retry-after"))
+    if when is None:
         return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    return max(0.0, (when - (_http_date(headers.get("date")) or datetime.now(UTC))).total_seconds())
+
+
+def _http_date(text: str | None) -> datetime | None:
+    try:
+        when = email.utils.parsedate_to_datetime(text or "")
+        return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def token_count(value: object) -> int | None:

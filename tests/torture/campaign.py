@@ -332,6 +332,8 @@ class _OneRun:
         # A signal may come before its handler is set.
         early = {-signal.SIGTERM, -signal.SIGINT, 130} if act.startswith("sig") else set()
         allowed = {0, 3, 4} | early | ({-signal.SIGKILL} if act == "kill" else set())
+        if act.startswith("sig") and "Fatal Python error: init" in said:
+            return  # the signal came while Python itself was starting
         quiet = "Traceback" not in said or act.startswith("sig")
         if code not in allowed or not quiet or "a defect of" in said:
             self._campaign.violated(f"{self._out.name}: exit {code} after {act}: {said[-2000:]}")

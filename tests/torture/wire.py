@@ -243,8 +243,9 @@ async def _spoil(kind: str, writer: asyncio.StreamWriter) -> None:
             # A date by the wall clock, which may be wrong at either end.
             shift = -3600.0 if kind == "rate_limit_past" else 1.0
             when = email.utils.formatdate(time.time() + shift, usegmt=True)
+            date = f"Date: {email.utils.formatdate(usegmt=True)}"
             body = b'{"error": {"message": "slow down"}}'
-            writer.write(_http("429 Too Many", body, json_type, f"Retry-After: {when}"))
+            writer.write(_http("429 Too Many", body, json_type, f"Retry-After: {when}", date))
         case "redirect":
             where = "Location: http://127.0.0.1:9/v1/chat/completions"
             writer.write(_http("307 Temporary Redirect", b"", where))
