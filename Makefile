@@ -9,7 +9,7 @@ LINT_IMPORTS = $(PY) -c 'import sys; from importlinter.cli import lint_imports_c
 ASKED_PYTHON = $(if $(filter command,$(origin PYTHON)),$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types docs wheel-check bench lock clean
+.PHONY: help setup demo test lint format types docs wheel-check bench torture lock clean
 # The recipes share .venv: one after the other, even under -j.
 .NOTPARALLEL:
 
@@ -45,6 +45,10 @@ wheel-check: setup ## Build the wheel, install it cleanly, run the demo from an 
 
 bench: setup ## Measure the main job against its physical limit (minutes)
 	$(PY) benchmarks/end_to_end.py
+
+torture: setup ## The fault campaign: 1,000 SIGKILLs, long fuzzing (an hour; ARGS="--kills 60")
+	$(PY) benchmarks/torture.py $(ARGS)
+	$(PY) -m pytest tests/test_fuzz.py --hypothesis-profile=long
 
 lock: ## Renew uv.lock and requirements-dev.txt (needs uv; ARGS=--upgrade for newer versions)
 	uv lock $(ARGS)

@@ -71,6 +71,8 @@ _UNSUPPORTED_TEXT = re.compile(
     r"extra inputs?|extra fields?|not permitted|not allowed|cannot both|can't both|"
     r"deprecated|not available|not accepted|only the default"
 )
+# More is no count of tokens, and no column of 64-bit numbers could hold it.
+_MOST_TOKENS = 10**15
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
 _THINK_TAG = re.compile(r"<(/?)(?:think|thinking)>", re.IGNORECASE)
 
@@ -219,7 +221,10 @@ def _unsupported(failure: ApiFailure, sent: frozenset[str]) -> str | None:
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from `retry-after-ms` or `retry-after` (seconds or an HTTP date)."""
+    """Seconds to wait, from `retry-after-ms` or `retry-after` (seconds or an HTTP date).
+
+    A date is held against the answer's own `Date`: the clock of this machine may be wrong.
+    """
     for name, per_second in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = headers.get(name)
         if not value:
@@ -229,13 +234,25 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
         except ValueError:
             continue
         return max(0.0, seconds) if math.isfinite(seconds) else None
-    try:
-        when = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
-    except ValueError:
+    when = _http_date(headers.get("retry-after"))
+    if when is None:
         return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    return max(0.0, (when - (_http_date(headers.get("date")) or datetime.now(UTC))).total_seconds())
+
+
+def _http_date(text: str | None) -> datetime | None:
+    try:
+        when = email.utils.parsedate_to_datetime(text or "")
+        return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def token_count(value: object) -> int | None:
+    """A count of tokens as an endpoint gave it; None for what cannot be one."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value <= _MOST_TOKENS else None
 
 
 def _advice(status: int | None, code: str) -> str:

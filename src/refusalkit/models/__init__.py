@@ -161,8 +161,18 @@ def _key(provider: str, api_base: str | None, api_key_env: str | None) -> str | 
             raise ConfigurationError(
                 f"the environment variable {redact(api_key_env)} holds no API key: set it"
             )
-        return key
+        return _sendable(key, api_key_env)
     # Another provider's endpoint never gets the OpenAI key: --api-key-env names its own.
     variable = _KEY_VARIABLES.get(provider)
     key = os.environ.get(variable, "").strip() if variable else ""
-    return key or None
+    return _sendable(key, variable) if variable and key else None
+
+
+def _sendable(key: str, variable: str) -> str:
+    """A key that a header can carry; others would fail in every library's own way."""
+    if not key.isascii() or not key.isprintable():
+        raise ConfigurationError(
+            f"the key in the environment variable {redact(variable)} has a line break or a "
+            "character outside ASCII: copy it again"
+        )
+    return key

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
+import zlib
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from refusalkit.errors import ConfigurationError
-from refusalkit.models.client import ChatClient, ChatRequest
+from refusalkit.models.client import LARGEST_BODY, ChatClient, ChatRequest
 from refusalkit.models.pacing import Pacer
-from refusalkit.outcomes import ApiFailure, Reply, failure_error, parse_retry_after
+from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.types import Usage
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _NO_SAMPLING = re.compile(r"^claude-[a-z]+-([5-9]|\d{2})(-|$)")
 _THINKING_BUDGET = re.compile(r"^claude-(3-7-|(sonnet|opus|haiku)-4-(0|1|5|\d{8})(-|$))")
 _SAMPLING = ("temperature", "top_p", "top_k")
+_PIECE = 64 * 1024  # so much is unpacked at once
 
 
 class AnthropicClient(ChatClient):
@@ -34,8 +36,8 @@ class AnthropicClient(ChatClient):
         api_key: str | None = None,
     ) -> None:
         base = api_base or os.environ.get("ANTHROPIC_BASE_URL")
-        super().__init__(model_id, pacer=pacer, api_base=base)
         token = os.environ.get("ANTHROPIC_AUTH_TOKEN")
+        super().__init__(model_id, pacer=pacer, api_base=base, keys=[api_key, token])
         if not api_key and not token and not base:
             raise ConfigurationError(f"no API key for {model_id}: set ANTHROPIC_API_KEY")
         self._name = name
@@ -78,35 +80,29 @@ class AnthropicClient(ChatClient):
             body["system"] = request.system
         turns: Any = request.turns
         try:
-            # Typed loosely on purpose: without strict validation the SDK hands on whatever JSON
-            # the endpoint sent.
-            message: Any = await self._open().messages.create(
+            # Raw: what came is read here, whatever JSON it is, and not by the SDK's models.
+            answer: Any = await self._open().messages.with_raw_response.create(
                 model=self._name,
                 max_tokens=request.config.max_tokens,
                 messages=turns,
                 extra_body=body,
                 timeout=request.config.timeout_s,
             )
+            data = await answer.json()
         except anthropic.APIStatusError as error:
-            failure = _status_failure(error)
-            raise failure_error(failure, names=self.names, sent=sent) from error
+            raise self._failed(_status_failure(error), sent=sent) from error
         except anthropic.APITimeoutError as error:
             what = f"no answer within {request.config.timeout_s:g} s"
-            failure = ApiFailure(what, timeout=True)
-            raise failure_error(failure, names=self.names) from error
-        except anthropic.APIResponseValidationError as error:
-            failure = ApiFailure("the body is no message", status=200)
-            raise failure_error(failure, names=self.names) from error
+            raise self._failed(ApiFailure(what, timeout=True)) from error
         except (anthropic.AnthropicError, OSError) as error:
             what = f"connection failed ({type(error).__name__}: {error.__cause__ or error})"
-            raise failure_error(ApiFailure(what), names=self.names) from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise self._failed(ApiFailure(what)) from error
+        except (ValueError, RecursionError) as error:
             failure = ApiFailure("the body is no JSON object", status=200)
-            raise failure_error(failure, names=self.names) from error
-        if not isinstance(getattr(message, "content", None), list):
-            failure = ApiFailure("the body is no message", status=200)
-            raise failure_error(failure, names=self.names)
-        return _reply(message)
+            raise self._failed(failure) from error
+        if not isinstance(data, dict) or not isinstance(data.get("content"), list):
+            raise self._failed(ApiFailure("the body is no message", status=200))
+        return _reply(data, answer.headers.get("request-id"))
 
     def _open(self) -> AsyncAnthropic:
         if self._sdk is None:
@@ -116,7 +112,12 @@ class AnthropicClient(ChatClient):
                 api_key=self._api_key,
                 base_url=self._base,
                 max_retries=0,
-                http_client=anthropic.DefaultAioHttpClient(),
+                http_client=anthropic.DefaultAioHttpClient(
+                    # The SDK would send its key along to wherever an answer points.
+                    follow_redirects=False,
+                    headers={"Accept-Encoding": "gzip, deflate"},
+                    event_hooks={"response": [_bound]},
+                ),
             )
         return self._sdk
 
@@ -125,27 +126,85 @@ class AnthropicClient(ChatClient):
             await self._sdk.close()
 
 
-def _reply(message: Any) -> Reply:
+async def _bound(response: Any) -> None:
+    """Let a body be read only so far, before the SDK reads it whole.
+
+    Compressed bodies are unpacked here, piece by piece: a small one may be a large one's.
+    """
+    import httpx2
+
+    encoding = response.headers.get("content-encoding", "identity").strip().casefold()
+    inner = response.stream
+    if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
+        raise httpx2.DecodingError("a content encoding that was not asked for")
+
+    class Bounded(httpx2.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            size = 0
+            async for piece in _unpacked(inner, packed=encoding not in ("", "identity")):
+                size += len(piece)
+                if size > LARGEST_BODY:
+                    raise httpx2.ReadError(f"the body is larger than {LARGEST_BODY >> 20} MiB")
+                yield piece
+
+        async def aclose(self) -> None:
+            await inner.aclose()
+
+    response.stream = Bounded()
+    for name in ("content-encoding", "content-length"):
+        response.headers.pop(name, None)
+
+
+async def _unpacked(stream: AsyncIterator[bytes], *, packed: bool) -> AsyncIterator[bytes]:
+    import httpx2
+
+    # 32 more than the window's size: gzip or zlib, whichever its first bytes say.
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    async for chunk in stream:
+        rest = chunk
+        while packed and rest and not unpacker.eof:
+            try:
+                piece = unpacker.decompress(rest, _PIECE)
+            except zlib.error as error:
+                raise httpx2.DecodingError(f"the body is not as compressed: {error}") from error
+            rest = unpacker.unconsumed_tail
+            yield piece
+        if not packed:
+            yield chunk
+
+
+def _reply(data: Mapping[str, Any], request_id: object) -> Reply:
     # Blocks by type, not by place: thinking may stand before, between or alone.
-    text = [block.text for block in message.content if block.type == "text"]
-    thinking = [block.thinking for block in message.content if block.type == "thinking"]
-    redacted = any(block.type == "redacted_thinking" for block in message.content)
-    details = message.stop_details
-    usage = message.usage
-    output_details = getattr(usage, "output_tokens_details", None)
+    blocks = [block for block in data["content"] if isinstance(block, dict)]
+    text = [_string(block.get("text")) for block in blocks if block.get("type") == "text"]
+    thinking = [block.get("thinking") for block in blocks if block.get("type") == "thinking"]
+    redacted = any(block.get("type") == "redacted_thinking" for block in blocks)
+    thoughts = "\n".join(filter(None, map(_string, thinking)))
+    details = _mapping(data.get("stop_details"))
+    usage = _mapping(data.get("usage"))
     return Reply(
-        text="".join(text),
-        finish_reason=message.stop_reason,
-        reasoning="\n".join(thinking) or ("[redacted]" if redacted else ""),
+        text="".join(filter(None, text)),
+        finish_reason=_string(data.get("stop_reason")),
+        reasoning=thoughts or ("[redacted]" if redacted else ""),
         usage=Usage(
-            input_tokens=getattr(usage, "input_tokens", None),
-            output_tokens=getattr(usage, "output_tokens", None),
-            reasoning_tokens=getattr(output_details, "thinking_tokens", None),
+            input_tokens=token_count(usage.get("input_tokens")),
+            output_tokens=token_count(usage.get("output_tokens")),
+            reasoning_tokens=token_count(
+                _mapping(usage.get("output_tokens_details")).get("thinking_tokens")
+            ),
         ),
-        served_model=message.model,
-        request_id=message._request_id or message.id,
-        filter_category=details.category if details is not None else None,
+        served_model=_string(data.get("model")),
+        request_id=_string(request_id) or _string(data.get("id")),
+        filter_category=_string(details.get("category")),
     )
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _string(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _status_failure(error: Any) -> ApiFailure:

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import json
+import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
-from refusalkit.errors import TransientError, UnsupportedParameter
+from refusalkit.errors import (
+    ConfigurationError,
+    ProviderError,
+    RequestError,
+    TransientError,
+    UnsupportedParameter,
+)
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.token_pace import Demand, Spent
-from refusalkit.outcomes import Reply
+from refusalkit.outcomes import ApiFailure, Reply, failure_error
 from refusalkit.types import GenerationConfig, Message
-from refusalkit.untrusted import printable
+from refusalkit.untrusted import Keys, printable
+
+_Said = TypeVar("_Said", ApiFailure, Reply)
 
 # A deadline of our own stands behind the client's: a back end that forgets its timeout cannot hang.
 _GRACE_S = 15.0
+
+# Nothing that a provider answers is larger; reading on would only fill the memory.
+LARGEST_BODY = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +92,30 @@ class ChatClient(ABC):
     that a model turns out not to take are handled here, once.
     """
 
-    def __init__(self, model_id: str, *, pacer: Pacer, api_base: str | None = None) -> None:
+    def __init__(
+        self,
+        model_id: str,
+        *,
+        pacer: Pacer,
+        api_base: str | None = None,
+        keys: Iterable[str | None] = (),
+    ) -> None:
         self.model_id = model_id
         self.parameters = ParameterLog()
         self.names = model_id
-        if api_base and (host := urlsplit(api_base).hostname):
+        try:
+            base = urlsplit(api_base or "")
+            host, port = base.hostname, base.port
+        except ValueError:
+            raise ConfigurationError(f"the API base of {model_id} is no URL: mend it") from None
+        if host:
             # Host only: a URL may carry credentials.
-            port = urlsplit(api_base).port
             self.names = f"{model_id} at {host}:{port}" if port else f"{model_id} at {host}"
         self._pacer = pacer
+        # What this client sends and nobody may write down, in the URLs of proxies, too.
+        urls = (base, *map(urlsplit, urllib.request.getproxies().values()))
+        of_urls = [unquote(part) for url in urls for part in (url.username, url.password) if part]
+        self._keys = Keys(*keys, *of_urls)
 
     async def chat(self, request: ChatRequest) -> tuple[Reply, int]:
         """The reply, and how many times the request was sent.
@@ -97,9 +124,10 @@ class ChatClient(ABC):
         else this request.
         """
         demand = _demand(request) if self._pacer.counts_tokens else None
-        return await self._pacer.send(
+        reply, attempts = await self._pacer.send(
             lambda: self._send_learning(request), demand=demand, spent=_spent
         )
+        return self._cleaned(reply), attempts
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -109,15 +137,42 @@ class ChatClient(ABC):
         while True:
             known = set(self.parameters.dropped)
             try:
-                async with asyncio.timeout(request.config.timeout_s + _GRACE_S):
-                    return await self._send(request)
-            except TimeoutError as error:
-                raise TransientError(f"{self.names}: no answer in time") from error
+                return await self._send_once(request)
             except UnsupportedParameter as error:
                 if error.parameter in known:
                     raise  # it was not sent: the complaint is about something else
                 why = f"the endpoint does not take it: {printable(error, 160)}"
                 self.parameters.drop(error.parameter, why)
+
+    async def _send_once(self, request: ChatRequest) -> Reply:
+        try:
+            async with asyncio.timeout(request.config.timeout_s + _GRACE_S):
+                return await self._send(request)
+        except TimeoutError as error:
+            raise TransientError(f"{self.names}: no answer in time") from error
+        except Exception as error:
+            if not self._keys.told_by(error):
+                raise
+            failed = error
+        # Outside the handler, so that no traceback leads back to what repeats the key.
+        if isinstance(failed, ProviderError) and not self._keys.within(str(failed)):
+            failed.__cause__ = failed.__context__ = None
+            raise failed
+        what = f"{type(failed).__name__}, whose text repeats the key"
+        raise RequestError(f"{self.names}: the request failed", detail=what)
+
+    def _failed(self, failure: ApiFailure, *, sent: frozenset[str] = frozenset()) -> ProviderError:
+        """The exception for a failure, the client's own key taken out of the provider's words."""
+        return failure_error(self._cleaned(failure), names=self.names, sent=sent)
+
+    def _cleaned(self, said: _Said) -> _Said:
+        """What a provider said, with the client's own keys taken out of every text."""
+        texts: dict[str, Any] = {
+            name: self._keys.hide(text)
+            for name in (one.name for one in fields(said))
+            if isinstance(text := getattr(said, name), str) and self._keys.within(text)
+        }
+        return replace(said, **texts) if texts else said
 
     def _take(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters of `wanted` that are set and not known to be refused."""

@@ -17,12 +17,15 @@ from typing import Any
 from refusalkit.errors import ConfigurationError
 from refusalkit.models.client import ChatClient, ChatRequest
 from refusalkit.models.pacing import Pacer
-from refusalkit.outcomes import ApiFailure, Reply, failure_error, parse_retry_after
+from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.types import Usage
 from refusalkit.untrusted import printable
 
 # Parameters of the OpenAI protocol, which litellm knows for each model whether it takes.
 _OPENAI_PARAMETERS = ("temperature", "top_p", "seed", "reasoning_effort", "response_format")
+
+# How environment variables end that hold a provider's key.
+_KEY_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
 
 # Providers' own words for an answer that ended by itself. litellm says "stop" for them, and also
 # for errors and for words that it does not know.
@@ -42,7 +45,9 @@ class LiteLLMClient(ChatClient):
         api_base: str | None = None,
         api_key: str | None = None,
     ) -> None:
-        super().__init__(model_id, pacer=pacer, api_base=api_base)
+        # Without a key from us litellm takes the provider's own from the environment.
+        named = [value for name, value in os.environ.items() if name.endswith(_KEY_ENDINGS)]
+        super().__init__(model_id, pacer=pacer, api_base=api_base, keys=[api_key, *named])
         self._api_base = api_base
         self._loop: asyncio.AbstractEventLoop | None = None
         # litellm's OpenAI client insists on a key; an endpoint of one's own may need none.
@@ -93,7 +98,7 @@ class LiteLLMClient(ChatClient):
             # litellm lets exceptions of many libraries through; each is one failed request.
             # What the user put into the extra body is wanted as it is: it is never left out.
             sent = frozenset(parameters) - frozenset(request.config.extra_body)
-            raise failure_error(_failure(litellm, error), names=self.names, sent=sent) from error
+            raise self._failed(_failure(litellm, error), sent=sent) from error
         return self._reply(response, structured=request.schema is not None)
 
     def _reply(self, response: Any, *, structured: bool) -> Reply:
@@ -106,7 +111,7 @@ class LiteLLMClient(ChatClient):
             finish = "refusal" if declined and structured else _finish_reason(choice)
         except (AttributeError, IndexError, TypeError) as error:
             failure = ApiFailure("the body is no chat completion", status=200)
-            raise failure_error(failure, names=self.names) from error
+            raise self._failed(failure) from error
         usage = getattr(response, "usage", None)
         details = getattr(usage, "completion_tokens_details", None)
         hidden = getattr(response, "_hidden_params", None)
@@ -116,9 +121,9 @@ class LiteLLMClient(ChatClient):
             finish_reason=finish,
             reasoning=getattr(message, "reasoning_content", None) or "",
             usage=Usage(
-                input_tokens=getattr(usage, "prompt_tokens", None),
-                output_tokens=getattr(usage, "completion_tokens", None),
-                reasoning_tokens=getattr(details, "reasoning_tokens", None),
+                input_tokens=token_count(getattr(usage, "prompt_tokens", None)),
+                output_tokens=token_count(getattr(usage, "completion_tokens", None)),
+                reasoning_tokens=token_count(getattr(details, "reasoning_tokens", None)),
             ),
             served_model=getattr(response, "model", None),
             request_id=headers.get("request-id") or getattr(response, "id", None),

@@ -16,15 +16,13 @@ from typing import Any
 import aiohttp
 
 from refusalkit.errors import ConfigurationError
-from refusalkit.models.client import ChatClient, ChatRequest
+from refusalkit.models.client import LARGEST_BODY, ChatClient, ChatRequest
 from refusalkit.models.pacing import Pacer
-from refusalkit.outcomes import ApiFailure, Reply, failure_error, parse_retry_after
+from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.types import Usage
 
 DEFAULT_BASE = "https://api.openai.com/v1"
 
-# An answer beyond this is not an answer; reading on would only fill the memory.
-_LARGEST_BODY = 32 * 1024 * 1024
 _NO_SAMPLING = ("o1", "o3", "o4", "gpt-5", "gpt-6")
 
 
@@ -42,7 +40,7 @@ class OpenAIClient(ChatClient):
         connections: int = 0,
     ) -> None:
         base = api_base or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE
-        super().__init__(model_id, pacer=pacer, api_base=base)
+        super().__init__(model_id, pacer=pacer, api_base=base, keys=[api_key])
         if not base.startswith(("http://", "https://")):
             raise ConfigurationError(
                 f"the API base of {model_id} must begin with http:// or https://"
@@ -106,10 +104,10 @@ class OpenAIClient(ChatClient):
         except TimeoutError as error:
             message = f"no answer within {request.config.timeout_s:g} s"
             failure = ApiFailure(message, timeout=True)
-            raise failure_error(failure, names=self.names) from error
+            raise self._failed(failure) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             message = f"connection failed ({type(error).__name__}: {error})"
-            raise failure_error(ApiFailure(message), names=self.names) from error
+            raise self._failed(ApiFailure(message)) from error
         try:
             data = json.loads(raw)
         except (ValueError, RecursionError):
@@ -120,7 +118,7 @@ class OpenAIClient(ChatClient):
                 # Not a parameter that is refused, but its older name.
                 self._max_tokens_key = "max_completion_tokens"
                 return await self._send(request)
-            raise failure_error(failure, names=self.names, sent=sent)
+            raise self._failed(failure, sent=sent)
         return self._reply(data, headers, structured=request.schema is not None)
 
     def _reply(
@@ -136,7 +134,7 @@ class OpenAIClient(ChatClient):
             finish = "refusal" if declined and structured else choice.get("finish_reason")
         except (LookupError, TypeError, AttributeError) as error:
             failure = ApiFailure("the body is no chat completion", status=200)
-            raise failure_error(failure, names=self.names) from error
+            raise self._failed(failure) from error
         return Reply(
             text=text,
             finish_reason=finish if isinstance(finish, str) else None,
@@ -166,8 +164,10 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     size = 0
     async for chunk in response.content.iter_any():
         size += len(chunk)
-        if size > _LARGEST_BODY:
-            raise ValueError(f"the body is larger than {_LARGEST_BODY} bytes")
+        if size > LARGEST_BODY:
+            # Nor is the rest waited for.
+            response.close()
+            raise ValueError(f"the body is larger than {LARGEST_BODY >> 20} MiB")
         chunks.append(chunk)
     return b"".join(chunks)
 
@@ -183,7 +183,7 @@ def _failure(status: int, headers: Mapping[str, str], data: object) -> ApiFailur
     code = error.get("code")
     if isinstance(code, int):
         # Gateways answer 200 and put the real status into the body.
-        status, code = (code if status == 200 and code >= 400 else status), None
+        status, code = (code if status == 200 and 400 <= code < 600 else status), None
     inner = error.get("innererror") or error.get("inner_error")
     results = inner.get("content_filter_result") if isinstance(inner, dict) else None
     return ApiFailure(
@@ -210,9 +210,9 @@ def _usage(data: object) -> Usage:
     details = data.get("completion_tokens_details")
     reasoning = details.get("reasoning_tokens") if isinstance(details, dict) else None
     return Usage(
-        input_tokens=_count(data.get("prompt_tokens")),
-        output_tokens=_count(data.get("completion_tokens")),
-        reasoning_tokens=_count(reasoning),
+        input_tokens=token_count(data.get("prompt_tokens")),
+        output_tokens=token_count(data.get("completion_tokens")),
+        reasoning_tokens=token_count(reasoning),
     )
 
 
@@ -226,7 +226,3 @@ def _filter_category(results: object) -> str | None:
 
 def _string(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
