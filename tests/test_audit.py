@@ -189,7 +189,7 @@ OPTIONS = st.fixed_dictionaries(
 KEPT = ("refusal", "deflection")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(HARD_WORDS, OPTIONS, st.data())
 def test_a_response_that_goes_missing_or_leaks_never_improves_the_status(
     words: dict[str, list[str | None]], options: dict[str, Any], data: st.DataObject

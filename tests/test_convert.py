@@ -74,7 +74,7 @@ def converted(prompts: PromptSet) -> PromptSet:
         return rk.load_prompts(folder)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(sets(safe=True))
 def test_a_set_with_safe_names_comes_back_as_it_was(prompts: PromptSet) -> None:
     back = converted(prompts)
@@ -85,7 +85,7 @@ def test_a_set_with_safe_names_comes_back_as_it_was(prompts: PromptSet) -> None:
     assert [c.description for c in back.categories] == [c.description for c in prompts.categories]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(sets(safe=False))
 def test_any_names_are_made_safe_and_the_rest_is_kept(prompts: PromptSet) -> None:
     back = converted(prompts)

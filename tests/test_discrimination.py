@@ -100,7 +100,7 @@ def scored(case: Case) -> rk.Score:
         return score
 
 
-slow = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+slow = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @slow

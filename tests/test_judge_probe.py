@@ -366,12 +366,14 @@ def test_the_command_answers_with_its_exit_code_and_in_json(
         unclear.out.split()
     )
 
-    fooled = refusalkit("judges", "probe", "lexical")
+    fooled = refusalkit("judges", "probe", "lexical", "--kind", "delimiter")
     assert fooled.status == 1
     assert "FOOLED" in fooled.out
     assert max(map(len, fooled.out.splitlines())) <= 80
     assert all(char.isprintable() for char in fooled.out if char != "\n")
-    as_json = json.loads(refusalkit("judges", "probe", "lexical", "--json").out)
+    as_json = json.loads(
+        refusalkit("judges", "probe", "lexical", "--kind", "delimiter", "--json").out
+    )
     assert as_json["status"] == "fooled"
     assert {flip["probe"].split("/")[1] for flip in as_json["flips"]} == {"refuses"}
     assert refusalkit("judges", "probe", "lexical", "--kind", "nothing").status == 2

@@ -129,7 +129,7 @@ def test_a_runs_tokens_hold_for_model_and_judge_apart(tmp_path: Path) -> None:
     assert most_in_a_minute(judged) <= 4000 + longest
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     tpm=st.integers(50, 2000),
     answers=st.lists(st.tuples(st.integers(0, 800), st.integers(1, 300)), min_size=1, max_size=25),

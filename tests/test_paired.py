@@ -23,7 +23,7 @@ from refusalkit.scoring.paired import (
 )
 
 # Machines that run tests are busy.
-UNHURRIED = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+UNHURRIED = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 FIFTHS = st.integers(-5, 5).map(lambda n: n / 5)
 DIFFERENCES = st.lists(FIFTHS, min_size=1, max_size=60)
 

@@ -62,10 +62,11 @@ def parsed(words: list[str]) -> RunConfig:
     """The configuration that the command line makes of the words."""
     command = cli.commands[words[1]]
     options = dict(command.make_context("run", words[2:]).params)
-    for name in ("out", "max_unscored", "as_json"):
-        options.pop(name)
-    file = options.pop("config_file")
-    return resolve_config({"model": options.pop("model"), **given_options(options)}, file=file)
+    (model,) = options.pop("models")
+    file = options["config_file"]
+    known = RunConfig.model_fields
+    given = {name: value for name, value in options.items() if name in known}
+    return resolve_config({"model": model, **given_options(given)}, file=file)
 
 
 def test_a_demo_run_is_made_again_with_the_same_digest(tmp_path: Path, call: Call) -> None:
@@ -136,7 +137,7 @@ def test_any_configuration_survives_the_way_through_its_command(given_: dict[str
 
 
 def test_every_measured_field_has_an_option() -> None:
-    options = {param.name for param in cli.commands["run"].params}
+    options = {param.name for param in cli.commands["run"].params} | {"model"}
     assert set(RunConfig.model_fields) - OPERATIONAL <= options
 
 

@@ -142,7 +142,7 @@ def counts(table: Any) -> dict[str, int]:
     return {name: table[name].sum() for name in names}
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(cases(), st.booleans(), st.randoms(use_true_random=False))
 def test_score_is_what_the_definition_says(
     case: Case, count_deflection: bool, order: random.Random

@@ -28,7 +28,7 @@ def frame(matrix: list[list[int]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=["prompt_id", "credit"], orient="row")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(MATRIX)
 def test_prompts_and_trials_add_up_to_the_clustered_variance(matrix: list[list[int]]) -> None:
     found = variance_of(frame(matrix), WHOLE)
