@@ -31,8 +31,8 @@ def test_killed_behind_a_faulty_wire_a_run_loses_and_repeats_nothing(tmp_path: P
     tally = Campaign(
         tmp_path, kills=1, seed=4, prompts=16, trials=2, minutes=1, acts=("kill",)
     ).run()
-    # Memory is the long campaign's to judge: a child's peak begins with that of its parent, and this
-    # process has all tests loaded.
+    # Memory is the long campaign's to judge: a child's peak begins with that of its parent, and
+    # this process has all tests loaded.
     assert [found for found in tally.violations if "at the peak" not in found] == []
     assert tally.kills == 1
     assert tally.runs >= 1
