@@ -15,6 +15,8 @@ import refusalkit as rk
 from refusalkit.cli import cli
 
 ROOT = Path(__file__).resolve().parents[1]
+# Built once.
+pytestmark = pytest.mark.xdist_group("site")
 
 
 @pytest.fixture(scope="module")
