@@ -57,6 +57,7 @@ def run_exit(run: Run, result: Score, max_unscored: float, *, name: str | None =
 
     ended = run.manifest.sessions[-1].ended_because
     code = INCOMPLETE if ended != "done" else score_exit(result, max_unscored, name=name)
+    _tell_failures(result)
     if ended != "done" or _owed(result):
         why = {"interrupted": "interrupted", "max_cost": "stopped before --max-cost"}.get(
             str(ended), "not complete"
@@ -117,6 +118,14 @@ def warn_of_canaries(check: CanaryCheck) -> None:
     """Say on stderr that the canaries failed, if they did."""
     if check.warning is not None:
         click.echo(f"refusalkit: {check.warning}", err=True)
+
+
+def _tell_failures(score: Score) -> None:
+    """Say on stderr why requests failed, the commonest reason first."""
+    failed = score.responses["error"].drop_nulls()
+    if len(failed):
+        why = sorted(failed.mode().to_list())[0]
+        click.echo(printable(f"refusalkit: {len(failed)} failed: {why}", 300), err=True)
 
 
 def _owed(score: Score) -> int:
