@@ -86,7 +86,7 @@ PEERS = {
         Peer("by-hand", "by_hand.py"),
         Peer("openai", "openai_sdk.py", ("openai[aiohttp]==2.54.0", "aiohttp", "polars")),
         Peer("litellm", "litellm_pipeline.py", ("litellm==1.106.0", "aiohttp", "polars")),
-        Peer("inspect", "inspect_task.py", ("inspect_ai==0.3.285", "openai==2.54.0")),
+        Peer("inspect", "inspect_task.py", ("inspect_ai==0.3.285", "openai==3.54.0")),
     )
 }
 
