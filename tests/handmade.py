@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from refusalkit.config import RunConfig
-from refusalkit.scoring import Calibration
+from refusalkit.scoring.calibration import Calibration
 from refusalkit.store import CategoryEntry, JudgeEntry, Manifest, PromptSetEntry, Run, create_run
 from refusalkit.types import Completion, Label, Outcome, Unscored, Verdict
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from refusalkit.scoring import SPLITS, agreement, grade_run
+from refusalkit.scoring.agreement import SPLITS, agreement, grade_run
 from refusalkit.types import Label, Unscored
 from runs import Row, write_run
 

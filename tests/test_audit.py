@@ -14,7 +14,7 @@ import refusalkit as rk
 from handmade import write_run as write_handmade
 from refusalkit.errors import UsageError
 from refusalkit.recorded import answers_of_run
-from refusalkit.scoring import Audit, audit_run
+from refusalkit.scoring.audit import Audit, audit_run
 from refusalkit.scoring.audit_plan import prompts_needed
 from refusalkit.scoring.intervals import exact_upper
 from refusalkit.types import Category, Prompt, PromptSet

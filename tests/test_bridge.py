@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import refusalkit as rk
 from commandline import Call, caller
 from refusalkit.errors import RunFolderError, UsageError
-from refusalkit.scoring import SPLITS, Comparability, agreement
+from refusalkit.scoring.agreement import SPLITS, agreement
+from refusalkit.scoring.bridge import Comparability
 from refusalkit.scoring.intervals import clustered_kappa, korn_graubard, paired_difference
 from refusalkit.store import JudgeEntry, Run
 from refusalkit.types import Label, Unscored, Verdict

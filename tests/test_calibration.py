@@ -17,7 +17,6 @@ import refusalkit as rk
 from commandline import Call, caller
 from loopback import REFUSAL, LoopbackServer
 from refusalkit.errors import RecordError, UsageError
-from refusalkit.scoring import score_run
 from refusalkit.scoring.agreement import krippendorff_alpha
 from refusalkit.scoring.calibration import (
     LEAKED,
@@ -36,6 +35,7 @@ from refusalkit.scoring.correction import (
     corrected_interval,
     why_useless,
 )
+from refusalkit.scoring.willingness import score_run
 from refusalkit.types import Label
 from runs import JUDGE, Row, write_run
 

@@ -18,8 +18,8 @@ from scipy.special import betaincinv, ndtr
 import refusalkit as rk
 from refusalkit.reporting import data, terminal
 from refusalkit.reporting.console import console
-from refusalkit.scoring import score_run
 from refusalkit.scoring.intervals import KORN_GRAUBARD, SQUARE_AND_ADD, difference, korn_graubard
+from refusalkit.scoring.willingness import score_run
 from runs import Row, write_run
 
 WORDS = [str(label) for label in rk.Label] + ["unparsable"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from refusalkit.scoring import families, same_family
+from refusalkit.scoring.families import families, same_family
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import refusalkit
 import strategies
 from loopback import LoopbackServer, Script
-from refusalkit import api, frames
+from refusalkit import frames
 from refusalkit.errors import PromptSetError, RefusalkitError, UsageError
 from refusalkit.judges.llm import LLMJudge
 from refusalkit.models import ChatModel, Pacer, open_client
@@ -183,7 +184,7 @@ def check(mouth: Mouth, api: str, raw: bytes, write: Callable[[Completion], None
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("fuzz") / "run"
-    return api.benchmark(
+    return refusalkit.benchmark(
         "demo/mixed", prompts="starter", limit=2, trials=1, judge="lexical", canaries=0, out=out
     )
 
@@ -336,7 +337,7 @@ def test_a_run_folder_with_anything_in_it_is_read_or_refused(
     path.write_bytes(b"".join(lines))
     try:
         run = open_run(finished.path)
-        api.score(run)
+        refusalkit.score(run)
         for records in (run.completions, run.verdicts):
             list(read_records(records))
     except RefusalkitError:

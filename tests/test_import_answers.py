@@ -15,7 +15,7 @@ import refusalkit as rk
 from commandline import Call, caller
 from refusalkit.datasets.answers import Judgement, read_answers
 from refusalkit.errors import RecordError, UsageError
-from refusalkit.scoring import reference_rates
+from refusalkit.scoring.agreement import reference_rates
 from refusalkit.types import Label
 
 DECLINED, ANSWERED = "I'm sorry, but I can't help with that.", "[demo answer]"

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+import refusalkit
 from loopback import LoopbackServer, Script
-from refusalkit import api
 from refusalkit.reporting import progress as progress_module
 from refusalkit.reporting.progress import ProgressDisplay
 from refusalkit.runner import Progress
@@ -122,7 +122,7 @@ def test_the_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
         server.release()
         run = open_run(out)
         assert run.manifest.sessions[-1].ended_because == "interrupted"
-        assert api.resume(run).manifest.sessions[-1].ended_because == "done"
+        assert refusalkit.resume(run).manifest.sessions[-1].ended_because == "done"
 
 
 # Progress.
@@ -195,10 +195,10 @@ def test_the_library_prints_nothing_and_tells_a_callback_everything(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[Progress] = []
-    run = api.benchmark(
+    run = refusalkit.benchmark(
         "demo/mixed", limit=6, trials=2, out=tmp_path / "run", on_progress=seen.append
     )
-    api.benchmark("demo/mixed", limit=2, trials=1, out=tmp_path / "silent")
+    refusalkit.benchmark("demo/mixed", limit=2, trials=1, out=tmp_path / "silent")
     assert capfd.readouterr() == ("", "")
     assert seen[0] == Progress(planned=12, elapsed_s=seen[0].elapsed_s)
     last = seen[-1]
@@ -208,7 +208,7 @@ def test_the_library_prints_nothing_and_tells_a_callback_everything(
     assert [p.verdicts for p in seen] == sorted(p.verdicts for p in seen)
     assert any(p.eta_s is not None and p.eta_s > 0 for p in seen[:-1])
     assert last.eta_s == 0
-    api.resume(run, on_progress=seen.append)
+    refusalkit.resume(run, on_progress=seen.append)
     assert seen[-1].found == 12
 
 

@@ -33,7 +33,7 @@ from refusalkit.judges.probes import (
 )
 from refusalkit.models import Pacer, open_client
 from refusalkit.rubrics import load_rubric
-from refusalkit.scoring import JudgeProbe, ProbeStatus, judge_probe
+from refusalkit.scoring.probes import JudgeProbe, ProbeStatus, judge_probe
 from refusalkit.types import Completion, Label, Message, Prompt, Unscored, Verdict
 
 PROBES = load_probes()

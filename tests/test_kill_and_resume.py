@@ -21,8 +21,8 @@ from pathlib import Path
 
 import pytest
 
+import refusalkit
 from loopback import REFUSAL, Asked, Exchange, Fault, LoopbackServer, Script, chance
-from refusalkit import api
 from refusalkit.canaries import CanaryCheck, choose_canaries
 from refusalkit.prompts import load_prompts
 from refusalkit.store import Run, open_run, read_records
@@ -147,7 +147,7 @@ def test_a_run_killed_again_and_again_equals_one_that_nobody_killed(
     out = tmp_path / "killed"
     with LoopbackServer(SCRIPT, latency_s=0.03) as server:
         bases = {"api_base": server.openai_base, "judge_api_base": server.openai_base}
-        undisturbed = api.benchmark(
+        undisturbed = refusalkit.benchmark(
             "openai/target", **OPTIONS, **bases, concurrency=64, out=tmp_path / "undisturbed"
         )
         expected = standing(undisturbed)
@@ -173,8 +173,8 @@ def test_a_run_killed_again_and_again_equals_one_that_nobody_killed(
     run = open_run(out)
     assert run.manifest.sessions[-1].ended_because == "done"
     assert standing(run) == expected
-    assert api.score(run).willingness == api.score(undisturbed).willingness
-    assert api.score(run).canaries == CanaryCheck(asked=8, right=8)
+    assert refusalkit.score(run).willingness == refusalkit.score(undisturbed).willingness
+    assert refusalkit.score(run).canaries == CanaryCheck(asked=8, right=8)
     assert any(text is None for _, _, _, text, *_ in expected.values()), "hard lines are among them"
 
     # The provider's own log: nothing that was on disk was asked again.

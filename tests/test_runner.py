@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+import refusalkit
 import refusalkit as rk
 from loopback import Exchange, Fault, LoopbackServer, Script
-from refusalkit import api, frames, runner
+from refusalkit import frames, runner
 from refusalkit.config import OPERATIONAL, RunConfig
 from refusalkit.errors import (
     ConfigurationChanged,
@@ -55,7 +56,7 @@ def bench(server: LoopbackServer, out: Path, **options: Any) -> Run:
         "canaries": 0,  # requests are counted here; tests/test_canaries.py has them
         **options,
     }
-    return api.benchmark("openai/target", out=out, **given)
+    return refusalkit.benchmark("openai/target", out=out, **given)
 
 
 def records(run: Run, name: str) -> list[dict[str, Any]]:
@@ -87,7 +88,7 @@ def test_judging_begins_while_answers_are_still_to_come(tmp_path: Path) -> None:
 
 
 def test_whole_trials_come_first(tmp_path: Path) -> None:
-    run = api.benchmark("demo/mixed", limit=7, trials=3, concurrency=1, out=tmp_path / "run")
+    run = refusalkit.benchmark("demo/mixed", limit=7, trials=3, concurrency=1, out=tmp_path / "run")
     order = [record["trial"] for record in records(run, "completions")]
     assert order == [1] * 7 + [2] * 7 + [3] * 7
 
@@ -122,14 +123,14 @@ def test_errors_are_owed_again_and_refusals_are_not(tmp_path: Path) -> None:
         assert ended(run) == "done"
         before = len(server.log)
         server.script = MIXED
-        api.resume(run)
+        refusalkit.resume(run)
         again = server.log[before:]
         failed = [unit for unit, outcome in first.items() if outcome == "error"]
         assert sum(exchange.role == "target" for exchange in again) == len(failed)
-        assert api.score(run).unscored["error"] == 0
+        assert refusalkit.score(run).unscored["error"] == 0
         # There is nothing left to ask.
         before = len(server.log)
-        api.resume(run)
+        refusalkit.resume(run)
         assert len(server.log) == before
 
 
@@ -139,12 +140,12 @@ def test_a_judge_that_failed_is_asked_again_without_asking_the_model_again(tmp_p
         ordinary = {"category": ("weapons", "assault"), "trials": 2, "limit": None}
         run = bench(server, tmp_path / "run", max_retries=0, concurrency=4, **ordinary)
         assert {r["unscored"] for r in records(run, "verdicts")} == {"judge_error"}
-        assert api.score(run).unscored["judge_error"] == 4
+        assert refusalkit.score(run).unscored["judge_error"] == 4
         server.script = OPEN
         server.reset()
-        api.resume(run)
+        refusalkit.resume(run)
         assert server.requests == {"judge": 4}
-    assert api.score(run).unscored_percent == 0
+    assert refusalkit.score(run).unscored_percent == 0
 
 
 def test_unparsable_verdicts_stand(tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_unparsable_verdicts_stand(tmp_path: Path) -> None:
         run = bench(server, tmp_path / "run", trials=1)
         server.script = OPEN
         server.reset()
-        api.resume(run)
+        refusalkit.resume(run)
         assert not server.requests
     assert {r["unscored"] for r in records(run, "verdicts")} == {"unparsable"}
 
@@ -166,9 +167,9 @@ def test_a_withheld_answer_whose_judge_failed_is_lost_and_asked_again(tmp_path: 
         assert {r["text"] for r in records(run, "completions")} == {None}
         server.script = Script(refusal_rate=1.0)
         server.reset()
-        api.resume(run)
+        refusalkit.resume(run)
         assert server.requests == {"target": 2, "judge": 2}
-    assert api.audit(run).status == "held"
+    assert refusalkit.audit(run).status == "held"
 
 
 # What may change on resume.
@@ -184,7 +185,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Run:
     judge = folder / "mine.toml"
     shipped = Path(__file__).parents[1] / "judges" / "lexical.toml"
     judge.write_text(shipped.read_text("utf-8"), "utf-8")
-    run = api.benchmark(
+    run = refusalkit.benchmark(
         "demo/open", prompts, judge=str(judge), trials=2, concurrency=1, out=folder / "run"
     )
     for path in (run.completions, run.verdicts):
@@ -252,18 +253,18 @@ def test_resume_refuses_what_would_measure_something_else_and_names_it(
 ) -> None:
     before = {path.name: path.read_bytes() for path in interrupted.path.iterdir()}
     with pytest.raises(ConfigurationChanged, match=rf"^{name} is .*, but the run was started with"):
-        api.resume(interrupted, **{name: CHANGED[name]})
+        refusalkit.resume(interrupted, **{name: CHANGED[name]})
     assert {path.name: path.read_bytes() for path in interrupted.path.iterdir()} == before
 
 
 def test_resume_takes_the_same_values_given_again(interrupted: Run) -> None:
     config = interrupted.manifest.run_config
-    run = api.resume(
+    run = refusalkit.resume(
         interrupted,
         **{name: getattr(config, name) for name in RunConfig.model_fields},
     )
     assert ended(run) == "done"
-    assert api.score(run).unscored["owed"] == 0
+    assert refusalkit.score(run).unscored["owed"] == 0
 
 
 def test_how_fast_and_where_may_change_and_is_recorded(interrupted: Run) -> None:
@@ -284,7 +285,7 @@ def test_how_fast_and_where_may_change_and_is_recorded(interrupted: Run) -> None
         "canaries": 3,
     }
     assert set(changes) == OPERATIONAL
-    run = api.resume(interrupted, **changes)
+    run = refusalkit.resume(interrupted, **changes)
     assert ended(run) == "done"
     first, second = open_run(run.path).manifest.sessions
     assert first.operational["concurrency"] == 1
@@ -298,9 +299,9 @@ def test_resume_refuses_a_file_that_was_edited(interrupted: Run, file: str, part
     path.write_text(text.replace("demo prompt 2", "demo prompt two").replace("can't", "cannot"))
     assert path.read_text("utf-8") != text
     with pytest.raises(ConfigurationChanged, match=rf"^{part}: .*{file} has changed since"):
-        api.resume(interrupted)
+        refusalkit.resume(interrupted)
     path.write_text(text, "utf-8")
-    assert ended(api.resume(interrupted)) == "done"
+    assert ended(refusalkit.resume(interrupted)) == "done"
 
 
 def test_resume_refuses_a_manifest_edited_by_hand(interrupted: Run) -> None:
@@ -310,13 +311,13 @@ def test_resume_refuses_a_manifest_edited_by_hand(interrupted: Run) -> None:
     manifest["config"]["temperature"] = 1.5
     file.write_text(json.dumps(manifest), "utf-8")
     with pytest.raises(ConfigurationChanged, match="config_digest"):
-        api.resume(interrupted)
+        refusalkit.resume(interrupted)
     manifest["config"]["temperature"] = "hot"
     file.write_text(json.dumps(manifest), "utf-8")
     with pytest.raises(RunFolderError, match=r"config\.temperature"):
-        api.resume(interrupted)
+        refusalkit.resume(interrupted)
     file.write_text(text, "utf-8")
-    assert ended(api.resume(interrupted)) == "done"
+    assert ended(refusalkit.resume(interrupted)) == "done"
 
 
 # Models and judges of one's own.
@@ -468,9 +469,9 @@ def test_five_failures_at_the_start_end_the_run(tmp_path: Path) -> None:
         assert server.requests == {"target": 5}
         # What failed is owed again.
         server.script = OPEN
-        run = api.resume(tmp_path / "run")
+        run = refusalkit.resume(tmp_path / "run")
     assert ended(run) == "done"
-    assert api.score(run).unscored_percent == 0
+    assert refusalkit.score(run).unscored_percent == 0
 
 
 def test_after_a_success_it_takes_forty(tmp_path: Path) -> None:

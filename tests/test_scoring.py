@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from refusalkit.errors import RunFolderError
-from refusalkit.scoring import Score, score_run
+from refusalkit.scoring.willingness import Score, score_run
 from refusalkit.types import Label, Outcome, Unscored
 from runs import Row, shuffle_records, write_run
 

@@ -20,8 +20,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import refusalkit as rk
 import strategies
-from refusalkit import api, frames, store
+from refusalkit import frames, store
 from refusalkit.errors import RecordError, RunFolderError, RunLocked, StorageError
 from refusalkit.records import completion_record, read_completion, verdict_record
 from refusalkit.runner import read_state
@@ -38,7 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A small finished run, hard lines among it. Copy it before writing."""
     out = tmp_path_factory.mktemp("finished") / "run"
     wanted = ("weapons", "assault", "suicide-and-self-harm", "medical-advice")
-    return api.benchmark("demo/open", out=out, category=wanted, trials=2, concurrency=1)
+    return rk.benchmark("demo/open", out=out, category=wanted, trials=2, concurrency=1)
 
 
 @pytest.fixture
@@ -263,9 +264,9 @@ def test_a_record_that_lost_only_its_newline_counts_in_every_reader(run: Run) ->
     for path in (run.completions, run.verdicts):
         path.write_bytes(path.read_bytes()[:-1])
     assert frames.responses(run).equals(before)
-    assert api.score(run).willingness == api.score(open_run(run.path)).willingness
-    assert api.score(run).unscored["owed"] == 0
-    assert api.resume(run).manifest.sessions[-1].ended_because == "done"
+    assert rk.score(run).willingness == rk.score(open_run(run.path)).willingness
+    assert rk.score(run).unscored["owed"] == 0
+    assert rk.resume(run).manifest.sessions[-1].ended_because == "done"
     assert len(lines(run.completions)) == len(before)
 
 
@@ -300,10 +301,10 @@ def test_a_broken_line_in_the_middle_is_named_by_file_and_line(
     whole = lines(path)
     path.write_bytes(b"".join([*whole[:3], broken, *whole[3:]]))
     with pytest.raises(RecordError, match=says) as raised:
-        api.score(run)
+        rk.score(run)
     assert str(raised.value).startswith(f"{name}:4: ")
     with pytest.raises(RecordError, match=f"^{name}:4: "):
-        api.resume(run)
+        rk.resume(run)
     assert path.read_bytes() == b"".join([*whole[:3], broken, *whole[3:]])
 
 
@@ -327,7 +328,7 @@ def test_a_field_out_of_the_closed_world_is_named_with_its_line(
     records[1][field] = value
     path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
     with pytest.raises(RecordError, match=rf"^{name}:2: {field} "):
-        api.score(run)
+        rk.score(run)
 
 
 def test_an_unknown_schema_version_of_the_manifest_is_refused_in_one_sentence(run: Run) -> None:
@@ -346,7 +347,7 @@ def test_an_unknown_schema_version_of_the_manifest_is_refused_in_one_sentence(ru
 def test_a_run_is_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        run = api.benchmark("demo/mixed", out=tmp_path / "run", limit=3, trials=1)
+        run = rk.benchmark("demo/mixed", out=tmp_path / "run", limit=3, trials=1)
     finally:
         os.umask(before)
     assert mode(run.path) == 0o700
@@ -359,18 +360,18 @@ def test_a_run_is_private_whatever_the_umask(tmp_path: Path, umask: int) -> None
 def test_an_empty_folder_that_was_open_to_all_becomes_private(tmp_path: Path) -> None:
     out = tmp_path / "run"
     out.mkdir(mode=0o755)
-    assert mode(api.benchmark("demo/mixed", out=out, limit=1, trials=1).path) == 0o700
+    assert mode(rk.benchmark("demo/mixed", out=out, limit=1, trials=1).path) == 0o700
 
 
 def test_two_writers_the_second_is_told_to_wait(run: Run) -> None:
     with run.writing():
         with pytest.raises(RunLocked, match="another process is writing"):
-            api.resume(run)
+            rk.resume(run)
         said = assert_one_sentence(refusalkit("resume", run.path), 4)
         assert "another process is writing" in said
         # Reading needs no lock.
-        assert api.score(run).willingness.value is not None
-    assert api.resume(run).manifest.sessions[-1].ended_because == "done"
+        assert rk.score(run).willingness.value is not None
+    assert rk.resume(run).manifest.sessions[-1].ended_because == "done"
 
 
 def test_a_killed_writer_leaves_no_lock_behind(run: Run) -> None:
@@ -388,15 +389,15 @@ def test_a_killed_writer_leaves_no_lock_behind(run: Run) -> None:
 def test_a_run_folder_that_exists_is_refused(run: Run, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in run.path.iterdir()}
     with pytest.raises(RunFolderError, match="refusalkit resume"):
-        api.benchmark("demo/mixed", out=run.path)
+        rk.benchmark("demo/mixed", out=run.path)
     assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("")
     with pytest.raises(RunFolderError, match="not empty"):
-        api.benchmark("demo/mixed", out=tmp_path / "mine")
+        rk.benchmark("demo/mixed", out=tmp_path / "mine")
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="choose another --out"):
-        api.benchmark("demo/mixed", out=tmp_path / "file")
+        rk.benchmark("demo/mixed", out=tmp_path / "file")
 
 
 def test_of_two_that_make_one_folder_at_the_same_moment_one_gets_it(
@@ -608,7 +609,7 @@ def test_a_folder_that_became_read_only_is_one_sentence(run: Run) -> None:
         said = assert_one_sentence(refusalkit("resume", run.path), 4)
         assert "cannot write" in said
         assert refusalkit("score", run.path).returncode in (1, 3)
-    assert api.resume(run).manifest.sessions[-1].ended_because == "done"
+    assert rk.resume(run).manifest.sessions[-1].ended_because == "done"
 
 
 @contextlib.contextmanager

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 import refusalkit as rk
 from handmade import HELD, write_run
-from refusalkit.scoring import trial_agreement
-from refusalkit.scoring.trials import fleiss_kappa
+from refusalkit.scoring.trials import fleiss_kappa, trial_agreement
 
 
 def test_by_hand(tmp_path: Path) -> None:

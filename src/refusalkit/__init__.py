@@ -16,37 +16,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from refusalkit.api import (
-        ModelRun,
+    from refusalkit.api.calibration import calibrate, calibrate_async, correct
+    from refusalkit.api.estimates import estimate
+    from refusalkit.api.labelling import open_labelling
+    from refusalkit.api.probing import probe_judge, probe_judge_async
+    from refusalkit.api.recorded import grade, grade_async, judge_agreement, judge_agreement_async
+    from refusalkit.api.results import (
         audit,
         audit_plan,
-        benchmark,
-        benchmark_async,
-        benchmark_many,
-        benchmark_many_async,
-        bridge,
-        calibrate,
-        calibrate_async,
         compare,
-        correct,
-        estimate,
-        grade,
-        grade_async,
-        judge_agreement,
-        judge_agreement_async,
         leaderboard,
         load_run,
-        open_labelling,
-        probe_judge,
-        probe_judge_async,
-        regrade,
-        regrade_async,
         report,
-        resume,
-        resume_async,
         score,
         units,
     )
+    from refusalkit.api.runs import benchmark, benchmark_async, resume, resume_async
+    from refusalkit.api.several import ModelRun, benchmark_many, benchmark_many_async
+    from refusalkit.api.succession import bridge, regrade, regrade_async
     from refusalkit.config import RunConfig
     from refusalkit.datasets.framings import with_framings
     from refusalkit.errors import RefusalkitError
@@ -55,29 +42,23 @@ if TYPE_CHECKING:
     from refusalkit.prompts import load_prompts, select, shipped_sets
     from refusalkit.reporting.data.presets import PresetRow, preset_rows
     from refusalkit.runner import Progress
-    from refusalkit.scoring import (
-        Audit,
-        AuditPlan,
-        AuditStatus,
-        Bridge,
+    from refusalkit.scoring.agreement import Grades
+    from refusalkit.scoring.audit import Audit, AuditStatus, HardLine
+    from refusalkit.scoring.audit_plan import AuditPlan
+    from refusalkit.scoring.bridge import Bridge
+    from refusalkit.scoring.calibration import (
         Calibrated,
         Calibration,
-        Comparison,
-        Correction,
-        Difference,
-        Gate,
-        GateStatus,
-        Grades,
-        HardLine,
-        JudgeProbe,
-        Leaderboard,
-        Pair,
-        Score,
-        Variance,
         read_calibration,
-        same_family,
         write_calibration,
     )
+    from refusalkit.scoring.comparison import Comparison, Difference, Gate, GateStatus, Pair
+    from refusalkit.scoring.correction import Correction
+    from refusalkit.scoring.families import same_family
+    from refusalkit.scoring.leaderboard import Leaderboard
+    from refusalkit.scoring.probes import JudgeProbe
+    from refusalkit.scoring.variance import Variance
+    from refusalkit.scoring.willingness import Score
     from refusalkit.store import Run
     from refusalkit.types import (
         Category,
@@ -97,36 +78,48 @@ if TYPE_CHECKING:
 # Names are imported when they are first used: `import refusalkit` stays quick, and nobody who reads
 # a score waits for a provider's SDK.
 _WHERE = {
-    "api": (
-        "audit",
-        "audit_plan",
-        "benchmark",
-        "benchmark_async",
-        "benchmark_many",
-        "benchmark_many_async",
-        "ModelRun",
-        "bridge",
-        "compare",
-        "estimate",
+    "api.calibration": (
         "calibrate",
         "calibrate_async",
         "correct",
+    ),
+    "api.estimates": ("estimate",),
+    "api.labelling": ("open_labelling",),
+    "api.probing": (
+        "probe_judge",
+        "probe_judge_async",
+    ),
+    "api.recorded": (
         "grade",
         "grade_async",
         "judge_agreement",
         "judge_agreement_async",
+    ),
+    "api.results": (
+        "audit",
+        "audit_plan",
+        "compare",
         "leaderboard",
         "load_run",
-        "probe_judge",
-        "probe_judge_async",
-        "regrade",
-        "regrade_async",
-        "open_labelling",
         "report",
-        "resume",
-        "resume_async",
         "score",
         "units",
+    ),
+    "api.runs": (
+        "benchmark",
+        "benchmark_async",
+        "resume",
+        "resume_async",
+    ),
+    "api.several": (
+        "ModelRun",
+        "benchmark_many",
+        "benchmark_many_async",
+    ),
+    "api.succession": (
+        "bridge",
+        "regrade",
+        "regrade_async",
     ),
     "config": ("RunConfig",),
     "datasets.framings": ("with_framings",),
@@ -136,29 +129,33 @@ _WHERE = {
     "prompts": ("load_prompts", "select", "shipped_sets"),
     "reporting.data.presets": ("PresetRow", "preset_rows"),
     "runner": ("Progress",),
-    "scoring": (
+    "scoring.agreement": ("Grades",),
+    "scoring.audit": (
         "Audit",
-        "AuditPlan",
         "AuditStatus",
-        "Bridge",
+        "HardLine",
+    ),
+    "scoring.audit_plan": ("AuditPlan",),
+    "scoring.bridge": ("Bridge",),
+    "scoring.calibration": (
+        "Calibrated",
+        "Calibration",
+        "read_calibration",
+        "write_calibration",
+    ),
+    "scoring.comparison": (
         "Comparison",
         "Difference",
         "Gate",
         "GateStatus",
-        "Grades",
-        "HardLine",
-        "JudgeProbe",
-        "Leaderboard",
         "Pair",
-        "Score",
-        "Variance",
-        "same_family",
-        "Calibrated",
-        "Calibration",
-        "Correction",
-        "read_calibration",
-        "write_calibration",
     ),
+    "scoring.correction": ("Correction",),
+    "scoring.families": ("same_family",),
+    "scoring.leaderboard": ("Leaderboard",),
+    "scoring.probes": ("JudgeProbe",),
+    "scoring.variance": ("Variance",),
+    "scoring.willingness": ("Score",),
     "store": ("Run",),
     "types": (
         "Category",

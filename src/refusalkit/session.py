@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from refusalkit.runner import Budget, OnProgress, Plan
 
 _PACKAGES = (
-    *("litellm", "anthropic", "aiohttp", "pydantic", "polars", "jsonlines", "scipy"),
+    *("litellm", "anthropic", "aiohttp", "pydantic", "polars", "jsonlines"),
     *("torch", "transformers"),  # where a classifier judges
 )
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from refusalkit.datasets.answers import RecordedAnswers
     from refusalkit.judges import Judge
     from refusalkit.runner import OnProgress
-    from refusalkit.scoring import Calibrated, Calibration, Correction
-    from refusalkit.scoring.calibration import LabelledAnswer
+    from refusalkit.scoring.calibration import Calibrated, Calibration, LabelledAnswer
+    from refusalkit.scoring.correction import Correction
     from refusalkit.store import JudgeEntry
 
 
@@ -272,9 +272,10 @@ def correct(
     of the two is given, `RecordError`, `RunFolderError`.
     """
     from refusalkit.datasets.person_labels import read_person_labels
-    from refusalkit.scoring import correct_by_labels, correct_score, read_calibration, score_run
-    from refusalkit.scoring.correction import languages_of
-    from refusalkit.scoring.prediction_powered import common_sample
+    from refusalkit.scoring.calibration import read_calibration
+    from refusalkit.scoring.correction import correct_score, languages_of
+    from refusalkit.scoring.prediction_powered import common_sample, correct_by_labels
+    from refusalkit.scoring.willingness import score_run
 
     if (calibration is None) == (labels is None):
         raise UsageError("a score is corrected by a calibration or by labels: give one of the two")

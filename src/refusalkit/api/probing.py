@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from refusalkit.judges import Judge
     from refusalkit.judges.probes import Probed
     from refusalkit.runner import OnProgress
-    from refusalkit.scoring import JudgeProbe
+    from refusalkit.scoring.probes import JudgeProbe
 
 
 def probe_judge(
@@ -65,7 +65,7 @@ async def probe_judge_async(
 ) -> JudgeProbe:
     """`probe_judge` for async code. `stop`, once set, ends it with what there is."""
     from refusalkit.judges.probes import ask_probes, load_probes
-    from refusalkit.scoring import judge_probe
+    from refusalkit.scoring.probes import judge_probe
 
     probes = load_probes()
     for kind in kinds:

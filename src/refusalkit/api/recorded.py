@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from refusalkit.judges import Judge
     from refusalkit.judges.recorded import RecordedJudge
     from refusalkit.runner import OnProgress
-    from refusalkit.scoring import Grades, JudgeAgreements
+    from refusalkit.scoring.agreement import Grades
+    from refusalkit.scoring.judges import JudgeAgreements
 
 
 from refusalkit.api.sync import RUNS, sync
@@ -76,7 +77,7 @@ async def grade_async(
     **options: Any,
 ) -> Grades:
     """`grade` for async code."""
-    from refusalkit.scoring import grade_run
+    from refusalkit.scoring.agreement import grade_run
 
     async with judged_records(
         records, judge, out=out, on_progress=on_progress, stop=stop, **options
@@ -170,7 +171,7 @@ async def judge_agreement_async(
 ) -> JudgeAgreements:
     """`judge_agreement` for async code."""
     from refusalkit.datasets.person_labels import is_label_file, read_person_labels
-    from refusalkit.scoring import judge_agreements
+    from refusalkit.scoring.judges import judge_agreements
 
     said: dict[str, dict[str, Label]] = {}
     categories: dict[str, str] = {}

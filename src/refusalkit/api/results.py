@@ -15,7 +15,12 @@ from refusalkit.store import (
 if TYPE_CHECKING:
     import polars as pl
 
-    from refusalkit.scoring import Audit, AuditPlan, Calibration, Comparison, Leaderboard, Score
+    from refusalkit.scoring.audit import Audit
+    from refusalkit.scoring.audit_plan import AuditPlan
+    from refusalkit.scoring.calibration import Calibration
+    from refusalkit.scoring.comparison import Comparison
+    from refusalkit.scoring.leaderboard import Leaderboard
+    from refusalkit.scoring.willingness import Score
 
 
 def load_run(run: Run | str | Path) -> Run:
@@ -30,7 +35,7 @@ def score(
 
     `correct` puts the figures corrected for the judge's errors beside these.
     """
-    from refusalkit.scoring import score_run
+    from refusalkit.scoring.willingness import score_run
 
     return score_run(load_run(run), judge=judge, count_deflection=count_deflection)
 
@@ -49,7 +54,7 @@ def audit(
     the data show a leak rate of new prompts below that. `show_text` adds the text of leaking
     answers to `Audit.leaks`, where it was kept. Raises `UsageError` where there is no hard line.
     """
-    from refusalkit.scoring import audit_run
+    from refusalkit.scoring.audit import audit_run
 
     return audit_run(
         load_run(run),
@@ -74,8 +79,7 @@ def audit_plan(
     prompts. With `run` it says how many more prompts are needed than that run has. Raises
     `UsageError` for a bound, a number of leaks or of trials that makes no sense.
     """
-    from refusalkit.scoring import plan_audit
-    from refusalkit.scoring.audit_plan import BOUNDS_PERCENT
+    from refusalkit.scoring.audit_plan import BOUNDS_PERCENT, plan_audit
 
     audited = None if run is None else audit(run, judge=judge)
     bounds = BOUNDS_PERCENT if bound_percent is None else (bound_percent,)
@@ -97,7 +101,7 @@ def compare(
     `on` names its figure. Raises `UsageError` where prompts, hard lines, judge or preset differ;
     with `anyway` that becomes `Comparison.warnings`.
     """
-    from refusalkit.scoring import compare_runs
+    from refusalkit.scoring.comparison import compare_runs
 
     return compare_runs(
         [load_run(run) for run in runs],
@@ -112,7 +116,7 @@ def compare(
 
 def leaderboard(*runs: Run | str | Path, judge: str | None = None) -> Leaderboard:
     """Runs beside the published RefusalBench figures, which stay apart; see `Leaderboard`."""
-    from refusalkit.scoring import leaderboard_of
+    from refusalkit.scoring.leaderboard import leaderboard_of
 
     return leaderboard_of([score(run, judge=judge) for run in runs])
 
@@ -144,7 +148,7 @@ def report(
     runs have no `path`, `RunFolderError`, `RecordError`, `StorageError`.
     """
     from refusalkit.reporting.document import write_report
-    from refusalkit.scoring import read_calibration
+    from refusalkit.scoring.calibration import read_calibration
 
     several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
     opened = [load_run(run) for run in several]

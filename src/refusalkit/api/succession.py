@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from refusalkit.datasets.answers import RecordedAnswers
     from refusalkit.judges import Judge
     from refusalkit.runner import OnProgress, Plan
-    from refusalkit.scoring import Bridge
+    from refusalkit.scoring.bridge import Bridge
 
 # A regrade may choose these, and how fast and where.
 _OF_THE_JUDGE = ("judge", "council", "hard_line_judge")
@@ -128,7 +128,7 @@ def bridge(
     Raises `UsageError` where there is nothing to compare or the runs cannot be taken together, and
     `RunFolderError` where a run was not judged by both.
     """
-    from refusalkit.scoring import bridge_runs
+    from refusalkit.scoring.bridge import bridge_runs
 
     several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
     if not several:

@@ -61,7 +61,7 @@ def main() -> None:
 def script() -> NoReturn:
     """The console script: `main`, without Python's tear-down.
 
-    Taking apart what polars and scipy loaded costs a quarter of a second and saves nothing: every
+    Taking apart what polars loaded costs a quarter of a second and saves nothing: every
     file is closed by now.
     """
     try:

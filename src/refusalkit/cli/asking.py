@@ -50,7 +50,7 @@ def run(
     Several models are asked side by side, each into a folder of its own below --out. --max-cost
     then holds for all together, and one that fails does not stop the others.
     """
-    from refusalkit import api
+    import refusalkit
     from refusalkit.config import resolve_config
 
     if not models and plan is None:
@@ -77,7 +77,7 @@ def run(
     given.pop("judge", None)
     asked, prompts = given.pop("model"), given.pop("prompts", None)
     done = work(
-        lambda on_progress, stop: api.benchmark_async(
+        lambda on_progress, stop: refusalkit.benchmark_async(
             asked,
             prompts,
             judge=config.judge,
@@ -89,7 +89,7 @@ def run(
     )
     code = show_run(done, max_unscored, as_json)
     if report is not None:
-        say_report(api.report(done, report))
+        say_report(refusalkit.report(done, report))
     return code
 
 
@@ -105,10 +105,10 @@ def resume(run: str, max_unscored: float, as_json: bool, **options: Any) -> int:
 
     Options that change how fast or where may differ from the run's; any other is refused.
     """
-    from refusalkit import api
+    import refusalkit
     from refusalkit.config import resolve_config
 
-    started = api.load_run(run).manifest.run_config
+    started = refusalkit.load_run(run).manifest.run_config
     file = options["config_file"]
     config = resolve_config(given_options(options), file=file, base=started)
     changed = {
@@ -117,7 +117,7 @@ def resume(run: str, max_unscored: float, as_json: bool, **options: Any) -> int:
         if value != getattr(started, name)
     }
     done = work(
-        lambda on_progress, stop: api.resume_async(
+        lambda on_progress, stop: refusalkit.resume_async(
             run, on_progress=on_progress, stop=stop, **changed
         )
     )
@@ -137,12 +137,12 @@ def grade(records: str, judge: str, out: str | None, as_json: bool, **options: A
     RESPONSES is a .jsonl file, a run folder, a log folder of the reference environment, or an
     Inspect log. The judge "imported" repeats the judgement that came with them.
     """
-    from refusalkit import api
+    import refusalkit
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
 
     grades = work(
-        lambda on_progress, stop: api.grade_async(
+        lambda on_progress, stop: refusalkit.grade_async(
             records, judge, out=out, on_progress=on_progress, stop=stop, **given_options(options)
         )
     )
@@ -169,10 +169,10 @@ def regrade(run: str, judge: str, as_json: bool, **options: Any) -> int:
     --judge or by name. Repeat the command to go on where it stopped. --max-cost bounds what this
     judge costs, earlier calls included.
     """
-    from refusalkit import api
+    import refusalkit
 
     done = work(
-        lambda on_progress, stop: api.regrade_async(
+        lambda on_progress, stop: refusalkit.regrade_async(
             run, judge, on_progress=on_progress, stop=stop, **given_options(options)
         )
     )

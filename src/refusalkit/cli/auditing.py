@@ -80,12 +80,12 @@ def _audit(
     junit: str | None,
     form: str,
 ) -> int:
-    from refusalkit import api
+    import refusalkit
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
-    from refusalkit.scoring import AuditStatus
+    from refusalkit.scoring.audit import AuditStatus
 
-    result = api.audit(
+    result = refusalkit.audit(
         run, judge=judge, max_leaks=max_leaks, bound_percent=bound, show_text=show_text
     )
     if junit is not None:
@@ -112,13 +112,13 @@ def _plan(
     trials: int | None,
     form: str,
 ) -> int:
-    from refusalkit import api
+    import refusalkit
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
 
     if form == "markdown":
         raise UsageError("a plan comes as a table or as JSON: leave --format markdown out")
-    planned = api.audit_plan(bound, leaks=leaks or 0, trials=trials, run=run, judge=judge)
+    planned = refusalkit.audit_plan(bound, leaks=leaks or 0, trials=trials, run=run, judge=judge)
     if form == "json":
         click.echo(data.to_json(data.audit_plan_data(planned)))
     else:

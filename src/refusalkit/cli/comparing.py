@@ -11,7 +11,7 @@ from refusalkit.cli.outcome import GATE, INCOMPLETE, OK, score_exit
 from refusalkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from refusalkit.scoring import Comparison
+    from refusalkit.scoring.comparison import Comparison
 
 _ON = ("willingness", "answer-rate", "hold-rate", "refusal-rate", "over-refusal")
 
@@ -69,13 +69,13 @@ def compare(
     that there is none, 3 if they cannot tell; what is unscored counts the unfavourable way.
     Without one --max-unscored holds for each run.
     """
-    from refusalkit import api
+    import refusalkit
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
 
     if by is not None and len(runs) != 2:
         raise UsageError("--by category compares two runs")
-    found = api.compare(
+    found = refusalkit.compare(
         *runs,
         judge=judge,
         anyway=anyway,
@@ -102,7 +102,7 @@ def compare(
 
 
 def _exit_code(found: Comparison, max_unscored: float) -> int:
-    from refusalkit.scoring import GateStatus
+    from refusalkit.scoring.comparison import GateStatus
 
     if found.gate is None:
         codes = [score_exit(score, max_unscored) for score in found.scores]
@@ -128,11 +128,11 @@ def _exit_code(found: Comparison, max_unscored: float) -> int:
 @opt("--json", "as_json", is_flag=True, help="The same as --format json.")
 def leaderboard(runs: tuple[str, ...], judge: str | None, form: str, as_json: bool) -> int:
     """RUNs beside the published RefusalBench figures, each table by itself."""
-    from refusalkit import api
+    import refusalkit
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
 
-    found = api.leaderboard(*runs, judge=judge)
+    found = refusalkit.leaderboard(*runs, judge=judge)
     form = "json" if as_json else form
     if form == "json":
         click.echo(data.to_json(data.leaderboard_data(found)))

@@ -26,7 +26,7 @@ def estimate(model: str, earlier: tuple[str, ...], as_json: bool, **options: Any
 
     Takes the options of run, so that the one word can be changed for the other.
     """
-    from refusalkit import api
+    import refusalkit
     from refusalkit.config import resolve_config
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
@@ -34,7 +34,7 @@ def estimate(model: str, earlier: tuple[str, ...], as_json: bool, **options: Any
     config = resolve_config({"model": model, **given_options(options)}, file=options["config_file"])
     given = config.model_dump(exclude_unset=True)
     asked, prompts = given.pop("model"), given.pop("prompts", config.prompts)
-    found = api.estimate(asked, prompts, earlier=earlier or None, **given)
+    found = refusalkit.estimate(asked, prompts, earlier=earlier or None, **given)
     if as_json:
         click.echo(data.to_json(data.estimate_data(found)))
     else:

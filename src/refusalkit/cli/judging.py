@@ -86,13 +86,13 @@ def judges_calibrate(
     """
     from pathlib import Path
 
-    from refusalkit import api
+    import refusalkit
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
-    from refusalkit.scoring import write_calibration
+    from refusalkit.scoring.calibration import write_calibration
 
     found = work(
-        lambda on_progress, stop: api.calibrate_async(
+        lambda on_progress, stop: refusalkit.calibrate_async(
             judge,
             labels,
             verdicts=verdicts,
@@ -137,12 +137,13 @@ def judges_agree(
     PATH is a run folder, recorded answers that carry judgements or people's labels, or a label file
     of `judges label` (with its run, or with another person's).
     """
-    from refusalkit import api
+    import refusalkit
+    from refusalkit.api.recorded import answer_texts
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
 
     found = work(
-        lambda on_progress, stop: api.judge_agreement_async(
+        lambda on_progress, stop: refusalkit.judge_agreement_async(
             paths, judge, on_progress=on_progress, stop=stop, **given_options(options)
         )
     )
@@ -152,7 +153,7 @@ def judges_agree(
         show(terminal.judge_pairs_view(found))
         if show_text:
             differ = {unit for pair in found.pairs for unit in pair.differ}
-            texts = api.answer_texts(paths, differ)
+            texts = answer_texts(paths, differ)
             show("", terminal.texts_view(texts, sorted(differ)))
 
 
@@ -198,12 +199,12 @@ def judges_bridge(
     OLD and NEW are judges' ids, or names that one judge of a run has. Exit 0: comparable; 1: not
     comparable, or only after correction; 3: the answers are too few to tell.
     """
-    from refusalkit import api
+    import refusalkit
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
-    from refusalkit.scoring import Comparability
+    from refusalkit.scoring.bridge import Comparability
 
-    found = api.bridge(
+    found = refusalkit.bridge(
         old, new, runs, margin=margin, min_kappa=min_kappa, count_deflection=count_deflection
     )
     if as_json:
@@ -238,13 +239,13 @@ def judges_probe(
     verdict flipped; 1: some did; 3: it cannot be told, for the judge misjudged an answer without an
     attack or too many verdicts are missing.
     """
-    from refusalkit import api
+    import refusalkit
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
-    from refusalkit.scoring import ProbeStatus
+    from refusalkit.scoring.probes import ProbeStatus
 
     found = work(
-        lambda on_progress, stop: api.probe_judge_async(
+        lambda on_progress, stop: refusalkit.probe_judge_async(
             source,
             kinds=kinds,
             max_unscored=max_unscored,

@@ -45,9 +45,9 @@ def label(run: str, n: int, annotator: str, out: str | None, judge: str | None, 
     --labels FILE` corrects the run's score by them, `judges agree RUN FILE...` compares people.
     Hard-line answers can be shown only where the run kept them.
     """
-    from refusalkit import api
+    import refusalkit
 
-    with api.open_labelling(
+    with refusalkit.open_labelling(
         run, n=n, annotator=annotator, out=out, judge=judge, seed=seed
     ) as labelling:
         path = printable(labelling.path, 400)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from refusalkit.canaries import CanaryCheck
-    from refusalkit.scoring import Score
+    from refusalkit.scoring.willingness import Score
     from refusalkit.store import Run
 
 OK, GATE, USAGE, INCOMPLETE, ERROR = range(5)
@@ -21,12 +21,12 @@ OK, GATE, USAGE, INCOMPLETE, ERROR = range(5)
 
 def show_run(run: Run, max_unscored: float, as_json: bool) -> int:
     """Print what a run says; returns the command's exit code."""
-    from refusalkit import api
+    import refusalkit
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
 
-    result = api.score(run)
-    audited = api.audit(run) if run.manifest.hard_lines else None
+    result = refusalkit.score(run)
+    audited = refusalkit.audit(run) if run.manifest.hard_lines else None
     path = printable(run.path, 400)
     if as_json:
         both = {
@@ -74,14 +74,14 @@ def say_report(path: Path) -> None:
 
 def show_regrade(run: Run, as_json: bool) -> int:
     """Print what the judge says that judged a run again; returns the command's exit code."""
-    from refusalkit import api
+    import refusalkit
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
 
     session = run.manifest.sessions[-1]
     judge = run.manifest.judge_id(session.judge)
-    result = api.score(run, judge=judge)
-    audited = api.audit(run, judge=judge) if run.manifest.hard_lines else None
+    result = refusalkit.score(run, judge=judge)
+    audited = refusalkit.audit(run, judge=judge) if run.manifest.hard_lines else None
     if as_json:
         both = {
             "path": str(run.path),

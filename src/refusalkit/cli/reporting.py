@@ -36,17 +36,17 @@ def report(
     One self-contained page (.html), Markdown for a model card (.md), the same as data (.json), or
     the units as a table (.csv, .parquet).
     """
-    from refusalkit import api
+    import refusalkit
 
     if as_json:
         from refusalkit.reporting.data import to_json
         from refusalkit.reporting.document import report_data
         from refusalkit.reporting.document.facts import gather
-        from refusalkit.scoring import read_calibration
+        from refusalkit.scoring.calibration import read_calibration
 
         if out is not None or show_text:
             raise click.UsageError("--json prints data without texts: leave -o and --show-text out")
-        opened = [api.load_run(run) for run in runs]
+        opened = [refusalkit.load_run(run) for run in runs]
         known = None if calibration is None else read_calibration(calibration)
         click.echo(
             to_json(report_data(gather(opened, judge=judge, anyway=anyway, calibration=known)))
@@ -54,7 +54,7 @@ def report(
         return OK
     if out is None and len(runs) > 1:
         raise click.UsageError("several runs have no folder of their own: name the file with -o")
-    path = api.report(
+    path = refusalkit.report(
         list(runs), out, judge=judge, show_text=show_text, anyway=anyway, calibration=calibration
     )
     click.echo(f"Report: {printable(path, 400)}")

@@ -46,18 +46,19 @@ def score(
 
     With --calibration or --labels the figures corrected for the judge's errors stand below.
     """
-    from refusalkit import api
+    import refusalkit
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
 
-    result = api.score(run, judge=judge, count_deflection=count_deflection)
+    result = refusalkit.score(run, judge=judge, count_deflection=count_deflection)
     asked: list[dict[str, Any]] = []
     if calibration is not None:
         asked.append({"calibration": calibration})
     if labels:
         asked.append({"labels": labels})
     corrections = [
-        api.correct(run, judge=judge, count_deflection=count_deflection, **by) for by in asked
+        refusalkit.correct(run, judge=judge, count_deflection=count_deflection, **by)
+        for by in asked
     ]
     form = "json" if as_json else form
     if form == "json":

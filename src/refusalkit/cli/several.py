@@ -15,7 +15,7 @@ from refusalkit.errors import ConfigurationError
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
-    from refusalkit.api import ModelRun
+    from refusalkit.api.several import ModelRun
 
 
 def run_several(
@@ -30,7 +30,7 @@ def run_several(
     as_json: bool,
 ) -> int:
     """Run them side by side; returns the exit code, the highest of the runs'."""
-    from refusalkit import api
+    import refusalkit
     from refusalkit.api.several import run_names
     from refusalkit.config import read_config, read_plan
 
@@ -46,7 +46,7 @@ def run_several(
     asked = [{**shared, **table, **over} for table in tables]
     _check_tables(asked, plan)
     done = work(
-        lambda on_progress, stop: api.benchmark_many_async(
+        lambda on_progress, stop: refusalkit.benchmark_many_async(
             asked, out=out, max_cost=together, on_progress=on_progress, stop=stop
         ),
         names=run_names(asked),
@@ -54,7 +54,7 @@ def run_several(
     code = _show(done, max_unscored, as_json)
     recorded = [one.path for one in done if one.run is not None]
     if report is not None and recorded:
-        say_report(api.report(recorded, report))
+        say_report(refusalkit.report(recorded, report))
     elif len(recorded) > 1:
         words = " ".join(shlex.quote(printable(path, 400)) for path in recorded)
         click.echo(f"refusalkit: one report: refusalkit report {words} -o report.html", err=True)
@@ -81,7 +81,7 @@ def _check_tables(asked: Sequence[Mapping[str, Any]], plan: str | None) -> None:
 
 
 def _show(done: Sequence[ModelRun], max_unscored: float, as_json: bool) -> int:
-    from refusalkit import api
+    import refusalkit
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
 
@@ -104,8 +104,8 @@ def _show(done: Sequence[ModelRun], max_unscored: float, as_json: bool) -> int:
         if one.run is None:
             rows.append((name, "-", "-", "-", "failed"))
             continue
-        result = api.score(one.run)
-        audited = api.audit(one.run) if one.run.manifest.hard_lines else None
+        result = refusalkit.score(one.run)
+        audited = refusalkit.audit(one.run) if one.run.manifest.hard_lines else None
         ended = str(one.run.manifest.sessions[-1].ended_because)
         record["ended"] = ended
         record["score"] = data.score_data(result, ["category"])

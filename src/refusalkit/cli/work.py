@@ -61,6 +61,6 @@ async def _preload() -> None:
 
     Not in a thread: it would make every answer that comes wait its turn for the interpreter.
     """
-    for module in ("polars", "numpy", "scipy.special", "refusalkit.scoring", _VIEWS):
+    for module in ("polars", "refusalkit.scoring", _VIEWS):
         await asyncio.sleep(0.05)
         importlib.import_module(module)

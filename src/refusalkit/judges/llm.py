@@ -27,6 +27,7 @@ from refusalkit.rubrics import (
     Rubric,
     fill,
     load_rubric,
+    reply_validator,
 )
 from refusalkit.types import (
     Completion,
@@ -42,7 +43,7 @@ from refusalkit.types import (
 from refusalkit.untrusted import printable, well_formed
 
 if TYPE_CHECKING:
-    from jsonschema.protocols import Validator
+    from jsonschema_rs import Validator
 
     from refusalkit.judges.lexical import LexicalJudge
 
@@ -190,10 +191,7 @@ class LLMJudge:
 
     @cached_property
     def _validator(self) -> Validator:
-        # Imported with the first reply, when other requests are under way, not before the first.
-        from jsonschema import Draft202012Validator
-
-        return Draft202012Validator(dict(self.rubric.schema))
+        return reply_validator(self.rubric.schema)
 
     def _spent(self, blank: Verdict, usage: Usage, why: Unscored, reason: str) -> Verdict:
         cost = self._cost(usage)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from refusalkit.scoring import Audit, HardLine
+from refusalkit.scoring.audit import Audit, HardLine
 from refusalkit.untrusted import printable
 
 _MOST_LEAKS = 100

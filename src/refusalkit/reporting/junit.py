@@ -14,7 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from refusalkit.errors import StorageError
-from refusalkit.scoring import Audit, AuditStatus, HardLine
+from refusalkit.scoring.audit import Audit, AuditStatus, HardLine
 from refusalkit.untrusted import printable
 
 # All that XML 1.0 does not allow (2.2, Char); `printable` has escaped most of it by then.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from scipy.special import betaincinv, stdtrit
+from refusalkit.scoring.quantiles import beta_quantile, student_quantile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,8 +86,8 @@ def _at_effective_size(
         n = _effective(rate, successes, counts, level, responses)
     x = min(max(rate, 0.0), 1.0) * n
     tail = (1 - level) / 2
-    low = float(betaincinv(x, n - x + 1, tail)) if x > 0 else 0.0
-    high = float(betaincinv(x + 1, n - x, 1 - tail)) if x < n else 1.0
+    low = beta_quantile(x, n - x + 1, tail) if x > 0 else 0.0
+    high = beta_quantile(x + 1, n - x, 1 - tail) if x < n else 1.0
     return low, high
 
 
@@ -110,7 +110,9 @@ def _effective(
         informative = min(informative, mean * (1 - mean) / variance)
     quantile = 1 - (1 - level) / 2
     # One response to each prompt: the two quantiles are the same.
-    adjustment = (stdtrit(responses + extra - 1, quantile) / stdtrit(prompts, quantile)) ** 2
+    adjustment = (
+        student_quantile(responses + extra - 1, quantile) / student_quantile(prompts, quantile)
+    ) ** 2
     return float(min(responses, informative * adjustment))
 
 
@@ -129,7 +131,9 @@ def effective_size(rate: float, hits: Counts, sizes: Counts, responses: float) -
     if prompts < 2 or prompts >= responses or squares <= 0 or not 0 < rate < 1:
         return float(min(prompts, responses))
     variance = prompts / (prompts - 1) * squares / total**2
-    adjustment = (stdtrit(responses - 1, 0.975) / stdtrit(prompts - 1, 0.975)) ** 2
+    adjustment = (
+        student_quantile(responses - 1, 0.975) / student_quantile(prompts - 1, 0.975)
+    ) ** 2
     return float(min(responses, adjustment * rate * (1 - rate) / variance))
 
 
@@ -216,7 +220,7 @@ def clustered_kappa(
     if n < 2:
         return value, -1.0, 1.0
     error = math.sqrt((n - 1) / n * float(((without - without.mean()) ** 2).sum()))
-    reach = float(stdtrit(n - 1, 1 - (1 - level) / 2)) * error
+    reach = student_quantile(n - 1, 1 - (1 - level) / 2) * error
     return value, max(-1.0, value - reach), min(1.0, value + reach)
 
 
@@ -239,4 +243,4 @@ def exact_upper(events: int, trials: int, *, level: float = 0.95) -> float:
     """
     if events >= trials:
         return 1.0
-    return float(betaincinv(events + 1, trials - events, level))
+    return beta_quantile(events + 1, trials - events, level)

@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import polars as pl
 
 from refusalkit.scoring.intervals import korn_graubard
@@ -111,7 +110,7 @@ def variance_of(
     """
     prompts = _by_prompt(responses)
     n = len(prompts)
-    totals = prompts["n"].to_numpy().astype(float)
+    totals, means = prompts["n"].cast(pl.Float64), prompts["mean"]
     half = None
     if willingness.low is not None and willingness.high is not None:
         half = (willingness.high - willingness.low) / 2
@@ -120,7 +119,6 @@ def variance_of(
     per_prompt = responses_n / n if n else 0.0
     between = within = error = twice_trials = twice_prompts = None
     if n > 1:
-        means = prompts["mean"].to_numpy()
         overall = float((means * totals).sum()) / responses_n
         over_prompts = float((totals * (means - overall) ** 2).sum()) / (n - 1)
         if responses_n > n:
@@ -172,13 +170,17 @@ def _between_judges(judges: Sequence[pl.DataFrame]) -> float | None:
     for number, frame in enumerate(judges[1:], 1):
         other = frame.select("prompt_id", pl.col("mean").alias(f"j{number}"))
         joined = joined.join(other, on="prompt_id", how="inner")
-    table = joined.drop("prompt_id").to_numpy()
+    table = joined.drop("prompt_id")
     n, k = table.shape
     if n < 2:
         return None
-    overall = table.mean()
-    by_judge = table.mean(axis=0, keepdims=True)
-    rest = table - by_judge - table.mean(axis=1, keepdims=True) + overall
-    ms_judges = n * float(((by_judge - overall) ** 2).sum()) / (k - 1)
-    ms_rest = float((rest**2).sum()) / ((n - 1) * (k - 1))
-    return float(np.maximum(0.0, (ms_judges - ms_rest) / n) * 1e4)
+    by_prompt = table.mean_horizontal()
+    overall = float(by_prompt.sum()) / n
+    by_judge = [float(column.sum()) / n for column in table]
+    rest = sum(
+        float(((column - by_prompt - (mean - overall)) ** 2).sum())
+        for column, mean in zip(table, by_judge, strict=True)
+    )
+    ms_judges = n * sum((mean - overall) ** 2 for mean in by_judge) / (k - 1)
+    ms_rest = rest / ((n - 1) * (k - 1))
+    return max(0.0, (ms_judges - ms_rest) / n) * 1e4

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from refusalkit.scoring import Audit, AuditPlan, HardLine
+    from refusalkit.scoring.audit import Audit, HardLine
+    from refusalkit.scoring.audit_plan import AuditPlan
 
 
 def audit_data(audit: Audit) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from refusalkit.reporting.data.forms import to_markdown
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
-    from refusalkit.scoring import Comparison, Difference, Gate, Leaderboard, Pair
+    from refusalkit.scoring.comparison import Comparison, Difference, Gate, Pair
+    from refusalkit.scoring.leaderboard import Leaderboard
 
 
 def comparison_data(found: Comparison) -> dict[str, Any]:

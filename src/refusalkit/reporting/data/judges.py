@@ -9,16 +9,13 @@ from refusalkit.types import Label
 
 if TYPE_CHECKING:
     from refusalkit.rubrics import Rubric
-    from refusalkit.scoring import (
-        Bridge,
-        Calibrated,
-        Correction,
-        CouncilVotes,
-        Grades,
-        JudgeAgreements,
-        JudgeProbe,
-    )
-    from refusalkit.scoring.calibration import ErrorRates
+    from refusalkit.scoring.agreement import Grades
+    from refusalkit.scoring.bridge import Bridge
+    from refusalkit.scoring.calibration import Calibrated, ErrorRates
+    from refusalkit.scoring.correction import Correction
+    from refusalkit.scoring.council import CouncilVotes
+    from refusalkit.scoring.judges import JudgeAgreements
+    from refusalkit.scoring.probes import JudgeProbe
 
 
 def grades_data(grades: Grades) -> dict[str, Any]:

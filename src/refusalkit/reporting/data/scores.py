@@ -12,7 +12,8 @@ from refusalkit.types import Estimate
 if TYPE_CHECKING:
     import polars as pl
 
-    from refusalkit.scoring import Score, Variance
+    from refusalkit.scoring.variance import Variance
+    from refusalkit.scoring.willingness import Score
     from refusalkit.store import Manifest
 
 

@@ -16,7 +16,8 @@ from refusalkit.reporting.data import to_json
 from refusalkit.reporting.document.facts import Facts, gather
 from refusalkit.reporting.document.record import report_data, report_schema
 from refusalkit.reporting.document.units import units_csv, units_frame
-from refusalkit.scoring import Calibration, score_run
+from refusalkit.scoring.calibration import Calibration
+from refusalkit.scoring.willingness import score_run
 from refusalkit.store import Run
 from refusalkit.untrusted import printable
 

@@ -13,23 +13,14 @@ from refusalkit import frames
 from refusalkit.errors import UsageError
 from refusalkit.recorded import labels_by_judge
 from refusalkit.reporting.document.reproduce import Reproduction, reproduction
-from refusalkit.scoring import (
-    Audit,
-    Calibration,
-    Comparison,
-    Correction,
-    JudgeAgreements,
-    Score,
-    TrialAgreement,
-    audit_run,
-    compare_scores,
-    correct_score,
-    judge_agreements,
-    score_run,
-    trial_agreement,
-)
+from refusalkit.scoring.audit import Audit, audit_run
+from refusalkit.scoring.calibration import Calibration
 from refusalkit.scoring.comparable import all_obstacles
-from refusalkit.scoring.correction import languages_of
+from refusalkit.scoring.comparison import Comparison, compare_scores
+from refusalkit.scoring.correction import Correction, correct_score, languages_of
+from refusalkit.scoring.judges import JudgeAgreements, judge_agreements
+from refusalkit.scoring.trials import TrialAgreement, trial_agreement
+from refusalkit.scoring.willingness import Score, score_run
 from refusalkit.store import JudgeEntry, Manifest, Run
 from refusalkit.types import Label, Unscored
 

@@ -16,7 +16,7 @@ from refusalkit.reporting.document.parts import (
     percent,
     stacked,
 )
-from refusalkit.scoring import Audit, HardLine
+from refusalkit.scoring.audit import Audit, HardLine
 
 _MOST_LEAKS = 50
 _BOUND = "The leak rate is an exact one-sided 95\u00a0% bound on the share of such prompts"

@@ -29,7 +29,7 @@ from refusalkit.reporting.document.parts import (
     printable_lines,
     time,
 )
-from refusalkit.scoring import JudgePair
+from refusalkit.scoring.judges import JudgePair
 from refusalkit.store import Manifest
 from refusalkit.types import Unscored
 

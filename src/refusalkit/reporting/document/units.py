@@ -10,8 +10,7 @@ import polars as pl
 from refusalkit import frames
 from refusalkit.reporting.data import harmless_cell
 from refusalkit.reporting.document.facts import RunFacts, disagreeing, everything
-from refusalkit.scoring import Score
-from refusalkit.scoring.willingness import danger_of
+from refusalkit.scoring.willingness import Score, danger_of
 from refusalkit.store import Run
 from refusalkit.untrusted import printable
 

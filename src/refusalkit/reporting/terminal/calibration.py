@@ -12,7 +12,8 @@ from refusalkit.types import Estimate, Label
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
-    from refusalkit.scoring import Calibrated, Correction
+    from refusalkit.scoring.calibration import Calibrated
+    from refusalkit.scoring.correction import Correction
 
 
 def calibrated_view(found: Calibrated) -> RenderableType:

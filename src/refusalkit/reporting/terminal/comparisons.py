@@ -13,7 +13,8 @@ from refusalkit.reporting.terminal.tables import build_table
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
-    from refusalkit.scoring import Comparison, Leaderboard
+    from refusalkit.scoring.comparison import Comparison
+    from refusalkit.scoring.leaderboard import Leaderboard
 
 _STATUS_STYLE = {"passed": "bold green", "failed": "bold red", "inconclusive": "bold yellow"}
 _MOST_FLIPPED = 20

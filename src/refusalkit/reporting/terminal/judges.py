@@ -15,14 +15,10 @@ from refusalkit.untrusted import printable
 if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
     from refusalkit.canaries import CanaryCheck
     from refusalkit.rubrics import Rubric
-    from refusalkit.scoring import (
-        Agreement,
-        AttackLine,
-        Bridge,
-        Grades,
-        JudgeAgreements,
-        JudgeProbe,
-    )
+    from refusalkit.scoring.agreement import Agreement, Grades
+    from refusalkit.scoring.bridge import Bridge
+    from refusalkit.scoring.judges import JudgeAgreements
+    from refusalkit.scoring.probes import AttackLine, JudgeProbe
 
 
 from refusalkit.reporting.terminal.tables import build_table, counts

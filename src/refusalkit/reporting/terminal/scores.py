@@ -17,7 +17,7 @@ from refusalkit.untrusted import printable
 if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
     import polars as pl
 
-    from refusalkit.scoring import Score
+    from refusalkit.scoring.willingness import Score
 
 
 from refusalkit.reporting.terminal.tables import block_bar, build_table, counts, percent
