@@ -256,6 +256,7 @@ class Runner:
         self._plan = plan
         self._model = model
         self._judge = judge
+        self._panel = judge if isinstance(judge, Panel) else None
         self._generation = generation
         self._concurrency = concurrency
         self._max_cost = max_cost
@@ -353,7 +354,7 @@ class Runner:
     def _heard(self, units: frozenset[str]) -> Mapping[str, Mapping[str, Verdict]]:
         """What was said of these units, by unit and judge. One who asks nobody need not know."""
         heard: dict[str, dict[str, Verdict]] = {}
-        if isinstance(self._judge, Panel):
+        if self._panel is not None:
             for place, record in read_records(self._run.verdicts):
                 if record.get("unit") in units:
                     verdict = read_verdict(record, place)
@@ -474,8 +475,10 @@ class Runner:
         if verdict is None and task.withheld:
             verdict = withheld_verdict(completion, self._judge.id)
         member_error: str | None = None
-        if isinstance(self._judge, Panel):
-            verdict, member_error = await self._deliberated(task, completion, verdict, writer)
+        if self._panel is not None:
+            verdict, member_error = await self._deliberated(
+                self._panel, task, completion, verdict, writer
+            )
         elif verdict is None:
             verdict = await self._judge.grade(task.prompt, completion)
             self._note_cost(verdict.cost_usd)
@@ -491,14 +494,18 @@ class Runner:
             self._succeeded, self._failures = True, 0
 
     async def _deliberated(
-        self, task: _Task, completion: Completion, settled: Verdict | None, writer: RecordWriter
+        self,
+        panel: Panel,
+        task: _Task,
+        completion: Completion,
+        settled: Verdict | None,
+        writer: RecordWriter,
     ) -> tuple[Verdict, str | None]:
         """The verdict of a judge that asks others, whose own verdicts are written as they come.
 
         `settled` is what everybody says where nobody need be asked. Also returns why the last
         member failed that did.
         """
-        assert isinstance(self._judge, Panel)
         spoken: list[Verdict] = []
         heard = dict(task.heard)
 
@@ -507,7 +514,7 @@ class Runner:
             spoken.append(said)
             self._count(cost=total_cost([said]))
 
-        voters = self._judge.voters(task.prompt)
+        voters = panel.voters(task.prompt)
         if settled is not None:
             for voter in voters:
                 before = heard.get(voter)
@@ -516,7 +523,7 @@ class Runner:
                     writer.verdict(heard[voter])
             if settled.source == "provider" or not voters:
                 return settled, None
-        verdict = await self._judge.deliberate(task.prompt, completion, heard, note)
+        verdict = await panel.deliberate(task.prompt, completion, heard, note)
         self._note_cost(total_cost([verdict, *spoken]))
         errors = [said.reason for said in spoken if said.unscored is Unscored.JUDGE_ERROR]
         return verdict, (errors[-1] or "error") if errors else None

@@ -414,6 +414,7 @@ class AppendFile:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o600)
             try:
                 self._end = self._repair()
+                os.lseek(self._file, self._end, os.SEEK_SET)
             except OSError:
                 os.close(self._file)
                 raise
@@ -437,7 +438,6 @@ class AppendFile:
         self._writer.write(record)
         line = well_formed(self._buffer.getvalue()).encode()
         try:
-            os.lseek(self._file, self._end, os.SEEK_SET)
             written = 0
             while written < len(line):
                 written += os.write(self._file, line[written:])

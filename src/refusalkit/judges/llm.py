@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from refusalkit.errors import FatalProviderError, ModerationError, ProviderError
@@ -121,15 +121,19 @@ class LLMJudge:
 
     async def grade(self, prompt: Prompt, completion: Completion) -> Verdict:
         """Label one answer; raises only `FatalProviderError`."""
-        blank = Verdict(
+        verdict = partial(
+            Verdict,
             prompt_id=prompt.id,
             category=prompt.category,
             trial=completion.trial,
             judge=self.id,
-            unscored=Unscored.JUDGE_ERROR,
             cut_chars=excerpt(well_formed(completion.text), self.rubric.limits, "")[1],
         )
         usage = Usage()
+
+        def unscored(why: Unscored, reason: str) -> Verdict:
+            return verdict(unscored=why, reason=reason, usage=usage, cost_usd=self._cost(usage))
+
         declined = False
         for _ in range(self.rubric.asks):
             request = ChatRequest(
@@ -138,34 +142,33 @@ class LLMJudge:
             try:
                 reply, _attempts = await self._client.chat(request)
             except ModerationError as error:
-                return self._spent(blank, usage, Unscored.JUDGE_BLOCKED, error.summary)
+                return unscored(Unscored.JUDGE_BLOCKED, error.summary)
             except FatalProviderError:
                 raise
             except ProviderError as error:
-                return self._spent(blank, usage, Unscored.JUDGE_ERROR, error.summary)
+                return unscored(Unscored.JUDGE_ERROR, error.summary)
             usage += reply.usage
             reading = read_reply(reply)
             if reading.outcome is Outcome.BLOCKED:
                 why = f"the judge was stopped, or declined ({printable(reply.finish_reason)})"
-                return self._spent(blank, usage, Unscored.JUDGE_BLOCKED, why)
+                return unscored(Unscored.JUDGE_BLOCKED, why)
             ruling = self._ruling(reading)
             if ruling.label is not None:
-                done = replace(
-                    blank,
+                return verdict(
                     label=ruling.label,
-                    unscored=None,
                     reason=ruling.reason,
                     word=ruling.word,
                     rests_on=ruling.rests_on,
+                    usage=usage,
+                    cost_usd=self._cost(usage),
                 )
-                return replace(done, usage=usage, cost_usd=self._cost(usage))
             declined = reading.outcome is Outcome.ANSWERED and _declines(reading.text)
         asked = {1: "once", 2: "twice"}.get(self.rubric.asks, f"{self.rubric.asks} times")
         if declined:
             why = f"the judge declined to judge, in prose; asked {asked}"
-            return self._spent(blank, usage, Unscored.JUDGE_BLOCKED, why)
+            return unscored(Unscored.JUDGE_BLOCKED, why)
         why = f"the judge's reply is not JSON of its schema, asked {asked}"
-        return self._spent(blank, usage, Unscored.UNPARSABLE, why)
+        return unscored(Unscored.UNPARSABLE, why)
 
     def read(self, reply: Reply) -> Ruling:
         """The label that a reply's schema fields give; None where it is not of the schema."""
@@ -192,10 +195,6 @@ class LLMJudge:
     @cached_property
     def _validator(self) -> Validator:
         return reply_validator(self.rubric.schema)
-
-    def _spent(self, blank: Verdict, usage: Usage, why: Unscored, reason: str) -> Verdict:
-        cost = self._cost(usage)
-        return replace(blank, unscored=why, reason=reason, usage=usage, cost_usd=cost)
 
     def _cost(self, usage: Usage) -> float | None:
         return self._price.cost(usage) if self._price else None

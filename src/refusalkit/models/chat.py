@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from refusalkit.errors import FatalProviderError, ModerationError, ProviderError
 from refusalkit.models.client import ChatClient, ChatRequest, ParameterLog
 from refusalkit.models.prices import Price
-from refusalkit.outcomes import Reply, read_reply
+from refusalkit.outcomes import read_reply
 from refusalkit.types import Completion, GenerationConfig, Message, Outcome, Prompt
 from refusalkit.untrusted import printable
 
@@ -74,12 +75,17 @@ class ChatModel:
             config = replace(config, seed=config.seed + trial - 1)
         request = ChatRequest(self._messages(prompt, config), config)
         started = time.perf_counter()
-        blank = Completion(prompt.id, prompt.category, trial, self.id, Outcome.ERROR)
+        completion = partial(
+            Completion,
+            prompt_id=prompt.id,
+            category=prompt.category,
+            trial=trial,
+            model=self.id,
+        )
         try:
             reply, attempts = await self._client.chat(request)
         except ModerationError as error:
-            return replace(
-                blank,
+            return completion(
                 outcome=Outcome.BLOCKED,
                 finish_reason=error.code,
                 filter_category=error.category,
@@ -89,32 +95,16 @@ class ChatModel:
         except FatalProviderError:
             raise
         except ProviderError as error:
-            return replace(
-                blank,
+            return completion(
+                outcome=Outcome.ERROR,
                 error=error.summary,
                 error_detail=error.detail,
                 attempts=error.attempts,
                 latency_s=time.perf_counter() - started,
             )
-        return self._completion(blank, reply, attempts, time.perf_counter() - started)
-
-    async def aclose(self) -> None:
-        """Close the connection."""
-        await self._client.aclose()
-
-    def _messages(self, prompt: Prompt, config: GenerationConfig) -> tuple[Message, ...]:
-        systems = [text for text in (config.system, prompt.system) if text]
-        if config.reasoning == "on" and "hermes" in self.id.casefold():
-            systems.insert(0, _HERMES_REASONING)
-        system = [Message("system", "\n\n".join(systems))] if systems else []
-        return (*system, *prompt.turns)
-
-    def _completion(
-        self, blank: Completion, reply: Reply, attempts: int, latency_s: float
-    ) -> Completion:
+        latency_s = time.perf_counter() - started
         reading = read_reply(reply)
-        return replace(
-            blank,
+        return completion(
             outcome=reading.outcome,
             finish_reason=_short(reply.finish_reason),
             text=reading.text,
@@ -128,6 +118,17 @@ class ChatModel:
             error=reading.error,
             attempts=attempts,
         )
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._client.aclose()
+
+    def _messages(self, prompt: Prompt, config: GenerationConfig) -> tuple[Message, ...]:
+        systems = [text for text in (config.system, prompt.system) if text]
+        if config.reasoning == "on" and "hermes" in self.id.casefold():
+            systems.insert(0, _HERMES_REASONING)
+        system = [Message("system", "\n\n".join(systems))] if systems else []
+        return (*system, *prompt.turns)
 
 
 def _short(text: str | None) -> str | None:

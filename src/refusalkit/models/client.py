@@ -15,7 +15,6 @@ from refusalkit.errors import (
     ConfigurationError,
     ProviderError,
     RequestError,
-    TransientError,
     UnsupportedParameter,
 )
 from refusalkit.models.pacing import Pacer
@@ -25,9 +24,7 @@ from refusalkit.types import GenerationConfig, Message
 from refusalkit.untrusted import Keys, printable
 
 _Said = TypeVar("_Said", ApiFailure, Reply)
-
-# A deadline of our own stands behind the client's: a back end that forgets its timeout cannot hang.
-_GRACE_S = 15.0
+_FIELDS = {said: tuple(one.name for one in fields(said)) for said in (ApiFailure, Reply)}
 
 # Nothing that a provider answers is larger; reading on would only fill the memory.
 LARGEST_BODY = 8 * 1024 * 1024
@@ -146,10 +143,12 @@ class ChatClient(ABC):
 
     async def _send_once(self, request: ChatRequest) -> Reply:
         try:
-            async with asyncio.timeout(request.config.timeout_s + _GRACE_S):
+            # Here and not in the back ends: one that forgets its timeout cannot hang.
+            async with asyncio.timeout(request.config.timeout_s):
                 return await self._send(request)
         except TimeoutError as error:
-            raise TransientError(f"{self.names}: no answer in time") from error
+            message = f"no answer within {request.config.timeout_s:g} s"
+            raise self._failed(ApiFailure(message)) from error
         except Exception as error:
             if not self._keys.told_by(error):
                 raise
@@ -167,12 +166,16 @@ class ChatClient(ABC):
 
     def _cleaned(self, said: _Said) -> _Said:
         """What a provider said, with the client's own keys taken out of every text."""
-        texts: dict[str, Any] = {
-            name: self._keys.hide(text)
-            for name in (one.name for one in fields(said))
-            if isinstance(text := getattr(said, name), str) and self._keys.within(text)
+        texts = {
+            name: text
+            for name in _FIELDS[type(said)]
+            if isinstance(text := getattr(said, name), str)
         }
-        return replace(said, **texts) if texts else said
+        # Once for all of them: there is hardly ever one.
+        if not self._keys.within("\n".join(texts.values())):
+            return said
+        hidden: dict[str, Any] = {name: self._keys.hide(text) for name, text in texts.items()}
+        return replace(said, **hidden)
 
     def _take(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters of `wanted` that are set and not known to be refused."""

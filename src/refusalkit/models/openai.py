@@ -87,24 +87,16 @@ class OpenAIClient(ChatClient):
         self.parameters.sent = parameters
         whole = {"model": self._name, "messages": request.conversation, **parameters}
         body = json.dumps(whole).encode()
-        timeout = aiohttp.ClientTimeout(total=request.config.timeout_s)
-        # What the user put into the extra body is wanted as it is: it is never left out.
-        sent = frozenset(parameters) - frozenset(request.config.extra_body)
         try:
             async with self._open().post(
                 self._url,
                 # As a stream: aiohttp minds a body of more than 1 MiB sent whole.
                 data=io.BytesIO(body) if len(body) > 1024 * 1024 else body,
                 headers=self._headers,
-                timeout=timeout,
                 allow_redirects=False,
             ) as response:
                 raw = await _read(response)
                 status, headers = response.status, response.headers
-        except TimeoutError as error:
-            message = f"no answer within {request.config.timeout_s:g} s"
-            failure = ApiFailure(message, timeout=True)
-            raise self._failed(failure) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             message = f"connection failed ({type(error).__name__}: {error})"
             raise self._failed(ApiFailure(message)) from error
@@ -118,6 +110,8 @@ class OpenAIClient(ChatClient):
                 # Not a parameter that is refused, but its older name.
                 self._max_tokens_key = "max_completion_tokens"
                 return await self._send(request)
+            # What the user put into the extra body is wanted as it is: it is never left out.
+            sent = frozenset(parameters) - frozenset(request.config.extra_body)
             raise self._failed(failure, sent=sent)
         return self._reply(data, headers, structured=request.schema is not None)
 
@@ -149,6 +143,8 @@ class OpenAIClient(ChatClient):
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections),
+                # The deadline is the caller's, for all of the request.
+                timeout=aiohttp.ClientTimeout(total=None),
                 trust_env=bool(urllib.request.getproxies()),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
