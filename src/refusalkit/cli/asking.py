@@ -85,7 +85,8 @@ def run(
             on_progress=on_progress,
             stop=stop,
             **given,
-        )
+        ),
+        tables=not as_json,
     )
     code = show_run(done, max_unscored, as_json)
     if report is not None:
@@ -119,7 +120,8 @@ def resume(run: str, max_unscored: float, as_json: bool, **options: Any) -> int:
     done = work(
         lambda on_progress, stop: refusalkit.resume_async(
             run, on_progress=on_progress, stop=stop, **changed
-        )
+        ),
+        tables=not as_json,
     )
     return show_run(done, max_unscored, as_json)
 
@@ -174,6 +176,7 @@ def regrade(run: str, judge: str, as_json: bool, **options: Any) -> int:
     done = work(
         lambda on_progress, stop: refusalkit.regrade_async(
             run, judge, on_progress=on_progress, stop=stop, **given_options(options)
-        )
+        ),
+        tables=not as_json,
     )
     return show_regrade(done, as_json)

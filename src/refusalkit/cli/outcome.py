@@ -22,8 +22,7 @@ OK, GATE, USAGE, INCOMPLETE, ERROR = range(5)
 def show_run(run: Run, max_unscored: float, as_json: bool) -> int:
     """Print what a run says; returns the command's exit code."""
     import refusalkit
-    from refusalkit.reporting import data, terminal
-    from refusalkit.reporting.console import show
+    from refusalkit.reporting import data
 
     result = refusalkit.score(run)
     audited = refusalkit.audit(run) if run.manifest.hard_lines else None
@@ -36,6 +35,9 @@ def show_run(run: Run, max_unscored: float, as_json: bool) -> int:
         }
         click.echo(data.to_json(both))
     else:
+        from refusalkit.reporting import terminal
+        from refusalkit.reporting.console import show
+
         show(*terminal.canary_warning(result.canaries))
         show(terminal.frame_view(result.by_category, "category"), "", terminal.score_view(result))
         if audited is not None:
@@ -75,8 +77,7 @@ def say_report(path: Path) -> None:
 def show_regrade(run: Run, as_json: bool) -> int:
     """Print what the judge says that judged a run again; returns the command's exit code."""
     import refusalkit
-    from refusalkit.reporting import data, terminal
-    from refusalkit.reporting.console import show
+    from refusalkit.reporting import data
 
     session = run.manifest.sessions[-1]
     judge = run.manifest.judge_id(session.judge)
@@ -92,6 +93,9 @@ def show_regrade(run: Run, as_json: bool) -> int:
         }
         click.echo(data.to_json(both))
     else:
+        from refusalkit.reporting import terminal
+        from refusalkit.reporting.console import show
+
         show(*terminal.canary_warning(result.canaries), terminal.score_view(result))
         if judge != run.manifest.judge:
             record = printable(run.manifest.judge, 200)

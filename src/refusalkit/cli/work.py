@@ -13,15 +13,20 @@ import click
 from refusalkit.errors import Interrupted
 
 _T = TypeVar("_T")
-_VIEWS = "refusalkit.reporting.terminal"
+_FIGURES = ("polars", "refusalkit.scoring.willingness", "refusalkit.reporting.data")
+_TABLES = "refusalkit.reporting.terminal"
 
 
 def work(
-    start: Callable[[Any, asyncio.Event], Coroutine[Any, Any, _T]], *, names: Sequence[str] = ()
+    start: Callable[[Any, asyncio.Event], Coroutine[Any, Any, _T]],
+    *,
+    names: Sequence[str] = (),
+    tables: bool = True,
 ) -> _T:
     """Run a piece of work with a progress display; the first Ctrl-C ends it in good order.
 
-    With `names` the display has a line for each, and `start` is given one for several.
+    With `names` the display has a line for each, and `start` is given one for several. `tables`:
+    the result will be printed as tables.
     """
     from refusalkit.reporting.progress import ProgressDisplay, SeveralProgress
 
@@ -41,7 +46,7 @@ def work(
                 loop.add_signal_handler(name, interrupt)
             except NotImplementedError:  # Windows
                 signal.signal(name, lambda *_: loop.call_soon_threadsafe(interrupt))
-        preloading = loop.create_task(_preload())
+        preloading = loop.create_task(_preload((*_FIGURES, _TABLES) if tables else _FIGURES))
         with SeveralProgress(names) if names else ProgressDisplay() as display:
             try:
                 return await start(display, stop)
@@ -56,11 +61,11 @@ def work(
     return asyncio.run(drive())
 
 
-async def _preload() -> None:
+async def _preload(modules: Sequence[str]) -> None:
     """Import what the result needs piece by piece, while requests are under way.
 
     Not in a thread: it would make every answer that comes wait its turn for the interpreter.
     """
-    for module in ("polars", "refusalkit.scoring", _VIEWS):
+    for module in modules:
         await asyncio.sleep(0.05)
         importlib.import_module(module)

@@ -31,7 +31,8 @@ _DANGER = {"low": 1, "medium": 2, "high": 3, "1": 1, "2": 2, "3": 3}
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # Built when a public set is asked for, not whenever prompts are loaded.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 class Columns(_Strict):
