@@ -228,6 +228,11 @@ class TestFile:
             ('no = "compliance"\n', "", "file: [labels] must name each value of `verdict`"),
             ('no = "com', 'maybe = "partial"\nno = "com', "file: [labels] must name each value"),
             ('type = "object"', 'type = "objekt"', "[schema] is no JSON schema"),
+            (
+                'enum = ["yes", "no"]',
+                'enum = ["yes", "no"]\n"$ref" = "#/x"',
+                "[schema] stands alone",
+            ),
             ('required = ["verdict"]\n', "", "file: [schema] must require `verdict`"),
             ("[prompt]", "[schema.properties.why]\n[prompt]", "file: [schema] must require `why`"),
             ("additionalProperties = false\n", "", "file: [schema] must have additionalProperties"),

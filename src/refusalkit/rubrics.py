@@ -27,7 +27,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -35,9 +35,6 @@ from refusalkit import resources
 from refusalkit.errors import JudgeFileError
 from refusalkit.types import Label
 from refusalkit.untrusted import printable
-
-if TYPE_CHECKING:
-    from jsonschema_rs import Validator
 
 VERDICT_FIELD = "verdict"
 REASON_FIELD = "reason"
@@ -209,29 +206,25 @@ class _JudgeFile(BaseModel):
             raise ValueError("[schema] must have additionalProperties = false")
 
 
-def reply_validator(schema: Mapping[str, Any]) -> Validator:
-    """A check of replies against a judge's JSON schema.
-
-    Raises `jsonschema_rs.ValidationError` where it is none, or refers to another document.
-    """
-    # Where no judge's file is read it is not needed.
-    import jsonschema_rs
-
-    return jsonschema_rs.Draft202012Validator(dict(schema), retriever=_refuse_reference)
-
-
-def _refuse_reference(address: str) -> Any:
-    raise ValueError(f"a judge's schema stands alone: {address}")
-
-
 def _check_is_json_schema(schema: Mapping[str, Any], where: str) -> None:
+    from jsonschema import Draft202012Validator, SchemaError
+
     try:
-        reply_validator(schema)
-    except ValueError as error:  # jsonschema_rs.ValidationError is one
-        what = getattr(error, "message", error)
-        raise JudgeFileError(
-            f"judge file {where}: [schema] is no JSON schema: {printable(what)}"
-        ) from error
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        what = f"[schema] is no JSON schema: {printable(error.message)}"
+        raise JudgeFileError(f"judge file {where}: {what}") from error
+    if _refers(schema):
+        # What it points to may not be there, which would only show with the first reply.
+        what = "[schema] stands alone: write out what `$ref` points to"
+        raise JudgeFileError(f"judge file {where}: {what}")
+
+
+def _refers(schema: object) -> bool:
+    """Whether a JSON schema points elsewhere."""
+    if isinstance(schema, Mapping):
+        return not {"$ref", "$dynamicRef"}.isdisjoint(schema) or any(map(_refers, schema.values()))
+    return isinstance(schema, list) and any(map(_refers, schema))
 
 
 def shipped_judges() -> tuple[str, ...]:

@@ -27,7 +27,6 @@ from refusalkit.rubrics import (
     Rubric,
     fill,
     load_rubric,
-    reply_validator,
 )
 from refusalkit.types import (
     Completion,
@@ -43,7 +42,7 @@ from refusalkit.types import (
 from refusalkit.untrusted import printable, well_formed
 
 if TYPE_CHECKING:
-    from jsonschema_rs import Validator
+    from jsonschema.protocols import Validator
 
     from refusalkit.judges.lexical import LexicalJudge
 
@@ -194,7 +193,10 @@ class LLMJudge:
 
     @cached_property
     def _validator(self) -> Validator:
-        return reply_validator(self.rubric.schema)
+        # Imported with the first reply, when other requests are under way, not before the first.
+        from jsonschema import Draft202012Validator
+
+        return Draft202012Validator(dict(self.rubric.schema))
 
     def _cost(self, usage: Usage) -> float | None:
         return self._price.cost(usage) if self._price else None
