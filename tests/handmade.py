@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from refusalkit.config import RunConfig
+from refusalkit.manifest import CategoryEntry, JudgeEntry, Manifest, PromptSetEntry
 from refusalkit.scoring.calibration import Calibration
-from refusalkit.store import CategoryEntry, JudgeEntry, Manifest, PromptSetEntry, Run, create_run
+from refusalkit.store import Run, create_run
 from refusalkit.types import Completion, Label, Outcome, Unscored, Verdict
 
 JUDGE = "graded:anthropic/claude-sonnet-5-5"

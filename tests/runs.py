@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from refusalkit.store import Manifest, Run, create_run
+from refusalkit.manifest import Manifest
+from refusalkit.store import Run, create_run
 from refusalkit.types import Completion, Label, Outcome, Unscored, Verdict
 
 Row = tuple[str, str, int, str, str | None]

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 import refusalkit as rk
 from commandline import Call, caller
 from refusalkit.errors import RunFolderError, UsageError
+from refusalkit.manifest import JudgeEntry
 from refusalkit.scoring.agreement import SPLITS, agreement
 from refusalkit.scoring.bridge import Comparability
 from refusalkit.scoring.intervals import clustered_kappa, korn_graubard, paired_difference
-from refusalkit.store import JudgeEntry, Run
+from refusalkit.store import Run
 from refusalkit.types import Label, Unscored, Verdict
 from runs import JUDGE, Row, write_run
 

@@ -25,8 +25,9 @@ import refusalkit
 from commandline import Call, Called, caller
 from handmade import CROSSED, HELD, UNFINISHED, write_calibration, write_run
 from refusalkit.cli import cli
+from refusalkit.manifest import JudgeEntry
 from refusalkit.records import read_verdict
-from refusalkit.store import JudgeEntry, Run, read_records
+from refusalkit.store import Run, read_records
 from refusalkit.types import Label, Unscored
 
 GOLDEN = Path(__file__).parent / "golden"

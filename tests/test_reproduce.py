@@ -16,9 +16,9 @@ from commandline import Call, caller
 from refusalkit.cli import cli
 from refusalkit.cli.options import given_options
 from refusalkit.config import OPERATIONAL, RunConfig, resolve_config
+from refusalkit.manifest import Manifest
 from refusalkit.reporting.document.facts import gather
 from refusalkit.reporting.document.reproduce import reproduction
-from refusalkit.store import Manifest
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from typing import Any
 from refusalkit.errors import FatalProviderError, RecordError, StorageError
 from refusalkit.judges import Judge
 from refusalkit.judges.answer_sets import read_answer_set
+from refusalkit.manifest import JudgeEntry
 from refusalkit.records import canary_record
-from refusalkit.store import JudgeEntry, Run, read_records
+from refusalkit.store import Run, read_records
 from refusalkit.types import Completion, Label, Outcome, Prompt, Unscored, Verdict
 from refusalkit.untrusted import printable
 

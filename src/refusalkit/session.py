@@ -25,9 +25,7 @@ from refusalkit.errors import (
     RefusalkitError,
     RunFolderError,
 )
-from refusalkit.prompts import load_prompts, select
-from refusalkit.rubrics import Rubric
-from refusalkit.store import (
+from refusalkit.manifest import (
     CategoryEntry,
     FramedEntry,
     JudgeEntry,
@@ -36,12 +34,11 @@ from refusalkit.store import (
     ParameterEntry,
     PartEntry,
     PromptSetEntry,
-    Run,
     Session,
-    create_run,
-    holds_run,
-    open_run,
 )
+from refusalkit.prompts import load_prompts, select
+from refusalkit.rubrics import Rubric
+from refusalkit.store import Run, create_run, holds_run, open_run
 from refusalkit.types import PromptSet, now
 from refusalkit.untrusted import printable
 

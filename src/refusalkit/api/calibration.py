@@ -23,10 +23,10 @@ from refusalkit.untrusted import printable
 if TYPE_CHECKING:
     from refusalkit.datasets.answers import RecordedAnswers
     from refusalkit.judges import Judge
+    from refusalkit.manifest import JudgeEntry
     from refusalkit.runner import OnProgress
     from refusalkit.scoring.calibration import Calibrated, Calibration, LabelledAnswer
     from refusalkit.scoring.correction import Correction
-    from refusalkit.store import JudgeEntry
 
 
 def calibrate(

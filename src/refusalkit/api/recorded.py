@@ -26,11 +26,7 @@ from refusalkit.session import (
     same_prompts,
     work_session,
 )
-from refusalkit.store import (
-    Run,
-    holds_run,
-    open_run,
-)
+from refusalkit.store import Run, holds_run, open_run
 from refusalkit.types import Label, unit_id
 from refusalkit.untrusted import printable
 

@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refusalkit.errors import UsageError
-from refusalkit.store import (
-    Run,
-    open_run,
-)
+from refusalkit.store import Run, open_run
 
 if TYPE_CHECKING:
     import polars as pl

@@ -16,6 +16,7 @@ from refusalkit.errors import (
     FatalProviderError,
     RunFolderError,
 )
+from refusalkit.manifest import Manifest
 from refusalkit.session import (
     check_budget,
     check_same_judge,
@@ -28,11 +29,7 @@ from refusalkit.session import (
     same_prompts,
     work_session,
 )
-from refusalkit.store import (
-    Manifest,
-    Run,
-    create_run,
-)
+from refusalkit.store import Run, create_run
 from refusalkit.types import PromptSet
 from refusalkit.untrusted import printable
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
+from refusalkit.manifest import Manifest
 from refusalkit.scoring.willingness import Score
-from refusalkit.store import Manifest
 from refusalkit.untrusted import printable
 
 # What changes a figure and may be the very thing that is compared.

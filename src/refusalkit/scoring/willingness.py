@@ -13,6 +13,7 @@ import polars as pl
 from refusalkit import frames
 from refusalkit.canaries import CanaryCheck, check_canaries
 from refusalkit.errors import RefusalkitError
+from refusalkit.manifest import JudgePart, Manifest
 from refusalkit.prompts import shipped_sets
 from refusalkit.scoring.discrimination import discrimination_frame, youden_j
 from refusalkit.scoring.families import same_family
@@ -26,7 +27,7 @@ from refusalkit.scoring.keywords import KeywordFallback, keyword_fallback
 from refusalkit.scoring.notebook import ESTIMATE_HEADS, estimate_cells, notebook_table
 from refusalkit.scoring.variance import Variance, variance_of
 from refusalkit.session import choose_prompts
-from refusalkit.store import JudgePart, Manifest, Run
+from refusalkit.store import Run
 from refusalkit.types import Estimate, Label, Outcome, Unscored
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import polars as pl
 
 from refusalkit import frames
 from refusalkit.errors import UsageError
+from refusalkit.manifest import JudgeEntry, Manifest
 from refusalkit.recorded import labels_by_judge
 from refusalkit.reporting.document.reproduce import Reproduction, reproduction
 from refusalkit.scoring.audit import Audit, audit_run
@@ -21,7 +22,7 @@ from refusalkit.scoring.correction import Correction, correct_score, languages_o
 from refusalkit.scoring.judges import JudgeAgreements, judge_agreements
 from refusalkit.scoring.trials import TrialAgreement, trial_agreement
 from refusalkit.scoring.willingness import Score, score_run
-from refusalkit.store import JudgeEntry, Manifest, Run
+from refusalkit.store import Run
 from refusalkit.types import Label, Unscored
 
 _BY_JUDGE = (

@@ -13,6 +13,7 @@ from typing import Any
 from refusalkit.canaries import CanaryCheck
 from refusalkit.config import PRESETS, resolve_config
 from refusalkit.errors import RefusalkitError
+from refusalkit.manifest import Manifest
 from refusalkit.reporting.data import DESCRIPTIONS, inversion_line, preset_rows
 from refusalkit.reporting.document.configuration import configuration_of
 from refusalkit.reporting.document.facts import RunFacts
@@ -30,7 +31,6 @@ from refusalkit.reporting.document.parts import (
     time,
 )
 from refusalkit.scoring.judges import JudgePair
-from refusalkit.store import Manifest
 from refusalkit.types import Unscored
 
 Runs = Sequence[RunFacts]

@@ -13,8 +13,9 @@ from refusalkit.reporting.terminal.tables import build_table
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
-    from refusalkit.scoring.audit import Audit, HardLine, OverBlocking
+    from refusalkit.scoring.audit import Audit, HardLine
     from refusalkit.scoring.audit_plan import AuditPlan
+    from refusalkit.scoring.over_blocking import OverBlocking
     from refusalkit.types import Estimate
 
 _STATUS_STYLE = {"held": "bold green", "crossed": "bold red", "inconclusive": "bold yellow"}
