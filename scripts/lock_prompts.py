@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from refusalkit import load_prompts, resources, shipped_sets
-from refusalkit.datasets.lock import LOCK, changes, entry_key, lock_entry, read_lock, write_lock
+from refusalkit import load_prompts, lockfile, resources, shipped_sets
+from refusalkit.datasets.lock import changes, entry_key, lock_entry, read_lock, write_lock
 
 
 def main() -> int:
@@ -21,7 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args()
-    path = resources.prompts_dir() / LOCK
+    path = resources.prompts_dir() / lockfile.NAME
     entries = read_lock(path)
     added, wrong = [], 0
     for prompts in map(load_prompts, shipped_sets()):

@@ -560,3 +560,19 @@ def test_hard_line_answers_are_kept_where_that_is_asked_for(
     assert SECRET not in said
     assert "hard-line answers were kept on disk" in said
     assert json.loads((path / "manifest.json").read_text())["hard_line_text"] == "kept"
+
+
+def test_hard_lines_can_be_named_for_a_set_built_in_python(tmp_path: Path) -> None:
+    category = STARTER.categories[0].slug
+    run = rk.benchmark(
+        "demo/cautious", STARTER, hard_line=[category], trials=1, out=tmp_path / "run"
+    )
+    assert run.manifest.hard_lines == {category}
+    assert [line.slug for line in rk.audit(run).lines] == [category]
+    assert rk.resume(run, prompts=STARTER).manifest.prompt_set == run.manifest.prompt_set
+
+
+def test_an_inversion_is_for_a_set_that_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(rk.RefusalkitError, match="give it to load_prompts"):
+        rk.benchmark("demo/mixed", STARTER, inversion="paper", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -54,7 +54,7 @@ def load_prompts(
     sets = [_load_one(part, chosen, columns) for part in parts]
     loaded = sets[0] if len(sets) == 1 else _combined(sets)
     _check_options([str(part) for part in parts if not isinstance(part, Path)], inversion, columns)
-    return _with_hard_lines(loaded, hard_lines) if hard_lines else loaded
+    return with_hard_lines(loaded, hard_lines) if hard_lines else loaded
 
 
 def select(
@@ -214,7 +214,8 @@ def _read_path(path: Path, columns: Mapping[str, str] | None = None) -> PromptSe
     )
 
 
-def _with_hard_lines(prompts: PromptSet, names: Sequence[str]) -> PromptSet:
+def with_hard_lines(prompts: PromptSet, names: Sequence[str]) -> PromptSet:
+    """The set with these categories (slugs or titles) as its hard lines, and no others."""
     slugs = {_find_category(prompts, name) for name in names}
     categories = tuple(replace(c, hard_line=c.slug in slugs) for c in prompts.categories)
     selection = {name: value for name, value in prompts.selection.items() if name != "inversion"}

@@ -24,6 +24,7 @@ from refusalkit.errors import (
     ConfigurationError,
     RefusalkitError,
     RunFolderError,
+    UsageError,
 )
 from refusalkit.manifest import (
     CategoryEntry,
@@ -36,7 +37,7 @@ from refusalkit.manifest import (
     PromptSetEntry,
     Session,
 )
-from refusalkit.prompts import load_prompts, select
+from refusalkit.prompts import load_prompts, select, with_hard_lines
 from refusalkit.rubrics import Rubric
 from refusalkit.store import Run, create_run, holds_run, open_run
 from refusalkit.types import PromptSet, now
@@ -65,11 +66,21 @@ def how_to_resume(run: Run) -> str:
     return f"refusalkit resume {quoted}"
 
 
-def choose_prompts(config: RunConfig, prompts: PromptSet | None = None) -> PromptSet:
-    """The prompts that a configuration asks: its set, hard lines, filters and framings."""
-    whole = prompts or load_prompts(
-        config.prompts, hard_lines=config.hard_line, inversion=config.inversion
-    )
+def choose_prompts(
+    config: RunConfig, prompts: PromptSet | None = None, *, source: str | None = None
+) -> PromptSet:
+    """The prompts that a configuration asks: its set, hard lines, filters and framings.
+
+    A set given as `prompts` takes the place of the one that it names, a `source` that of the name.
+    """
+    if prompts is None:
+        whole = load_prompts(
+            source or config.prompts, hard_lines=config.hard_line, inversion=config.inversion
+        )
+    elif config.inversion is not None:
+        raise UsageError("an inversion is for a set that is loaded: give it to load_prompts")
+    else:
+        whole = with_hard_lines(prompts, config.hard_line) if config.hard_line else prompts
     chosen = select(
         whole,
         categories=config.category,
@@ -371,10 +382,7 @@ def same_prompts(manifest: Manifest, config: RunConfig, given: PromptSet | None)
             f"the prompts of {printable(manifest.id)} were built in Python: resume it from Python, "
             "with prompts="
         )
-    whole = given or load_prompts(
-        str(entry.source), hard_lines=config.hard_line, inversion=config.inversion
-    )
-    chosen = choose_prompts(config, whole)
+    chosen = choose_prompts(config, given, source=entry.source)
     if chosen.digest != entry.digest:
         raise ConfigurationChanged(
             f"prompts: {printable(entry.source or entry.name)} has changed since the run was "

@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from refusalkit import resources
+from refusalkit import lockfile, resources
 from refusalkit.datasets.combine import wrong_twin
 from refusalkit.datasets.folder import MANIFEST, places_of_ids
 from refusalkit.datasets.framings import wrong_frame
-from refusalkit.datasets.lock import LOCK, changes, entry_key, read_lock
+from refusalkit.datasets.lock import changes, entry_key, read_lock
 from refusalkit.datasets.near import near_duplicates
 from refusalkit.datasets.records import Mistakes
 from refusalkit.datasets.summary import Summary, summarise, words_of
@@ -113,9 +113,9 @@ def _check_lock(one: Checked, where: _Places) -> None:
     folder = _folder_of(one.prompts)
     if folder is None or folder.parent != resources.prompts_dir():
         return
-    entry = read_lock(folder.parent / LOCK).get(entry_key(one.prompts))
+    entry = read_lock(folder.parent / lockfile.NAME).get(entry_key(one.prompts))
     if entry is None:
-        one.warnings.append(f"{LOCK} has no entry for {printable(entry_key(one.prompts))}")
+        one.warnings.append(f"{lockfile.NAME} has no entry for {printable(entry_key(one.prompts))}")
         return
     for prompt_id, what in changes(one.prompts, entry):
         place = MANIFEST if prompt_id is None else where[prompt_id]

@@ -6,17 +6,14 @@ once and never altered: whoever changes a prompt gives the set a new version.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from refusalkit.errors import PromptSetError
+from refusalkit.lockfile import read_entries, write_entries
 from refusalkit.types import PromptSet
-from refusalkit.untrusted import printable
 
-LOCK = "lock.json"
-SCHEMA = 1
 Entries = dict[str, dict[str, Any]]
 
 
@@ -36,22 +33,12 @@ def lock_entry(prompts: PromptSet) -> dict[str, Any]:
 
 def read_lock(path: Path) -> Entries:
     """The entries of a lock, none where there is no file. Raises `PromptSetError`."""
-    try:
-        data = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise PromptSetError(f"{printable(path)} cannot be read: {printable(error)}") from error
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise PromptSetError(f"{printable(path)} is no lock of schema {SCHEMA}")
-    entries: Entries = data["sets"]
-    return entries
+    return read_entries(path, "sets", PromptSetError)
 
 
 def write_lock(path: Path, entries: Entries) -> None:
     """Write a lock, in order of name and version."""
-    data = {"schema": SCHEMA, "sets": dict(sorted(entries.items()))}
-    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8", newline="\n")
+    write_entries(path, "sets", entries)
 
 
 def changes(prompts: PromptSet, entry: Mapping[str, Any]) -> list[tuple[str | None, str]]:

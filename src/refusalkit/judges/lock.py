@@ -14,11 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from refusalkit.errors import JudgeFileError
+from refusalkit.lockfile import read_entries, write_entries
 from refusalkit.rubrics import Rubric
-from refusalkit.untrusted import printable
 
-LOCK = "lock.json"
-SCHEMA = 1
 Entries = dict[str, dict[str, str]]
 
 _PARTS = {
@@ -45,22 +43,12 @@ def lock_entry(rubric: Rubric) -> dict[str, str]:
 
 def read_lock(path: Path) -> Entries:
     """The entries of a lock, none where there is no file. Raises `JudgeFileError`."""
-    try:
-        data = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise JudgeFileError(f"{printable(path)} cannot be read: {printable(error)}") from error
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise JudgeFileError(f"{printable(path)} is no lock of schema {SCHEMA}")
-    entries: Entries = data["judges"]
-    return entries
+    return read_entries(path, "judges", JudgeFileError)
 
 
 def write_lock(path: Path, entries: Entries) -> None:
     """Write a lock, in order of name and version."""
-    data = {"schema": SCHEMA, "judges": dict(sorted(entries.items()))}
-    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8", newline="\n")
+    write_entries(path, "judges", entries)
 
 
 def changes(rubrics: Iterable[Rubric], entries: Mapping[str, Mapping[str, str]]) -> list[str]:
