@@ -63,7 +63,7 @@ class Tally:
         return self.acts["kill"]
 
     def table(self) -> str:
-        """The figures, one a line."""
+        """The figures as a Markdown table, the faults by kind at its end."""
         others = {name: n for name, n in sorted(self.acts.items()) if name != "kill"}
         rows = [
             ("runs completed", self.runs),
@@ -75,13 +75,15 @@ class Tally:
             ("asked again, answer lost in flight", self.repeated),
             ("asked again, answer on disk", self.duplicates),
             ("records lost", self.lost),
-            ("peak memory of the command, MiB", f"{self.peak_mib:.0f}"),
-            ("longest session, s", f"{self.longest_s:.1f}"),
+            ("peak memory of the command", f"{self.peak_mib:.0f} MiB"),
+            ("longest session", f"{self.longest_s:.1f} s"),
             ("violations", len(self.violations)),
         ]
-        lines = [f"{name:<36} {value}" for name, value in rows]
-        lines += [f"  {kind:<34} {n}" for kind, n in sorted(self.faults.items())]
-        return "\n".join([*lines, *(f"VIOLATION: {text}" for text in self.violations)])
+        rows += [(f"fault: {kind}", n) for kind, n in sorted(self.faults.items())]
+        shown = [f"{value:,}" if isinstance(value, int) else value for _, value in rows]
+        lines = [f"| {name} | {value} |" for (name, _), value in zip(rows, shown, strict=True)]
+        violations = [f"\nVIOLATION: {text}" for text in self.violations]
+        return "\n".join(["| | |", "|---|---|", *lines, *violations])
 
 
 class Campaign:
