@@ -36,8 +36,9 @@ class Peer:
     def pins(self) -> str:
         """The packages and their versions, for the report."""
         if not self.packages:
-            ours = ("aiohttp", "polars", "litellm") if self.is_ours else ("aiohttp", "polars")
-            return ", ".join(f"{name} {version(name)}" for name in ours)
+            names = (*(("refusalkit",) if self.is_ours else ()), "aiohttp", "polars")
+            names += ("litellm",) if self.name == "ours-litellm" else ()
+            return ", ".join(f"{name} {version(name)}" for name in names)
         return ", ".join(self.packages + ((self.npm,) if self.npm else ())).replace("==", " ")
 
 

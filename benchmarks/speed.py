@@ -108,6 +108,7 @@ def main() -> None:
     given = parser.parse_args()
     loads = [shrunk(LOADS[name], given.prompts) for name in given.load]
     asked = [PEERS[name] for name in given.peer if any(name in load.peers for load in loads)]
+    where = machine()  # Its load before ours adds to it.
     for peer in asked:
         python_of(peer)
     lines: list[str] = []
@@ -119,7 +120,7 @@ def main() -> None:
             given.write.write_text("\n".join(lines) + "\n")
 
     say(
-        f"{machine()}, {datetime.now(UTC):%Y-%m-%d}. Medians of {given.runs} rounds, in brackets "
+        f"{where}, {datetime.now(UTC):%Y-%m-%d}. Medians of {given.runs} rounds, in brackets "
         "the extremes; CPU of the process and its children, memory of the largest of them."
     )
     say("\n" + "; ".join(f"{peer.name}: {peer.pins}" for peer in asked) + ".")
