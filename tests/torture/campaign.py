@@ -53,6 +53,7 @@ class Tally:
     repeated: int = 0  # asked again because a kill or the wire took the answer
     duplicates: int = 0  # asked again although it was on disk
     lost: int = 0
+    hung: int = 0
     peak_mib: float = 0.0
     longest_s: float = 0.0
     violations: list[str] = field(default_factory=list)
@@ -73,8 +74,9 @@ class Tally:
             ("requests answered", self.requests),
             ("faults on the wire", self.faults.total()),
             ("asked again, answer lost in flight", self.repeated),
-            ("asked again, answer on disk", self.duplicates),
+            ("paid twice: asked again, answer on disk", self.duplicates),
             ("records lost", self.lost),
+            (f"hung for {DEADLINE_S:.0f} s", self.hung),
             ("peak memory of the command", f"{self.peak_mib:.0f} MiB"),
             ("longest session", f"{self.longest_s:.1f} s"),
             ("violations", len(self.violations)),
@@ -290,6 +292,7 @@ class _OneRun:
                 self._harm(act, process, ended)
             while ended.poll() is None:
                 if time.monotonic() - started > DEADLINE_S:
+                    self._tally.hung += 1
                     self._campaign.violated(f"{self._out.name}: hung after {act}")
                     os.kill(process.pid, signal.SIGKILL)
                     started = float("inf")
