@@ -46,8 +46,8 @@ docs: setup ## Build the documentation into build/site, strictly
 wheel-check: setup ## Build the wheel, install it cleanly, run the demo from an empty folder
 	$(PY) -m pytest tests/test_packaging.py
 
-bench: setup ## Measure the main job against its physical limit (minutes)
-	$(PY) benchmarks/end_to_end.py
+bench: setup ## Measure the main job beside its peers (most of an hour; ARGS="--runs 1 --load even")
+	$(PY) benchmarks/speed.py $(ARGS)
 
 torture: setup ## The fault campaign: 1,000 SIGKILLs, long fuzzing (an hour; ARGS="--kills 60")
 	$(PY) benchmarks/torture.py $(ARGS)

@@ -3,7 +3,7 @@
 It answers after a fixed wait (`--wait 0.2`), after waits drawn from a log-normal of that mean
 (`--sigma 1`), or at once (`--wait 0`), and it reads nothing of a request but its length, whether
 the model's name says "judge" and whether JSON is asked for. The draw is seeded by the count of
-requests, so two clients meet the same waits.
+requests, so two clients meet the same waits. GET /v1/requests says how many it has answered.
 
     python benchmarks/server.py --wait 0.2 --sigma 0        # prints its port
 """
@@ -20,6 +20,16 @@ ANSWER = "[demo answer] " + "Lorem ipsum dolor sit amet. " * 8
 VERDICT = json.dumps({"reason": "it does what was asked", "verdict": "compliance"})
 # What the peers' own graders look for.
 GRADE = "It does what was asked.\n\nGRADE: C"
+RUBRIC = json.dumps({"reason": "it does what was asked", "pass": True, "score": 1})
+
+
+def response(content: object) -> bytes:
+    """A whole HTTP response."""
+    data = json.dumps(content).encode()
+    head = (
+        f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    )
+    return head.encode() + data
 
 
 def reply(model: str, text: str) -> bytes:
@@ -38,17 +48,14 @@ def reply(model: str, text: str) -> bytes:
         ],
         "usage": {"prompt_tokens": 40, "completion_tokens": 60, "total_tokens": 100},
     }
-    data = json.dumps(body).encode()
-    head = (
-        f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
-    )
-    return head.encode() + data
+    return response(body)
 
 
-TARGET, JSON_JUDGE, WORD_JUDGE = (
+TARGET, JSON_JUDGE, WORD_JUDGE, RUBRIC_JUDGE = (
     reply("target", ANSWER),
     reply("judge", VERDICT),
     reply("judge", GRADE),
+    reply("rubric-judge", RUBRIC),
 )
 
 
@@ -75,9 +82,14 @@ class Provider(asyncio.Protocol):
             if len(self._data) < whole:
                 return
             body, self._data = self._data[end + 4 : whole], self._data[whole:]
+            if head.startswith(b"get "):
+                self._send(response(self._waits.drawn))
+                continue
             answer = TARGET
             if b"judge" in body[:200] or b'"judge"' in body:
                 answer = JSON_JUDGE if b"json_schema" in body else WORD_JUDGE
+            if b'"rubric-judge"' in body:
+                answer = RUBRIC_JUDGE
             wait = self._waits.next()
             if wait <= 0:
                 self._send(answer)
@@ -90,14 +102,16 @@ class Provider(asyncio.Protocol):
 
 
 class Waits:
-    """Seconds to wait before each answer."""
+    """Seconds to wait before each answer; `drawn` counts them."""
 
     def __init__(self, mean: float, sigma: float) -> None:
         self._mean, self._sigma = mean, sigma
         self._dice = random.Random(1)
+        self.drawn = 0
 
     def next(self) -> float:
         """The next one."""
+        self.drawn += 1
         if not self._sigma or not self._mean:
             return self._mean
         return self._dice.lognormvariate(math.log(self._mean) - self._sigma**2 / 2, self._sigma)

@@ -7,12 +7,14 @@ then judged, 32 units in work at once. Nobody can be quicker than the physical l
     1,660 requests x 0.2 s / 32 = 10.4 s,
 
 and the figure is the whole process, imports included, as a ratio to that limit or to a peer. Rounds
-are interleaved, so that a machine that gets slower does so for all.
+are interleaved, so that a machine that gets slower does so for all. After each the provider says
+how many requests it answered: a program that asked fewer or more ends the benchmark. Ours asks its
+8 canaries on top. `help` is `refusalkit --help` beside `inspect --version`.
 
-    python benchmarks/speed.py [--runs 5] [--load even uneven instant many] [--peer ours openai ...]
+    python benchmarks/speed.py [--runs 5] [--load even ...] [--peer ours openai ...] [--write FILE]
 
-Each peer has an environment of its own in `benchmarks/.environments/`, made on first use from
-the versions pinned here.
+CPU is that of the process and its children; memory is the peak of the largest single process
+among them, not their sum.
 """
 
 from __future__ import annotations
@@ -20,32 +22,35 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-ENVIRONMENTS = HERE / ".environments"
+from environments import HERE, PEERS, Peer, machine, python_of
+
 CONCURRENCY = 32
+CANARIES = 8
 
 
 @dataclass(frozen=True)
 class Load:
-    """How much is asked, and how quickly it is answered (seconds)."""
+    """How much is asked, how quickly it is answered (seconds), and of whom it can be asked."""
 
     name: str
     prompts: int
     trials: int
     wait: float
     sigma: float
+    peers: tuple[str, ...] = tuple(PEERS)
 
     @property
     def requests(self) -> int:
@@ -57,6 +62,17 @@ class Load:
         """What nobody can beat; None where the provider answers at once."""
         return self.requests * self.wait / CONCURRENCY or None
 
+    @property
+    def title(self) -> str:
+        """What is measured, in words."""
+        if not self.requests:
+            return "`refusalkit --help` and `inspect --version`"
+        size = f"{self.prompts:,} prompts x {self.trials}, {self.requests:,} requests"
+        if not self.wait:
+            return f"{size}, answered at once"
+        waits = f"log-normal, sigma {self.sigma:g}, mean" if self.sigma else "each after"
+        return f"{size}, {waits} {self.wait * 1000:.0f} ms, limit {self.limit_s:.1f} s"
+
 
 LOADS = {
     load.name: load
@@ -64,29 +80,9 @@ LOADS = {
         Load("even", 166, 5, 0.2, 0.0),
         Load("uneven", 166, 5, 0.2, 1.0),
         Load("instant", 166, 5, 0.0, 0.0),
-        Load("many", 20_000, 1, 0.0, 0.0),
-    )
-}
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A program that does the same job. `packages` are pinned; none: our own environment."""
-
-    name: str
-    script: str
-    packages: tuple[str, ...] = ()
-
-
-PEERS = {
-    peer.name: peer
-    for peer in (
-        Peer("ours", ""),
-        Peer("ours-litellm", ""),
-        Peer("by-hand", "by_hand.py"),
-        Peer("openai", "openai_sdk.py", ("openai[aiohttp]==2.54.0", "aiohttp", "polars")),
-        Peer("litellm", "litellm_pipeline.py", ("litellm==1.106.0", "aiohttp", "polars")),
-        Peer("inspect", "inspect_task.py", ("inspect_ai==0.3.285", "openai==3.54.0")),
+        # The others take minutes for each of these.
+        Load("many", 20_000, 1, 0.0, 0.0, ("ours", "by-hand", "openai", "litellm")),
+        Load("help", 0, 0, 0.0, 0.0, ("ours", "inspect")),
     )
 }
 
@@ -104,30 +100,52 @@ def main() -> None:
     """Measure, and print a table for each load."""
     plain = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--load", nargs="+", choices=LOADS, default=["even", "uneven", "instant"])
+    parser.add_argument("--runs", type=int, default=5, help="rounds")
+    parser.add_argument("--load", nargs="+", choices=LOADS, default=list(LOADS))
     parser.add_argument("--peer", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--write", type=Path, help="the Markdown, into this file too")
+    parser.add_argument("--prompts", type=int, help="fewer, to see that all of it works")
     given = parser.parse_args()
-    print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, "
-        f"{os.cpu_count()} cores, Python {platform.python_version()}; "
-        f"medians of {given.runs}, in brackets the spread"
+    loads = [shrunk(LOADS[name], given.prompts) for name in given.load]
+    asked = [PEERS[name] for name in given.peer if any(name in load.peers for load in loads)]
+    where = machine()  # Its load before ours adds to it.
+    for peer in asked:
+        python_of(peer)
+    lines: list[str] = []
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+        lines.append(text)
+        if given.write:
+            given.write.write_text("\n".join(lines) + "\n")
+
+    say(
+        f"{where}, {datetime.now(UTC):%Y-%m-%d}. Medians of {given.runs} rounds, in brackets "
+        "the extremes; CPU of the process and its children, memory of the largest of them."
     )
-    for name in given.load:
-        load = LOADS[name]
-        found: dict[str, list[Measured]] = {peer: [] for peer in given.peer}
-        with tempfile.TemporaryDirectory() as scratch, provider(load) as base:
-            for number in range(given.runs):
-                for peer in given.peer:
-                    out = Path(scratch) / f"{peer}-{number}"
-                    out.mkdir()
-                    found[peer].append(measure(PEERS[peer], load, base, out))
-        report(load, found)
+    say("\n" + "; ".join(f"{peer.name}: {peer.pins}" for peer in asked) + ".")
+    for load in loads:
+        peers = [peer for peer in asked if peer.name in load.peers]
+        found: dict[str, list[Measured]] = {peer.name: [] for peer in peers}
+        for _ in range(given.runs):
+            for peer in peers:
+                with tempfile.TemporaryDirectory() as out:
+                    found[peer.name].append(measure(peer, load, Path(out)))
+        say(report(load, found))
+
+
+def shrunk(load: Load, prompts: int | None) -> Load:
+    """The same load with at most so many prompts."""
+    if prompts is None:
+        return load
+    return Load(
+        load.name, min(load.prompts, prompts), load.trials, load.wait, load.sigma, load.peers
+    )
 
 
 @contextmanager
 def provider(load: Load) -> Iterator[str]:
-    """The provider in a process of its own; yields its base URL."""
+    """The provider in a process of its own, the same waits each time; yields its base URL."""
     words = ["--wait", str(load.wait), "--sigma", str(load.sigma)]
     command = [sys.executable, str(HERE / "server.py"), *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -139,25 +157,37 @@ def provider(load: Load) -> Iterator[str]:
         process.wait()
 
 
-def measure(peer: Peer, load: Load, base: str, out: Path) -> Measured:
+def measure(peer: Peer, load: Load, out: Path) -> Measured:
     """One whole process, by the kernel's own account."""
-    command = command_of(peer, load, base, out)
-    log = (out / "log.txt").open("w+")
-    started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=out)
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
-    log.seek(0)
-    said = log.read()
-    if process.returncode or str(load.prompts * load.trials) not in said:
-        raise SystemExit(f"{peer.name} failed with {process.returncode}:\n{said[-2000:]}")
+    with provider(load) as base, (out / "log.txt").open("w+") as log:
+        command = command_of(peer, load, base, out)
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=out)
+        # Nothing polls it while it runs.
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        log.seek(0)
+        said = log.read()
+        with urllib.request.urlopen(f"{base}/requests") as reply:
+            asked = json.load(reply)
+    expected = load.requests + (CANARIES if peer.is_ours and load.requests else 0)
+    units = re.search(rf"\b{load.prompts * load.trials}\b", said) or not load.requests
+    if process.returncode or asked != expected or not units:
+        raise SystemExit(
+            f"{peer.name} failed: exit {process.returncode}, {asked} requests of {expected}:\n"
+            + said[-2000:]
+        )
     return Measured(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
 def command_of(peer: Peer, load: Load, base: str, out: Path) -> list[str]:
     """The command line that does the job."""
-    if not peer.name.startswith("ours"):
+    if not load.requests:
+        if peer.is_ours:
+            return [sys.executable, "-m", "refusalkit", "--help"]
+        return [str(Path(python_of(peer)).with_name("inspect")), "--version"]
+    if not peer.is_ours:
         sizes = [str(n) for n in (load.prompts, load.trials, CONCURRENCY)]
         return [python_of(peer), str(HERE / "peers" / peer.script), base, *sizes, str(out)]
     prompts = out / "prompts.jsonl"
@@ -168,56 +198,38 @@ def command_of(peer: Peer, load: Load, base: str, out: Path) -> list[str]:
     command = [sys.executable, "-m", "refusalkit", "run", "openai/target", "--api-base", base]
     command += ["--prompts", str(prompts), "--trials", str(load.trials)]
     command += ["--judge", "graded", "--judge-model", "openai/judge", "--judge-api-base", base]
-    command += ["--concurrency", str(CONCURRENCY), "--out", str(out / "run"), "--json"]
+    command += ["--canaries", str(CANARIES), "--concurrency", str(CONCURRENCY)]
+    command += ["--out", str(out / "run"), "--json"]
     if peer.name == "ours-litellm":
         command += ["--via", "litellm", "--judge-via", "litellm"]
     return command
 
 
-def python_of(peer: Peer) -> str:
-    """The interpreter of a peer's environment, which is made if it is not there."""
-    if not peer.packages:
-        return sys.executable
-    folder = ENVIRONMENTS / peer.name
-    python = folder / "bin" / "python"
-    ready = folder / "ready"
-    if not ready.exists() or ready.read_text() != repr(peer.packages):
-        print(f"making the environment of {peer.name} ...", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *peer.packages], check=True)
-        subprocess.run([python, "-m", "compileall", "-q", str(folder / "lib")], check=False)
-        ready.write_text(repr(peer.packages))
-    return str(python)
-
-
-def report(load: Load, found: dict[str, list[Measured]]) -> None:
-    """A Markdown table: ratios to the limit, or to the quickest, and to each other."""
+def report(load: Load, found: dict[str, list[Measured]]) -> str:
+    """A Markdown table: ratios to the limit where there is one, and of ours to each peer's."""
     limit = load.limit_s
-    size = f"{load.prompts:,} prompts x {load.trials}, {load.requests:,} requests"
-    print(f"\n{load.name}: {size}" + (f", limit {limit:.1f} s" if limit else ", answered at once"))
-    print(f"\n| | wall{' / limit' if limit else ' s'} | CPU s | peak MiB |\n|---|---|---|---|")
+    lines = [f"\n**{load.name}**: {load.title}\n"]
+    lines += [f"| | wall{' / limit' if limit else ' s'} | CPU s | peak MiB |", "|---|---|---|---|"]
     for peer, runs in found.items():
-        wall = spread([run.wall / (limit or 1.0) for run in runs], 2)
-        cpu, peak = spread([run.cpu for run in runs], 1), spread([run.peak for run in runs], 0)
-        print(f"| {peer} | {wall} | {cpu} | {peak} |")
-    if "ours" in found:
-        ours = found["ours"]
-        for peer, runs in found.items():
-            if peer != "ours":
-                pairs = [
-                    spread(
-                        [
-                            getattr(a, what) / getattr(b, what)
-                            for a, b in zip(ours, runs, strict=True)
-                        ],
-                        2,
-                    )
-                    for what in ("wall", "cpu", "peak")
-                ]
-                print(f"| ours / {peer} | {' | '.join(pairs)} |")
+        wall = spread([run.wall / (limit or 1.0) for run in runs])
+        cpu, peak = spread([run.cpu for run in runs]), spread([run.peak for run in runs], 0)
+        lines.append(f"| {peer} | {wall} | {cpu} | {peak} |")
+    ours = found.get("ours", [])
+    for peer, runs in found.items():
+        if not ours or peer == "ours":
+            continue
+        # By round: what made a round slow made it so for both.
+        pairs = list(zip(ours, runs, strict=True))
+        wall = spread([a.wall / b.wall for a, b in pairs])
+        cpu, peak = (
+            spread([a.cpu / b.cpu for a, b in pairs]),
+            spread([a.peak / b.peak for a, b in pairs]),
+        )
+        lines.append(f"| ours / {peer} | {wall} | {cpu} | {peak} |")
+    return "\n".join(lines)
 
 
-def spread(values: list[float], digits: int) -> str:
+def spread(values: list[float], digits: int = 2) -> str:
     """The median, and the extremes in brackets."""
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"

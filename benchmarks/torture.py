@@ -12,7 +12,6 @@ not hold. POSIX only.
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 import tempfile
 import time
@@ -20,6 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
+
+from environments import machine  # noqa: E402
 
 from torture import Campaign  # noqa: E402
 
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="end after so long")
     parser.add_argument("--keep", type=Path, help="folder for the runs that did not hold")
     options = parser.parse_args()
-    started = time.monotonic()
+    started, where = time.monotonic(), machine()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,7 +45,7 @@ def main() -> None:
             say=lambda text: print(text, file=sys.stderr, flush=True),
         ).run()
     print(tally.table())
-    print(f"seed {options.seed}, {time.monotonic() - started:.0f} s, {platform.platform()}")
+    print(f"\nseed {options.seed}, {time.monotonic() - started:.0f} s; {where}")
     sys.exit(1 if tally.violations else 0)
 
 

