@@ -77,7 +77,7 @@ class AnthropicClient(ChatClient):
         # As a body rather than as arguments: the SDK has given up those for sampling.
         body = dict(self.parameters.sent)
         if request.system is not None:
-            body["system"] = request.system
+            body["system"] = _system(request.system, kept=request.recurs == "system")
         turns: Any = request.turns
         try:
             # Raw: what came is read here, whatever JSON it is, and not by the SDK's models.
@@ -124,6 +124,13 @@ class AnthropicClient(ChatClient):
     async def _close(self) -> None:
         if self._sdk is not None:
             await self._sdk.close()
+
+
+def _system(text: str, *, kept: bool) -> str | list[dict[str, Any]]:
+    """The system text; `kept` marks its end as the end of what the prompt cache is to hold."""
+    if not kept:
+        return text
+    return [{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}]
 
 
 async def _bound(response: Any) -> None:
@@ -181,21 +188,30 @@ def _reply(data: Mapping[str, Any], request_id: object) -> Reply:
     redacted = any(block.get("type") == "redacted_thinking" for block in blocks)
     thoughts = "\n".join(filter(None, map(_string, thinking)))
     details = _mapping(data.get("stop_details"))
-    usage = _mapping(data.get("usage"))
     return Reply(
         text="".join(filter(None, text)),
         finish_reason=_string(data.get("stop_reason")),
         reasoning=thoughts or ("[redacted]" if redacted else ""),
-        usage=Usage(
-            input_tokens=token_count(usage.get("input_tokens")),
-            output_tokens=token_count(usage.get("output_tokens")),
-            reasoning_tokens=token_count(
-                _mapping(usage.get("output_tokens_details")).get("thinking_tokens")
-            ),
-        ),
+        usage=_usage(_mapping(data.get("usage"))),
         served_model=_string(data.get("model")),
         request_id=_string(request_id) or _string(data.get("id")),
         filter_category=_string(details.get("category")),
+    )
+
+
+def _usage(said: Mapping[str, Any]) -> Usage:
+    uncached = token_count(said.get("input_tokens"))
+    read = token_count(said.get("cache_read_input_tokens"))
+    written = token_count(said.get("cache_creation_input_tokens"))
+    return Usage(
+        # Anthropic's input tokens are those beside the cached ones.
+        input_tokens=None if uncached is None else uncached + (read or 0) + (written or 0),
+        output_tokens=token_count(said.get("output_tokens")),
+        reasoning_tokens=token_count(
+            _mapping(said.get("output_tokens_details")).get("thinking_tokens")
+        ),
+        cache_read_tokens=read,
+        cache_write_tokens=written,
     )
 
 

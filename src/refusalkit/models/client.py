@@ -8,7 +8,7 @@ import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from refusalkit.errors import (
@@ -35,11 +35,16 @@ LARGEST_BODY = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One conversation to continue. `schema` asks for a reply that is JSON of that shape."""
+    """One conversation to continue. `schema` asks for a reply that is JSON of that shape.
+
+    `recurs` says what of it stands in later requests, too, and is worth a place in the provider's
+    prompt cache: nothing, the system messages, or None for not known.
+    """
 
     messages: tuple[Message, ...]
     config: GenerationConfig
     schema: Mapping[str, Any] | None = None
+    recurs: Literal["nothing", "system"] | None = None
 
     @property
     def system(self) -> str | None:

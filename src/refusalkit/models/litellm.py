@@ -114,6 +114,7 @@ class LiteLLMClient(ChatClient):
             raise self._failed(failure) from error
         usage = getattr(response, "usage", None)
         details = getattr(usage, "completion_tokens_details", None)
+        cached = getattr(usage, "prompt_tokens_details", None)
         hidden = getattr(response, "_hidden_params", None)
         headers = (hidden.get("additional_headers") if isinstance(hidden, Mapping) else None) or {}
         return Reply(
@@ -124,6 +125,9 @@ class LiteLLMClient(ChatClient):
                 input_tokens=token_count(getattr(usage, "prompt_tokens", None)),
                 output_tokens=token_count(getattr(usage, "completion_tokens", None)),
                 reasoning_tokens=token_count(getattr(details, "reasoning_tokens", None)),
+                # litellm counts them into the prompt's tokens, whichever way the provider does.
+                cache_read_tokens=token_count(getattr(cached, "cached_tokens", None)),
+                cache_write_tokens=token_count(getattr(cached, "cache_write_tokens", None)),
             ),
             served_model=getattr(response, "model", None),
             request_id=headers.get("request-id") or getattr(response, "id", None),
