@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from refusalkit.errors import ConfigurationError
+from refusalkit.models.bodies import ENCODINGS, is_packed, new_unpacker, unpacked
 from refusalkit.models.client import LARGEST_BODY, ChatClient, ChatRequest
 from refusalkit.models.pacing import Pacer
 from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 _NO_SAMPLING = re.compile(r"^claude-[a-z]+-([5-9]|\d{2})(-|$)")
 _THINKING_BUDGET = re.compile(r"^claude-(3-7-|(sonnet|opus|haiku)-4-(0|1|5|\d{8})(-|$))")
 _SAMPLING = ("temperature", "top_p", "top_k")
-_PIECE = 64 * 1024  # so much is unpacked at once
 
 
 class AnthropicClient(ChatClient):
@@ -115,7 +115,7 @@ class AnthropicClient(ChatClient):
                 http_client=anthropic.DefaultAioHttpClient(
                     # The SDK would send its key along to wherever an answer points.
                     follow_redirects=False,
-                    headers={"Accept-Encoding": "gzip, deflate"},
+                    headers={"Accept-Encoding": ENCODINGS},
                     event_hooks={"response": [_bound]},
                 ),
             )
@@ -140,19 +140,25 @@ async def _bound(response: Any) -> None:
     """
     import httpx2
 
-    encoding = response.headers.get("content-encoding", "identity").strip().casefold()
     inner = response.stream
-    if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
-        raise httpx2.DecodingError("a content encoding that was not asked for")
+    try:
+        packed = is_packed(response.headers.get("content-encoding", ""))
+    except ValueError as error:
+        raise httpx2.DecodingError(str(error)) from error
 
     class Bounded(httpx2.AsyncByteStream):
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            size = 0
-            async for piece in _unpacked(inner, packed=encoding not in ("", "identity")):
-                size += len(piece)
-                if size > LARGEST_BODY:
-                    raise httpx2.ReadError(f"the body is larger than {LARGEST_BODY >> 20} MiB")
-                yield piece
+            size, unpacker = 0, new_unpacker()
+            try:
+                async for chunk in inner:
+                    for piece in unpacked(chunk, unpacker) if packed else (chunk,):
+                        size += len(piece)
+                        if size > LARGEST_BODY:
+                            large = f"the body is larger than {LARGEST_BODY >> 20} MiB"
+                            raise httpx2.ReadError(large)
+                        yield piece
+            except zlib.error as error:
+                raise httpx2.DecodingError(f"the body is not as compressed: {error}") from error
 
         async def aclose(self) -> None:
             await inner.aclose()
@@ -160,24 +166,6 @@ async def _bound(response: Any) -> None:
     response.stream = Bounded()
     for name in ("content-encoding", "content-length"):
         response.headers.pop(name, None)
-
-
-async def _unpacked(stream: AsyncIterator[bytes], *, packed: bool) -> AsyncIterator[bytes]:
-    import httpx2
-
-    # 32 more than the window's size: gzip or zlib, whichever its first bytes say.
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
-    async for chunk in stream:
-        rest = chunk
-        while packed and rest and not unpacker.eof:
-            try:
-                piece = unpacker.decompress(rest, _PIECE)
-            except zlib.error as error:
-                raise httpx2.DecodingError(f"the body is not as compressed: {error}") from error
-            rest = unpacker.unconsumed_tail
-            yield piece
-        if not packed:
-            yield chunk
 
 
 def _reply(data: Mapping[str, Any], request_id: object) -> Reply:
