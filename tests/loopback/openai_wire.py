@@ -157,6 +157,8 @@ def failure(fault: Fault, model: str, body: Mapping[str, Any]) -> tuple[int, dic
             return 400, error_body(text, invalid, "unsupported_value", fault.param)
         case "bad_param":
             text = f"Unsupported parameter: '{fault.param}' is not supported with this model."
+            if fault.param == "max_tokens":
+                text += " Use 'max_completion_tokens' instead."
             return 400, error_body(text, invalid, "unsupported_parameter", fault.param)
         case "moderation_error":
             return 400, _moderation(fault)

@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 
 from refusalkit.errors import ConfigurationError
-from refusalkit.models.client import LARGEST_BODY, ChatClient, ChatRequest
+from refusalkit.models.client import LARGEST_BODY, ChatClient, ChatRequest, Relearned
 from refusalkit.models.pacing import Pacer
 from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.types import Usage
@@ -128,10 +128,10 @@ class OpenAIClient(ChatClient):
             data = None
         if status != 200 or not isinstance(data, dict) or data.get("error"):
             failure = _failure(status, headers, data)
-            if "max_completion_tokens" in failure.message and "max_tokens" in parameters:
+            if "max_completion_tokens" in failure.message and "max_tokens" in sent:
                 # Not a parameter that is refused, but its older name.
                 self._max_tokens_key = "max_completion_tokens"
-                return await self._send(request)
+                raise Relearned(f"{self.names}: HTTP {status}", status=status)
             raise self._failed(failure, sent=sent)
         return self._reply(data, headers, structured=request.schema is not None)
 
