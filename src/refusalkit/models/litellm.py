@@ -150,25 +150,26 @@ class LiteLLMClient(ChatClient):
 
     async def _close(self) -> None:
         _IN_USE.discard(self)
+        if self._loop in _SESSIONS and not any(o._loop is self._loop for o in _IN_USE):
+            session = _SESSIONS.pop(self._loop)
+            _HANDLERS.pop(session, None)
+            await session.close()
         shared = any(other._loop and not other._loop.is_closed() for other in _IN_USE)
         if "litellm" in sys.modules and not shared:
             litellm = load_litellm()
             await litellm.close_litellm_async_clients()
             # It would go on handing out the closed ones.
             litellm.in_memory_llm_clients_cache.flush_cache()
-            for loop in [loop for loop in _SESSIONS if loop is self._loop or loop.is_closed()]:
-                await _SESSIONS.pop(loop).close()
 
 
 # Connections belong to litellm as a whole: the last client that used them closes them.
 _IN_USE: weakref.WeakSet[LiteLLMClient] = weakref.WeakSet()
 
 
-# One for each event loop, and one handler around it: litellm keeps clients that hold on to them.
-_SESSIONS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = (
-    weakref.WeakKeyDictionary()
-)
-_HANDLERS: weakref.WeakKeyDictionary[aiohttp.ClientSession, Any] = weakref.WeakKeyDictionary()
+# One for each event loop, and one handler around it: litellm keeps clients that hold on to them, so
+# they, too, are closed by the last that used them.
+_SESSIONS: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+_HANDLERS: dict[aiohttp.ClientSession, Any] = {}
 
 
 def _session(loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
