@@ -81,6 +81,7 @@ OPENAI = shaped(
         prompt_tokens=LEAF,
         completion_tokens=LEAF,
         completion_tokens_details=shaped(reasoning_tokens=LEAF),
+        prompt_tokens_details=shaped(cached_tokens=LEAF, cache_write_tokens=LEAF),
     ),
 )
 ANTHROPIC = shaped(
@@ -94,6 +95,8 @@ ANTHROPIC = shaped(
         input_tokens=LEAF,
         output_tokens=LEAF,
         output_tokens_details=shaped(thinking_tokens=LEAF),
+        cache_read_input_tokens=LEAF,
+        cache_creation_input_tokens=LEAF,
     ),
 )
 STATUS = st.sampled_from([200, 200, 200, 204, 206, 302, 400, 401, 413, 422, 429, 500, 529, 599])

@@ -228,7 +228,7 @@ def test_nor_in_a_traceback_that_debug_asks_for(
 
 
 @pytest.mark.xdist_group("litellm")
-@pytest.mark.parametrize("kind", ["401", "answer"])
+@pytest.mark.parametrize("kind", ["401", "answer", "redirect"])
 def test_nor_through_litellm(
     echo: Echo, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
 ) -> None:
@@ -237,6 +237,7 @@ def test_nor_through_litellm(
     out = tmp_path / "run"
     done = call(*words("openai", echo, out), "--via", "litellm")
     assert echo.keys
+    assert echo.kind == kind, "no redirect is followed: the key would go along"
     assert found(WORDS, tmp_path, done.out, done.err) == []
 
 

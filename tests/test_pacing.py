@@ -189,6 +189,34 @@ def test_retries_count_as_requests() -> None:
     assert times[-1] - times[0] >= 0.9 * 11 * 60 / rpm
 
 
+@pytest.mark.parametrize("refused", ["top_k", "max_tokens"])
+def test_what_goes_again_in_another_form_counts_as_a_request_too(refused: str) -> None:
+    rpm = 1200
+    with LoopbackServer(Script(faults=(Fault("bad_param", param=refused),))) as server:
+        done = ask_all(server, Pacer(rpm=rpm, concurrency=1), n=1)
+        times = arrivals(server.log)
+    assert done[0].outcome is Outcome.ANSWERED
+    assert done[0].attempts == len(times) == 2
+    assert times[1] - times[0] >= 0.9 * 60 / rpm
+
+
+def test_many_that_go_again_in_another_form_keep_to_the_rate() -> None:
+    rpm = 1200
+    faults = tuple(Fault("bad_param", param=name) for name in ("top_k", "top_p"))
+    with LoopbackServer(Script(faults=faults)) as server:
+        done = ask_all(server, Pacer(rpm=rpm), n=6)
+        times = arrivals(server.log)
+    assert sum(completion.attempts for completion in done) == len(times) >= 8
+    assert times[-1] - times[0] >= 0.9 * (len(times) - 1) * 60 / rpm
+
+
+def test_tokens_per_minute_are_free_again_where_nothing_was_generated() -> None:
+    # Room for one request and its answer: were the refused one still on the books, the next waited.
+    with LoopbackServer(Script(faults=(Fault("bad_param", param="top_k"),))) as server:
+        done = ask_all(server, Pacer(tpm=200), n=1)
+    assert done[0].attempts == 2
+
+
 def run(server: LoopbackServer, out: Path, **options: object) -> rk.Run:
     return rk.benchmark(
         "openai/m",

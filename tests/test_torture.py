@@ -66,6 +66,46 @@ def test_a_spoilt_answer_is_an_error_in_time(
     assert wire.faults[kind] == 1
 
 
+# litellm's ways: the OpenAI SDK, its own handler with our session, and one with a handler of ours.
+@pytest.mark.xdist_group("litellm")
+@pytest.mark.parametrize("model_id", ["openai/m", "groq/m", "anthropic/m", "gemini/m"])
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("enormous", "larger than 8 MiB"),
+        ("gzip_bomb", "larger than 8 MiB"),
+        ("no_gzip", ""),
+        ("redirect", "a redirect: it is not followed"),
+    ],
+)
+def test_through_litellm_too_a_body_is_bounded_and_a_redirect_not_followed(
+    monkeypatch: pytest.MonkeyPatch, model_id: str, kind: str, said: str
+) -> None:
+    monkeypatch.setattr("ssl.SSLContext.load_verify_locations", lambda *_, **__: None)
+    monkeypatch.setenv("LOOPBACK_KEY", "loopback-key-0123456789")
+
+    async def ask(base: str) -> Completion:
+        client = open_client(
+            model_id,
+            pacer=Pacer(max_retries=0),
+            api_base=base,
+            api_key_env="LOOPBACK_KEY",
+            via="litellm",
+        )
+        model = ChatModel(client)
+        try:
+            config = GenerationConfig(max_tokens=8, timeout_s=5)
+            return await model.complete(PROMPT, config)
+        finally:
+            await model.aclose()
+
+    with LoopbackServer() as server, FaultyWire(server.port, share=1.0, kinds=[kind]) as wire:
+        completion = asyncio.run(ask(wire.url if model_id == "anthropic/m" else wire.openai_base))
+    assert completion.outcome is Outcome.ERROR
+    assert said in (completion.error_detail or "")
+    assert wire.faults[kind] == 1
+
+
 MEMORY = """
 import asyncio, resource, sys
 from refusalkit.models import ChatModel, Pacer, open_client

@@ -198,6 +198,6 @@ def _notes(config: RunConfig, shares: Sequence[Share]) -> Iterable[str]:
                 f"{f' ({why})' if own else ''}, so is the sum"
             )
     yield (
-        "requests that are sent again are not counted; a judge is asked a second time where its "
-        "first reply cannot be read"
+        "requests that are sent again are not counted, nor is the discount of a prompt cache; a "
+        "judge is asked a second time where its first reply cannot be read"
     )

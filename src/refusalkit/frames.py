@@ -18,7 +18,13 @@ from refusalkit.types import Label, Outcome, Unscored
 from refusalkit.untrusted import printable
 
 _USAGE = pl.Struct(
-    {"input_tokens": pl.Int64, "output_tokens": pl.Int64, "reasoning_tokens": pl.Int64}
+    {
+        "input_tokens": pl.Int64,
+        "output_tokens": pl.Int64,
+        "reasoning_tokens": pl.Int64,
+        "cache_read_tokens": pl.Int64,
+        "cache_write_tokens": pl.Int64,
+    }
 )
 _COMPLETION: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "schema": pl.Int64,
@@ -227,8 +233,8 @@ def output_tokens(run: Run, judge: str | None = None) -> list[int]:
 def tokens(run: Run) -> dict[str, dict[str, int]]:
     """Tokens of all requests of a run, repeated ones included, of its ``model`` and its ``judge``.
 
-    Each has input_tokens, output_tokens, reasoning_tokens (0 where nobody said) and n_said, the
-    number of records that said any.
+    Each has the fields of `Usage` (0 where nobody said) and n_said, the number of records that said
+    any.
     """
     usage = pl.col("usage")
     found = {}

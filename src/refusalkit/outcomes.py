@@ -223,7 +223,8 @@ def _unsupported(failure: ApiFailure, sent: frozenset[str]) -> str | None:
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait, from `retry-after-ms` or `retry-after` (seconds or an HTTP date).
 
-    A date is held against the answer's own `Date`: the clock of this machine may be wrong.
+    A date is held against the answer's own `Date`, and says nothing without one: by a wrong clock
+    of this machine it would lie in the past, or so far off that the run stopped for it.
     """
     for name, per_second in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = headers.get(name)
@@ -234,10 +235,8 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
         except ValueError:
             continue
         return max(0.0, seconds) if math.isfinite(seconds) else None
-    when = _http_date(headers.get("retry-after"))
-    if when is None:
-        return None
-    return max(0.0, (when - (_http_date(headers.get("date")) or datetime.now(UTC))).total_seconds())
+    when, now = _http_date(headers.get("retry-after")), _http_date(headers.get("date"))
+    return None if when is None or now is None else max(0.0, (when - now).total_seconds())
 
 
 def _http_date(text: str | None) -> datetime | None:

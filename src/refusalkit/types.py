@@ -214,11 +214,17 @@ class GenerationConfig:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one request; None where the provider did not say."""
+    """Tokens of one request; None where the provider did not say.
+
+    `input_tokens` are all that the request held. Of them `cache_read_tokens` came out of the
+    provider's prompt cache, and `cache_write_tokens` went into it, each at a price of its own.
+    """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
     def __add__(self, other: Usage) -> Usage:
         """Both together; what only one of them says counts as it is."""
@@ -230,6 +236,8 @@ class Usage:
             plus(self.input_tokens, other.input_tokens),
             plus(self.output_tokens, other.output_tokens),
             plus(self.reasoning_tokens, other.reasoning_tokens),
+            plus(self.cache_read_tokens, other.cache_read_tokens),
+            plus(self.cache_write_tokens, other.cache_write_tokens),
         )
 
 

@@ -42,15 +42,26 @@ def complaint(body: Mapping[str, Any], headers: Mapping[str, str]) -> str | None
     return None
 
 
-def usage(reply: Reply, sent: int) -> dict[str, Any]:
-    """The usage block; `sent` is how many characters the request holds."""
+def marked(body: Mapping[str, Any]) -> str:
+    """What the request asks to be cached: here only a system prompt can be."""
+    system = body.get("system")
+    parts = system if isinstance(system, list) else []
+    return flatten(system) if any("cache_control" in part for part in parts) else ""
+
+
+def usage(reply: Reply, sent: int, read: int = 0, written: int = 0) -> dict[str, Any]:
+    """The usage block; `sent` is how many characters the request holds.
+
+    `read` and `written` are the characters of it that came from the cache, or went there: the
+    input tokens leave them out.
+    """
     thinking = tokens(reply.reasoning)
     return {
-        "input_tokens": (sent + 3) // 4,
+        "input_tokens": (sent - read - written + 3) // 4,
         "output_tokens": tokens(reply.text) + thinking,
         "output_tokens_details": {"thinking_tokens": thinking},
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": 0,
+        "cache_creation_input_tokens": (written + 3) // 4,
+        "cache_read_input_tokens": (read + 3) // 4,
         "service_tier": "standard",
     }
 

@@ -74,6 +74,7 @@ class Ledger:
             self.requests: Counter[str] = Counter()
             self.faults: Counter[str] = Counter()
             self.in_flight: Counter[str] = Counter()
+            self.cached: set[tuple[str, str]] = set()
             self.max_in_flight = 0
             self.max_in_flight_by_role: dict[str, int] = {}
             self.n = 0
@@ -89,6 +90,12 @@ class Ledger:
         number = self.asks[where]
         self.asks[where] = number + 1
         return number
+
+    def cache(self, model: str, text: str) -> dict[str, int]:
+        """How many characters of a marked text come from the prompt cache, or go into it."""
+        kind = "read" if (model, text) in self.cached else "written"
+        self.cached.add((model, text))
+        return {kind: len(text)}
 
     def arrive(self, role: str) -> tuple[int, int, int]:
         """Count a request in: its number, all in flight, those of its role in flight."""

@@ -48,15 +48,37 @@ def tokens(text: str | None) -> int:
     return (len(text) + 3) // 4 if text else 0
 
 
-def usage(reply: Reply, sent: int) -> dict[str, Any]:
-    """The usage block; `sent` is how many characters the request's messages hold."""
+def marked(body: Mapping[str, Any]) -> str:
+    """What of the request is cached: all of a long one, or up to its breakpoint if it says so."""
+    if body.get("prompt_cache_options") != {"mode": "explicit"}:
+        whole = "".join(text for _, text in texts(body))
+        return whole if tokens(whole) >= 1024 else ""
+    said, kept = "", ""
+    for message in body["messages"]:
+        content = message.get("content")
+        said += flatten(content)
+        if isinstance(content, list) and any("prompt_cache_breakpoint" in p for p in content):
+            kept = said
+    return kept
+
+
+def usage(reply: Reply, sent: int, read: int = 0, written: int = 0) -> dict[str, Any]:
+    """The usage block; `sent` is how many characters the request's messages hold.
+
+    `read` and `written` are the characters of it that came from the cache, or went there: the
+    prompt's tokens have them in them.
+    """
     reasoning = tokens(reply.reasoning)
     prompt, completion = (sent + 3) // 4, tokens(reply.text) + reasoning
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "prompt_tokens_details": {
+            "cached_tokens": (read + 3) // 4,
+            "cache_write_tokens": (written + 3) // 4,
+            "audio_tokens": 0,
+        },
         "completion_tokens_details": {
             "reasoning_tokens": reasoning,
             "audio_tokens": 0,
@@ -135,6 +157,8 @@ def failure(fault: Fault, model: str, body: Mapping[str, Any]) -> tuple[int, dic
             return 400, error_body(text, invalid, "unsupported_value", fault.param)
         case "bad_param":
             text = f"Unsupported parameter: '{fault.param}' is not supported with this model."
+            if fault.param == "max_tokens":
+                text += " Use 'max_completion_tokens' instead."
             return 400, error_body(text, invalid, "unsupported_parameter", fault.param)
         case "moderation_error":
             return 400, _moderation(fault)

@@ -84,7 +84,9 @@ class Provider:
                 why = f"a defect of the script: {bug!r}"
                 return as_json(500, openai_wire.error_body(why, "server_error"))
             ident = hashlib.sha256(f"{role}/{model}/{key}/{ask}".encode()).hexdigest()[:24]
-            status, headers, sent, used = word(reply, asked, script, ident, length)
+            wire = openai_wire if api == "openai" else anthropic_wire
+            cache = ledger.cache(model, wire.marked(body))
+            status, headers, sent, used = word(reply, asked, script, ident, length, cache)
             if reply.kind:
                 ledger.faults[reply.kind] += 1
             if ledger.in_use:

@@ -18,11 +18,13 @@ HTML = b"<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body>o
 Worded = tuple[int, dict[str, str], bytes, dict[str, Any] | None]
 
 
-def word(reply: Reply, asked: Asked, script: Script, ident: str, length: int) -> Worded:
+def word(
+    reply: Reply, asked: Asked, script: Script, ident: str, length: int, cache: dict[str, int]
+) -> Worded:
     """Status, headers, body and usage for one reply.
 
     `ident` goes into the answer's id and its request-id header; `length` is how many characters the
-    request's messages hold.
+    request's messages hold, `cache` how many were `read` from and `written` to the prompt cache.
     """
     request_id = f"req_{ident}"
     openai = asked.api == "openai"
@@ -39,10 +41,10 @@ def word(reply: Reply, asked: Asked, script: Script, ident: str, length: int) ->
     served = asked.model + script.served_suffix
     used: dict[str, Any]
     if openai:
-        used = openai_wire.usage(reply, length)
+        used = openai_wire.usage(reply, length, **cache)
         answer = openai_wire.success(reply, served, ident, used)
     else:
-        used = anthropic_wire.usage(reply, length)
+        used = anthropic_wire.usage(reply, length, **cache)
         answer = anthropic_wire.success(reply, served, ident, used)
     # ASCII JSON: a lone surrogate travels as its escape, which is how a real one would.
     body = json.dumps(answer).encode()

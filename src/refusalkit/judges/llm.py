@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from refusalkit.errors import FatalProviderError, ModerationError, ProviderError
 from refusalkit.judges.excerpt import excerpt
@@ -82,6 +82,11 @@ class LLMJudge:
         self._client = client
         self._price = price
         self._nonce = nonce
+        # What stands after the system text is another in every grading: its nonce at the least.
+        fixed = (
+            "{{nonce}}" not in rubric.system and price is not None and price.keeps(rubric.system)
+        )
+        self._recurs: Literal["nothing", "system"] = "system" if fixed else "nothing"
         # A judge is asked as its file says: no sampling parameters unless the file has them.
         self._config = GenerationConfig(
             temperature=rubric.temperature,
@@ -136,7 +141,7 @@ class LLMJudge:
         declined = False
         for _ in range(self.rubric.asks):
             request = ChatRequest(
-                self.messages(prompt, completion), self._config, self.rubric.schema
+                self.messages(prompt, completion), self._config, self.rubric.schema, self._recurs
             )
             try:
                 reply, _attempts = await self._client.chat(request)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from refusalkit.errors import ConfigurationError
+from refusalkit.models.bodies import ENCODINGS, is_packed, new_unpacker, unpacked
 from refusalkit.models.client import LARGEST_BODY, ChatClient, ChatRequest
 from refusalkit.models.pacing import Pacer
 from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 _NO_SAMPLING = re.compile(r"^claude-[a-z]+-([5-9]|\d{2})(-|$)")
 _THINKING_BUDGET = re.compile(r"^claude-(3-7-|(sonnet|opus|haiku)-4-(0|1|5|\d{8})(-|$))")
 _SAMPLING = ("temperature", "top_p", "top_k")
-_PIECE = 64 * 1024  # so much is unpacked at once
 
 
 class AnthropicClient(ChatClient):
@@ -77,7 +77,7 @@ class AnthropicClient(ChatClient):
         # As a body rather than as arguments: the SDK has given up those for sampling.
         body = dict(self.parameters.sent)
         if request.system is not None:
-            body["system"] = request.system
+            body["system"] = _system(request.system, kept=request.recurs == "system")
         turns: Any = request.turns
         try:
             # Raw: what came is read here, whatever JSON it is, and not by the SDK's models.
@@ -115,7 +115,7 @@ class AnthropicClient(ChatClient):
                 http_client=anthropic.DefaultAioHttpClient(
                     # The SDK would send its key along to wherever an answer points.
                     follow_redirects=False,
-                    headers={"Accept-Encoding": "gzip, deflate"},
+                    headers={"Accept-Encoding": ENCODINGS},
                     event_hooks={"response": [_bound]},
                 ),
             )
@@ -126,6 +126,13 @@ class AnthropicClient(ChatClient):
             await self._sdk.close()
 
 
+def _system(text: str, *, kept: bool) -> str | list[dict[str, Any]]:
+    """The system text; `kept` marks its end as the end of what the prompt cache is to hold."""
+    if not kept:
+        return text
+    return [{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}]
+
+
 async def _bound(response: Any) -> None:
     """Let a body be read only so far, before the SDK reads it whole.
 
@@ -133,19 +140,25 @@ async def _bound(response: Any) -> None:
     """
     import httpx2
 
-    encoding = response.headers.get("content-encoding", "identity").strip().casefold()
     inner = response.stream
-    if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
-        raise httpx2.DecodingError("a content encoding that was not asked for")
+    try:
+        packed = is_packed(response.headers.get("content-encoding", ""))
+    except ValueError as error:
+        raise httpx2.DecodingError(str(error)) from error
 
     class Bounded(httpx2.AsyncByteStream):
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            size = 0
-            async for piece in _unpacked(inner, packed=encoding not in ("", "identity")):
-                size += len(piece)
-                if size > LARGEST_BODY:
-                    raise httpx2.ReadError(f"the body is larger than {LARGEST_BODY >> 20} MiB")
-                yield piece
+            size, unpacker = 0, new_unpacker()
+            try:
+                async for chunk in inner:
+                    for piece in unpacked(chunk, unpacker) if packed else (chunk,):
+                        size += len(piece)
+                        if size > LARGEST_BODY:
+                            large = f"the body is larger than {LARGEST_BODY >> 20} MiB"
+                            raise httpx2.ReadError(large)
+                        yield piece
+            except zlib.error as error:
+                raise httpx2.DecodingError(f"the body is not as compressed: {error}") from error
 
         async def aclose(self) -> None:
             await inner.aclose()
@@ -153,24 +166,6 @@ async def _bound(response: Any) -> None:
     response.stream = Bounded()
     for name in ("content-encoding", "content-length"):
         response.headers.pop(name, None)
-
-
-async def _unpacked(stream: AsyncIterator[bytes], *, packed: bool) -> AsyncIterator[bytes]:
-    import httpx2
-
-    # 32 more than the window's size: gzip or zlib, whichever its first bytes say.
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
-    async for chunk in stream:
-        rest = chunk
-        while packed and rest and not unpacker.eof:
-            try:
-                piece = unpacker.decompress(rest, _PIECE)
-            except zlib.error as error:
-                raise httpx2.DecodingError(f"the body is not as compressed: {error}") from error
-            rest = unpacker.unconsumed_tail
-            yield piece
-        if not packed:
-            yield chunk
 
 
 def _reply(data: Mapping[str, Any], request_id: object) -> Reply:
@@ -181,21 +176,30 @@ def _reply(data: Mapping[str, Any], request_id: object) -> Reply:
     redacted = any(block.get("type") == "redacted_thinking" for block in blocks)
     thoughts = "\n".join(filter(None, map(_string, thinking)))
     details = _mapping(data.get("stop_details"))
-    usage = _mapping(data.get("usage"))
     return Reply(
         text="".join(filter(None, text)),
         finish_reason=_string(data.get("stop_reason")),
         reasoning=thoughts or ("[redacted]" if redacted else ""),
-        usage=Usage(
-            input_tokens=token_count(usage.get("input_tokens")),
-            output_tokens=token_count(usage.get("output_tokens")),
-            reasoning_tokens=token_count(
-                _mapping(usage.get("output_tokens_details")).get("thinking_tokens")
-            ),
-        ),
+        usage=_usage(_mapping(data.get("usage"))),
         served_model=_string(data.get("model")),
         request_id=_string(request_id) or _string(data.get("id")),
         filter_category=_string(details.get("category")),
+    )
+
+
+def _usage(said: Mapping[str, Any]) -> Usage:
+    uncached = token_count(said.get("input_tokens"))
+    read = token_count(said.get("cache_read_input_tokens"))
+    written = token_count(said.get("cache_creation_input_tokens"))
+    return Usage(
+        # Anthropic's input tokens are those beside the cached ones.
+        input_tokens=None if uncached is None else uncached + (read or 0) + (written or 0),
+        output_tokens=token_count(said.get("output_tokens")),
+        reasoning_tokens=token_count(
+            _mapping(said.get("output_tokens_details")).get("thinking_tokens")
+        ),
+        cache_read_tokens=read,
+        cache_write_tokens=written,
     )
 
 

@@ -8,7 +8,7 @@ import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from refusalkit.errors import (
@@ -32,11 +32,16 @@ LARGEST_BODY = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One conversation to continue. `schema` asks for a reply that is JSON of that shape."""
+    """One conversation to continue. `schema` asks for a reply that is JSON of that shape.
+
+    `recurs` says what of it stands in later requests, too, and is worth a place in the provider's
+    prompt cache: nothing, the system messages, or None for not known.
+    """
 
     messages: tuple[Message, ...]
     config: GenerationConfig
     schema: Mapping[str, Any] | None = None
+    recurs: Literal["nothing", "system"] | None = None
 
     @property
     def system(self) -> str | None:
@@ -82,6 +87,10 @@ class ParameterLog:
         self.dropped.setdefault(name, why)
 
 
+class Relearned(ProviderError):
+    """The endpoint said how it wants to be asked: the next request will be of that kind."""
+
+
 class ChatClient(ABC):
     """A connection to one model at one endpoint.
 
@@ -121,25 +130,34 @@ class ChatClient(ABC):
         else this request.
         """
         demand = _demand(request) if self._pacer.counts_tokens else None
-        reply, attempts = await self._pacer.send(
-            lambda: self._send_learning(request), demand=demand, spent=_spent
-        )
-        return self._cleaned(reply), attempts
+        before = 0
+        while True:
+            try:
+                reply, attempts = await self._pacer.send(
+                    lambda: self._send_learning(request), demand=demand, spent=_spent
+                )
+            except Relearned as error:
+                before += error.attempts  # sent again: another request, which waits for its turn
+            except ProviderError as error:
+                error.attempts += before
+                raise
+            else:
+                return self._cleaned(reply), before + attempts
 
     async def aclose(self) -> None:
         """Close the connection."""
         await self._close()
 
     async def _send_learning(self, request: ChatRequest) -> Reply:
-        while True:
-            known = set(self.parameters.dropped)
-            try:
-                return await self._send_once(request)
-            except UnsupportedParameter as error:
-                if error.parameter in known:
-                    raise  # it was not sent: the complaint is about something else
-                why = f"the endpoint does not take it: {printable(error, 160)}"
-                self.parameters.drop(error.parameter, why)
+        known = set(self.parameters.dropped)
+        try:
+            return await self._send_once(request)
+        except UnsupportedParameter as error:
+            if error.parameter in known:
+                raise  # it was not sent: the complaint is about something else
+            why = f"the endpoint does not take it: {printable(error, 160)}"
+            self.parameters.drop(error.parameter, why)
+            raise Relearned(error.summary, status=error.status) from error
 
     async def _send_once(self, request: ChatRequest) -> Reply:
         try:

@@ -11,11 +11,15 @@ import asyncio
 import os
 import sys
 import weakref
-from collections.abc import Mapping
+import zlib
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+import aiohttp
+
 from refusalkit.errors import ConfigurationError
-from refusalkit.models.client import ChatClient, ChatRequest
+from refusalkit.models.bodies import ENCODINGS, is_packed, new_unpacker, unpacked
+from refusalkit.models.client import LARGEST_BODY, ChatClient, ChatRequest
 from refusalkit.models.pacing import Pacer
 from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.types import Usage
@@ -55,6 +59,12 @@ class LiteLLMClient(ChatClient):
         litellm = load_litellm()
         try:
             _, provider, _, _ = litellm.get_llm_provider(model_id, api_base=api_base)
+            self._takes_handler = provider not in (
+                "openai",
+                "azure",
+                "azure_text",
+                *litellm.openai_compatible_providers,
+            )
             supported = litellm.get_supported_openai_params(model_id, custom_llm_provider=provider)
         except litellm.exceptions.BadRequestError as error:
             raise ConfigurationError(
@@ -83,6 +93,10 @@ class LiteLLMClient(ChatClient):
         call = {**parameters, **_extra(litellm, request.config.extra_body)}
         self._loop = asyncio.get_running_loop()
         _IN_USE.add(self)
+        session = _session(self._loop)
+        # Some ways through litellm take the session, others a handler around it.
+        if self._takes_handler:
+            call["client"] = _handler(session)
         try:
             response = await litellm.acompletion(
                 model=self.model_id,
@@ -92,6 +106,7 @@ class LiteLLMClient(ChatClient):
                 max_retries=0,
                 api_base=self._api_base,
                 api_key=self._api_key,
+                shared_session=session,
                 **call,
             )
         except Exception as error:
@@ -114,6 +129,7 @@ class LiteLLMClient(ChatClient):
             raise self._failed(failure) from error
         usage = getattr(response, "usage", None)
         details = getattr(usage, "completion_tokens_details", None)
+        cached = getattr(usage, "prompt_tokens_details", None)
         hidden = getattr(response, "_hidden_params", None)
         headers = (hidden.get("additional_headers") if isinstance(hidden, Mapping) else None) or {}
         return Reply(
@@ -124,6 +140,9 @@ class LiteLLMClient(ChatClient):
                 input_tokens=token_count(getattr(usage, "prompt_tokens", None)),
                 output_tokens=token_count(getattr(usage, "completion_tokens", None)),
                 reasoning_tokens=token_count(getattr(details, "reasoning_tokens", None)),
+                # litellm counts them into the prompt's tokens, whichever way the provider does.
+                cache_read_tokens=token_count(getattr(cached, "cached_tokens", None)),
+                cache_write_tokens=token_count(getattr(cached, "cache_write_tokens", None)),
             ),
             served_model=getattr(response, "model", None),
             request_id=headers.get("request-id") or getattr(response, "id", None),
@@ -131,6 +150,10 @@ class LiteLLMClient(ChatClient):
 
     async def _close(self) -> None:
         _IN_USE.discard(self)
+        if self._loop in _SESSIONS and not any(o._loop is self._loop for o in _IN_USE):
+            session = _SESSIONS.pop(self._loop)
+            _HANDLERS.pop(session, None)
+            await session.close()
         shared = any(other._loop and not other._loop.is_closed() for other in _IN_USE)
         if "litellm" in sys.modules and not shared:
             litellm = load_litellm()
@@ -141,6 +164,78 @@ class LiteLLMClient(ChatClient):
 
 # Connections belong to litellm as a whole: the last client that used them closes them.
 _IN_USE: weakref.WeakSet[LiteLLMClient] = weakref.WeakSet()
+
+
+# One for each event loop, and one handler around it: litellm keeps clients that hold on to them, so
+# they, too, are closed by the last that used them.
+_SESSIONS: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+_HANDLERS: dict[aiohttp.ClientSession, Any] = {}
+
+
+def _session(loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
+    """The session of a loop, whose answers are bounded and lead nowhere else."""
+    if loop not in _SESSIONS:
+        _SESSIONS[loop] = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            middlewares=(_guard,),
+        )
+    return _SESSIONS[loop]
+
+
+def _handler(session: aiohttp.ClientSession) -> Any:
+    if session not in _HANDLERS:
+        from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
+
+        _HANDLERS[session] = AsyncHTTPHandler(shared_session=session, follow_redirects=False)
+    return _HANDLERS[session]
+
+
+async def _guard(
+    request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    request.headers["Accept-Encoding"] = ENCODINGS
+    response = await send(request)
+    if 300 <= response.status < 400:
+        # litellm would send the prompt along to wherever it points.
+        response.close()
+        raise _Unread(f"HTTP {response.status}, a redirect: it is not followed")
+    # All that litellm's transport reads of an answer's body is this.
+    response.content = _Bounded(response)  # type: ignore[assignment]
+    return response
+
+
+class _Bounded:
+    """An answer's body, read so far as it is no larger than an answer can be.
+
+    It is handed on as it came. Compressed, it is unpacked piece by piece beside that, to see how
+    large it becomes.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response, self._content = response, response.content
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)  # aiohttp asks its reader for its state
+
+    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
+        try:
+            packed = is_packed(self._response.headers.get("Content-Encoding", ""))
+            unpacker = new_unpacker()
+            length = 0
+            async for chunk in self._content.iter_chunked(size):
+                for piece in unpacked(chunk, unpacker) if packed else (chunk,):
+                    length += len(piece)
+                    if length > LARGEST_BODY:
+                        raise ValueError(f"the body is larger than {LARGEST_BODY >> 20} MiB")
+                yield chunk
+        except (ValueError, zlib.error) as error:
+            self._response.close()  # nor is the rest waited for
+            raise _Unread(str(error)) from error
+
+
+class _Unread(aiohttp.ClientPayloadError):
+    """An answer that is not read on; litellm takes it for a connection that broke."""
 
 
 def load_litellm() -> Any:
@@ -199,13 +294,21 @@ def _failure(litellm: Any, error: Exception) -> ApiFailure:
     if headers is None:
         headers = getattr(getattr(error, "response", None), "headers", None)
     return ApiFailure(
-        message=str(getattr(error, "message", None) or error),
+        message=_why_unread(error) or str(getattr(error, "message", None) or error),
         status=status if isinstance(status, int) else None,
         code=code if isinstance(code, str) and not code.isdigit() else None,
         parameter=_string(getattr(error, "param", None)),
         retry_after=parse_retry_after(headers) if isinstance(headers, Mapping) else None,
         timeout=timeout,
     )
+
+
+def _why_unread(error: BaseException) -> str | None:
+    """What our own guard said, which not every way through litellm repeats."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, _Unread):
+        cause = cause.__cause__ or cause.__context__
+    return None if cause is None else str(cause)
 
 
 def _string(value: object) -> str | None:

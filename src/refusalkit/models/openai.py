@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 
 from refusalkit.errors import ConfigurationError
-from refusalkit.models.client import LARGEST_BODY, ChatClient, ChatRequest
+from refusalkit.models.client import LARGEST_BODY, ChatClient, ChatRequest, Relearned
 from refusalkit.models.pacing import Pacer
 from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.types import Usage
@@ -24,6 +24,8 @@ from refusalkit.types import Usage
 DEFAULT_BASE = "https://api.openai.com/v1"
 
 _NO_SAMPLING = ("o1", "o3", "o4", "gpt-5", "gpt-6")
+# These take more for what goes into their prompt cache, and let one say what that is.
+_CACHE_BREAKPOINTS = ("gpt-5.6", "gpt-6")
 
 
 class OpenAIClient(ChatClient):
@@ -59,6 +61,7 @@ class OpenAIClient(ChatClient):
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
         self._max_tokens_key = "max_completion_tokens" if self._official else "max_tokens"
+        self._breakpoints = self._official and name.startswith(_CACHE_BREAKPOINTS)
         if self._official:
             self.parameters.drop("top_k", "the OpenAI API has no top_k")
             if name.startswith(_NO_SAMPLING):
@@ -80,12 +83,23 @@ class OpenAIClient(ChatClient):
                 # vLLM and SGLang hand these to the model's chat template; Hermes, Qwen and DeepSeek
                 # templates read one or the other.
                 optional["chat_template_kwargs"] = {"thinking": on, "enable_thinking": on}
+        if self._breakpoints and request.recurs is not None:
+            # By itself it would put every whole request in, to be read never again.
+            optional["prompt_cache_options"] = {"mode": "explicit"}
         return {**self._take(optional), **config.extra_body}
+
+    def _messages(self, request: ChatRequest) -> list[dict[str, Any]]:
+        messages: list[dict[str, Any]] = [*request.conversation]
+        if self._breakpoints and request.recurs == "system" and request.system is not None:
+            end = {"mode": "explicit"}
+            part = {"type": "text", "text": request.system, "prompt_cache_breakpoint": end}
+            messages[0] = {"role": "system", "content": [part]}
+        return messages
 
     async def _send(self, request: ChatRequest) -> Reply:
         parameters = self._body(request)
         self.parameters.sent = parameters
-        whole = {"model": self._name, "messages": request.conversation, **parameters}
+        whole = {"model": self._name, "messages": self._messages(request), **parameters}
         body = json.dumps(whole).encode()
         try:
             async with self._open().post(
@@ -106,12 +120,12 @@ class OpenAIClient(ChatClient):
             data = None
         if status != 200 or not isinstance(data, dict) or data.get("error"):
             failure = _failure(status, headers, data)
-            if "max_completion_tokens" in failure.message and "max_tokens" in parameters:
-                # Not a parameter that is refused, but its older name.
-                self._max_tokens_key = "max_completion_tokens"
-                return await self._send(request)
             # What the user put into the extra body is wanted as it is: it is never left out.
             sent = frozenset(parameters) - frozenset(request.config.extra_body)
+            if "max_completion_tokens" in failure.message and "max_tokens" in sent:
+                # Not a parameter that is refused, but its older name.
+                self._max_tokens_key = "max_completion_tokens"
+                raise Relearned(f"{self.names}: HTTP {status}", status=status)
             raise self._failed(failure, sent=sent)
         return self._reply(data, headers, structured=request.schema is not None)
 
@@ -205,10 +219,16 @@ def _usage(data: object) -> Usage:
         return Usage()
     details = data.get("completion_tokens_details")
     reasoning = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    cached = data.get("prompt_tokens_details")
+    if not isinstance(cached, dict):
+        cached = {}
     return Usage(
         input_tokens=token_count(data.get("prompt_tokens")),
         output_tokens=token_count(data.get("completion_tokens")),
         reasoning_tokens=token_count(reasoning),
+        # Parts of the prompt's tokens, not beside them.
+        cache_read_tokens=token_count(cached.get("cached_tokens")),
+        cache_write_tokens=token_count(cached.get("cache_write_tokens")),
     )
 
 

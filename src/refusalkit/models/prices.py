@@ -13,20 +13,44 @@ from typing import Any
 from refusalkit.types import Usage
 
 _LIST = "model_prices_and_context_window_backup.json"
+# Tokens, where the list is silent: OpenAI's minimum.
+_CACHED_FROM = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """USD per token."""
+    """USD per token, and how long a text must be before the provider's prompt cache takes it.
+
+    `cache_read_usd` and `cache_write_usd` are for tokens out of and into the provider's prompt
+    cache; where the list names no such price they cost what other tokens read do.
+    """
 
     input_usd: float
     output_usd: float
+    cache_read_usd: float | None = None
+    cache_write_usd: float | None = None
+    cached_from_tokens: int = _CACHED_FROM
+
+    def keeps(self, text: str) -> bool:
+        """Whether the prompt cache is likely to take a text that stands first in every request.
+
+        Four bytes are taken for a token, which is a little much of English: to ask for a text that
+        the provider then finds too short costs nothing, and not to ask gives the discount away.
+        """
+        return len(text.encode("utf-8", "surrogatepass")) >= 4 * self.cached_from_tokens
 
     def cost(self, usage: Usage) -> float | None:
         """USD for one request; None where the provider did not say how many tokens it took."""
         if usage.input_tokens is None or usage.output_tokens is None:
             return None
-        return usage.input_tokens * self.input_usd + usage.output_tokens * self.output_usd
+        total = usage.input_tokens * self.input_usd + usage.output_tokens * self.output_usd
+        # Together they are part of the input, whatever an endpoint says.
+        written = min(usage.cache_write_tokens or 0, usage.input_tokens)
+        read = min(usage.cache_read_tokens or 0, usage.input_tokens - written)
+        for tokens, usd in ((written, self.cache_write_usd), (read, self.cache_read_usd)):
+            if tokens and usd is not None:
+                total += tokens * (usd - self.input_usd)
+        return total
 
 
 def price_of(model_id: str) -> Price | None:
@@ -46,7 +70,18 @@ def price_of(model_id: str) -> Price | None:
         return None
     if incoming == 0 and outgoing == 0:
         return None  # the list's way of saying that it does not know
-    return Price(float(incoming), float(outgoing))
+    return Price(
+        float(incoming),
+        float(outgoing),
+        _usd(entry.get("cache_read_input_token_cost")),
+        _usd(entry.get("cache_creation_input_token_cost")),
+        int(entry.get("prompt_cache_min_tokens") or _CACHED_FROM),
+    )
+
+
+def _usd(listed: object) -> float | None:
+    # 0 is the list's way of saying that it does not know: a guess of "free" would be too low.
+    return float(listed) if isinstance(listed, int | float) and listed else None
 
 
 @cache

@@ -209,7 +209,13 @@ def cost(runs: Runs) -> Section:
     ]
     for part in ("model", "judge"):
         if any(s.tokens[part]["n_said"] for s in spent):
-            for kind, words in (("input", "read"), ("output", "written"), ("reasoning", "thought")):
+            for kind, words in (
+                ("input", "read"),
+                ("cache_read", "read from the prompt cache"),
+                ("cache_write", "put into the prompt cache"),
+                ("output", "written"),
+                ("reasoning", "thought"),
+            ):
                 name = f"{kind}_tokens"
                 if any(s.tokens[part][name] for s in spent):
                     cells = [
