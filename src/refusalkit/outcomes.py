@@ -94,8 +94,8 @@ class Reply:
 class ApiFailure:
     """A provider's failure in neutral words.
 
-    `status` is None where no HTTP answer came (`timeout` tells why). `parameter` is the request
-    parameter that the provider itself named.
+    `status` is None where no HTTP answer came. `parameter` is the request parameter that the
+    provider itself named.
     """
 
     message: str
@@ -103,7 +103,6 @@ class ApiFailure:
     code: str | None = None
     parameter: str | None = None
     retry_after: float | None = None
-    timeout: bool = False
     filter_category: str | None = None
 
 

@@ -93,7 +93,7 @@ class AnthropicClient(ChatClient):
             raise self._failed(_status_failure(error), sent=sent) from error
         except anthropic.APITimeoutError as error:
             what = f"no answer within {request.config.timeout_s:g} s"
-            raise self._failed(ApiFailure(what, timeout=True)) from error
+            raise self._failed(ApiFailure(what)) from error
         except (anthropic.AnthropicError, OSError) as error:
             what = f"connection failed ({type(error).__name__}: {error.__cause__ or error})"
             raise self._failed(ApiFailure(what)) from error

@@ -287,8 +287,8 @@ def _failure(litellm: Any, error: Exception) -> ApiFailure:
     code = _string(said.get("code")) or _string(said.get("type")) or getattr(error, "code", None)
     if isinstance(error, exceptions.ContentPolicyViolationError):
         code = "content_policy_violation"
-    timeout = isinstance(error, exceptions.Timeout | TimeoutError)
-    if timeout or isinstance(error, exceptions.APIConnectionError):
+    unanswered = (exceptions.Timeout, TimeoutError, exceptions.APIConnectionError)
+    if isinstance(error, unanswered):
         status = None  # litellm gives these a status that no server sent
     headers = getattr(error, "litellm_response_headers", None)
     if headers is None:
@@ -299,7 +299,6 @@ def _failure(litellm: Any, error: Exception) -> ApiFailure:
         code=code if isinstance(code, str) and not code.isdigit() else None,
         parameter=_string(getattr(error, "param", None)),
         retry_after=parse_retry_after(headers) if isinstance(headers, Mapping) else None,
-        timeout=timeout,
     )
 
 
