@@ -6,6 +6,8 @@ the model's name says "judge" and whether JSON is asked for. The draw is seeded 
 requests, so two clients meet the same waits. GET /v1/requests says how many it has answered.
 
     python benchmarks/server.py --wait 0.2 --sigma 0        # prints its port
+
+With `--say-first` it prints a second line when the first request has come.
 """
 
 from __future__ import annotations
@@ -104,23 +106,27 @@ class Provider(asyncio.Protocol):
 class Waits:
     """Seconds to wait before each answer; `drawn` counts them."""
 
-    def __init__(self, mean: float, sigma: float) -> None:
+    def __init__(self, mean: float, sigma: float, *, say_first: bool = False) -> None:
         self._mean, self._sigma = mean, sigma
         self._dice = random.Random(1)
         self.drawn = 0
+        self._say_first = say_first
 
     def next(self) -> float:
         """The next one."""
         self.drawn += 1
+        if self._say_first:
+            self._say_first = False
+            print("asked", flush=True)
         if not self._sigma or not self._mean:
             return self._mean
         return self._dice.lognormvariate(math.log(self._mean) - self._sigma**2 / 2, self._sigma)
 
 
-async def serve(wait: float, sigma: float) -> None:
+async def serve(wait: float, sigma: float, *, say_first: bool) -> None:
     """Serve until killed."""
     loop = asyncio.get_running_loop()
-    waits = Waits(wait, sigma)
+    waits = Waits(wait, sigma, say_first=say_first)
     server = await loop.create_server(lambda: Provider(waits), "127.0.0.1", 0, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
@@ -130,5 +136,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--wait", type=float, default=0.2, help="seconds")
     parser.add_argument("--sigma", type=float, default=0.0, help="0: every wait the same")
+    parser.add_argument("--say-first", action="store_true", help="print when the first comes")
     given = parser.parse_args()
-    asyncio.run(serve(given.wait, given.sigma))
+    asyncio.run(serve(given.wait, given.sigma, say_first=given.say_first))

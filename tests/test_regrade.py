@@ -25,8 +25,8 @@ from commandline import Call, caller
 from loopback import REFUSAL, Asked, Exchange, Fault, LoopbackServer, Script
 from refusalkit import frames, resources
 from refusalkit.errors import ConfigurationChanged, RunFolderError, RunLocked, UsageError
+from refusalkit.owed import read_state
 from refusalkit.prompts import load_prompts
-from refusalkit.runner import read_state
 from refusalkit.store import Run, open_run, read_records
 from refusalkit.types import Label, Verdict
 

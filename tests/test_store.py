@@ -24,8 +24,8 @@ import refusalkit as rk
 import strategies
 from refusalkit import frames, store
 from refusalkit.errors import RecordError, RunFolderError, RunLocked, StorageError
+from refusalkit.owed import read_state
 from refusalkit.records import completion_record, read_completion, verdict_record
-from refusalkit.runner import read_state
 from refusalkit.store import Run, create_run, open_run, read_records
 from refusalkit.types import Completion, Label, Outcome, Unscored, Verdict
 

@@ -5,8 +5,7 @@ The last record of a unit counts: an `error` that was asked again stands before 
 
 from __future__ import annotations
 
-import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -26,7 +25,8 @@ _USAGE = pl.Struct(
         "cache_write_tokens": pl.Int64,
     }
 )
-_COMPLETION: Mapping[str, pl.DataType | type[pl.DataType]] = {
+_Schema = Mapping[str, pl.DataType | type[pl.DataType]]
+_COMPLETION: _Schema = {
     "schema": pl.Int64,
     "unit": pl.String,
     "prompt_id": pl.String,
@@ -42,7 +42,7 @@ _COMPLETION: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "filter_category": pl.String,
     "error": pl.String,
 }
-_VERDICT: Mapping[str, pl.DataType | type[pl.DataType]] = {
+_VERDICT: _Schema = {
     "schema": pl.Int64,
     "unit": pl.String,
     "judge": pl.String,
@@ -57,6 +57,9 @@ _VERDICT: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "usage": _USAGE,
     "cost_usd": pl.Float64,
 }
+_VOTE = ("unit", "judge", "label", "unscored", "source", "cost_usd")
+# Bytes of a record file that are in memory at once.
+_PIECE = 8 * 2**20
 
 
 def completions(run: Run) -> pl.DataFrame:
@@ -66,23 +69,35 @@ def completions(run: Run) -> pl.DataFrame:
     cost_usd, latency_s, filter_category, error.
     """
     columns = [name for name in _COMPLETION if name not in ("schema", "usage")]
-    frame = _read(run.completions, _COMPLETION, columns)
-    return (
-        frame.with_columns(has_text=pl.col("text").is_not_null())
-        .drop("text")
-        .unique("unit", keep="last", maintain_order=True)
-        .sort("unit")
-    )
+    frame = _read(run.completions, _COMPLETION, columns, _without_text)
+    return frame.unique("unit", keep="last").sort("unit")
+
+
+def attempts(run: Run, columns: Sequence[str] = ()) -> pl.DataFrame:
+    """Every completion record, in the file's order: what a resume must know of it.
+
+    Columns: line (from 1), unit, outcome, has_text, cost_usd, and `columns` of the record.
+    """
+    wanted = ["unit", "outcome", "text", "cost_usd", *columns]
+    return _read(run.completions, _COMPLETION, wanted, _without_text, line=True)
+
+
+def judgements(run: Run, judges: Collection[str]) -> pl.DataFrame:
+    """Every verdict record of some judges, in the file's order: what a resume must know of it.
+
+    Columns: unit, judge, label, unscored, source, cost_usd.
+    """
+    theirs = pl.col("judge").is_in(list(judges))
+    return _read(run.verdicts, _VERDICT, _VOTE, lambda piece: piece.filter(theirs))
 
 
 def texts(run: Run, units: Collection[str]) -> dict[str, str]:
     """The texts of some units' answers by unit; units whose text is not on disk are left out."""
     if not units:
         return {}
-    frame = _read(run.completions, _COMPLETION, ["unit", "text"])
-    kept = frame.unique("unit", keep="last", maintain_order=True).filter(
-        pl.col("unit").is_in(list(units)) & pl.col("text").is_not_null()
-    )
+    wanted = pl.col("unit").is_in(list(units))
+    read = _read(run.completions, _COMPLETION, ["unit", "text"], lambda piece: piece.filter(wanted))
+    kept = read.unique("unit", keep="last", maintain_order=True).drop_nulls("text")
     return dict(kept.iter_rows())
 
 
@@ -93,12 +108,14 @@ def verdicts(run: Run, judge: str) -> pl.DataFrame:
     judge_cost_usd. Records from before a column was there have null.
     """
     columns = [name for name in _VERDICT if name not in ("schema", "usage")]
+
+    def own(piece: pl.DataFrame) -> pl.DataFrame:
+        return piece.filter(pl.col("judge") == judge).drop("judge")
+
     return (
-        _read(run.verdicts, _VERDICT, columns)
-        .filter(pl.col("judge") == judge)
-        .drop("judge")
+        _read(run.verdicts, _VERDICT, columns, own)
         .rename({"cost_usd": "judge_cost_usd"})
-        .unique("unit", keep="last", maintain_order=True)
+        .unique("unit", keep="last")
         .sort("unit")
     )
 
@@ -116,7 +133,6 @@ def responses(run: Run, judge: str | None = None) -> pl.DataFrame:
     """
     manifest = run.manifest
     name = manifest.judge_id(judge)
-    failed = pl.col("outcome") == Outcome.ERROR.value
     joined = completions(run).join(verdicts(run, name), on="unit", how="left")
     pairs = {
         "prompt_id": list(manifest.prompt_set.twins),
@@ -134,18 +150,9 @@ def responses(run: Run, judge: str | None = None) -> pl.DataFrame:
     )
     joined = joined.join(twins, on="prompt_id", how="left")
     joined = joined.join(framings, on="prompt_id", how="left")
-    # An error is an attempt that was lost: what a verdict says of it ends with the next attempt.
-    reason = pl.col("unscored").fill_null(Unscored.ERROR.value)
-    unjudged = pl.col("label").is_null() & (reason == Unscored.ERROR.value)
     return (
         joined.with_columns(
-            # A verdict that stands beside an error belongs to an attempt that was lost.
-            label=pl.when(failed).then(None).otherwise(pl.col("label")),
-            unscored=pl.when(failed)
-            .then(pl.lit(Unscored.ERROR.value))
-            .when(unjudged)
-            .then(pl.lit(Unscored.OWED.value))
-            .otherwise(pl.col("unscored")),
+            *standing(),
             hard_line=pl.col("category").is_in(sorted(manifest.hard_lines))
             & pl.col("twin").is_null(),
         )
@@ -154,18 +161,38 @@ def responses(run: Run, judge: str | None = None) -> pl.DataFrame:
     )
 
 
+def standing() -> tuple[pl.Expr, pl.Expr]:
+    """`label` and `unscored` of a unit's last completion beside its last verdict, if any."""
+    failed = pl.col("outcome") == Outcome.ERROR.value
+    # An error is an attempt that was lost: what a verdict says of it ends with the next attempt.
+    reason = pl.col("unscored").fill_null(Unscored.ERROR.value)
+    unjudged = pl.col("label").is_null() & (reason == Unscored.ERROR.value)
+    # A verdict that stands beside an error belongs to an attempt that was lost.
+    label = pl.when(failed).then(None).otherwise(pl.col("label"))
+    unscored = (
+        pl.when(failed)
+        .then(pl.lit(Unscored.ERROR.value))
+        .when(unjudged)
+        .then(pl.lit(Unscored.OWED.value))
+        .otherwise(pl.col("unscored"))
+    )
+    return label.alias("label"), unscored.alias("unscored")
+
+
 def votes(run: Run, members: Sequence[str]) -> pl.DataFrame:
     """The last verdict of each unit by each of several judges, in order of unit and judge.
 
     Columns: unit, judge, label, unscored, source, cost_usd, stands. A verdict that does not stand
     is one of a request that failed.
     """
+    return last_votes(judgements(run, members))
+
+
+def last_votes(judged: pl.DataFrame) -> pl.DataFrame:
+    """`votes` of what `judgements` read of these judges."""
     stands = pl.col("label").is_not_null() | (pl.col("unscored") != Unscored.JUDGE_ERROR.value)
-    columns = ["unit", "judge", "label", "unscored", "source", "cost_usd"]
     return (
-        _read(run.verdicts, _VERDICT, columns)
-        .filter(pl.col("judge").is_in(list(members)))
-        .unique(["unit", "judge"], keep="last", maintain_order=True)
+        judged.unique(["unit", "judge"], keep="last")
         .with_columns(stands=stands)
         .sort("unit", "judge")
     )
@@ -178,17 +205,24 @@ def spent_usd(
 
     `judges` counts the verdicts of these only; without `completions` only verdicts are counted.
     """
-    asked = _read(run.completions, _COMPLETION, ["outcome", "cost_usd"])
+    asked = None
+    if completions:
+        asked = _read(run.completions, _COMPLETION, ["outcome", "cost_usd"])
     judged = _read(run.verdicts, _VERDICT, ["judge", "unscored", "source", "cost_usd"])
     if judges is not None:
         judged = judged.filter(pl.col("judge").is_in(list(judges)))
-    if not completions:
-        asked = asked.clear()
+    return spent_on(asked, judged, run, judges)
+
+
+def spent_on(
+    asked: pl.DataFrame | None, judged: pl.DataFrame, run: Run, judges: Collection[str] | None
+) -> float | None:
+    """`spent_usd` of records that were read: `asked` as `attempts`, `judged` as `judgements`."""
     # A request that failed has no price, and a verdict that needed no judge costs nothing.
-    priced = asked.filter(
-        ~(pl.col("outcome").is_in([Outcome.ERROR.value, Outcome.BLOCKED.value]))
-        | pl.col("cost_usd").is_not_null()
-    )["cost_usd"]
+    free = pl.col("outcome").is_in([Outcome.ERROR.value, Outcome.BLOCKED.value])
+    priced = pl.Series("cost_usd", [], pl.Float64)
+    if asked is not None:
+        priced = asked.filter(~free | pl.col("cost_usd").is_not_null())["cost_usd"]
     unasked = [Unscored.JUDGE_ERROR.value, Unscored.JUDGE_BLOCKED.value]
     failed = pl.col("unscored").is_in(unasked).fill_null(value=False) & pl.col("cost_usd").is_null()
     paid = judged.filter((pl.col("source") == "judge") & ~failed)["cost_usd"]
@@ -263,6 +297,10 @@ def kept_texts(run: Run) -> pl.DataFrame:
     )
 
 
+def _without_text(piece: pl.DataFrame) -> pl.DataFrame:
+    return piece.with_columns(has_text=pl.col("text").is_not_null()).drop("text")
+
+
 _LEADING = ("unit", "prompt_id", "category", "hard_line", "trial")
 _REQUIRED = frozenset({"unit", "prompt_id", "category", "trial", "outcome", "judge"})
 _WORDS: Mapping[str, list[str]] = {
@@ -278,12 +316,32 @@ _PYTHON: Mapping[str, type | tuple[type, ...]] = {
 
 
 def _read(
-    path: Path, schema: Mapping[str, pl.DataType | type[pl.DataType]], columns: list[str]
+    path: Path,
+    schema: _Schema,
+    columns: Sequence[str],
+    then: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
+    *,
+    line: bool = False,
 ) -> pl.DataFrame:
+    """Some columns of a record file, and where each record stands with `line`.
+
+    It is read in pieces and `then` is what is kept of each, so that answers' texts are never in
+    memory together.
+    """
+    wanted = {name: schema[name] for name in ("schema", *columns)}
+    pieces = []
+    above = 0
     try:
-        # Opened here: polars takes a path for a pattern, and `run[1]` would read another run.
-        with _whole_lines(path) as source:
-            frame = pl.scan_ndjson(source, schema=dict(schema)).select("schema", *columns).collect()
+        for data in _pieces(path):
+            piece = pl.read_ndjson(data, schema=wanted)
+            if not _is_sound(piece):
+                _blame(path, schema)
+            piece = piece.select(columns)
+            if line:
+                ends = data.count(b"\n")
+                piece = piece.with_columns(line=_lines(data, ends, len(piece)) + above)
+                above += ends
+            pieces.append(piece if then is None else then(piece))
     except OSError as error:
         where = printable(path)
         raise RunFolderError(f"{where} cannot be read: {error.strerror or error}") from error
@@ -292,9 +350,33 @@ def _read(
         raise RecordError(
             f"{path.name} has a record of another shape: {printable(error)}"
         ) from error
-    if not _is_sound(frame):
-        _blame(path, schema)
-    return frame.select(columns)
+    return pl.concat(pieces, rechunk=True)
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    """The file in pieces of whole lines, at least one; a torn last line is left out."""
+    with path.open("rb") as file:
+        rest, first = b"", True
+        while data := file.read(_PIECE):
+            end = data.rfind(b"\n") + 1
+            if end:
+                yield rest + data[:end] if rest else data[:end]
+                rest, first = data[end:], False
+            else:
+                rest += data
+    # Killed between a record and its newline: the record counts.
+    if rest and is_whole(rest):
+        yield rest + b"\n"
+    elif first:
+        yield b""
+
+
+def _lines(data: bytes, ends: int, rows: int) -> pl.Series:
+    """The line of each record in a piece, from 1; polars passes over blank lines."""
+    if ends == rows:
+        return pl.int_range(1, rows + 1, eager=True)
+    numbered = enumerate(data.split(b"\n"), 1)
+    return pl.Series([number for number, raw in numbered if raw.strip()], dtype=pl.Int64)
 
 
 def _is_sound(frame: pl.DataFrame) -> bool:
@@ -307,7 +389,7 @@ def _is_sound(frame: pl.DataFrame) -> bool:
     return bool(frame["schema"].eq_missing(SCHEMA).all())
 
 
-def _blame(path: Path, schema: Mapping[str, pl.DataType | type[pl.DataType]]) -> None:
+def _blame(path: Path, schema: _Schema) -> None:
     """Raise at the first broken record; polars does not say which line, our own reader does."""
     for place, record in read_records(path):
         for name, kind in schema.items():
@@ -321,20 +403,3 @@ def _blame(path: Path, schema: Mapping[str, pl.DataType | type[pl.DataType]]) ->
             if wrong:
                 what = "is missing" if value is None else f"cannot be {printable(value, 60)}"
                 raise RecordError(f"{place}: {name} {what}")
-
-
-def _whole_lines(path: Path) -> io.BufferedReader | io.BytesIO:
-    """The file, or what of it is whole if its last line was torn and it may not be mended here."""
-    file = path.open("rb")
-    size = file.seek(0, io.SEEK_END)
-    if size:
-        file.seek(-1, io.SEEK_END)
-        if file.read(1) != b"\n":
-            file.seek(0)
-            with file:
-                data = file.read()
-            end = data.rfind(b"\n") + 1
-            # Killed between a record and its newline: the record counts.
-            return io.BytesIO(data + b"\n" if is_whole(data[end:]) else data[:end])
-    file.seek(0)
-    return file

@@ -21,6 +21,7 @@ from refusalkit.errors import ConfigurationError, FatalProviderError
 from refusalkit.judges import Judge, Panel
 from refusalkit.judges.council import stamped, total_cost
 from refusalkit.models import Model
+from refusalkit.owed import Dearest, RunState, read_state
 from refusalkit.records import (
     read_completion,
     read_verdict,
@@ -86,106 +87,6 @@ Plan = Callable[[], Iterable[tuple[Prompt, int]]]
 def plan_trials(prompts: PromptSet, trials: int) -> Plan:
     """Whole trials one after another, so that an interrupted run has as many of them as can be."""
     return lambda: ((prompt, trial) for trial in range(1, trials + 1) for prompt in prompts.prompts)
-
-
-@dataclass(frozen=True, slots=True)
-class Dearest:
-    """The most that one request of each kind has cost, in USD; None where none has a price."""
-
-    completion: float | None = None
-    verdict: float | None = None
-
-    @property
-    def unit(self) -> float | None:
-        """The most that a unit may be expected to cost; None before both kinds are known."""
-        if self.completion is None or self.verdict is None:
-            return None
-        return self.completion + self.verdict
-
-
-@dataclass(frozen=True, slots=True)
-class RunState:
-    """What a run folder holds, seen as one judge's work.
-
-    `settled` units have a completion and a verdict that stand. `to_judge` units have an answer on
-    disk and owe the verdict (of a council: its own or a member's). `withheld` units owe one too,
-    but their text was not kept: nothing is left to judge, so the model is asked again.
-    """
-
-    settled: frozenset[str]
-    to_judge: frozenset[str]
-    withheld: frozenset[str]
-    refusals: int
-    unscored: int
-    cost_usd: float | None
-    dearest: Dearest
-
-    @property
-    def lost(self) -> int:
-        """How many answers were withheld and not judged."""
-        return len(self.withheld)
-
-
-def read_state(run: Run, judge: str | None = None) -> RunState:
-    """What is settled and what is owed of one judge, the run's own if none is named.
-
-    The cost is that of the judge's verdicts and, of the run's own, of all completions. The run must
-    be held for writing: its tails are whole.
-    """
-    files = (run.completions, run.verdicts, run.canaries)
-    if not any(path.exists() and path.stat().st_size for path in files):
-        none: frozenset[str] = frozenset()
-        return RunState(none, none, none, 0, 0, 0.0, Dearest())
-    # Only a run with a past needs polars before its first request can go out.
-    import polars as pl
-
-    from refusalkit import frames
-
-    name = judge or run.manifest.judge
-    members = run.manifest.judges[name].members
-    rows = frames.responses(run, name)
-    needs_judge = pl.col("outcome").is_in([str(outcome) for outcome in JUDGEABLE])
-    owes_verdict = pl.col("unscored").is_in([Unscored.OWED.value, Unscored.JUDGE_ERROR.value])
-    owes_verdict = owes_verdict.fill_null(value=False)
-    dearest_verdict = _highest(rows.filter(pl.col("source") == "judge")["judge_cost_usd"].max())
-    if members:
-        votes = frames.votes(run, members)
-        each = votes.group_by("unit").agg(
-            pl.col("stands").sum(),
-            failed_votes=(~pl.col("stands")).sum(),
-            votes_usd=pl.sum("cost_usd"),
-        )
-        rows = rows.join(each, on="unit", how="left", maintain_order="left")
-        together = _highest(each["votes_usd"].max())
-        dearest_verdict = max(filter(None, (dearest_verdict, together)), default=together)
-        theirs = pl.lit(value=True)
-        if run.manifest.judges[name].hard_line_judge is not None:
-            theirs = ~pl.col("hard_line")
-        kept = ~needs_judge | pl.col("has_text")
-        incomplete = pl.col("stands").fill_null(0) < len(members)
-        undecided = pl.col("unscored").eq_missing(pl.lit(Unscored.MISSING_VOTE.value))
-        may_settle = undecided & (pl.col("failed_votes").fill_null(0) > 0)
-        # A vote that came to nothing is cast again, though the others decided without it.
-        owes_verdict = owes_verdict | (theirs & ((kept & incomplete) | may_settle))
-    failed = pl.col("outcome") == Outcome.ERROR.value
-    settled = rows.filter(~failed & ~owes_verdict)
-    owing = rows.filter(~failed & owes_verdict)
-    return RunState(
-        settled=frozenset(settled["unit"]),
-        to_judge=frozenset(owing.filter(~needs_judge | pl.col("has_text"))["unit"]),
-        withheld=frozenset(owing.filter(needs_judge & ~pl.col("has_text"))["unit"]),
-        refusals=len(settled.filter(pl.col("label") == Label.REFUSAL.value)),
-        unscored=len(settled.filter(pl.col("label").is_null())),
-        cost_usd=frames.spent_usd(run, {name, *members}, completions=judge is None),
-        dearest=Dearest(
-            0.0 if judge else _highest(rows.filter(needs_judge)["cost_usd"].max()),
-            dearest_verdict,
-        ),
-    )
-
-
-def _highest(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
 
 
 @dataclass(slots=True)
@@ -327,28 +228,27 @@ class Runner:
         if self._model is None:
             again |= state.withheld
         if again:
-            yield from self._to_judge_again(again, state.withheld)
+            yield from self._to_judge_again(again, state)
         if self._model is None:
             return
-        for prompt, trial in self._plan():
-            unit = unit_id(prompt.id, trial)
-            if unit not in state.settled and unit not in state.to_judge:
+        for prompt, trial in state.settled.leave(self._plan()):
+            if unit_id(prompt.id, trial) not in state.to_judge:
                 yield _Task(prompt, trial)
 
-    def _to_judge_again(self, units: frozenset[str], withheld: frozenset[str]) -> Iterator[_Task]:
+    def _to_judge_again(self, units: frozenset[str], state: RunState) -> Iterator[_Task]:
         answers: dict[str, Completion] = {}
-        for place, record in read_records(self._run.completions):
+        for place, record in read_records(self._run.completions, state.answer_lines):
             unit = record["unit"]
-            if unit in units and record["outcome"] != Outcome.ERROR:
+            if unit in units:
                 known = record["text"] if unit not in self._texts else self._texts[unit]
                 text = "" if known is None else known
                 answers[unit] = read_completion({**record, "text": text}, place)
         heard = self._heard(units)
-        for prompt, trial in self._plan():
+        for prompt, trial in state.settled.leave(self._plan()):
             unit = unit_id(prompt.id, trial)
             completion = answers.get(unit)
             if completion is not None:
-                gone = unit in withheld and unit not in self._texts
+                gone = unit in state.withheld and unit not in self._texts
                 yield _Task(prompt, trial, completion, heard.get(unit, {}), gone)
 
     def _heard(self, units: frozenset[str]) -> Mapping[str, Mapping[str, Verdict]]:

@@ -11,7 +11,7 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,13 +196,18 @@ def open_run(path: str | Path) -> Run:
         raise RunFolderError(text) from error
 
 
-def read_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def read_records(
+    path: Path, lines: Collection[int] | None = None
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Each whole record of a file with its place (``name:line``); a torn last line is passed over.
 
-    Raises `RecordError` at a whole line that is no record of this schema.
+    With `lines`, numbered from 1, only those are read. Raises `RecordError` at a whole line that is
+    no record of this schema.
     """
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
+            if lines is not None and number not in lines:
+                continue
             if not raw.endswith(b"\n") and not is_whole(raw):
                 return
             if not raw.strip():
