@@ -11,23 +11,23 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from refusalkit.canaries import Canary, judge_canary, record_of
-from refusalkit.errors import ConfigurationError, FatalProviderError
+from refusalkit.errors import FatalProviderError
 from refusalkit.judges import Judge, Panel
 from refusalkit.judges.council import stamped, total_cost
 from refusalkit.models import Model
-from refusalkit.owed import Dearest, RunState, read_state
+from refusalkit.owed import RunState, read_state
 from refusalkit.records import (
     read_completion,
     read_verdict,
     verdict_of_outcome,
     withheld_verdict,
 )
+from refusalkit.spending import Budget, Spending
 from refusalkit.store import RecordWriter, Run, read_records
 from refusalkit.types import (
     JUDGEABLE,
@@ -103,31 +103,6 @@ class _Task:
     withheld: bool = False
 
 
-class Budget:
-    """What several runs may cost together, in USD.
-
-    Of each runner it counts what was spent and, for what is in flight, the dearest so far. A model
-    that has answered nothing yet is taken to cost what the dearest of the others does.
-    """
-
-    def __init__(self, max_cost: float) -> None:
-        self._max_cost = max_cost
-        self._runners: list[Runner] = []
-        self.first = asyncio.Lock()  # one unit of unknown cost at a time
-
-    def join(self, runner: Runner) -> None:
-        """Count a runner in, for good: what it spent stays spent."""
-        self._runners.append(runner)
-
-    def would_pass(self, runner: Runner) -> bool:
-        """Whether one more unit of `runner` could pass the budget."""
-        dearest = max((other.unit_usd or 0.0 for other in self._runners), default=0.0)
-        together = sum(other.committed_usd(dearest) for other in self._runners)
-        return together + (dearest if runner.unit_usd is None else runner.unit_usd) >= (
-            self._max_cost
-        )
-
-
 class Runner:
     """Works through what a run owes. Make one for each session.
 
@@ -151,7 +126,6 @@ class Runner:
         canaries: Sequence[Canary] = (),
         budget: Budget | None = None,
     ) -> None:
-        self._budget = budget
         self._texts = texts or {}
         self._run = run
         self._plan = plan
@@ -160,16 +134,13 @@ class Runner:
         self._panel = judge if isinstance(judge, Panel) else None
         self._generation = generation
         self._concurrency = concurrency
-        self._max_cost = max_cost
         self._on_progress = on_progress
         self._stop = stop or asyncio.Event()
         self._ended = Ended.DONE
-        self._in_flight = 0
-        self._completing = 0
         self._left: list[_Task] = []  # what the budget had no room for
         self._canaries = deque(canaries)
         self._canary_next = False
-        self._dearest = Dearest()
+        self._spending = Spending(max_cost, budget)
         self._succeeded = False
         self._failures = 0
         self._progress = Progress(planned=run.manifest.n_units)
@@ -196,20 +167,18 @@ class Runner:
             cost_usd=state.cost_usd,
             found=found,
         )
-        self._dearest = state.dearest
+        self._spending.go_on(state.cost_usd, state.dearest)
         self._started = time.monotonic()
         self._report()
         tasks = self._owed(state)
         owed = planned - found
-        if self._budget is not None:
-            self._budget.join(self)
-        if self._bounded:
+        if self._spending.is_bounded:
             # What a unit costs is known once one has come back: until then one at a time.
-            while self._dearest.unit is None and self._ended is Ended.DONE and not self._left:
+            while self._spending.unit_usd is None and self._ended is Ended.DONE and not self._left:
                 one = list(itertools.islice(tasks, 1))
                 if not one:
                     break
-                async with self._budget.first if self._budget else nullcontext():
+                async with self._spending.first:
                     unit = self._worker(iter(one), writer, canaries=False)
                     await self._supervise({asyncio.create_task(unit)})
         workers = {
@@ -310,27 +279,26 @@ class Runner:
                 if canaries and self._canaries:
                     continue
                 return
-            if self._bounded and self._would_pass():
+            if self._spending.would_pass():
                 # Others may still have room for it, once what is in flight has shown its cost.
                 self._left.append(task)
                 return
-            self._in_flight += 1
-            self._completing += task.completion is None
+            self._spending.begin(completes=task.completion is None)
             try:
                 await self._do(task, writer)
             finally:
-                self._in_flight -= 1
+                self._spending.end()
 
     async def _ask_canary(self, canary: Canary, writer: RecordWriter) -> None:
-        if self._bounded and self._would_pass():
+        if self._spending.would_pass():
             return  # the budget is for the run's own work; resume asks it
-        self._in_flight += 1
+        self._spending.begin(completes=False)
         try:
             verdict = await judge_canary(self._judge, canary)
         finally:
-            self._in_flight -= 1
+            self._spending.end()
         writer.canary(record_of(canary, self._judge, verdict))
-        self._note_cost(verdict.cost_usd)
+        self._spending.saw_verdict(verdict.cost_usd)
         self._count(cost=total_cost([verdict]))
 
     async def _do(self, task: _Task, writer: RecordWriter) -> None:
@@ -342,7 +310,7 @@ class Runner:
                     task.prompt, self._generation, trial=task.trial
                 )
             finally:
-                self._completing -= 1
+                self._spending.completed()
             # Which unit it is, is not the model's to say: what is withheld hangs on it.
             which: dict[str, Any] = {
                 "prompt_id": task.prompt.id,
@@ -355,9 +323,8 @@ class Runner:
             # A request that failed or was filtered out has no price, which is not an unknown one.
             free = failed or completion.outcome is Outcome.BLOCKED
             unpriced = free and completion.cost_usd is None
-            if completion.outcome in JUDGEABLE and self._bounded:
-                dearest = max(self._dearest.completion or 0.0, completion.cost_usd or 0.0)
-                self._dearest = replace(self._dearest, completion=dearest)
+            if completion.outcome in JUDGEABLE:
+                self._spending.saw_completion(completion.cost_usd)
             self._count(cost=0.0 if unpriced else completion.cost_usd, completions=1)
             # A withheld answer lives in memory only. Its completion goes to disk after its verdict,
             # so that a completion on disk is never one that can no longer be judged.
@@ -381,7 +348,7 @@ class Runner:
             )
         elif verdict is None:
             verdict = await self._judge.grade(task.prompt, completion)
-            self._note_cost(verdict.cost_usd)
+            self._spending.saw_verdict(verdict.cost_usd)
         verdict = stamped(verdict, task.prompt, completion, self._judge.id)
         writer.verdict(verdict)
         if fresh and writer.withholds(completion.category):
@@ -424,14 +391,9 @@ class Runner:
             if settled.source == "provider" or not voters:
                 return settled, None
         verdict = await panel.deliberate(task.prompt, completion, heard, note)
-        self._note_cost(total_cost([verdict, *spoken]))
+        self._spending.saw_verdict(total_cost([verdict, *spoken]))
         errors = [said.reason for said in spoken if said.unscored is Unscored.JUDGE_ERROR]
         return verdict, (errors[-1] or "error") if errors else None
-
-    def _note_cost(self, cost: float | None) -> None:
-        if self._bounded:
-            dearest = max(self._dearest.verdict or 0.0, cost or 0.0)
-            self._dearest = replace(self._dearest, verdict=dearest)
 
     def _note_failure(self, what: str) -> None:
         self._failures += 1
@@ -440,37 +402,6 @@ class Runner:
             raise FatalProviderError(
                 f"{self._failures} requests in a row failed, the last with: {what}; mend that"
             )
-
-    @property
-    def _bounded(self) -> bool:
-        return self._max_cost is not None or self._budget is not None
-
-    @property
-    def unit_usd(self) -> float | None:
-        """The most that a unit of this run may be expected to cost, None before one came back."""
-        return self._dearest.unit
-
-    def committed_usd(self, unknown: float = 0.0) -> float:
-        """What was spent, and what is in flight may yet cost; `unknown`: a unit without a price."""
-        if self._dearest.unit is None:
-            return (self._progress.cost_usd or 0.0) + self._in_flight * unknown
-        asked = self._completing * (self._dearest.completion or 0.0)
-        judged = self._in_flight * (self._dearest.verdict or 0.0)
-        return (self._progress.cost_usd or 0.0) + asked + judged
-
-    def _would_pass(self) -> bool:
-        """Whether one more unit, as dear as the dearest so far, could pass a budget."""
-        spent = self._progress.cost_usd
-        if spent is None:
-            raise ConfigurationError(
-                "what the run costs is not known, so max_cost cannot hold: a completion or a "
-                "verdict came without its cost_usd (0.0 where it is free)"
-            )
-        asked = (self._completing + 1) * (self._dearest.completion or 0.0)
-        judged = (self._in_flight + 1) * (self._dearest.verdict or 0.0)
-        if self._max_cost is not None and spent + asked + judged >= self._max_cost:
-            return True
-        return self._budget is not None and self._budget.would_pass(self)
 
     def _count(
         self,
@@ -481,15 +412,15 @@ class Runner:
         refusals: int = 0,
         unscored: int = 0,
     ) -> None:
+        self._spending.add(cost)
         now = self._progress
-        known = None if cost is None or now.cost_usd is None else now.cost_usd + cost
         self._progress = replace(
             now,
             completions=now.completions + completions,
             verdicts=now.verdicts + verdicts,
             refusals=now.refusals + refusals,
             unscored=now.unscored + unscored,
-            cost_usd=known,
+            cost_usd=self._spending.spent_usd,
             elapsed_s=time.monotonic() - self._started,
         )
         self._report()

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from refusalkit.judges import Judge
     from refusalkit.judges.choice import JudgeChoice
     from refusalkit.models import Model, Pacer
-    from refusalkit.runner import Budget, OnProgress, Plan
+    from refusalkit.spending import Budget
+from refusalkit.runner import OnProgress, Plan
 
 _PACKAGES = (
     *("litellm", "anthropic", "aiohttp", "pydantic", "polars", "jsonlines"),

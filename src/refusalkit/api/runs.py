@@ -36,11 +36,10 @@ from refusalkit.untrusted import printable
 if TYPE_CHECKING:
     from refusalkit.judges import Judge
     from refusalkit.models import Model, Pacer
-    from refusalkit.runner import Budget, OnProgress
-
-
+    from refusalkit.spending import Budget
 from refusalkit.api.results import load_run
 from refusalkit.api.sync import RUNS, sync
+from refusalkit.runner import OnProgress
 
 
 def benchmark(

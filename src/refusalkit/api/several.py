@@ -103,7 +103,7 @@ async def benchmark_many_async(
     **options: Any,
 ) -> list[ModelRun]:
     """`benchmark_many` for async code. `stop`, once set, ends all runs in good order."""
-    from refusalkit.runner import Budget
+    from refusalkit.spending import Budget
 
     if isinstance(models, str | Mapping) or not models:
         raise UsageError("name the models as a list, of one at least")
