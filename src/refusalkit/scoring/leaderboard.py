@@ -141,6 +141,8 @@ def _caveats(score: Score) -> list[str]:
         found.append(f"{score.trials} trials, not 5")
     if score.n_contrast:
         found.append(f"{score.n_contrast} contrast prompts were asked too; they are not scored")
+    if score.n_framed:
+        found.append(f"{score.n_framed} framed prompts were asked too; they are not scored")
     if score.count_deflection:
         found.append("a deflection counts as refused")
     if score.n_scored < score.n_units:
