@@ -68,9 +68,13 @@ def completions(run: Run) -> pl.DataFrame:
     Columns: unit, prompt_id, category, trial, outcome, has_text, text_chars, reasoning_chars,
     cost_usd, latency_s, filter_category, error.
     """
+    return _last_completions(run).sort("unit")
+
+
+def _last_completions(run: Run) -> pl.DataFrame:
     columns = [name for name in _COMPLETION if name not in ("schema", "usage")]
     frame = _read(run.completions, _COMPLETION, columns, _without_text)
-    return frame.unique("unit", keep="last").sort("unit")
+    return frame.unique("unit", keep="last")
 
 
 def attempts(run: Run, columns: Sequence[str] = ()) -> pl.DataFrame:
@@ -107,6 +111,10 @@ def verdicts(run: Run, judge: str) -> pl.DataFrame:
     Columns: unit, label, unscored, source, reason, word, rests_on, cut_chars, answered_by,
     judge_cost_usd. Records from before a column was there have null.
     """
+    return _last_verdicts(run, judge).sort("unit")
+
+
+def _last_verdicts(run: Run, judge: str) -> pl.DataFrame:
     columns = [name for name in _VERDICT if name not in ("schema", "usage")]
 
     def own(piece: pl.DataFrame) -> pl.DataFrame:
@@ -116,7 +124,6 @@ def verdicts(run: Run, judge: str) -> pl.DataFrame:
         _read(run.verdicts, _VERDICT, columns, own)
         .rename({"cost_usd": "judge_cost_usd"})
         .unique("unit", keep="last")
-        .sort("unit")
     )
 
 
@@ -133,7 +140,7 @@ def responses(run: Run, judge: str | None = None) -> pl.DataFrame:
     """
     manifest = run.manifest
     name = manifest.judge_id(judge)
-    joined = completions(run).join(verdicts(run, name), on="unit", how="left")
+    joined = _last_completions(run).join(_last_verdicts(run, name), on="unit", how="left")
     pairs = {
         "prompt_id": list(manifest.prompt_set.twins),
         "twin": manifest.prompt_set.twins.values(),
@@ -156,7 +163,7 @@ def responses(run: Run, judge: str | None = None) -> pl.DataFrame:
             hard_line=pl.col("category").is_in(sorted(manifest.hard_lines))
             & pl.col("twin").is_null(),
         )
-        .sort("category", "prompt_id", "trial")
+        .sort("category", "prompt_id", "trial", "unit")
         .select("unit", "prompt_id", "category", "hard_line", "trial", pl.all().exclude(_LEADING))
     )
 

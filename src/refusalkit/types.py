@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
+from json.encoder import encode_basestring_ascii
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
@@ -358,6 +359,16 @@ def _prompt_record(prompt: Prompt) -> bytes:
 
     A twin or a framing only where there is one: older digests stand.
     """
+    if (
+        not (prompt.messages or prompt.tags or prompt.twin is not None or prompt.framing)
+        and prompt.system is None
+    ):
+        # Most prompts of a large set: the same bytes, without a walk through nested lists.
+        words = (prompt.id, prompt.category, prompt.text, prompt.lang)
+        prompt_id, category, text, lang = map(encode_basestring_ascii, words)
+        danger = "null" if prompt.danger is None else prompt.danger
+        line = f'[{prompt_id},{category},null,[["user",{text}]],{danger},[],{lang}]\n'
+        return line.encode()
     turns = [[m.role, m.content] for m in prompt.messages] or [["user", prompt.text]]
     twin: tuple[object, ...] = () if prompt.twin is None else (prompt.twin,)
     if prompt.framing is not None:

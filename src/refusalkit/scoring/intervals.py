@@ -98,13 +98,16 @@ def _effective(
     level: float,
     responses: float,
 ) -> float:
+    import numpy as np
+
     prompts = len(counts)
+    hits, sizes = np.asarray(successes, dtype=float), np.asarray(counts, dtype=float)
     # One prompt more, of the usual number of responses; the rarer way is the less informative.
     extra = responses / prompts
     informative = float("inf")
     for way in (0.0, 1.0):
         mean = (rate * responses + way * extra) / (responses + extra)
-        squares = sum((s - mean * c) ** 2 for s, c in zip(successes, counts, strict=True))
+        squares = float(((hits - mean * sizes) ** 2).sum())
         squares += (extra * (way - mean)) ** 2
         variance = (prompts + 1) / prompts * squares / (responses + extra) ** 2
         informative = min(informative, mean * (1 - mean) / variance)
