@@ -5,7 +5,9 @@ The last record of a unit counts: an `error` that was asked again stands before 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
@@ -336,19 +338,28 @@ def _read(
     memory together.
     """
     wanted = {name: schema[name] for name in ("schema", *columns)}
-    pieces = []
+
+    def parse(data: bytes, above: int) -> pl.DataFrame:
+        piece = pl.read_ndjson(data, schema=wanted)
+        if not _is_sound(piece):
+            _blame(path, schema)
+        piece = piece.select(columns)
+        if line:
+            piece = piece.with_columns(line=_lines(data, len(piece)) + above)
+        return piece if then is None else then(piece)
+
+    parsed: list[pl.DataFrame] = []
+    waiting: deque[Future[pl.DataFrame]] = deque()
     above = 0
     try:
-        for data in _pieces(path):
-            piece = pl.read_ndjson(data, schema=wanted)
-            if not _is_sound(piece):
-                _blame(path, schema)
-            piece = piece.select(columns)
-            if line:
-                ends = data.count(b"\n")
-                piece = piece.with_columns(line=_lines(data, ends, len(piece)) + above)
-                above += ends
-            pieces.append(piece if then is None else then(piece))
+        # polars reads a piece on one core: as many at once as it would use, and no more in memory.
+        with ThreadPoolExecutor(pl.thread_pool_size()) as threads:
+            for data in _pieces(path):
+                waiting.append(threads.submit(parse, data, above))
+                above += data.count(b"\n") if line else 0
+                if len(waiting) > pl.thread_pool_size():
+                    parsed.append(waiting.popleft().result())
+            parsed.extend(future.result() for future in waiting)
     except OSError as error:
         where = printable(path)
         raise RunFolderError(f"{where} cannot be read: {error.strerror or error}") from error
@@ -357,7 +368,7 @@ def _read(
         raise RecordError(
             f"{path.name} has a record of another shape: {printable(error)}"
         ) from error
-    return pl.concat(pieces, rechunk=True)
+    return pl.concat(parsed, rechunk=True)
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
@@ -378,9 +389,9 @@ def _pieces(path: Path) -> Iterator[bytes]:
         yield b""
 
 
-def _lines(data: bytes, ends: int, rows: int) -> pl.Series:
+def _lines(data: bytes, rows: int) -> pl.Series:
     """The line of each record in a piece, from 1; polars passes over blank lines."""
-    if ends == rows:
+    if data.count(b"\n") == rows:
         return pl.int_range(1, rows + 1, eager=True)
     numbered = enumerate(data.split(b"\n"), 1)
     return pl.Series([number for number, raw in numbered if raw.strip()], dtype=pl.Int64)

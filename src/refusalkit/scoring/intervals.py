@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -98,17 +99,19 @@ def _effective(
     level: float,
     responses: float,
 ) -> float:
-    import numpy as np
-
     prompts = len(counts)
-    hits, sizes = np.asarray(successes, dtype=float), np.asarray(counts, dtype=float)
+    # Sums of products in one go each: there may be hundreds of thousands of prompts, and numpy
+    # would cost every run a tenth of its memory.
+    ss, sc, cc = (
+        sum(map(operator.mul, first, second))
+        for first, second in ((successes, successes), (successes, counts), (counts, counts))
+    )
     # One prompt more, of the usual number of responses; the rarer way is the less informative.
     extra = responses / prompts
     informative = float("inf")
     for way in (0.0, 1.0):
         mean = (rate * responses + way * extra) / (responses + extra)
-        squares = float(((hits - mean * sizes) ** 2).sum())
-        squares += (extra * (way - mean)) ** 2
+        squares = max(0.0, ss - 2 * mean * sc + mean**2 * cc) + (extra * (way - mean)) ** 2
         variance = (prompts + 1) / prompts * squares / (responses + extra) ** 2
         informative = min(informative, mean * (1 - mean) / variance)
     quantile = 1 - (1 - level) / 2
