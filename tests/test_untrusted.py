@@ -7,6 +7,7 @@ import io
 import json
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from commandline import Call, caller
 from handmade import CROSSED, write_run
 from refusalkit.reporting.data import to_csv, to_markdown
+from refusalkit.reporting.data.forms import to_json
 from refusalkit.untrusted import printable, redact, well_formed
 
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
@@ -280,3 +282,21 @@ class TestEveryCommand:
         said = call(*words)
         assert said.status in (2, 4)
         self.assert_harmless(said.out + said.err)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(), JSON_VALUES, max_size=4))
+def test_printed_json_is_ascii_and_says_what_the_data_say(value: dict[str, Any]) -> None:
+    printed = to_json(value)
+    assert printed.isascii()
+    assert json.loads(printed) == value
+
+
+def test_printed_json_has_lone_surrogates_escaped() -> None:
+    assert to_json({"path": "runs/\udcff"}) == '{\n  "path": "runs/\\udcff"\n}'

@@ -374,19 +374,18 @@ def _read(
 def _pieces(path: Path) -> Iterator[bytes]:
     """The file in pieces of whole lines, at least one; a torn last line is left out."""
     with path.open("rb") as file:
-        rest, first = b"", True
+        first = True
         while data := file.read(_PIECE):
-            end = data.rfind(b"\n") + 1
-            if end:
-                yield rest + data[:end] if rest else data[:end]
-                rest, first = data[end:], False
-            else:
-                rest += data
-    # Killed between a record and its newline: the record counts.
-    if rest and is_whole(rest):
-        yield rest + b"\n"
-    elif first:
-        yield b""
+            data += file.readline()
+            if not data.endswith(b"\n"):
+                end = data.rfind(b"\n") + 1
+                # Killed between a record and its newline: the record counts.
+                data = data + b"\n" if is_whole(data[end:]) else data[:end]
+            if data or first:
+                yield data
+            first = False
+        if first:
+            yield b""
 
 
 def _lines(data: bytes, rows: int) -> pl.Series:
