@@ -5,6 +5,7 @@ The last record of a unit counts: an `error` that was asked again stands before 
 
 from __future__ import annotations
 
+import io
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -374,18 +375,21 @@ def _read(
 def _pieces(path: Path) -> Iterator[bytes]:
     """The file in pieces of whole lines, at least one; a torn last line is left out."""
     with path.open("rb") as file:
-        first = True
-        while data := file.read(_PIECE):
-            data += file.readline()
+        size = file.seek(0, io.SEEK_END)
+        start = 0
+        while start < size or not start:
+            # Where a line ends is looked up first: joining what was read would copy all of it.
+            file.seek(min(start + _PIECE, size))
+            file.readline()
+            end = max(file.tell(), start + 1)
+            file.seek(start)
+            data = file.read(end - start)
+            start = end
             if not data.endswith(b"\n"):
-                end = data.rfind(b"\n") + 1
+                whole = data.rfind(b"\n") + 1
                 # Killed between a record and its newline: the record counts.
-                data = data + b"\n" if is_whole(data[end:]) else data[:end]
-            if data or first:
-                yield data
-            first = False
-        if first:
-            yield b""
+                data = data + b"\n" if is_whole(data[whole:]) else data[:whole]
+            yield data
 
 
 def _lines(data: bytes, rows: int) -> pl.Series:
