@@ -170,19 +170,19 @@ def empty(run: Run, path: Path) -> Run:
 
 
 @pytest.mark.parametrize("name", ["completions.jsonl", "verdicts.jsonl"])
-def test_the_store_survives_a_cut_at_every_byte_of_the_last_three_records(
+def test_the_store_survives_a_cut_at_every_byte_of_the_last_two_records(
     finished: Run, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing here loses power
     run = copied(finished, tmp_path / "run")
     path = run.path / name
-    whole, last_three = path.read_bytes(), b"".join(lines(path)[-3:])
+    whole, last_two = path.read_bytes(), b"".join(lines(path)[-2:])
     withheld = {r["unit"] for _, r in read_records(run.completions) if r["text"] is None}
     assert withheld
     all_units = units(path)
     other = units(run.verdicts if name == "completions.jsonl" else run.completions)
     ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
-    for cut in range(len(whole) - len(last_three), len(whole) + 1):
+    for cut in range(len(whole) - len(last_two), len(whole) + 1):
         torn = whole[:cut]
         path.write_bytes(torn)
         # Where only the newline was lost the record was paid for, and is whole.

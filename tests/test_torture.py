@@ -46,7 +46,6 @@ def test_a_spoilt_answer_is_an_error_in_time(
     monkeypatch: pytest.MonkeyPatch, api: str, kind: str
 ) -> None:
     monkeypatch.setattr("ssl.SSLContext.load_verify_locations", lambda *_, **__: None)
-    monkeypatch.setattr("refusalkit.models.client._GRACE_S", 0.2)
 
     async def ask(base: str) -> Completion:
         model = ChatModel(open_client(f"{api}/m", pacer=Pacer(max_retries=0), api_base=base))
