@@ -23,7 +23,7 @@ def beta_quantile(a: float, b: float, p: float) -> float:
     where a step would leave it.
     """
     low, high = 0.0, 1.0
-    x = a / (a + b)
+    x = min(a / (a + b), math.nextafter(1.0, 0.0))
     for _ in range(_MOST_STEPS):
         share, density = _incomplete_beta(a, b, x)
         low, high = (x, high) if share < p else (low, x)
