@@ -414,13 +414,14 @@ class Runner:
     ) -> None:
         self._spending.add(cost)
         now = self._progress
-        self._progress = replace(
-            now,
+        self._progress = Progress(
+            planned=now.planned,
             completions=now.completions + completions,
             verdicts=now.verdicts + verdicts,
             refusals=now.refusals + refusals,
             unscored=now.unscored + unscored,
             cost_usd=self._spending.spent_usd,
+            found=now.found,
             elapsed_s=time.monotonic() - self._started,
         )
         self._report()

@@ -20,6 +20,7 @@ import jsonlines
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from refusalkit import jsontext
 from refusalkit.datasets.records import why_invalid
 from refusalkit.errors import RecordError, RunFolderError, RunLocked, StorageError
 from refusalkit.manifest import MANIFEST, Manifest
@@ -231,7 +232,7 @@ class AppendFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._buffer = io.StringIO()
-        self._writer = jsonlines.Writer(self._buffer, compact=True)
+        self._writer = jsonlines.Writer(self._buffer, dumps=jsontext.to_text)
         self._refused: StorageError | None = None
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o600)

@@ -7,7 +7,6 @@ a fraction of a millisecond.
 from __future__ import annotations
 
 import io
-import json
 import os
 import urllib.request
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any
 
 import aiohttp
 
+from refusalkit import jsontext
 from refusalkit.errors import ConfigurationError
 from refusalkit.models.client import LARGEST_BODY, ChatClient, ChatRequest, Relearned
 from refusalkit.models.pacing import Pacer
@@ -100,13 +100,12 @@ class OpenAIClient(ChatClient):
         parameters = self._body(request)
         self.parameters.sent = parameters
         whole = {"model": self._name, "messages": self._messages(request), **parameters}
-        body = json.dumps(whole).encode()
+        body = jsontext.to_ascii(whole).encode("ascii")
         try:
             async with self._open().post(
                 self._url,
                 # As a stream: aiohttp minds a body of more than 1 MiB sent whole.
                 data=io.BytesIO(body) if len(body) > 1024 * 1024 else body,
-                headers=self._headers,
                 allow_redirects=False,
             ) as response:
                 raw = await _read(response)
@@ -115,7 +114,7 @@ class OpenAIClient(ChatClient):
             message = f"connection failed ({type(error).__name__}: {error})"
             raise self._failed(ApiFailure(message)) from error
         try:
-            data = json.loads(raw)
+            data = jsontext.from_bytes(raw)
         except (ValueError, RecursionError):
             data = None
         if status != 200 or not isinstance(data, dict) or data.get("error"):
@@ -156,6 +155,7 @@ class OpenAIClient(ChatClient):
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
+                headers=self._headers,
                 connector=aiohttp.TCPConnector(limit=self._connections),
                 # The deadline is the caller's, for all of the request.
                 timeout=aiohttp.ClientTimeout(total=None),

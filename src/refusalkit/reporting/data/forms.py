@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import pydantic_core
-
+from refusalkit import jsontext
 from refusalkit.untrusted import printable
 
 
 def to_json(data: Mapping[str, Any]) -> str:
     """Indented JSON, ASCII only: no hidden character of a data set reaches a terminal."""
-    try:
-        # The same text as json's, in a tenth of the time: there is a row for each prompt.
-        return pydantic_core.to_json(data, indent=2, ensure_ascii=True).decode("ascii")
-    except ValueError:  # it knows no lone surrogate, which a path may have
-        return json.dumps(data, indent=2, ensure_ascii=True)
+    return jsontext.to_ascii(data, indent=2)
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -1,0 +1,45 @@
+"""JSON that is written and read quickly is what the standard library writes and reads."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refusalkit import jsontext
+
+# With lone surrogates, which JSON can carry.
+TEXTS = st.text(st.characters(categories=["Cs", "Cc", "L", "So"]))
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(VALUES)
+def test_what_is_written_is_what_is_read(value: object) -> None:
+    assert json.loads(jsontext.to_text(value)) == value
+    assert jsontext.to_ascii(value).isascii()
+    assert jsontext.from_bytes(jsontext.to_ascii(value).encode()) == value
+    assert jsontext.to_ascii(value, indent=2).count("\n") == json.dumps(value, indent=2).count("\n")
+
+
+@given(st.binary() | VALUES.map(lambda value: json.dumps(value).encode()[:-1]))
+def test_what_is_no_json_is_refused_alike(data: bytes) -> None:
+    try:
+        expected = json.loads(data)
+    except ValueError:
+        with pytest.raises(ValueError):
+            jsontext.from_bytes(data)
+    else:
+        found = jsontext.from_bytes(data)
+        assert found == expected or (isinstance(found, float) and math.isnan(found))
+
+
+def test_nesting_without_end_is_an_error_in_either_way() -> None:
+    with pytest.raises((ValueError, RecursionError)):
+        jsontext.from_bytes(b"[" * 200_000)
