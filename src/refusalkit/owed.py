@@ -106,11 +106,6 @@ class RunState:
     cost_usd: float | None
     dearest: Dearest
 
-    @property
-    def lost(self) -> int:
-        """How many answers were withheld and not judged."""
-        return len(self.withheld)
-
 
 def read_state(run: Run, judge: str | None = None) -> RunState:
     """What is settled and what is owed of one judge, the run's own if none is named.
