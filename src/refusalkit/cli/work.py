@@ -13,7 +13,13 @@ import click
 from refusalkit.errors import Interrupted
 
 _T = TypeVar("_T")
-_FIGURES = ("polars", "refusalkit.scoring.willingness", "refusalkit.reporting.data")
+_FIGURES = (
+    "polars",
+    "refusalkit.scoring.willingness",
+    "refusalkit.scoring.council",
+    "refusalkit.scoring.audit",
+    "refusalkit.reporting.data",
+)
 _TABLES = "refusalkit.reporting.terminal"
 
 
