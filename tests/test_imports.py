@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,9 @@ class TestLibrary:
         assert set(refusalkit.__all__) <= set(dir(refusalkit))
         with pytest.raises(AttributeError, match="has no attribute 'benchmrak'"):
             _ = refusalkit.benchmrak
+
+    def test_its_version_is_that_of_the_package(self) -> None:
+        assert refusalkit.__version__ == version("refusalkit")
 
     def test_litellm_fetches_and_prints_nothing_when_it_is_loaded(self, tmp_path: Path) -> None:
         program = """

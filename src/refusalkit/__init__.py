@@ -256,6 +256,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("refusalkit")
     module = _MODULE_OF.get(name)
     if module is None:
         raise AttributeError(f"module 'refusalkit' has no attribute {name!r}")
