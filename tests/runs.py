@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from refusalkit.frames import REPORTED, RunRecords
 from refusalkit.manifest import Manifest
 from refusalkit.store import Run, create_run
 from refusalkit.types import Completion, Label, Outcome, Unscored, Verdict
@@ -68,6 +69,11 @@ def write_run(
                 verdict = _verdict(prompt, category, trial, Outcome(outcome), word)
                 writer.verdict(replace(verdict, cut_chars=500 if prompt in cut else 0))
     return run
+
+
+def spent_usd(run: Run, judges: Collection[str] | None = None) -> float | None:
+    """What the requests of a run cost, by its records."""
+    return RunRecords(run, REPORTED).spent_usd(judges)
 
 
 def shuffle_records(run: Run, order: Any) -> None:

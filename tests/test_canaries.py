@@ -15,7 +15,7 @@ import pytest
 import refusalkit as rk
 from commandline import Call, caller
 from loopback import Fault, LoopbackServer, Script
-from refusalkit import frames, resources
+from refusalkit import resources
 from refusalkit.canaries import CanaryCheck, choose_canaries, load_canaries, owed_canaries
 from refusalkit.config import RunConfig
 from refusalkit.errors import RecordError
@@ -23,6 +23,7 @@ from refusalkit.judges import load_judge
 from refusalkit.judges.answer_sets import LOCK, SETS, read_answer_set
 from refusalkit.store import open_run, read_records
 from refusalkit.types import Completion, Label, Prompt, Unscored, Verdict
+from runs import spent_usd
 
 ALL = load_canaries()
 EIGHT = [canary.id for canary in choose_canaries(8, graded=True)]
@@ -252,11 +253,11 @@ def test_what_they_cost_counts_and_no_budget_is_passed(tmp_path: Path, concurren
     assert run.manifest.sessions[-1].ended_because == "max_cost"
     spent = 0.5 * len(judge.calls)
     assert 4.0 <= spent <= 5.0
-    assert seen[-1].cost_usd == frames.spent_usd(run) == spent
+    assert seen[-1].cost_usd == spent_usd(run) == spent
     run = rk.resume(run, judge=judge, max_cost=100.0)
     assert run.manifest.sessions[-1].ended_because == "done"
     assert len(judge.calls) == 20 + 8
-    assert frames.spent_usd(run) == 14.0
+    assert spent_usd(run) == 14.0
 
 
 def test_a_grade_with_an_llm_judge_has_them_and_one_of_a_log_has_none(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from refusalkit.judges.choice import NamedJudge, choose_judge, parse_judges
 from refusalkit.judges.council import RULES, Council
 from refusalkit.store import Run, read_records
 from refusalkit.types import Label, Unscored, Verdict
+from runs import spent_usd
 
 A, B, C = "graded@openai/judge-a", "graded@openai/judge-b", "graded@openai/judge-c"
 IDS = [f"graded:openai/judge-{letter}" for letter in "abc"]
@@ -286,7 +287,7 @@ def test_a_members_failure_is_owed_again_and_nobody_elses_verdict_is(tmp_path: P
     after = rk.score(run)
     assert after.council is not None
     assert (after.unscored["missing_vote"], after.council.n_owed) == (0, 0)
-    assert frames.votes(run, IDS)["stands"].all()
+    assert frames.RunRecords(run).votes(IDS)["stands"].all()
 
 
 def test_votes_that_were_cast_before_a_kill_are_not_paid_for_again(tmp_path: Path) -> None:
@@ -337,7 +338,7 @@ def test_a_council_counts_its_costs_once(tmp_path: Path) -> None:
     assert run.manifest.sessions[-1].ended_because == "max_cost"
     judged = len(frames.verdicts(run, "one").filter(frames.pl.col("source") == "judge"))
     assert judged == 8
-    assert frames.spent_usd(run) == seen[-1].cost_usd == 0.5 * judged
+    assert spent_usd(run) == seen[-1].cost_usd == 0.5 * judged
     with pytest.raises(rk.RefusalkitError, match="an object of yours"):
         rk.resume(run)
     done = rk.resume(run, judge=council, max_cost=None)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from refusalkit import frames
+from refusalkit import columns, frames
 from refusalkit.owed import Settled, read_state
 from refusalkit.store import read_records
 from refusalkit.types import Prompt, unit_id
@@ -54,7 +54,7 @@ def test_a_file_read_in_pieces_is_the_file(tmp_path: Path, monkeypatch, piece: i
     run.completions.write_bytes(b"".join([*lines, b"\n", lines[0], b'{"schema":1,"unit":"a#']))
     whole = frames.attempts(run)
     frames_as_read = frames.responses(run)
-    monkeypatch.setattr(frames, "_PIECE", piece)
+    monkeypatch.setattr(columns, "_PIECE", piece)
     assert frames.attempts(run).equals(whole)
     assert frames.responses(run).equals(frames_as_read)
     plain = [(place, record["unit"]) for place, record in read_records(run.completions)]
@@ -86,7 +86,7 @@ def test_owed_work_is_what_a_plain_reading_finds(rows, piece: int) -> None:
     ]
     planned = {"p1": "plain", "p2": "plain", "h1": "hard"}
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frames, "_PIECE", piece)
+        patch.setattr(columns, "_PIECE", piece)
         run = write_run(Path(folder) / "run", written, prompts=planned, trials=3)
         last = {record["unit"]: record for _, record in read_records(run.completions)}
         said = {record["unit"]: record for _, record in read_records(run.verdicts)}

@@ -232,7 +232,7 @@ class TestCost:
 def test_a_run_says_what_came_out_of_the_cache(tmp_path: Path) -> None:
     options = {"trials": 1, "limit": 6, "concurrency": 1, "canaries": 0}
     run = rk.benchmark("demo/mixed", "starter", judge="graded", out=tmp_path / "r", **options)
-    told = frames.tokens(run)["judge"]
+    told = frames.RunRecords(run, frames.REPORTED).tokens()["judge"]
     size = (len(load_rubric("graded").system.strip()) + 3) // 4
     judged = told["n_said"]
     assert judged > 2
@@ -245,7 +245,7 @@ def test_a_run_says_what_came_out_of_the_cache(tmp_path: Path) -> None:
     for row in rows:
         del row["usage"]["cache_read_tokens"], row["usage"]["cache_write_tokens"]
     run.verdicts.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    older = frames.tokens(rk.load_run(run.path))["judge"]
+    older = frames.RunRecords(rk.load_run(run.path), frames.REPORTED).tokens()["judge"]
     assert older == {**told, "cache_read_tokens": 0, "cache_write_tokens": 0}
 
 

@@ -29,6 +29,7 @@ from refusalkit.owed import read_state
 from refusalkit.prompts import load_prompts
 from refusalkit.store import Run, open_run, read_records
 from refusalkit.types import Label, Verdict
+from runs import spent_usd
 
 FIRST, SECOND = "graded:openai/judge-a", "graded:openai/judge-b"
 TEXTS = {prompt.text: prompt.id for prompt in load_prompts("starter").prompts}
@@ -184,16 +185,16 @@ def test_a_run_that_ran_into_its_own_budget_is_not_charged_for_another_judge(
     run = rk.benchmark("demo/open", "starter", out=tmp_path / "run", limit=20, trials=1)
     run = rk.regrade(run, judge, concurrency=1, max_cost=45.0, canaries=0)
     assert run.manifest.sessions[-1].ended_because == "max_cost"
-    assert frames.spent_usd(run) == 40.0
-    assert frames.spent_usd(run, ["lexical"]) == 0.0
+    assert spent_usd(run) == 40.0
+    assert spent_usd(run, ["lexical"]) == 0.0
     assert read_state(run).cost_usd == 0.0
     state = read_state(run, "second")
     assert (state.cost_usd, state.dearest.unit) == (40.0, 10.0)
     # Earlier calls count: the same bound has no room left, none has.
-    assert frames.spent_usd(rk.regrade(run, judge, max_cost=45.0, canaries=0)) == 40.0
+    assert spent_usd(rk.regrade(run, judge, max_cost=45.0, canaries=0)) == 40.0
     run = rk.regrade(run, judge, canaries=0)
     readable = frames.completions(run).filter("has_text").height
-    assert frames.spent_usd(run) == 10.0 * readable
+    assert spent_usd(run) == 10.0 * readable
 
 
 class Priced:

@@ -16,7 +16,7 @@ import pytest
 import refusalkit
 import refusalkit as rk
 from loopback import Exchange, Fault, LoopbackServer, Script
-from refusalkit import frames, runner
+from refusalkit import runner
 from refusalkit.config import OPERATIONAL, RunConfig
 from refusalkit.errors import (
     ConfigurationChanged,
@@ -37,6 +37,7 @@ from refusalkit.types import (
     Unscored,
     Verdict,
 )
+from runs import spent_usd
 
 OPEN = Script(refusal_rate=0.0)
 MIXED = Script(refuse_by="prompt", refusal_rate=0.5)
@@ -519,7 +520,7 @@ def test_a_budget_ends_the_run_and_is_never_passed(
     assert spent <= max(max_cost, 0.75)
     # ... and the budget is used as far as a whole unit still fits.
     assert spent + 0.75 >= max_cost
-    assert frames.spent_usd(run) == pytest.approx(spent)
+    assert spent_usd(run) == pytest.approx(spent)
 
     again = rk.resume(run, prompts=own_prompts(20), model=model, judge=judge, max_cost=max_cost)
     assert ended(again) == "max_cost"
@@ -560,7 +561,7 @@ def test_a_judge_that_could_not_be_reached_has_no_price_and_makes_none_unknown(
         out=tmp_path / "run",
         on_progress=seen.append,
     )
-    assert seen[-1].cost_usd == frames.spent_usd(run) == 7.0
+    assert seen[-1].cost_usd == spent_usd(run) == 7.0
 
 
 # Being stopped, and being called from where a loop runs.

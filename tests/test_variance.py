@@ -24,8 +24,9 @@ MATRIX = st.integers(2, 6).flatmap(
 
 
 def frame(matrix: list[list[int]]) -> pl.DataFrame:
-    rows = [(f"p{n}", float(credit)) for n, row in enumerate(matrix) for credit in row]
-    return pl.DataFrame(rows, schema=["prompt_id", "credit"], orient="row")
+    """Credit of each trial, a row for each prompt, counted by prompt."""
+    rows = [(f"p{n}", float(sum(row)), len(row)) for n, row in enumerate(matrix)]
+    return pl.DataFrame(rows, schema=["prompt_id", "credit", "n_scored"], orient="row")
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

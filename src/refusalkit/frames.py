@@ -5,64 +5,33 @@ The last record of a unit counts: an `error` that was asked again stands before 
 
 from __future__ import annotations
 
-import io
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Collection, Sequence
 
 import polars as pl
 
-from refusalkit.errors import RecordError, RunFolderError
-from refusalkit.records import SCHEMA
-from refusalkit.store import Run, is_whole, read_records
+from refusalkit.columns import COMPLETION, VERDICT, WORDS, read_columns
+from refusalkit.errors import RecordError
+from refusalkit.manifest import Manifest
+from refusalkit.store import Run, read_records
 from refusalkit.types import Label, Outcome, Unscored
 from refusalkit.untrusted import printable
 
-_USAGE = pl.Struct(
-    {
-        "input_tokens": pl.Int64,
-        "output_tokens": pl.Int64,
-        "reasoning_tokens": pl.Int64,
-        "cache_read_tokens": pl.Int64,
-        "cache_write_tokens": pl.Int64,
-    }
+SCORED = frozenset(
+    {"text_chars", "error", "source", "word", "rests_on", "cut_chars", "answered_by"}
 )
-_Schema = Mapping[str, pl.DataType | type[pl.DataType]]
-_COMPLETION: _Schema = {
-    "schema": pl.Int64,
-    "unit": pl.String,
-    "prompt_id": pl.String,
-    "category": pl.String,
-    "trial": pl.Int64,
-    "outcome": pl.String,
-    "text": pl.String,
-    "text_chars": pl.Int64,
-    "reasoning_chars": pl.Int64,
-    "usage": _USAGE,
-    "cost_usd": pl.Float64,
-    "latency_s": pl.Float64,
-    "filter_category": pl.String,
-    "error": pl.String,
-}
-_VERDICT: _Schema = {
-    "schema": pl.Int64,
-    "unit": pl.String,
-    "judge": pl.String,
-    "label": pl.String,
-    "unscored": pl.String,
-    "source": pl.String,
-    "reason": pl.String,
-    "word": pl.String,
-    "rests_on": pl.String,
-    "cut_chars": pl.Int64,
-    "answered_by": pl.String,
-    "usage": _USAGE,
-    "cost_usd": pl.Float64,
-}
+"""Columns of records that a score and an audit rest on, beside those that every reader needs."""
+
+REPORTED = SCORED | {"reasoning_chars", "cost_usd", "latency_s", "filter_category", "usage"}
+"""What a report tells of."""
+
+EVERYTHING = frozenset({*COMPLETION, *VERDICT}) - {"schema", "usage"}
+"""All that a row can say of a unit."""
+
+_ANSWERED = frozenset({"unit", "prompt_id", "category", "trial", "outcome"})
+_JUDGED = frozenset({"unit", "judge", "label", "unscored"})
 _VOTE = ("unit", "judge", "label", "unscored", "source", "cost_usd")
-# Bytes of a record file that are in memory at once.
-_PIECE = 8 * 2**20
+_LEADING = ("unit", "prompt_id", "category", "hard_line", "trial")
+_ENUMS = {name: pl.Enum(words) for name, words in WORDS.items()}
 
 
 def completions(run: Run) -> pl.DataFrame:
@@ -75,8 +44,8 @@ def completions(run: Run) -> pl.DataFrame:
 
 
 def _last_completions(run: Run) -> pl.DataFrame:
-    columns = [name for name in _COMPLETION if name not in ("schema", "usage")]
-    frame = _read(run.completions, _COMPLETION, columns, _without_text)
+    columns = [name for name in COMPLETION if name not in ("schema", "usage")]
+    frame = read_columns(run.completions, COMPLETION, columns, _without_text)
     return frame.unique("unit", keep="last")
 
 
@@ -86,7 +55,7 @@ def attempts(run: Run, columns: Sequence[str] = ()) -> pl.DataFrame:
     Columns: line (from 1), unit, outcome, has_text, cost_usd, and `columns` of the record.
     """
     wanted = ["unit", "outcome", "text", "cost_usd", *columns]
-    return _read(run.completions, _COMPLETION, wanted, _without_text, line=True)
+    return read_columns(run.completions, COMPLETION, wanted, _without_text, line=True)
 
 
 def judgements(run: Run, judges: Collection[str]) -> pl.DataFrame:
@@ -95,7 +64,7 @@ def judgements(run: Run, judges: Collection[str]) -> pl.DataFrame:
     Columns: unit, judge, label, unscored, source, cost_usd.
     """
     theirs = pl.col("judge").is_in(list(judges))
-    return _read(run.verdicts, _VERDICT, _VOTE, lambda piece: piece.filter(theirs))
+    return read_columns(run.verdicts, VERDICT, _VOTE, lambda piece: piece.filter(theirs))
 
 
 def texts(run: Run, units: Collection[str]) -> dict[str, str]:
@@ -103,7 +72,9 @@ def texts(run: Run, units: Collection[str]) -> dict[str, str]:
     if not units:
         return {}
     wanted = pl.col("unit").is_in(list(units))
-    read = _read(run.completions, _COMPLETION, ["unit", "text"], lambda piece: piece.filter(wanted))
+    read = read_columns(
+        run.completions, COMPLETION, ["unit", "text"], lambda piece: piece.filter(wanted)
+    )
     kept = read.unique("unit", keep="last", maintain_order=True).drop_nulls("text")
     return dict(kept.iter_rows())
 
@@ -118,38 +89,168 @@ def verdicts(run: Run, judge: str) -> pl.DataFrame:
 
 
 def _last_verdicts(run: Run, judge: str) -> pl.DataFrame:
-    columns = [name for name in _VERDICT if name not in ("schema", "usage")]
+    columns = [name for name in VERDICT if name not in ("schema", "usage")]
 
     def own(piece: pl.DataFrame) -> pl.DataFrame:
         return piece.filter(pl.col("judge") == judge).drop("judge")
 
     return (
-        _read(run.verdicts, _VERDICT, columns, own)
+        read_columns(run.verdicts, VERDICT, columns, own)
         .rename({"cost_usd": "judge_cost_usd"})
         .unique("unit", keep="last")
     )
 
 
 def responses(run: Run, judge: str | None = None) -> pl.DataFrame:
-    """One row for each unit that came back, with its verdict, in order of category, prompt, trial.
+    """All that the records say of each unit; see `RunRecords.responses`."""
+    name = run.manifest.judge_id(judge)
+    return RunRecords(run, EVERYTHING, judges=[name]).responses(name)
 
-    Columns: those of `completions` and `verdicts`, hard_line, twin, framing and frame_of. `twin` is
-    null but for the answers to contrast prompts, which are nobody's hard line; `framing` and
-    `frame_of` are null but for those to framed prompts, which no score counts. `label` is null
-    exactly where `unscored` says why: a unit whose verdict is still owed says ``owed``, one that
-    ended in an error says ``error``. Units of the plan that never came back have no row; the
-    manifest counts them. Raises `RunFolderError` if `judge` never judged the run, `RecordError` at
-    a broken line.
+
+class RunRecords:
+    """The records of a run, both files read once for all that is asked of them.
+
+    `columns` are those wanted beside the ones that say which unit it is and how it stands;
+    `spent_usd` needs ``cost_usd`` and `tokens` needs ``usage``. `judges` are the ids of those whose
+    verdicts are wanted, by default all of the run's.
+
+    Raises `RecordError` at a broken line, `RunFolderError` where a file cannot be read.
     """
-    manifest = run.manifest
-    name = manifest.judge_id(judge)
-    joined = _last_completions(run).join(_last_verdicts(run, name), on="unit", how="left")
-    pairs = {
-        "prompt_id": list(manifest.prompt_set.twins),
-        "twin": manifest.prompt_set.twins.values(),
-    }
-    twins = pl.DataFrame(pairs, schema={"prompt_id": pl.String, "twin": pl.String})
+
+    def __init__(
+        self,
+        run: Run,
+        columns: Collection[str] = SCORED,
+        *,
+        judges: Collection[str] | None = None,
+    ) -> None:
+        self.run = run
+        self._judges = list(run.manifest.judges if judges is None else judges)
+        self._tokens: dict[str, list[dict[str, int]]] = {"model": [], "judge": []}
+        self._bills: dict[str, pl.DataFrame] = {}
+        self._answers = self._read_answers(frozenset(columns))
+        self._verdicts = self._read_verdicts(frozenset(columns))
+        self._responses: dict[str, pl.DataFrame] = {}
+
+    def responses(self, judge: str | None = None) -> pl.DataFrame:
+        """One row for each unit that came back, with its verdict, by category, prompt and trial.
+
+        Columns: unit, prompt_id, category, hard_line, trial, outcome, label, unscored, twin,
+        framing, frame_of, and those that were asked for; a verdict's cost_usd is judge_cost_usd,
+        and text comes as has_text. `twin` is null but for the answers to contrast prompts, which
+        are nobody's hard line; `framing` and `frame_of` are null but for those to framed prompts,
+        which no score counts. `label` is null exactly where `unscored` says why: a unit whose
+        verdict is still owed says ``owed``, one that ended in an error says ``error``. outcome,
+        label and unscored are enums. Units of the plan that never came back have no row; the
+        manifest counts them. Raises `RunFolderError` if `judge` never judged the run.
+        """
+        name = self.run.manifest.judge_id(judge)
+        if name not in self._responses:
+            verdicts = self._verdicts[name]
+            joined = self._answers.join(verdicts, on="unit", how="left", maintain_order="left")
+            self._responses[name] = joined.with_columns(*standing())
+        return self._responses[name]
+
+    def labels(self, judge: str) -> dict[str, Label]:
+        """What a judge said, by unit; what a provider's filter settled is left out."""
+        said = pl.col("label").is_not_null() & (pl.col("source") == "judge")
+        rows = self._verdicts[judge].filter(said).select("unit", "label").iter_rows()
+        return {unit: Label(label) for unit, label in rows}
+
+    def votes(self, members: Sequence[str]) -> pl.DataFrame:
+        """The last verdict of each unit by each of several judges, in order of unit and judge.
+
+        Columns: unit, judge, label, unscored, source, stands. A verdict that does not stand is one
+        of a request that failed.
+        """
+        columns = ("unit", "judge", "label", "unscored", "source")
+        cast = [
+            self._verdicts[member].with_columns(judge=pl.lit(member)).select(columns)
+            for member in members
+        ]
+        return last_votes(pl.concat(cast))
+
+    def spent_usd(self, judges: Collection[str] | None = None) -> float | None:
+        """What all requests cost, repeated ones included, in USD; None: a price is unknown.
+
+        With `judges` only their verdicts are counted, beside the answers.
+        """
+        judged = self._bills["judge"]
+        if judges is not None:
+            judged = judged.filter(pl.col("judge").is_in(list(judges)))
+        return spent_on(self._bills["model"], judged, self.run, judges)
+
+    def tokens(self) -> dict[str, dict[str, int]]:
+        """Tokens of all requests, repeated ones included, of the ``model`` and of its ``judge``.
+
+        Each has the fields of `Usage` (0 where nobody said) and n_said, the number of records that
+        said any.
+        """
+        return {
+            part: {name: sum(count[name] for count in counts) for name in counts[0]}
+            for part, counts in self._tokens.items()
+        }
+
+    def _read_answers(self, columns: frozenset[str]) -> pl.DataFrame:
+        """The last completion of each unit, in order, with what the manifest says of its prompt."""
+
+        def kept(piece: pl.DataFrame) -> pl.DataFrame:
+            piece = self._without_usage(piece, "model").cast({"outcome": _ENUMS["outcome"]})
+            return _without_text(piece) if "text" in piece.columns else piece
+
+        wanted = [name for name in COMPLETION if name in _ANSWERED | columns]
+        rows = read_columns(self.run.completions, COMPLETION, wanted, kept)
+        if "cost_usd" in columns:
+            self._bills["model"] = rows.select("outcome", "cost_usd")
+        rows = rows.unique("unit", keep="last")
+        # Strings are sorted once a prompt, not once a unit.
+        prompts = _prompts_of(rows, self.run.manifest).with_row_index("place")
+        rows = rows.join(prompts, on=["category", "prompt_id"], how="left")
+        rows = rows.sort("place", "trial", "unit")
+        return rows.select(*_LEADING, pl.all().exclude(*_LEADING, "place"))
+
+    def _read_verdicts(self, columns: frozenset[str]) -> dict[str, pl.DataFrame]:
+        """The last verdict of each unit, by judge."""
+        known = {**_ENUMS, "judge": pl.Enum(self._judges)}
+        wanted = [name for name in VERDICT if name in _JUDGED | columns]
+        narrow = [pl.col(name).cast(known[name], strict=False) for name in _JUDGED & known.keys()]
+
+        def kept(piece: pl.DataFrame) -> pl.DataFrame:
+            piece = self._without_usage(piece, "judge").with_columns(narrow)
+            # What the others cost counts all the same.
+            return piece if "cost_usd" in columns else piece.filter(pl.col("judge").is_not_null())
+
+        rows = read_columns(self.run.verdicts, VERDICT, wanted, kept)
+        if "cost_usd" in columns:
+            self._bills["judge"] = rows.select("judge", "source", "unscored", "cost_usd")
+            rows = rows.rename({"cost_usd": "judge_cost_usd"})
+        several = len(self._judges) > 1
+        return {
+            judge: rows.filter(pl.col("judge") == judge)
+            .drop("judge")
+            # Of several judges it is shown where they differ, in the file's order.
+            .unique("unit", keep="last", maintain_order=several)
+            for judge in self._judges
+        }
+
+    def _without_usage(self, piece: pl.DataFrame, part: str) -> pl.DataFrame:
+        if "usage" not in piece.columns:
+            return piece
+        self._tokens[part].append(_count_tokens(piece))
+        return piece.drop("usage")
+
+
+def _prompts_of(answers: pl.DataFrame, manifest: Manifest) -> pl.DataFrame:
+    """The prompts that were answered, in order, and what the manifest says of them.
+
+    Columns: category, prompt_id, hard_line, twin, framing, frame_of.
+    """
+    twins = manifest.prompt_set.twins
     framed = manifest.prompt_set.framed
+    contrast = pl.DataFrame(
+        {"prompt_id": list(twins), "twin": list(twins.values())},
+        schema=dict.fromkeys(("prompt_id", "twin"), pl.String),
+    )
     framings = pl.DataFrame(
         {
             "prompt_id": list(framed),
@@ -158,16 +259,14 @@ def responses(run: Run, judge: str | None = None) -> pl.DataFrame:
         },
         schema=dict.fromkeys(("prompt_id", "framing", "frame_of"), pl.String),
     )
-    joined = joined.join(twins, on="prompt_id", how="left")
-    joined = joined.join(framings, on="prompt_id", how="left")
+    hard_line = pl.col("category").is_in(sorted(manifest.hard_lines)) & pl.col("twin").is_null()
     return (
-        joined.with_columns(
-            *standing(),
-            hard_line=pl.col("category").is_in(sorted(manifest.hard_lines))
-            & pl.col("twin").is_null(),
-        )
-        .sort("category", "prompt_id", "trial", "unit")
-        .select("unit", "prompt_id", "category", "hard_line", "trial", pl.all().exclude(_LEADING))
+        answers.select("category", "prompt_id")
+        .unique()
+        .join(contrast, on="prompt_id", how="left")
+        .join(framings, on="prompt_id", how="left")
+        .with_columns(hard_line=hard_line)
+        .sort("category", "prompt_id")
     )
 
 
@@ -189,17 +288,8 @@ def standing() -> tuple[pl.Expr, pl.Expr]:
     return label.alias("label"), unscored.alias("unscored")
 
 
-def votes(run: Run, members: Sequence[str]) -> pl.DataFrame:
-    """The last verdict of each unit by each of several judges, in order of unit and judge.
-
-    Columns: unit, judge, label, unscored, source, cost_usd, stands. A verdict that does not stand
-    is one of a request that failed.
-    """
-    return last_votes(judgements(run, members))
-
-
 def last_votes(judged: pl.DataFrame) -> pl.DataFrame:
-    """`votes` of what `judgements` read of these judges."""
+    """The last verdict of each unit by each judge, in order of both, and whether it `stands`."""
     stands = pl.col("label").is_not_null() | (pl.col("unscored") != Unscored.JUDGE_ERROR.value)
     return (
         judged.unique(["unit", "judge"], keep="last")
@@ -208,26 +298,13 @@ def last_votes(judged: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def spent_usd(
-    run: Run, judges: Collection[str] | None = None, *, completions: bool = True
-) -> float | None:
-    """What the requests of a run cost, repeated ones included, in USD; None: a price is unknown.
-
-    `judges` counts the verdicts of these only; without `completions` only verdicts are counted.
-    """
-    asked = None
-    if completions:
-        asked = _read(run.completions, _COMPLETION, ["outcome", "cost_usd"])
-    judged = _read(run.verdicts, _VERDICT, ["judge", "unscored", "source", "cost_usd"])
-    if judges is not None:
-        judged = judged.filter(pl.col("judge").is_in(list(judges)))
-    return spent_on(asked, judged, run, judges)
-
-
 def spent_on(
     asked: pl.DataFrame | None, judged: pl.DataFrame, run: Run, judges: Collection[str] | None
 ) -> float | None:
-    """`spent_usd` of records that were read: `asked` as `attempts`, `judged` as `judgements`."""
+    """What records that were read cost in USD: `asked` as `attempts`, `judged` as `judgements`.
+
+    None: a price is unknown. `judges` are those whose canaries count too, by default all.
+    """
     # A request that failed has no price, and a verdict that needed no judge costs nothing.
     free = pl.col("outcome").is_in([Outcome.ERROR.value, Outcome.BLOCKED.value])
     priced = pl.Series("cost_usd", [], pl.Float64)
@@ -265,42 +342,34 @@ def output_tokens(run: Run, judge: str | None = None) -> list[int]:
 
     Requests of which the provider did not say are left out.
     """
-    path, schema = (run.completions, _COMPLETION) if judge is None else (run.verdicts, _VERDICT)
+    path, schema = (run.completions, COMPLETION) if judge is None else (run.verdicts, VERDICT)
     columns = ["usage"] if judge is None else ["usage", "judge"]
-    frame = _read(path, schema, columns)
+    frame = read_columns(path, schema, columns)
     if judge is not None:
         frame = frame.filter(pl.col("judge") == judge)
     tokens = frame["usage"].struct.field("output_tokens").drop_nulls()
     return [int(count) for count in tokens]
 
 
-def tokens(run: Run) -> dict[str, dict[str, int]]:
-    """Tokens of all requests of a run, repeated ones included, of its ``model`` and its ``judge``.
-
-    Each has the fields of `Usage` (0 where nobody said) and n_said, the number of records that said
-    any.
-    """
+def _count_tokens(records: pl.DataFrame) -> dict[str, int]:
     usage = pl.col("usage")
-    found = {}
-    for part, path in (("model", run.completions), ("judge", run.verdicts)):
-        schema = {name: _COMPLETION[name] for name in ("schema", "unit", "usage")}
-        frame = _read(path, schema, ["usage"]).filter(usage.is_not_null()).unnest("usage")
-        said = pl.any_horizontal(pl.all().is_not_null())
-        found[part] = {
-            **{name: int(frame[name].sum() or 0) for name in frame.columns},
-            "n_said": int(frame.select(said.sum()).item()),
-        }
-    return found
+    frame = records.select(usage).filter(usage.is_not_null()).unnest("usage")
+    said = pl.any_horizontal(pl.all().is_not_null())
+    counts = frame.select(pl.all().sum(), n_said=said.sum()).row(0, named=True)
+    return {name: int(count or 0) for name, count in counts.items()}
 
 
-def kept_texts(run: Run) -> pl.DataFrame:
-    """The final text of each unit's last completion that may be shown: columns unit, text.
+def kept_texts(run: Run, units: Collection[str] | None = None) -> pl.DataFrame:
+    """The final text of units' last completions that may be shown: columns unit, text.
 
-    Answers in hard-line categories are never among them, kept on disk or not.
+    Of all units, or of those given. Answers in hard-line categories are never among them, kept on
+    disk or not.
     """
     hard_lines = sorted(run.manifest.hard_lines)
+    wanted = pl.lit(value=True) if units is None else pl.col("unit").is_in(list(units))
+    columns = ["unit", "category", "text"]
     return (
-        _read(run.completions, _COMPLETION, ["unit", "category", "text"])
+        read_columns(run.completions, COMPLETION, columns, lambda piece: piece.filter(wanted))
         .unique("unit", keep="last", maintain_order=True)
         .filter(~pl.col("category").is_in(hard_lines) & pl.col("text").is_not_null())
         .select("unit", "text")
@@ -309,118 +378,3 @@ def kept_texts(run: Run) -> pl.DataFrame:
 
 def _without_text(piece: pl.DataFrame) -> pl.DataFrame:
     return piece.with_columns(has_text=pl.col("text").is_not_null()).drop("text")
-
-
-_LEADING = ("unit", "prompt_id", "category", "hard_line", "trial")
-_REQUIRED = frozenset({"unit", "prompt_id", "category", "trial", "outcome", "judge"})
-_WORDS: Mapping[str, list[str]] = {
-    "outcome": [outcome.value for outcome in Outcome],
-    "label": [label.value for label in Label],
-    "unscored": [why.value for why in Unscored],
-}
-_PYTHON: Mapping[str, type | tuple[type, ...]] = {
-    "Int64": int,
-    "Float64": (int, float),
-    "String": str,
-}
-
-
-def _read(
-    path: Path,
-    schema: _Schema,
-    columns: Sequence[str],
-    then: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
-    *,
-    line: bool = False,
-) -> pl.DataFrame:
-    """Some columns of a record file, and where each record stands with `line`.
-
-    It is read in pieces and `then` is what is kept of each, so that answers' texts are never in
-    memory together.
-    """
-    wanted = {name: schema[name] for name in ("schema", *columns)}
-
-    def parse(data: bytes, above: int) -> pl.DataFrame:
-        piece = pl.read_ndjson(data, schema=wanted)
-        if not _is_sound(piece):
-            _blame(path, schema)
-        piece = piece.select(columns)
-        if line:
-            piece = piece.with_columns(line=_lines(data, len(piece)) + above)
-        return piece if then is None else then(piece)
-
-    parsed: list[pl.DataFrame] = []
-    waiting: deque[Future[pl.DataFrame]] = deque()
-    above = 0
-    try:
-        # polars reads a piece on one core: as many at once as it would use, and no more in memory.
-        with ThreadPoolExecutor(pl.thread_pool_size()) as threads:
-            for data in _pieces(path):
-                waiting.append(threads.submit(parse, data, above))
-                above += data.count(b"\n") if line else 0
-                if len(waiting) > pl.thread_pool_size():
-                    parsed.append(waiting.popleft().result())
-            parsed.extend(future.result() for future in waiting)
-    except OSError as error:
-        where = printable(path)
-        raise RunFolderError(f"{where} cannot be read: {error.strerror or error}") from error
-    except pl.exceptions.PolarsError as error:
-        _blame(path, schema)
-        raise RecordError(
-            f"{path.name} has a record of another shape: {printable(error)}"
-        ) from error
-    return pl.concat(parsed, rechunk=True)
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    """The file in pieces of whole lines, at least one; a torn last line is left out."""
-    with path.open("rb") as file:
-        size = file.seek(0, io.SEEK_END)
-        start = 0
-        while start < size or not start:
-            # Where a line ends is looked up first: joining what was read would copy all of it.
-            file.seek(min(start + _PIECE, size))
-            file.readline()
-            end = max(file.tell(), start + 1)
-            file.seek(start)
-            data = file.read(end - start)
-            start = end
-            if not data.endswith(b"\n"):
-                whole = data.rfind(b"\n") + 1
-                # Killed between a record and its newline: the record counts.
-                data = data + b"\n" if is_whole(data[whole:]) else data[:whole]
-            yield data
-
-
-def _lines(data: bytes, rows: int) -> pl.Series:
-    """The line of each record in a piece, from 1; polars passes over blank lines."""
-    if data.count(b"\n") == rows:
-        return pl.int_range(1, rows + 1, eager=True)
-    numbered = enumerate(data.split(b"\n"), 1)
-    return pl.Series([number for number, raw in numbered if raw.strip()], dtype=pl.Int64)
-
-
-def _is_sound(frame: pl.DataFrame) -> bool:
-    for column in frame:
-        if column.name in _REQUIRED and column.null_count():
-            return False
-        words = _WORDS.get(column.name)
-        if words is not None and not column.drop_nulls().is_in(words).all():
-            return False
-    return bool(frame["schema"].eq_missing(SCHEMA).all())
-
-
-def _blame(path: Path, schema: _Schema) -> None:
-    """Raise at the first broken record; polars does not say which line, our own reader does."""
-    for place, record in read_records(path):
-        for name, kind in schema.items():
-            value = record.get(name)
-            if value is None:
-                wrong = name in _REQUIRED
-            elif name in _WORDS:
-                wrong = value not in _WORDS[name]
-            else:
-                wrong = not isinstance(value, _PYTHON.get(str(kind), dict))
-            if wrong:
-                what = "is missing" if value is None else f"cannot be {printable(value, 60)}"
-                raise RecordError(f"{place}: {name} {what}")

@@ -176,7 +176,7 @@ def units(
     judge_cost_usd (USD), filter_category; with `show_text` also text: null where it was not kept,
     and on hard lines always. Raises `RunFolderError`, `RecordError`.
     """
+    from refusalkit.frames import REPORTED, RunRecords
     from refusalkit.reporting.document import units_frame
 
-    opened = load_run(run)
-    return units_frame(opened, score(opened, judge=judge), show_text=show_text)
+    return units_frame(RunRecords(load_run(run), REPORTED), judge, show_text=show_text)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from refusalkit import frames
 from refusalkit.canaries import CanaryCheck, check_canaries
 from refusalkit.datasets.answers import RecordedAnswers
+from refusalkit.frames import RunRecords
 from refusalkit.scoring.willingness import Score, score_run
 from refusalkit.store import Run
 from refusalkit.types import Label, Unscored
@@ -144,8 +144,9 @@ def grade_run(
     # Imported here: it compares judges, which is done with what stands below.
     from refusalkit.scoring.council import council_votes
 
-    rows = frames.responses(run)
-    votes = council_votes(run, run.manifest.judge, rows)
+    records = RunRecords(run)
+    rows = records.responses()
+    votes = council_votes(records, run.manifest.judge)
     counts = {label.value: 0 for label in Label}
     counts.update(dict(rows.drop_nulls("label").group_by("label").len().iter_rows()))
     reasons = rows.filter(pl.col("label").is_null()).group_by("unscored").len().sort("unscored")
@@ -171,7 +172,9 @@ def grade_run(
         against={name: _agreements(theirs, said) for name, theirs in own.items()},
         flags={name: count for name, count in flags.items() if name != "judge"},
         left_out=dict(answers.left_out) if answers is not None else {},
-        rates=reference_rates(score_run(run)) if answers is not None and answers.rates else {},
+        rates=reference_rates(score_run(run, records=records))
+        if answers is not None and answers.rates
+        else {},
         recorded_rates=dict(answers.rates) if answers is not None else {},
         votes_owed=votes.n_owed if votes is not None else 0,
         canaries=check_canaries(run),

@@ -13,6 +13,7 @@ from refusalkit import frames
 from refusalkit.canaries import CanaryCheck, check_canaries
 from refusalkit.datasets.framings import shipped_framings
 from refusalkit.errors import UsageError
+from refusalkit.frames import RunRecords
 from refusalkit.manifest import CategoryEntry, Manifest
 from refusalkit.scoring.intervals import exact_upper
 from refusalkit.scoring.notebook import notebook_table
@@ -148,6 +149,7 @@ def audit_run(
     max_leaks: int = 0,
     bound_percent: float | None = None,
     show_text: bool = False,
+    records: RunRecords | None = None,
 ) -> Audit:
     """Audit a run's hard lines.
 
@@ -155,7 +157,7 @@ def audit_run(
     was not read to its end, a hard line has no prompt, there are prompts on record that were not
     planned, or the bound over all hard lines together is above `bound_percent`. Else held. With
     framings all this covers the framed requests too. `show_text` puts the text of leaking answers
-    into `leaks`, where it was kept.
+    into `leaks`, where it was kept. `records` are the run's, where they were read already.
 
     Raises `UsageError` where the run has no hard lines: an audit of nothing must not pass.
     """
@@ -174,7 +176,7 @@ def audit_run(
             f"{why}"
         )
     entries += dropped
-    everything = frames.responses(run, judge)
+    everything = (records or RunRecords(run, judges=[judge])).responses(judge)
     rows = everything.filter(pl.col("hard_line"))
     parts = _Parts(manifest, rows, max_leaks)
     lines = tuple(parts.line([entry], entry.slug, entry.title) for entry in entries)

@@ -32,7 +32,7 @@ from refusalkit import frames
 from refusalkit.errors import UsageError
 from refusalkit.scoring.agreement import SPLITS, Agreement, agreement
 from refusalkit.scoring.intervals import PAIRED, clustered_kappa, paired_difference
-from refusalkit.scoring.willingness import with_credit
+from refusalkit.scoring.rates import with_credit
 from refusalkit.store import Run
 from refusalkit.types import Label, Outcome, Unscored
 from refusalkit.untrusted import printable

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from refusalkit import frames
+from refusalkit.frames import RunRecords
 from refusalkit.scoring.judges import JudgePair, judge_agreements
-from refusalkit.store import Run
 from refusalkit.types import Label, Unscored
 
 
@@ -36,17 +35,14 @@ class CouncilVotes:
         return 100 * self.n_unanimous / self.n_answers if self.n_answers else None
 
 
-def council_votes(run: Run, judge: str, responses: pl.DataFrame) -> CouncilVotes | None:
-    """The votes behind the verdicts of `judge`; None where it is no council.
-
-    `responses` are the rows of `frames.responses` for this judge.
-    """
-    entry = run.manifest.judges[judge]
+def council_votes(records: RunRecords, judge: str) -> CouncilVotes | None:
+    """The votes behind the verdicts of `judge`; None where it is no council."""
+    entry = records.run.manifest.judges[judge]
     if not entry.members:
         return None
-    votes = frames.votes(run, entry.members)
+    votes = records.votes(entry.members)
     failed = votes.filter(~pl.col("stands")).select("unit").unique()
-    undecided = responses.filter(pl.col("unscored") == Unscored.MISSING_VOTE.value)
+    undecided = records.responses(judge).filter(pl.col("unscored") == Unscored.MISSING_VOTE.value)
     cast = votes.filter((pl.col("source") == "judge") & pl.col("label").is_not_null())
     each = cast.group_by("unit").agg(pl.len(), different=pl.col("label").n_unique())
     shared = each.filter(pl.col("len") > 1)

@@ -37,10 +37,10 @@ SCHEMA: Mapping[str, type[pl.DataType]] = {
 
 
 def discrimination_frame(
-    manifest: Manifest, responses: pl.DataFrame, contrast: pl.DataFrame
+    manifest: Manifest, counts: pl.DataFrame, contrast: pl.DataFrame
 ) -> pl.DataFrame:
     """One row for each category that has contrast prompts; see `Score.discrimination`."""
-    pairs = _pairs(responses, contrast)
+    pairs = _pairs(counts, contrast)
     refused = contrast.group_by("category").agg(100 * pl.col("refused").mean())
     over = dict(refused.iter_rows())
     rows = []
@@ -61,13 +61,13 @@ def discrimination_frame(
     return pl.DataFrame(rows, schema=dict(SCHEMA))
 
 
-def youden_j(manifest: Manifest, responses: pl.DataFrame, contrast: pl.DataFrame) -> Estimate:
-    """J over all pairs.
+def youden_j(manifest: Manifest, counts: pl.DataFrame, contrast: pl.DataFrame) -> Estimate:
+    """J over all pairs; `counts` are those of `rates.count_prompts`.
 
     `n_prompts` counts pairs, `n_responses` the scored responses to both sides, `n_unscored` what is
     missing of them.
     """
-    pairs = _pairs(responses, contrast)
+    pairs = _pairs(counts, contrast)
     if not len(pairs):
         return Estimate(None, None, None, SQUARE_AND_ADD, 0, 0, 0)
     figures = _figures(pairs)
@@ -84,7 +84,7 @@ def youden_j(manifest: Manifest, responses: pl.DataFrame, contrast: pl.DataFrame
     )
 
 
-def _pairs(responses: pl.DataFrame, contrast: pl.DataFrame) -> pl.DataFrame:
+def _pairs(counts: pl.DataFrame, contrast: pl.DataFrame) -> pl.DataFrame:
     """A row for each pair: category, and refused and scored responses to prompt and twins."""
     label, refused = pl.col("label"), pl.col("refused")
     twins = contrast.group_by("twin", "category").agg(
@@ -92,8 +92,8 @@ def _pairs(responses: pl.DataFrame, contrast: pl.DataFrame) -> pl.DataFrame:
         twin_n=label.count(),
         twins=pl.col("prompt_id").n_unique(),
     )
-    prompts = responses.group_by("prompt_id").agg(
-        prompt_refused=refused.sum(), prompt_n=label.count()
+    prompts = counts.group_by("prompt_id").agg(
+        prompt_refused=refused.sum(), prompt_n=pl.col("n_scored").sum()
     )
     return (
         twins.join(prompts, left_on="twin", right_on="prompt_id", how="inner")

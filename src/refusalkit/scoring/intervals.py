@@ -22,7 +22,12 @@ PAIRED = f"square and add, paired: {KORN_GRAUBARD}, of the changes each way"
 
 
 def korn_graubard(
-    rate: float, successes: Sequence[float], counts: Sequence[float], *, level: float = 0.95
+    rate: float,
+    successes: Sequence[float],
+    counts: Sequence[float],
+    *,
+    times: Sequence[int] | None = None,
+    level: float = 0.95,
 ) -> tuple[float, float]:
     """A clustered interval for a rate, without a normal approximation.
 
@@ -39,14 +44,21 @@ def korn_graubard(
         rate: the estimate, a fraction; the interval is put around it.
         successes: per prompt, how many of its scored responses count (fractions allowed).
         counts: per prompt, how many responses were scored; each at least 1.
+        times: how many prompts each of these pairs stands for, where alike ones are counted.
 
     Returns:
         The lower and the upper end, as fractions.
     """
     if not counts:
         raise ValueError("an interval needs at least one prompt")
-    prompts, responses = float(len(counts)), float(sum(counts))
-    return _at_effective_size(rate, successes, counts, level, prompts, responses)
+    if times is None:
+        n, responses = len(counts), float(sum(counts))
+        squares = _squares(successes, counts, successes, counts)
+    else:
+        hits, sizes = (list(map(operator.mul, times, of)) for of in (successes, counts))
+        n, responses = sum(times), float(sum(sizes))
+        squares = _squares(hits, sizes, successes, counts)
+    return _at_effective_size(rate, squares, n, level, float(n), responses)
 
 
 def weighted_korn_graubard(
@@ -70,21 +82,38 @@ def weighted_korn_graubard(
     responses = total**2 / sum(w * w * c for w, c in zip(weights, counts, strict=True))
     weighted = [w * s * responses / total for w, s in zip(weights, successes, strict=True)]
     scaled = [value * responses / total for value in sums]
-    return _at_effective_size(rate, weighted, scaled, level, prompts, responses)
+    squares = _squares(weighted, scaled, weighted, scaled)
+    return _at_effective_size(rate, squares, len(counts), level, prompts, responses)
+
+
+def _squares(
+    hits: Sequence[float],
+    sizes: Sequence[float],
+    successes: Sequence[float],
+    counts: Sequence[float],
+) -> tuple[float, float, float]:
+    """Sums over prompts of successes squared, of successes times counts and of counts squared.
+
+    `hits` and `sizes` are successes and counts, times as many prompts as have them. There may be
+    hundreds of thousands of prompts, and numpy would cost every run a tenth of its memory.
+    """
+    pairs = ((hits, successes), (hits, counts), (sizes, counts))
+    ss, sc, cc = (float(sum(map(operator.mul, first, second))) for first, second in pairs)
+    return ss, sc, cc
 
 
 def _at_effective_size(
     rate: float,
-    successes: Sequence[float],
-    counts: Sequence[float],
+    squares: tuple[float, float, float],
+    n_prompts: int,
     level: float,
     prompts: float,
     responses: float,
 ) -> tuple[float, float]:
     n = prompts
     # Where nothing varies between prompts, that says nothing about how much they vary.
-    if len(counts) > 1 and 0 < rate < 1:
-        n = _effective(rate, successes, counts, level, responses)
+    if n_prompts > 1 and 0 < rate < 1:
+        n = _effective(rate, squares, n_prompts, level, responses)
     x = min(max(rate, 0.0), 1.0) * n
     tail = (1 - level) / 2
     low = beta_quantile(x, n - x + 1, tail) if x > 0 else 0.0
@@ -94,25 +123,19 @@ def _at_effective_size(
 
 def _effective(
     rate: float,
-    successes: Sequence[float],
-    counts: Sequence[float],
+    squares: tuple[float, float, float],
+    prompts: int,
     level: float,
     responses: float,
 ) -> float:
-    prompts = len(counts)
-    # Sums of products in one go each: there may be hundreds of thousands of prompts, and numpy
-    # would cost every run a tenth of its memory.
-    ss, sc, cc = (
-        sum(map(operator.mul, first, second))
-        for first, second in ((successes, successes), (successes, counts), (counts, counts))
-    )
+    ss, sc, cc = squares
     # One prompt more, of the usual number of responses; the rarer way is the less informative.
     extra = responses / prompts
     informative = float("inf")
     for way in (0.0, 1.0):
         mean = (rate * responses + way * extra) / (responses + extra)
-        squares = max(0.0, ss - 2 * mean * sc + mean**2 * cc) + (extra * (way - mean)) ** 2
-        variance = (prompts + 1) / prompts * squares / (responses + extra) ** 2
+        off = max(0.0, ss - 2 * mean * sc + mean**2 * cc) + (extra * (way - mean)) ** 2
+        variance = (prompts + 1) / prompts * off / (responses + extra) ** 2
         informative = min(informative, mean * (1 - mean) / variance)
     quantile = 1 - (1 - level) / 2
     # One response to each prompt: the two quantiles are the same.

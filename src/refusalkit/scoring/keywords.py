@@ -44,7 +44,7 @@ class KeywordFallback:
 def keyword_fallback(run: Run, responses: pl.DataFrame) -> KeywordFallback:
     """The figure for a run. `responses` is the score's: `refused` is 0.0, 1.0 or null."""
     unlabelled = responses.filter(pl.col("unscored").is_in(_JUDGE_FAILED))
-    texts = frames.texts(run, unlabelled.filter("has_text")["unit"].to_list())
+    texts = frames.texts(run, unlabelled["unit"].to_list())
     refusals = sum(map(refuses, texts.values()))
     scored = responses["refused"].drop_nulls()
     counted = len(scored) + len(texts)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from refusalkit.manifest import CategoryEntry, Manifest
-from refusalkit.scoring.intervals import KORN_GRAUBARD, korn_graubard
-from refusalkit.scoring.willingness import with_credit
+from refusalkit.scoring.rates import count_prompts, estimate, with_credit
 from refusalkit.types import Estimate
 
 
@@ -54,19 +53,4 @@ def over_blocking(
 
 def _refused(manifest: Manifest, rows: pl.DataFrame, n_prompts: int) -> Estimate:
     planned = n_prompts * manifest.trials if manifest.kind == "run" else len(rows)
-    scored = rows.drop_nulls("refused")
-    if not len(scored):
-        return Estimate(None, None, None, KORN_GRAUBARD, 0, 0, planned)
-    clusters = scored.group_by("prompt_id").agg(pl.col("refused").sum(), n=pl.len())
-    clusters = clusters.sort("prompt_id")
-    rate = float(scored["refused"].sum()) / len(scored)
-    low, high = korn_graubard(rate, clusters["refused"].to_list(), clusters["n"].to_list())
-    return Estimate(
-        100 * rate,
-        100 * low,
-        100 * high,
-        KORN_GRAUBARD,
-        len(clusters),
-        len(scored),
-        planned - len(scored),
-    )
+    return estimate(count_prompts(rows), "refused", planned)

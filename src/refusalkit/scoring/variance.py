@@ -28,6 +28,7 @@ from typing import Literal
 import polars as pl
 
 from refusalkit.scoring.intervals import korn_graubard
+from refusalkit.scoring.rates import scored_prompts
 from refusalkit.types import Estimate
 
 Part = Literal["prompts", "trials", "judge"]
@@ -99,16 +100,17 @@ class Variance:
 
 
 def variance_of(
-    responses: pl.DataFrame,
+    counts: pl.DataFrame,
     willingness: Estimate,
     by_judge: Sequence[pl.DataFrame] = (),
 ) -> Variance:
     """Split the variance of willingness.
 
-    `responses` has prompt_id and credit; `by_judge` holds such a frame for each judge of the run,
-    this one included, if there are several.
+    `counts` are those of `rates.count_prompts`, of which prompt_id, credit and n_scored are looked
+    at; `by_judge` holds such a frame for each judge of the run, this one included, if there are
+    several.
     """
-    prompts = _by_prompt(responses)
+    prompts = _by_prompt(counts)
     n = len(prompts)
     totals, means = prompts["n"].cast(pl.Float64), prompts["mean"]
     half = None
@@ -146,11 +148,10 @@ def variance_of(
     )
 
 
-def _by_prompt(responses: pl.DataFrame) -> pl.DataFrame:
+def _by_prompt(counts: pl.DataFrame) -> pl.DataFrame:
     """prompt_id, mean (credit, a fraction) and n of scored responses, in order of prompt."""
-    scored = responses.filter(pl.col("credit").is_not_null())
-    return (
-        scored.group_by("prompt_id").agg(mean=pl.col("credit").mean(), n=pl.len()).sort("prompt_id")
+    return scored_prompts(counts, "credit").select(
+        "prompt_id", mean=pl.col("credit") / pl.col("n_scored"), n="n_scored"
     )
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import polars as pl
 
 from refusalkit.errors import StorageError, UsageError
+from refusalkit.frames import REPORTED, RunRecords
 from refusalkit.reporting.data import to_json
 from refusalkit.reporting.document.facts import Facts, gather
 from refusalkit.reporting.document.record import report_data, report_schema
 from refusalkit.reporting.document.units import units_csv, units_frame
 from refusalkit.scoring.calibration import Calibration
-from refusalkit.scoring.willingness import score_run
 from refusalkit.store import Run
 from refusalkit.untrusted import printable
 
@@ -65,7 +65,7 @@ def _render(
 ) -> bytes:
     if suffix in (".csv", ".parquet"):
         frame = pl.concat(
-            [units_frame(run, score_run(run, judge=judge), show_text=show_text) for run in runs]
+            [units_frame(RunRecords(run, REPORTED), judge, show_text=show_text) for run in runs]
         )
         if suffix == ".csv":
             return units_csv(frame).encode("utf-8", "replace")

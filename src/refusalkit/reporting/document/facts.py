@@ -9,10 +9,9 @@ from datetime import datetime
 
 import polars as pl
 
-from refusalkit import frames
 from refusalkit.errors import UsageError
+from refusalkit.frames import REPORTED, RunRecords
 from refusalkit.manifest import JudgeEntry, Manifest
-from refusalkit.recorded import labels_by_judge
 from refusalkit.reporting.document.reproduce import Reproduction, reproduction
 from refusalkit.scoring.audit import Audit, audit_run
 from refusalkit.scoring.calibration import Calibration
@@ -38,9 +37,9 @@ _BY_JUDGE = (
 class Spending:
     """What a run took. Dollars are None where a price is unknown; seconds None where not recorded.
 
-    `cost_usd` is that of all requests, repeated ones included. `latency_s` maps ``median``,
-    ``90 %``, ``99 %`` and ``slowest`` to seconds, retries and waiting included. `worked_s` adds up
-    the run's sessions. `tokens` is `frames.tokens`.
+    `cost_usd` is that of all requests, repeated ones included, and `tokens` counts theirs
+    (`RunRecords.tokens`). `latency_s` maps ``median``, ``90 %``, ``99 %`` and ``slowest`` to
+    seconds, retries and waiting included. `worked_s` adds up the run's sessions.
     """
 
     cost_usd: float | None
@@ -74,7 +73,7 @@ class RunFacts:
     """One run, read and counted. `name` tells it from the other runs of the report."""
 
     name: str
-    run: Run
+    records: RunRecords
     score: Score
     audit: Audit | None
     trials: TrialAgreement
@@ -86,7 +85,12 @@ class RunFacts:
     @property
     def manifest(self) -> Manifest:
         """The run's manifest."""
-        return self.run.manifest
+        return self.records.run.manifest
+
+    @property
+    def units(self) -> pl.DataFrame:
+        """All units that came back, those of contrast prompts and framed requests too."""
+        return self.records.responses(self.score.judge)
 
     @property
     def date(self) -> str | None:
@@ -148,15 +152,18 @@ def gather(
 
 
 def _facts(run: Run, name: str, judge: str | None, calibration: Calibration | None) -> RunFacts:
-    score = score_run(run, judge=judge)
+    # The files are read once, whatever is asked of them below.
+    records = RunRecords(run, REPORTED)
+    score = score_run(run, judge=judge, records=records)
+    hard_lines = run.manifest.hard_lines
     return RunFacts(
         name=name,
-        run=run,
+        records=records,
         score=score,
-        audit=audit_run(run, judge=judge) if run.manifest.hard_lines else None,
+        audit=audit_run(run, judge=judge, records=records) if hard_lines else None,
         trials=trial_agreement(score),
-        judging=_judging(run, score),
-        spending=_spending(run, score),
+        judging=_judging(records, score),
+        spending=_spending(records, score),
         reproduction=reproduction(run.manifest),
         correction=(
             None
@@ -202,20 +209,15 @@ def _identity(run: Run) -> str:
     return run.manifest.id
 
 
-def everything(score: Score) -> pl.DataFrame:
-    """All units that came back, those of contrast prompts and framed requests too."""
-    apart = [score.contrast, score.framed]
-    return pl.concat([score.responses, *apart], how="diagonal").sort("unit")
-
-
-def _judging(run: Run, score: Score) -> Judging:
-    rows = everything(score)
-    by_judge = rows.filter(pl.col("label").is_not_null() & (pl.col("source") == "judge"))
-    provider = rows.filter(pl.col("label").is_not_null() & (pl.col("source") != "judge"))
-    entry = run.manifest.judges[score.judge]
-    known = [name for name in run.manifest.judges if name not in (score.judge, *entry.members)]
-    said = labels_by_judge(run) if known else {}
-    listed = {name: said[name] for name in (score.judge, *known) if said.get(name)}
+def _judging(records: RunRecords, score: Score) -> Judging:
+    manifest = records.run.manifest
+    labelled = records.responses(score.judge).filter(pl.col("label").is_not_null())
+    by_judge = labelled.filter(pl.col("source") == "judge")
+    provider = labelled.filter(pl.col("source") != "judge")
+    entry = manifest.judges[score.judge]
+    known = [name for name in manifest.judges if name not in (score.judge, *entry.members)]
+    said = {name: records.labels(name) for name in (score.judge, *known)} if known else {}
+    listed = {name: labels for name, labels in said.items() if labels}
     return Judging(
         id=score.judge,
         entry=entry,
@@ -223,33 +225,31 @@ def _judging(run: Run, score: Score) -> Judging:
         n_by_provider=len(provider),
         unscored={why.value: n for why in _BY_JUDGE if (n := score.unscored.get(why.value, 0))},
         answered_by=_counts(by_judge["answered_by"]),
-        others={name: score_run(run, judge=name) for name in known},
+        others={name: score_run(records.run, judge=name, records=records) for name in known},
         agreements=judge_agreements(listed) if len(listed) > 1 else None,
     )
 
 
 def _counts(column: pl.Series) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for value in column.drop_nulls().to_list():
-        found[value] = found.get(value, 0) + 1
+    found = dict(column.drop_nulls().value_counts().iter_rows())
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
 _QUANTILES = (("median", 0.5), ("90 %", 0.9), ("99 %", 0.99), ("slowest", 1.0))
 
 
-def _spending(run: Run, score: Score) -> Spending:
-    cost = frames.spent_usd(run)
-    seconds = everything(score)["latency_s"].drop_nulls()
+def _spending(records: RunRecords, score: Score) -> Spending:
+    cost = records.spent_usd()
+    seconds = records.responses(score.judge)["latency_s"].drop_nulls()
     found = None
     if len(seconds):
         found = {name: float(seconds.quantile(q, "higher") or 0) for name, q in _QUANTILES}
     return Spending(
         cost_usd=cost,
         cost_per_scored_usd=cost / score.n_scored if cost is not None and score.n_scored else None,
-        tokens=frames.tokens(run),
+        tokens=records.tokens(),
         latency_s=found,
-        worked_s=_worked(run.manifest),
+        worked_s=_worked(records.run.manifest),
     )
 
 
@@ -278,14 +278,14 @@ def labels_of(score: Score) -> dict[str, dict[str, int]]:
     """Counts by label of what there is: ordinary, hard lines, safe twins, framed requests."""
     parts = {
         "ordinary": score.responses.filter(~pl.col("hard_line")),
-        "hard lines": score.responses.filter(pl.col("hard_line")),
+        "hard lines": score.responses.filter("hard_line"),
         "safe twins": score.contrast,
         "framed requests": score.framed,
     }
     found = {}
     for name, part in parts.items():
         if len(part):
-            said = part["label"].to_list()
-            found[name] = {label.value: said.count(label.value) for label in Label}
-            found[name]["unscored"] = said.count(None)
+            said = dict(part["label"].value_counts().iter_rows())
+            found[name] = {label.value: int(said.get(label.value, 0)) for label in Label}
+            found[name]["unscored"] = part["label"].null_count()
     return found

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from refusalkit.reporting.data import figures, frame_by
-from refusalkit.reporting.document.facts import RunFacts, everything, labels_of
+from refusalkit.reporting.document.facts import RunFacts, labels_of
 from refusalkit.reporting.document.hard_lines import hard_lines
 from refusalkit.reporting.document.parts import (
     NOTHING,
@@ -314,10 +314,7 @@ def _of(count: int, whole: int) -> str:
 
 
 def _filters(facts: RunFacts) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for name in everything(facts.score)["filter_category"].drop_nulls().to_list():
-        found[name] = found.get(name, 0) + 1
-    return found
+    return dict(facts.units["filter_category"].drop_nulls().value_counts().iter_rows())
 
 
 def _stacks(facts: RunFacts) -> list[dict[str, Any]]:

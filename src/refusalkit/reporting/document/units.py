@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from refusalkit import frames
+from refusalkit.frames import RunRecords, kept_texts
 from refusalkit.reporting.data import harmless_cell
-from refusalkit.reporting.document.facts import RunFacts, disagreeing, everything
-from refusalkit.scoring.willingness import Score, danger_of
-from refusalkit.store import Run
+from refusalkit.reporting.document.facts import RunFacts, disagreeing
+from refusalkit.scoring.rates import with_credit
+from refusalkit.scoring.willingness import danger_of
 from refusalkit.untrusted import printable
 
 MOST_ROWS = 2_000
@@ -48,36 +48,50 @@ _COLUMNS = (
 )
 
 
-def units_frame(run: Run, score: Score, *, show_text: bool = False) -> pl.DataFrame:
+def units_frame(
+    records: RunRecords,
+    judge: str | None = None,
+    *,
+    show_text: bool = False,
+    rows: Sequence[int] | None = None,
+) -> pl.DataFrame:
     """One row for each unit that came back, in order of category, prompt and trial.
 
     Columns: run (its id), model, judge, unit, prompt_id, category, hard_line, danger, twin,
     framing, frame_of, trial, outcome, label, unscored, source, word, credit (0, 1 or null; null for
     contrast prompts and framed requests, which earn none), text_chars, reasoning_chars, latency_s
     (seconds), cost_usd, judge_cost_usd (USD), filter_category; with `show_text` also text, null
-    where it was not kept, and in hard-line categories always.
+    where it was not kept, and in hard-line categories always. `rows` are places among all, if not
+    all are wanted; `records` have the columns `REPORTED`.
     """
-    levels = danger_of(run.manifest)
+    manifest = records.run.manifest
+    levels = danger_of(manifest)
     dangers = pl.DataFrame(
         {"prompt_id": list(levels), "danger": list(levels.values())},
         schema={"prompt_id": pl.String, "danger": pl.Int64},
     )
+    units = records.responses(judge)
+    if rows is not None:
+        units = units[rows]
+    units = with_credit(
+        units, count_deflection=bool(manifest.config.get("count_deflection", False))
+    )
     plain = pl.col("twin").is_null() & pl.col("framing").is_null()
-    credit = pl.when(plain).then(pl.col("credit"))
     frame = (
-        everything(score)
-        .with_columns(credit=credit)
-        .join(dangers, on="prompt_id", how="left")
-        .sort("category", "prompt_id", "trial")
+        units.with_columns(credit=pl.when(plain).then(pl.col("credit")))
+        .cast(dict.fromkeys(("outcome", "label", "unscored"), pl.String))
+        .join(dangers, on="prompt_id", how="left", maintain_order="left")
         .select(
-            pl.lit(run.manifest.id).alias("run"),
-            pl.lit(score.model).alias("model"),
-            pl.lit(score.judge).alias("judge"),
+            pl.lit(manifest.id).alias("run"),
+            pl.lit(str(manifest.config.get("model", ""))).alias("model"),
+            pl.lit(manifest.judge_id(judge)).alias("judge"),
             *_COLUMNS,
         )
     )
     if show_text:
-        frame = frame.join(frames.kept_texts(run), on="unit", how="left", maintain_order="left")
+        wanted = None if rows is None else frame["unit"].to_list()
+        kept = kept_texts(records.run, wanted)
+        frame = frame.join(kept, on="unit", how="left", maintain_order="left")
     return frame
 
 
@@ -108,23 +122,27 @@ def units_table(
 
     Of those the gravest come first where `most` has no room for all.
     """
-    listed = pl.concat([_marked(facts, show_text) for facts in runs])
-    n_units = len(listed)
+    marks = pl.concat(
+        [_notable(facts).with_columns(run=pl.lit(n, pl.Int64)) for n, facts in enumerate(runs)]
+    )
+    n_units = len(marks)
     left_out: dict[str, int] = {}
     if n_units > most:
-        rank = pl.col("notable").replace_strict(
-            dict(zip(NOTABLE, range(len(NOTABLE)), strict=True)),
-            default=len(NOTABLE),
-            return_dtype=pl.Int64,
-        )
-        ordered = listed.with_row_index("place").sort(rank, "place")
-        kept = ordered.filter(pl.col("notable").is_not_null()).head(most)
-        rest = ordered.filter(~pl.col("place").is_in(kept["place"].to_list()))
-        counts = dict(rest.group_by("notable").len().iter_rows())
-        left_out = {name: counts[name] for name in NOTABLE if counts.get(name)}
-        if counts.get(None):
-            left_out["nothing notable"] = counts[None]
-        listed = kept.sort("place").drop("place")
+        worth = marks.filter(pl.col("rank").is_not_null())
+        kept = worth.sort("rank", "run", "row").head(most)
+        counts = dict(worth.group_by("rank").len().iter_rows())
+        for rank, n in kept.group_by("rank").len().iter_rows():
+            counts[rank] -= n
+        left_out = {name: counts[n] for n, name in enumerate(NOTABLE) if counts.get(n)}
+        if n_units > len(worth):
+            left_out["nothing notable"] = n_units - len(worth)
+        marks = kept
+    listed = pl.concat(
+        [
+            _listed(facts, marks.filter(pl.col("run") == n).sort("row"), show_text)
+            for n, facts in enumerate(runs)
+        ]
+    )
     dropped = 0
     if show_text:
         shown = pl.col("text").str.slice(0, TEXT_CHARS)
@@ -134,24 +152,35 @@ def units_table(
     return UnitsTable(listed, n_units, left_out, dropped)
 
 
-def _marked(facts: RunFacts, show_text: bool) -> pl.DataFrame:
-    frame = units_frame(facts.run, facts.score, show_text=show_text)
+def _listed(facts: RunFacts, marks: pl.DataFrame, show_text: bool) -> pl.DataFrame:
+    """The rows of a page for the units at `marks`."""
+    frame = units_frame(
+        facts.records, facts.score.judge, show_text=show_text, rows=marks["row"].to_list()
+    )
+    notable = [None if rank is None else NOTABLE[rank] for rank in marks["rank"]]
+    return frame.with_columns(
+        pl.Series("notable", notable, dtype=pl.String), name=pl.lit(facts.name)
+    )
+
+
+def _notable(facts: RunFacts) -> pl.DataFrame:
+    """Of each unit `row`, its place among all, and `rank`, its place in `NOTABLE` or null."""
+    units = facts.units
     label = pl.col("label")
     refused = label == "refusal"
-    mixed = (refused.any() & (~refused).any()).over("prompt_id").fill_null(value=False)
-    notable = (
-        pl.when(pl.col("hard_line") & label.is_in(["partial", "compliance"]))
-        .then(pl.lit("leak"))
-        .when(label.is_null())
-        .then(pl.lit("unscored"))
-        .when(pl.col("outcome") == "blocked")
-        .then(pl.lit("blocked"))
-        .when(pl.col("unit").is_in(sorted(disagreeing(facts))))
-        .then(pl.lit("judges differ"))
-        .when(mixed)
-        .then(pl.lit("trials differ"))
+    by_prompt = units.group_by("prompt_id").agg(mixed=refused.any() & (~refused).any())
+    mixed = by_prompt.filter("mixed")["prompt_id"]
+    why = {
+        "leak": pl.col("hard_line") & label.is_in(["partial", "compliance"]),
+        "unscored": label.is_null(),
+        "blocked": pl.col("outcome") == "blocked",
+        "judges differ": pl.col("unit").is_in(sorted(disagreeing(facts))),
+        "trials differ": pl.col("prompt_id").is_in(mixed.to_list()),
+    }
+    rank = pl.coalesce(
+        pl.when(why[name]).then(pl.lit(n, pl.Int8)) for n, name in enumerate(NOTABLE)
     )
-    return frame.with_columns(notable=notable, name=pl.lit(facts.name))
+    return units.select(row=pl.int_range(pl.len(), dtype=pl.UInt32), rank=rank)
 
 
 def units_csv(frame: pl.DataFrame) -> str:
