@@ -101,6 +101,20 @@ class TestCommands:
         assert report["modules"] & CLIENTS == set()
 
     @pytest.mark.parametrize(
+        ("words", "tables"),
+        [("score made --json", False), ("audit made --json", False), ("score made", True)],
+    )
+    def test_figures_need_no_page_no_numpy_and_only_tables_a_terminal(
+        self, tmp_path: Path, words: str, tables: bool
+    ) -> None:
+        write_run(tmp_path / "made")
+        report, said = ran(COMMAND, *words.split(), folder=tmp_path)
+        assert report["status"] == 0
+        assert said
+        assert ("rich" in report["modules"]) == tables
+        assert report["modules"] & {"numpy", "scipy", "matplotlib", "jinja2", "aiohttp"} == set()
+
+    @pytest.mark.parametrize(
         ("words", "plots"),
         [("score made", False), ("report made --json", False), ("report made", True)],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -137,6 +138,14 @@ class TestKornGraubard:
         shuffled = clusters.copy()
         order.shuffle(shuffled)
         assert interval(shuffled) == pytest.approx(interval(clusters), abs=1e-9)
+
+    @UNHURRIED
+    @given(CLUSTERS)
+    def test_prompts_alike_may_be_counted_instead_of_listed(self, clusters: Clusters) -> None:
+        alike = Counter(clusters)
+        successes, counts = zip(*alike, strict=True)
+        counted = korn_graubard(pooled(clusters), successes, counts, times=list(alike.values()))
+        assert counted == interval(clusters)
 
     def test_a_higher_level_is_wider(self) -> None:
         narrow = korn_graubard(0.4, [1, 2, 3], [5, 5, 5], level=0.8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +27,16 @@ def test_what_is_written_is_what_is_read(value: object) -> None:
     assert jsontext.to_ascii(value).isascii()
     assert jsontext.from_bytes(jsontext.to_ascii(value).encode()) == value
     assert jsontext.to_ascii(value, indent=2).count("\n") == json.dumps(value, indent=2).count("\n")
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.floats(allow_nan=False)), max_size=5), TEXTS)
+def test_a_frame_is_written_as_its_rows(rows: list[tuple[int, float]], text: str) -> None:
+    frame = pl.DataFrame(rows, schema={"n": pl.Int64, "x": pl.Float64}, orient="row")
+    told = {"rows": frame, "text": text}  # a lone surrogate takes the other writer
+    listed = {"rows": frame.to_dicts(), "text": text}
+    assert jsontext.to_ascii_bytes(told, indent=2) == jsontext.to_ascii_bytes(listed, indent=2)
+    with pytest.raises(TypeError, match="object is nothing that JSON knows"):
+        jsontext.to_ascii_bytes({"odd": object(), "text": text})
 
 
 @given(st.binary() | VALUES.map(lambda value: json.dumps(value).encode()[:-1]))

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from refusalkit.errors import FatalProviderError, RecordError, StorageError
-from refusalkit.judges import Judge
-from refusalkit.judges.answer_sets import read_answer_set
 from refusalkit.manifest import JudgeEntry
 from refusalkit.records import canary_record
 from refusalkit.store import Run, read_records
 from refusalkit.types import Completion, Label, Outcome, Prompt, Unscored, Verdict
 from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    from refusalkit.judges import Judge
 
 _BINARY = frozenset({Label.REFUSAL, Label.COMPLIANCE})
 
@@ -84,6 +85,8 @@ def _ids(ids: tuple[str, ...]) -> str:
 
 def load_canaries() -> tuple[Canary, ...]:
     """All canaries that come with refusalkit, in the order in which they ride along."""
+    from refusalkit.judges.answer_sets import read_answer_set  # to look at verdicts needs no judge
+
     found = read_answer_set("canaries")
     return tuple(
         Canary(

@@ -81,7 +81,7 @@ def read_columns(
     *,
     line: bool = False,
 ) -> pl.DataFrame:
-    """Some columns of a record file, and where each record stands with `line`.
+    """Some columns of a record file, and where each record stands with `line`; in many chunks.
 
     It is read in pieces and `then` is what is kept of each, so that answers' texts are never in
     memory together.
@@ -117,7 +117,7 @@ def read_columns(
         raise RecordError(
             f"{path.name} has a record of another shape: {printable(error)}"
         ) from error
-    return pl.concat(parsed, rechunk=True)
+    return pl.concat(parsed)
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -55,7 +55,7 @@ def attempts(run: Run, columns: Sequence[str] = ()) -> pl.DataFrame:
     Columns: line (from 1), unit, outcome, has_text, cost_usd, and `columns` of the record.
     """
     wanted = ["unit", "outcome", "text", "cost_usd", *columns]
-    return read_columns(run.completions, COMPLETION, wanted, _without_text, line=True)
+    return read_columns(run.completions, COMPLETION, wanted, _without_text, line=True).rechunk()
 
 
 def judgements(run: Run, judges: Collection[str]) -> pl.DataFrame:
@@ -64,7 +64,7 @@ def judgements(run: Run, judges: Collection[str]) -> pl.DataFrame:
     Columns: unit, judge, label, unscored, source, cost_usd.
     """
     theirs = pl.col("judge").is_in(list(judges))
-    return read_columns(run.verdicts, VERDICT, _VOTE, lambda piece: piece.filter(theirs))
+    return read_columns(run.verdicts, VERDICT, _VOTE, lambda piece: piece.filter(theirs)).rechunk()
 
 
 def texts(run: Run, units: Collection[str]) -> dict[str, str]:
@@ -201,8 +201,8 @@ class RunRecords:
         wanted = [name for name in COMPLETION if name in _ANSWERED | columns]
         rows = read_columns(self.run.completions, COMPLETION, wanted, kept)
         if "cost_usd" in columns:
-            self._bills["model"] = rows.select("outcome", "cost_usd")
-        rows = rows.unique("unit", keep="last")
+            self._bills["model"] = rows.select("outcome", "cost_usd").rechunk()
+        rows = _last_of_unit(rows)
         # Strings are sorted once a prompt, not once a unit.
         prompts = _prompts_of(rows, self.run.manifest).with_row_index("place")
         rows = rows.join(prompts, on=["category", "prompt_id"], how="left")
@@ -222,22 +222,29 @@ class RunRecords:
 
         rows = read_columns(self.run.verdicts, VERDICT, wanted, kept)
         if "cost_usd" in columns:
-            self._bills["judge"] = rows.select("judge", "source", "unscored", "cost_usd")
+            bills = rows.select("judge", "source", "unscored", "cost_usd")
+            self._bills["judge"] = bills.rechunk()
             rows = rows.rename({"cost_usd": "judge_cost_usd"})
-        several = len(self._judges) > 1
-        return {
-            judge: rows.filter(pl.col("judge") == judge)
-            .drop("judge")
-            # Of several judges it is shown where they differ, in the file's order.
-            .unique("unit", keep="last", maintain_order=several)
-            for judge in self._judges
-        }
+        found = {}
+        for judge in self._judges:
+            theirs = rows["judge"].eq_missing(judge)
+            found[judge] = _last_of_unit(rows if theirs.all() else rows.filter(theirs)).drop(
+                "judge"
+            )
+        return found
 
     def _without_usage(self, piece: pl.DataFrame, part: str) -> pl.DataFrame:
         if "usage" not in piece.columns:
             return piece
         self._tokens[part].append(_count_tokens(piece))
         return piece.drop("usage")
+
+
+def _last_of_unit(rows: pl.DataFrame) -> pl.DataFrame:
+    """The last record of each unit, in the file's order."""
+    if rows["unit"].n_unique() == len(rows):  # counting is cheap, finding them is not
+        return rows
+    return rows.filter(rows["unit"].is_last_distinct())
 
 
 def _prompts_of(answers: pl.DataFrame, manifest: Manifest) -> pl.DataFrame:

@@ -168,10 +168,11 @@ def _folder(
 
 def _answers(run: Run, recorded: RecordedAnswers) -> list[LabelledAnswer]:
     """The labelled answers of one file with the judge's word on each."""
-    from refusalkit import frames
+    from refusalkit.frames import RunRecords
     from refusalkit.scoring.calibration import LabelledAnswer
 
-    columns = frames.responses(run).select("unit", "label", "unscored")
+    judge = run.manifest.judge
+    columns = RunRecords(run, (), judges=[judge]).responses().select("unit", "label", "unscored")
     rows = {unit: (label, why) for unit, label, why in columns.iter_rows()}
     found = []
     for prompt, trial in recorded.units:

@@ -270,9 +270,9 @@ def labelled_strata(run: Run, judge: str) -> dict[str, list[str]]:
     from refusalkit import frames
     from refusalkit.scoring.sampling import strata_of
 
-    completed = frames.completions(run)
-    kept = frozenset(completed.filter(completed["has_text"])["unit"].to_list())
-    return strata_of(frames.responses(run, judge), kept=kept)
+    rows = frames.responses(run, judge)
+    kept = frozenset(rows.filter("has_text")["unit"].to_list())
+    return strata_of(rows, kept=kept)
 
 
 def imported_judge(judge: str | Judge, answers: RecordedAnswers) -> RecordedJudge | None:

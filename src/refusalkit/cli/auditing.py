@@ -81,8 +81,6 @@ def _audit(
     form: str,
 ) -> int:
     import refusalkit
-    from refusalkit.reporting import data, terminal
-    from refusalkit.reporting.console import show
     from refusalkit.scoring.audit import AuditStatus
 
     result = refusalkit.audit(
@@ -93,12 +91,17 @@ def _audit(
 
         write_junit(result, Path(junit))
     if form == "json":
+        from refusalkit.reporting import data
+
         click.echo(data.to_json(data.audit_data(result)))
     elif form == "markdown":
         from refusalkit.reporting.comment import audit_comment
 
         click.echo(audit_comment(result))
     else:
+        from refusalkit.reporting import terminal
+        from refusalkit.reporting.console import show
+
         show(*terminal.canary_warning(result.canaries), terminal.audit_view(result))
     codes = {AuditStatus.HELD: OK, AuditStatus.CROSSED: GATE, AuditStatus.INCONCLUSIVE: INCOMPLETE}
     return codes[result.status]

@@ -47,8 +47,7 @@ def score(
     With --calibration or --labels the figures corrected for the judge's errors stand below.
     """
     import refusalkit
-    from refusalkit.reporting import data, terminal
-    from refusalkit.reporting.console import show
+    from refusalkit.reporting import data
 
     result = refusalkit.score(run, judge=judge, count_deflection=count_deflection)
     asked: list[dict[str, Any]] = []
@@ -62,11 +61,16 @@ def score(
     ]
     form = "json" if as_json else form
     if form == "json":
-        found = data.score_data(result, [by] if by else data.BY)
+        # Frames and bytes as they are: with a row for each prompt this can be long.
+        found = data.score_data(result, ())
+        found |= {f"by_{name}": data.frame_by(result, name) for name in ([by] if by else data.BY)}
         if corrections:
             found["corrections"] = [data.correction_data(each) for each in corrections]
-        click.echo(data.to_json(found))
+        click.echo(data.to_json_bytes(found))
     elif form == "table":
+        from refusalkit.reporting import terminal
+        from refusalkit.reporting.console import show
+
         frame = data.frame_by(result, by) if by else None
         show(*terminal.canary_warning(result.canaries))
         show(terminal.score_view(result) if frame is None else terminal.frame_view(frame, str(by)))

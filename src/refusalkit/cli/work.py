@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import signal
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from refusalkit.errors import Interrupted
+
+if TYPE_CHECKING:
+    import asyncio
 
 _T = TypeVar("_T")
 _FIGURES = (
@@ -34,6 +36,8 @@ def work(
     With `names` the display has a line for each, and `start` is given one for several. `tables`:
     the result will be printed as tables.
     """
+    import asyncio
+
     from refusalkit.reporting.progress import ProgressDisplay, SeveralProgress
 
     async def drive() -> _T:
@@ -72,6 +76,8 @@ async def _preload(modules: Sequence[str]) -> None:
 
     Not in a thread: it would make every answer that comes wait its turn for the interpreter.
     """
+    import asyncio
+
     for module in modules:
         await asyncio.sleep(0.05)
         importlib.import_module(module)

@@ -144,15 +144,15 @@ def grade_run(
     # Imported here: it compares judges, which is done with what stands below.
     from refusalkit.scoring.council import council_votes
 
+    judge = run.manifest.judge
     records = RunRecords(run)
     rows = records.responses()
-    votes = council_votes(records, run.manifest.judge)
+    votes = council_votes(records, judge) if run.manifest.judges[judge].members else None
     counts = {label.value: 0 for label in Label}
     counts.update(dict(rows.drop_nulls("label").group_by("label").len().iter_rows()))
-    reasons = rows.filter(pl.col("label").is_null()).group_by("unscored").len().sort("unscored")
+    reasons = rows.filter(pl.col("label").is_null()).group_by("unscored").len()
     pairs = rows.drop_nulls("label").select("unit", "label").iter_rows()
     said = {unit: Label(label) for unit, label in pairs}
-    judge = run.manifest.judge
     imported = answers.judgements if answers is not None else {}
     own = {
         name: {unit: j.label for unit, j in judgements.items() if j.label is not None}
@@ -165,7 +165,7 @@ def grade_run(
         n_records=run.manifest.n_units,
         n_labelled=len(labels),
         labels=counts,
-        unscored=dict(reasons.iter_rows()),
+        unscored=dict(sorted(reasons.iter_rows())),
         agreements=_agreements(labels, said) if labels else (),
         run=run if kept else None,
         said=said,

@@ -181,9 +181,8 @@ def audit_run(
     parts = _Parts(manifest, rows, max_leaks)
     lines = tuple(parts.line([entry], entry.slug, entry.title) for entry in entries)
     overall = parts.line(entries, ALL, "All hard lines", bound_percent)
-    framings = tuple(
-        parts.framing(entries, name, bound_percent) for name in (BARE, *_framing_names(manifest))
-    )
+    names = _framing_names(manifest)
+    framings = [parts.framing(entries, name, bound_percent) for name in (BARE, *names) if names]
     withheld = len(rows.filter(pl.col("unscored") == Unscored.WITHHELD.value))
     return Audit(
         run=manifest.id,
@@ -191,7 +190,7 @@ def audit_run(
         judge=judge,
         status=overall.status,
         lines=lines,
-        framings=framings if len(framings) > 1 else (),
+        framings=tuple(framings),
         overall=overall,
         over_blocking=over_blocking(manifest, everything, entries),
         max_leaks=max_leaks,

@@ -28,8 +28,8 @@ from enum import StrEnum
 
 import polars as pl
 
-from refusalkit import frames
 from refusalkit.errors import UsageError
+from refusalkit.frames import RunRecords
 from refusalkit.scoring.agreement import SPLITS, Agreement, agreement
 from refusalkit.scoring.intervals import PAIRED, clustered_kappa, paired_difference
 from refusalkit.scoring.rates import with_credit
@@ -242,8 +242,9 @@ def _deflection(runs: Sequence[Run], given: bool | None) -> bool:
 def _paired(run: Run, old: str, new: str, counted: bool) -> pl.DataFrame:
     """One row for each answer that came back, with what both judges said and its credit."""
     columns = ["label", "unscored", "source", "refused", "answered", "held", "credit"]
-    first = with_credit(frames.responses(run, old), count_deflection=counted)
-    second = with_credit(frames.responses(run, new), count_deflection=counted)
+    records = RunRecords(run, judges=[old, new])
+    first = with_credit(records.responses(old), count_deflection=counted)
+    second = with_credit(records.responses(new), count_deflection=counted)
     joined = (
         first.filter(pl.col("outcome") != Outcome.ERROR.value)
         .select("unit", "prompt_id", "category", "hard_line", "twin", *columns)

@@ -35,11 +35,9 @@ class CouncilVotes:
         return 100 * self.n_unanimous / self.n_answers if self.n_answers else None
 
 
-def council_votes(records: RunRecords, judge: str) -> CouncilVotes | None:
-    """The votes behind the verdicts of `judge`; None where it is no council."""
+def council_votes(records: RunRecords, judge: str) -> CouncilVotes:
+    """The votes behind the verdicts of `judge`, a council."""
     entry = records.run.manifest.judges[judge]
-    if not entry.members:
-        return None
     votes = records.votes(entry.members)
     failed = votes.filter(~pl.col("stands")).select("unit").unique()
     undecided = records.responses(judge).filter(pl.col("unscored") == Unscored.MISSING_VOTE.value)

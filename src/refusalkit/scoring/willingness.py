@@ -12,19 +12,18 @@ from refusalkit.canaries import CanaryCheck, check_canaries
 from refusalkit.errors import RefusalkitError
 from refusalkit.frames import RunRecords
 from refusalkit.manifest import JudgePart, Manifest
-from refusalkit.prompts import shipped_sets
 from refusalkit.scoring.discrimination import discrimination_frame, youden_j
 from refusalkit.scoring.families import same_family
 from refusalkit.scoring.keywords import KeywordFallback, keyword_fallback
 from refusalkit.scoring.notebook import ESTIMATE_HEADS, estimate_cells, notebook_table
 from refusalkit.scoring.rates import (
+    EARNED,
     count_prompts,
     estimate,
     macro_estimate,
     with_credit,
 )
 from refusalkit.scoring.variance import Variance, variance_of
-from refusalkit.session import choose_prompts
 from refusalkit.store import Run
 from refusalkit.types import Estimate, Label, Outcome, Unscored
 
@@ -163,9 +162,12 @@ class Score:
     @cached_property
     def by_trial(self) -> pl.DataFrame:
         """One row for each trial: trial, and the columns of `by_category` from n_prompts on."""
+        columns = self.responses.select(
+            "prompt_id", "category", "hard_line", "trial", "label", *EARNED
+        )
         rows = []
         for trial, planned in sorted(planned_by_trial(self.manifest, self.responses).items()):
-            part = count_prompts(self.responses.filter(pl.col("trial") == trial))
+            part = count_prompts(columns.filter(pl.col("trial") == trial))
             rows.append({"trial": trial, **_summary(part, planned, planned)})
         return pl.DataFrame(rows, schema={"trial": pl.Int64, **_SUMMARY_SCHEMA})
 
@@ -248,6 +250,10 @@ def danger_of(manifest: Manifest) -> dict[str, int]:
 
     Of a run from before the manifest recorded it: that of the shipped set, if it is the one asked.
     """
+    # Imported here: hardly a run needs its prompts to be scored.
+    from refusalkit.prompts import shipped_sets
+    from refusalkit.session import choose_prompts
+
     entry = manifest.prompt_set
     if entry.danger or entry.source not in shipped_sets():
         return entry.danger
@@ -273,9 +279,6 @@ def score_run(
     `count_deflection` counts a deflection as refused; None takes what the run was configured with.
     `records` are the run's, where they were read already. Raises `RunFolderError`, `RecordError`.
     """
-    # Imported here: it compares judges, which needs scores.
-    from refusalkit.scoring.council import council_votes
-
     manifest = run.manifest
     judge = manifest.judge_id(judge)
     entry = manifest.judges[judge]
@@ -330,10 +333,17 @@ def score_run(
         keyword_fallback=keyword_fallback(run, rows)
         if manifest.config.get("preset") == "atropos"
         else None,
-        council=council_votes(records, judge),
+        council=_council(records, judge) if entry.members else None,
         fallback_answers=_answered_by(everything, entry.fallback),
         canaries=check_canaries(run, judge),
     )
+
+
+def _council(records: RunRecords, judge: str) -> CouncilVotes:
+    # Imported here: it compares judges, which needs scores.
+    from refusalkit.scoring.council import council_votes
+
+    return council_votes(records, judge)
 
 
 def _answered_by(rows: pl.DataFrame, part: JudgePart | None) -> int:

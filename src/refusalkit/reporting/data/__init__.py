@@ -13,7 +13,13 @@ from refusalkit.reporting.data.comparisons import (
     p_text,
 )
 from refusalkit.reporting.data.estimates import estimate_data
-from refusalkit.reporting.data.forms import harmless_cell, to_csv, to_json, to_markdown
+from refusalkit.reporting.data.forms import (
+    harmless_cell,
+    to_csv,
+    to_json,
+    to_json_bytes,
+    to_markdown,
+)
 from refusalkit.reporting.data.judges import (
     bridge_data,
     calibrated_data,
@@ -74,5 +80,6 @@ __all__ = [
     "score_data",
     "to_csv",
     "to_json",
+    "to_json_bytes",
     "to_markdown",
 ]

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from refusalkit.config import PRESETS, RunConfig, resolve_config
-from refusalkit.rubrics import Rubric, load_rubric
+
+if TYPE_CHECKING:
+    from refusalkit.rubrics import Rubric
 
 NAMES = tuple(PRESETS)
 
@@ -42,6 +44,8 @@ class PresetRow:
 def preset_rows() -> list[PresetRow]:
     """All rows, in order of a run: prompts, model, judge, failures, figures."""
     configs = {name: resolve_config({"model": "any/model", "preset": name}) for name in NAMES}
+    from refusalkit.rubrics import load_rubric  # a score needs none
+
     rubrics = {
         name: load_rubric(
             config.judge_name,

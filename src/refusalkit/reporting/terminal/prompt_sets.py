@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from refusalkit.datasets.checks import Checked
 from refusalkit.datasets.summary import Summary, summarise
 from refusalkit.reporting.terminal.tables import build_table, counts
 from refusalkit.types import PromptSet
 from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:  # a score needs no checks of sets
+    from refusalkit.datasets.checks import Checked
 
 
 def prompts_view(prompts: PromptSet, *, texts: bool = False) -> RenderableType:
