@@ -12,11 +12,12 @@ import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from refusalkit.errors import FatalProviderError, ModerationError, ProviderError
 from refusalkit.judges.excerpt import excerpt
+from refusalkit.judges.reply_schema import ReplySchema
 from refusalkit.models.client import ChatClient, ChatRequest, ParameterLog
 from refusalkit.models.prices import Price
 from refusalkit.outcomes import Reading, Reply, read_reply
@@ -42,8 +43,6 @@ from refusalkit.types import (
 from refusalkit.untrusted import printable, well_formed
 
 if TYPE_CHECKING:
-    from jsonschema.protocols import Validator
-
     from refusalkit.judges.lexical import LexicalJudge
 
 _LONGEST_REASON = 300
@@ -82,6 +81,7 @@ class LLMJudge:
         self._client = client
         self._price = price
         self._nonce = nonce
+        self._schema = ReplySchema(rubric.schema)
         # What stands after the system text is another in every grading: its nonce at the least.
         fixed = (
             "{{nonce}}" not in rubric.system and price is not None and price.keeps(rubric.system)
@@ -182,7 +182,7 @@ class LLMJudge:
         if reading.outcome is not Outcome.ANSWERED:
             return Ruling(None)  # a reply that was cut short may lack its end
         data = _strict_json(reading.text)
-        if data is None or not self._validator.is_valid(data):
+        if data is None or not self._schema.takes(data):
             return Ruling(None)
         word = data[VERDICT_FIELD]
         label = self.rubric.labels.get(word)
@@ -195,13 +195,6 @@ class LLMJudge:
     async def aclose(self) -> None:
         """Close the connection."""
         await self._client.aclose()
-
-    @cached_property
-    def _validator(self) -> Validator:
-        # Imported with the first reply, when other requests are under way, not before the first.
-        from jsonschema import Draft202012Validator
-
-        return Draft202012Validator(dict(self.rubric.schema))
 
     def _cost(self, usage: Usage) -> float | None:
         return self._price.cost(usage) if self._price else None
@@ -241,11 +234,7 @@ def _strict_json(text: str) -> Any:
     A key that stands twice is refused: which of the two counts would be the parser's whim.
     """
     try:
-        data = json.loads(
-            _unfenced(text),
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
-        )
+        data = _STRICT.decode(_unfenced(text))
     except (ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) else None
@@ -268,3 +257,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
