@@ -100,16 +100,19 @@ class OpenAIClient(ChatClient):
         parameters = self._body(request)
         self.parameters.sent = parameters
         whole = {"model": self._name, "messages": self._messages(request), **parameters}
-        body = jsontext.to_ascii(whole).encode("ascii")
+        body = jsontext.to_bytes(whole)
         try:
-            async with self._open().post(
+            response = await self._open().post(
                 self._url,
                 # As a stream: aiohttp minds a body of more than 1 MiB sent whole.
                 data=io.BytesIO(body) if len(body) > 1024 * 1024 else body,
                 allow_redirects=False,
-            ) as response:
+            )
+            try:
                 raw = await _read(response)
-                status, headers = response.status, response.headers
+            finally:
+                response.release()  # a connection whose answer was not read to its end is closed
+            status, headers = response.status, response.headers
         except (aiohttp.ClientError, OSError, ValueError) as error:
             message = f"connection failed ({type(error).__name__}: {error})"
             raise self._failed(ApiFailure(message)) from error
@@ -170,9 +173,11 @@ class OpenAIClient(ChatClient):
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
+    body = response.content
     chunks: list[bytes] = []
     size = 0
-    async for chunk in response.content.iter_any():
+    while not body.at_eof():
+        chunk = await body.readany()
         size += len(chunk)
         if size > LARGEST_BODY:
             # Nor is the rest waited for.
