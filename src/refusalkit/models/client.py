@@ -46,8 +46,7 @@ class ChatRequest:
     @property
     def system(self) -> str | None:
         """The system messages as one text."""
-        parts = [m.content for m in self.messages if m.role == "system"]
-        return "\n\n".join(parts) or None
+        return "\n\n".join([m.content for m in self.messages if m.role == "system"]) or None
 
     @property
     def turns(self) -> list[dict[str, str]]:
@@ -57,14 +56,20 @@ class ChatRequest:
     @property
     def conversation(self) -> list[dict[str, str]]:
         """The messages as the OpenAI protocol has them: the system's first, and as one."""
-        first = [] if self.system is None else [{"role": "system", "content": self.system}]
+        system = self.system
+        first = [] if system is None else [{"role": "system", "content": system}]
         return first + self.turns
 
     @property
     def sampling(self) -> dict[str, Any]:
         """The sampling parameters by the names that all APIs share; None is not to be sent."""
-        names = ("temperature", "top_p", "top_k", "seed")
-        return {name: getattr(self.config, name) for name in names}
+        config = self.config
+        return {
+            "temperature": config.temperature,
+            "top_p": config.top_p,
+            "top_k": config.top_k,
+            "seed": config.seed,
+        }
 
     @property
     def response_format(self) -> dict[str, Any] | None:
@@ -184,6 +189,8 @@ class ChatClient(ABC):
 
     def _cleaned(self, said: _Said) -> _Said:
         """What a provider said, with the client's own keys taken out of every text."""
+        if not self._keys:
+            return said
         texts = {
             name: text
             for name in _FIELDS[type(said)]
