@@ -139,7 +139,7 @@ class LLMJudge:
             return verdict(unscored=why, reason=reason, usage=usage, cost_usd=self._cost(usage))
 
         declined = False
-        for _ in range(self.rubric.asks):
+        for before in range(self.rubric.asks):
             request = ChatRequest(
                 self.messages(prompt, completion), self._config, self.rubric.schema, self._recurs
             )
@@ -151,7 +151,7 @@ class LLMJudge:
                 raise
             except ProviderError as error:
                 return unscored(Unscored.JUDGE_ERROR, error.summary)
-            usage += reply.usage
+            usage = usage + reply.usage if before else reply.usage
             reading = read_reply(reply)
             if reading.outcome is Outcome.BLOCKED:
                 why = f"the judge was stopped, or declined ({printable(reply.finish_reason)})"
