@@ -77,7 +77,7 @@ _TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
 _THINK_TAG = re.compile(r"<(/?)(?:think|thinking)>", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """A provider's answer in neutral words, before it is judged what it amounts to."""
 
@@ -106,7 +106,7 @@ class ApiFailure:
     filter_category: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reading:
     """What a reply amounts to: its outcome, and the final text apart from the reasoning."""
 

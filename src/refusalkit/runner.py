@@ -311,10 +311,8 @@ class Runner:
             finally:
                 self._spending.completed()
             # Which unit it is, is not the model's to say: what is withheld hangs on it.
-            prompt, says = (
-                task.prompt,
-                (completion.prompt_id, completion.category, completion.trial),
-            )
+            prompt = task.prompt
+            says = (completion.prompt_id, completion.category, completion.trial)
             if says != (prompt.id, prompt.category, task.trial):
                 completion = replace(
                     completion, prompt_id=prompt.id, category=prompt.category, trial=task.trial

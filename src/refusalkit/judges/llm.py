@@ -46,9 +46,10 @@ if TYPE_CHECKING:
     from refusalkit.judges.lexical import LexicalJudge
 
 _LONGEST_REASON = 300
+_NOTHING_USED = Usage()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ruling:
     """What a judge's reply says: a label, or None where it cannot be read as one.
 
@@ -133,13 +134,13 @@ class LLMJudge:
             judge=self.id,
             cut_chars=excerpt(well_formed(completion.text), self.rubric.limits, "")[1],
         )
-        usage = Usage()
+        usage = _NOTHING_USED
 
         def unscored(why: Unscored, reason: str) -> Verdict:
             return verdict(unscored=why, reason=reason, usage=usage, cost_usd=self._cost(usage))
 
         declined = False
-        for before in range(self.rubric.asks):
+        for asked in range(self.rubric.asks):
             request = ChatRequest(
                 self.messages(prompt, completion), self._config, self.rubric.schema, self._recurs
             )
@@ -151,7 +152,7 @@ class LLMJudge:
                 raise
             except ProviderError as error:
                 return unscored(Unscored.JUDGE_ERROR, error.summary)
-            usage = usage + reply.usage if before else reply.usage
+            usage = usage + reply.usage if asked else reply.usage
             reading = read_reply(reply)
             if reading.outcome is Outcome.BLOCKED:
                 why = f"the judge was stopped, or declined ({printable(reply.finish_reason)})"
@@ -167,11 +168,11 @@ class LLMJudge:
                     cost_usd=self._cost(usage),
                 )
             declined = reading.outcome is Outcome.ANSWERED and _declines(reading.text)
-        asked = {1: "once", 2: "twice"}.get(self.rubric.asks, f"{self.rubric.asks} times")
+        times = {1: "once", 2: "twice"}.get(self.rubric.asks, f"{self.rubric.asks} times")
         if declined:
-            why = f"the judge declined to judge, in prose; asked {asked}"
+            why = f"the judge declined to judge, in prose; asked {times}"
             return unscored(Unscored.JUDGE_BLOCKED, why)
-        why = f"the judge's reply is not JSON of its schema, asked {asked}"
+        why = f"the judge's reply is not JSON of its schema, asked {times}"
         return unscored(Unscored.UNPARSABLE, why)
 
     def read(self, reply: Reply) -> Ruling:
@@ -202,9 +203,11 @@ class LLMJudge:
 
 def _request_text(prompt: Prompt) -> str:
     """The request as a judge reads it: one turn as it is, several with their roles as JSON."""
-    if len(prompt.turns) == 1:
-        return prompt.turns[0].content
-    turns = [{"role": m.role, "content": m.content} for m in prompt.turns]
+    if not prompt.messages:
+        return prompt.text
+    if len(prompt.messages) == 1:
+        return prompt.messages[0].content
+    turns = [{"role": m.role, "content": m.content} for m in prompt.messages]
     return json.dumps(turns, ensure_ascii=False, indent=1)
 
 

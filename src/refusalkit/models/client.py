@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import urllib.request
 from abc import ABC, abstractmethod
@@ -17,6 +16,7 @@ from refusalkit.errors import (
     RequestError,
     UnsupportedParameter,
 )
+from refusalkit.models.deadlines import Deadlines
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.token_pace import Demand, Spent
 from refusalkit.outcomes import ApiFailure, Reply, failure_error
@@ -30,7 +30,7 @@ _FIELDS = {said: tuple(one.name for one in fields(said)) for said in (ApiFailure
 LARGEST_BODY = 8 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChatRequest:
     """One conversation to continue. `schema` asks for a reply that is JSON of that shape.
 
@@ -123,6 +123,7 @@ class ChatClient(ABC):
             # Host only: a URL may carry credentials.
             self.names = f"{model_id} at {host}:{port}" if port else f"{model_id} at {host}"
         self._pacer = pacer
+        self._deadlines = Deadlines()
         # What this client sends and nobody may write down, in the URLs of proxies, too.
         urls = (base, *map(urlsplit, urllib.request.getproxies().values()))
         of_urls = [unquote(part) for url in urls for part in (url.username, url.password) if part]
@@ -167,7 +168,7 @@ class ChatClient(ABC):
     async def _send_once(self, request: ChatRequest) -> Reply:
         try:
             # Here and not in the back ends: one that forgets its timeout cannot hang.
-            async with asyncio.timeout(request.config.timeout_s):
+            with self._deadlines.within(request.config.timeout_s):
                 return await self._send(request)
         except TimeoutError as error:
             message = f"no answer within {request.config.timeout_s:g} s"

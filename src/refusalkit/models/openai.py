@@ -10,6 +10,7 @@ import io
 import os
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -19,13 +20,28 @@ from refusalkit.errors import ConfigurationError
 from refusalkit.models.client import LARGEST_BODY, ChatClient, ChatRequest, Relearned
 from refusalkit.models.pacing import Pacer
 from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
-from refusalkit.types import Usage
+from refusalkit.types import GenerationConfig, Usage
 
 DEFAULT_BASE = "https://api.openai.com/v1"
 
 _NO_SAMPLING = ("o1", "o3", "o4", "gpt-5", "gpt-6")
 # These take more for what goes into their prompt cache, and let one say what that is.
 _CACHE_BREAKPOINTS = ("gpt-5.6", "gpt-6")
+
+
+@dataclass(slots=True)
+class _Form:
+    """What requests have alike that differ in nothing but their messages: made once for all.
+
+    `head` is the body's beginning, up to the messages; what it was made of stands first.
+    """
+
+    config: GenerationConfig
+    schema: Mapping[str, Any] | None
+    recurs: str | None
+    learned: tuple[str, int]
+    parameters: dict[str, Any]
+    head: bytes
 
 
 class OpenAIClient(ChatClient):
@@ -60,6 +76,7 @@ class OpenAIClient(ChatClient):
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
+        self._form: _Form | None = None
         self._max_tokens_key = "max_completion_tokens" if self._official else "max_tokens"
         self._breakpoints = self._official and name.startswith(_CACHE_BREAKPOINTS)
         if self._official:
@@ -68,7 +85,24 @@ class OpenAIClient(ChatClient):
                 for parameter in ("temperature", "top_p"):
                     self.parameters.drop(parameter, f"{name} takes no sampling parameters")
 
-    def _body(self, request: ChatRequest) -> dict[str, Any]:
+    def _form_of(self, request: ChatRequest) -> _Form:
+        form, config, schema, recurs = self._form, request.config, request.schema, request.recurs
+        # What was learned only grows: its size says whether there is more.
+        learned = (self._max_tokens_key, len(self.parameters.dropped))
+        if (
+            form is None
+            # The very same: what is equal in Python (1 and True) may be another thing in JSON.
+            or form.config is not config
+            or form.schema is not schema
+            or (form.recurs, form.learned) != (recurs, learned)
+        ):
+            parameters = self._parameters(request)
+            whole = jsontext.to_bytes({"model": self._name, **parameters})
+            head = whole[:-1] + b',"messages":'
+            form = self._form = _Form(config, schema, recurs, learned, parameters, head)
+        return form
+
+    def _parameters(self, request: ChatRequest) -> dict[str, Any]:
         config = request.config
         optional: dict[str, Any] = {
             self._max_tokens_key: config.max_tokens,
@@ -97,10 +131,9 @@ class OpenAIClient(ChatClient):
         return messages
 
     async def _send(self, request: ChatRequest) -> Reply:
-        parameters = self._body(request)
-        self.parameters.sent = parameters
-        whole = {"model": self._name, "messages": self._messages(request), **parameters}
-        body = jsontext.to_bytes(whole)
+        form = self._form_of(request)
+        parameters = self.parameters.sent = form.parameters
+        body = form.head + jsontext.to_bytes(self._messages(request)) + b"}"
         try:
             response = await self._open().post(
                 self._url,
@@ -108,10 +141,7 @@ class OpenAIClient(ChatClient):
                 data=io.BytesIO(body) if len(body) > 1024 * 1024 else body,
                 allow_redirects=False,
             )
-            try:
-                raw = await _read(response)
-            finally:
-                response.release()  # a connection whose answer was not read to its end is closed
+            raw = await _read(response)
             status, headers = response.status, response.headers
         except (aiohttp.ClientError, OSError, ValueError) as error:
             message = f"connection failed ({type(error).__name__}: {error})"
@@ -173,17 +203,20 @@ class OpenAIClient(ChatClient):
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """The body; its end gives the connection back, and where it is not reached, closes it."""
     body = response.content
     chunks: list[bytes] = []
     size = 0
-    while not body.at_eof():
-        chunk = await body.readany()
-        size += len(chunk)
-        if size > LARGEST_BODY:
-            # Nor is the rest waited for.
-            response.close()
-            raise ValueError(f"the body is larger than {LARGEST_BODY >> 20} MiB")
-        chunks.append(chunk)
+    try:
+        while not body.at_eof():
+            chunk = await body.readany()
+            size += len(chunk)
+            if size > LARGEST_BODY:
+                raise ValueError(f"the body is larger than {LARGEST_BODY >> 20} MiB")
+            chunks.append(chunk)
+    except BaseException:
+        response.close()  # the rest is not waited for
+        raise
     return b"".join(chunks)
 
 
