@@ -31,17 +31,20 @@ _CACHE_BREAKPOINTS = ("gpt-5.6", "gpt-6")
 
 @dataclass(slots=True)
 class _Form:
-    """What requests have alike that differ in nothing but their messages: made once for all.
+    """What requests have alike that differ in nothing but their turns: made once for all.
 
-    `head` is the body's beginning, up to the messages; what it was made of stands first.
+    `head` is the body's beginning, up to the messages, `first` the system's message if there is
+    one; both are JSON. What they were made of stands before them.
     """
 
     config: GenerationConfig
     schema: Mapping[str, Any] | None
+    system: str | None
     recurs: str | None
     learned: tuple[str, int]
     parameters: dict[str, Any]
     head: bytes
+    first: tuple[bytes, ...]
 
 
 class OpenAIClient(ChatClient):
@@ -86,20 +89,28 @@ class OpenAIClient(ChatClient):
                     self.parameters.drop(parameter, f"{name} takes no sampling parameters")
 
     def _form_of(self, request: ChatRequest) -> _Form:
-        form, config, schema, recurs = self._form, request.config, request.schema, request.recurs
+        form, system, recurs = self._form, request.system, request.recurs
         # What was learned only grows: its size says whether there is more.
         learned = (self._max_tokens_key, len(self.parameters.dropped))
         if (
             form is None
             # The very same: what is equal in Python (1 and True) may be another thing in JSON.
-            or form.config is not config
-            or form.schema is not schema
-            or (form.recurs, form.learned) != (recurs, learned)
+            or form.config is not request.config
+            or form.schema is not request.schema
+            or (form.system, form.recurs, form.learned) != (system, recurs, learned)
         ):
             parameters = self._parameters(request)
             whole = jsontext.to_bytes({"model": self._name, **parameters})
-            head = whole[:-1] + b',"messages":'
-            form = self._form = _Form(config, schema, recurs, learned, parameters, head)
+            form = self._form = _Form(
+                config=request.config,
+                schema=request.schema,
+                system=system,
+                recurs=recurs,
+                learned=learned,
+                parameters=parameters,
+                head=whole[:-1] + b',"messages":[',
+                first=() if system is None else (self._system_message(system, recurs),),
+            )
         return form
 
     def _parameters(self, request: ChatRequest) -> dict[str, Any]:
@@ -122,18 +133,18 @@ class OpenAIClient(ChatClient):
             optional["prompt_cache_options"] = {"mode": "explicit"}
         return {**self._take(optional), **config.extra_body}
 
-    def _messages(self, request: ChatRequest) -> list[dict[str, Any]]:
-        messages: list[dict[str, Any]] = [*request.conversation]
-        if self._breakpoints and request.recurs == "system" and request.system is not None:
+    def _system_message(self, text: str, recurs: str | None) -> bytes:
+        content: str | list[dict[str, Any]] = text
+        if self._breakpoints and recurs == "system":
             end = {"mode": "explicit"}
-            part = {"type": "text", "text": request.system, "prompt_cache_breakpoint": end}
-            messages[0] = {"role": "system", "content": [part]}
-        return messages
+            content = [{"type": "text", "text": text, "prompt_cache_breakpoint": end}]
+        return jsontext.to_bytes({"role": "system", "content": content})
 
     async def _send(self, request: ChatRequest) -> Reply:
         form = self._form_of(request)
         parameters = self.parameters.sent = form.parameters
-        body = form.head + jsontext.to_bytes(self._messages(request)) + b"}"
+        messages = (*form.first, *map(jsontext.to_bytes, request.turns))
+        body = form.head + b",".join(messages) + b"]}"
         try:
             response = await self._open().post(
                 self._url,
