@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
 
 from refusalkit.canaries import Canary, judge_canary, record_of
 from refusalkit.errors import FatalProviderError
@@ -312,13 +311,12 @@ class Runner:
             finally:
                 self._spending.completed()
             # Which unit it is, is not the model's to say: what is withheld hangs on it.
-            which: dict[str, Any] = {
-                "prompt_id": task.prompt.id,
-                "category": task.prompt.category,
-                "trial": task.trial,
-            }
-            if any(getattr(completion, name) != value for name, value in which.items()):
-                completion = replace(completion, **which)
+            prompt = task.prompt
+            says = (completion.prompt_id, completion.category, completion.trial)
+            if says != (prompt.id, prompt.category, task.trial):
+                completion = replace(
+                    completion, prompt_id=prompt.id, category=prompt.category, trial=task.trial
+                )
             failed = completion.outcome is Outcome.ERROR
             # A request that failed or was filtered out has no price, which is not an unknown one.
             free = failed or completion.outcome is Outcome.BLOCKED

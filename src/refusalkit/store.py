@@ -26,7 +26,7 @@ from refusalkit.errors import RecordError, RunFolderError, RunLocked, StorageErr
 from refusalkit.manifest import MANIFEST, Manifest
 from refusalkit.records import SCHEMA, completion_record, verdict_record
 from refusalkit.types import Completion, Verdict
-from refusalkit.untrusted import printable, well_formed
+from refusalkit.untrusted import printable
 
 COMPLETIONS = "completions.jsonl"
 VERDICTS = "verdicts.jsonl"
@@ -231,8 +231,8 @@ class AppendFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._buffer = io.StringIO()
-        self._writer = jsonlines.Writer(self._buffer, dumps=jsontext.to_text)
+        self._buffer = io.BytesIO()
+        self._writer = jsonlines.Writer(self._buffer, dumps=jsontext.to_well_formed)
         self._refused: StorageError | None = None
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o600)
@@ -260,7 +260,7 @@ class AppendFile:
         self._buffer.seek(0)
         self._buffer.truncate()
         self._writer.write(record)
-        line = well_formed(self._buffer.getvalue()).encode()
+        line = self._buffer.getvalue()
         try:
             written = 0
             while written < len(line):

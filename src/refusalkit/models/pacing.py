@@ -101,12 +101,13 @@ class Pacer:
         sent_at: float | None = None
         used: Spent | None = None
         # Requests per minute come last: whoever has that turn goes out at once.
-        if in_flight is not None:
+        if in_flight is not None and not in_flight.enter_at_once():
             await in_flight.enter()
         try:
             if tokens is not None and demand is not None:
                 booking = await tokens.book(demand)
-            await self._turn()
+            if self._limiter is not None or self._resume_at > loop.time():
+                await self._turn()
             sent_at = loop.time()
             result = await request()
             if spent is not None and (in_flight is not None or tokens is not None):
