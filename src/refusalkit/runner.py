@@ -20,7 +20,7 @@ from refusalkit.errors import FatalProviderError
 from refusalkit.judges import Judge, Panel
 from refusalkit.judges.council import stamped, total_cost
 from refusalkit.models import Model
-from refusalkit.owed import RunState, read_state
+from refusalkit.owed import Bookmark, RunState, read_state
 from refusalkit.records import (
     read_completion,
     read_verdict,
@@ -140,6 +140,7 @@ class Runner:
         self._left: list[_Task] = []  # what the budget had no room for
         self._canaries = deque(canaries)
         self._canary_next = False
+        self._bookmark: Bookmark | None = None
         self._spending = Spending(max_cost, budget)
         self._succeeded = False
         self._failures = 0
@@ -152,6 +153,15 @@ class Runner:
         refuses; what was finished before is on disk.
         """
         state = read_state(self._run, None if self._model is not None else self._judge.id)
+        if self._model is not None:
+            self._bookmark = Bookmark(self._run, writer, state.checkpoint)
+        try:
+            return await self._work(state, writer)
+        finally:
+            if self._bookmark is not None:
+                await self._bookmark.close()
+
+    async def _work(self, state: RunState, writer: RecordWriter) -> Ended:
         found = len(state.settled)
         came_back = found + len(state.to_judge)
         planned = self._run.manifest.n_units
@@ -206,13 +216,13 @@ class Runner:
 
     def _to_judge_again(self, units: frozenset[str], state: RunState) -> Iterator[_Task]:
         answers: dict[str, Completion] = {}
-        for place, record in read_records(self._run.completions, state.answer_lines):
+        for place, record in read_records(self._run.completions, state.answers):
             unit = record["unit"]
             if unit in units:
                 known = record["text"] if unit not in self._texts else self._texts[unit]
                 text = "" if known is None else known
                 answers[unit] = read_completion({**record, "text": text}, place)
-        heard = self._heard(units)
+        heard = self._heard(units, state)
         for prompt, trial in state.settled.leave(self._plan()):
             unit = unit_id(prompt.id, trial)
             completion = answers.get(unit)
@@ -220,11 +230,15 @@ class Runner:
                 gone = unit in state.withheld and unit not in self._texts
                 yield _Task(prompt, trial, completion, heard.get(unit, {}), gone)
 
-    def _heard(self, units: frozenset[str]) -> Mapping[str, Mapping[str, Verdict]]:
+    def _heard(self, units: frozenset[str], state: RunState) -> Mapping[str, Mapping[str, Verdict]]:
         """What was said of these units, by unit and judge. One who asks nobody need not know."""
         heard: dict[str, dict[str, Verdict]] = {}
         if self._panel is not None:
-            for place, record in read_records(self._run.verdicts):
+            entry = self._run.manifest.judges[self._judge.id].hard_line_judge
+            # The manifest does not name the members of a hard-line council built in Python.
+            unnamed = entry is not None and entry.kind == "custom"
+            places = None if unnamed else state.heard
+            for place, record in read_records(self._run.verdicts, places):
                 if record.get("unit") in units:
                     verdict = read_verdict(record, place)
                     heard.setdefault(verdict.unit, {})[verdict.judge] = verdict
@@ -288,6 +302,8 @@ class Runner:
                 await self._do(task, writer)
             finally:
                 self._spending.end()
+            if self._bookmark is not None:
+                self._bookmark.see()
 
     async def _ask_canary(self, canary: Canary, writer: RecordWriter) -> None:
         if self._spending.would_pass():
