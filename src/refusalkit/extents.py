@@ -18,10 +18,10 @@ class Extent:
     lines: int = 0
     crc32: int = 0
 
-    def followed_by(self, data: bytes) -> Extent:
-        """This beginning and whole lines behind it."""
+    def followed_by(self, data: bytes, lines: int) -> Extent:
+        """This beginning and so many whole lines behind it."""
         crc32 = zlib.crc32(data, self.crc32)
-        return Extent(self.size + len(data), self.lines + data.count(b"\n"), crc32)
+        return Extent(self.size + len(data), self.lines + lines, crc32)
 
     def begins(self, path: Path) -> bool:
         """Whether the file begins with these very bytes. Raises `OSError`."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from refusalkit.errors import RecordError, RunFolderError
-from refusalkit.extents import Cursor, Extent
+from refusalkit.extents import START, Cursor, Extent
 from refusalkit.records import SCHEMA
 from refusalkit.store import Run, is_whole, read_records
 from refusalkit.types import Label, Outcome, Unscored
@@ -345,26 +345,28 @@ def _read(
     """
     wanted = {name: schema[name] for name in ("schema", *columns)}
 
-    def parse(data: bytes, above: Extent | None) -> pl.DataFrame:
+    def parse(data: bytes, above: Extent, starts: list[int]) -> pl.DataFrame:
         piece = pl.read_ndjson(data, schema=wanted)
         if not _is_sound(piece):
             _blame(path, schema)
         piece = piece.select(columns)
-        if above is not None:
-            piece = piece.with_columns(_places(data, above, len(piece)))
+        if cursor is not None:
+            piece = piece.with_columns(_places(data, above, starts, len(piece)))
         return piece if then is None else then(piece)
 
     parsed: list[pl.DataFrame] = []
     waiting: deque[Future[pl.DataFrame]] = deque()
-    start, until = (0, None) if cursor is None else (cursor.extent.size, cursor.until)
+    above, until = (START, None) if cursor is None else (cursor.extent, cursor.until)
+    starts: list[int] = []
     try:
         # polars reads a piece on one core: as many at once as it would use, and no more in memory.
         with ThreadPoolExecutor(pl.thread_pool_size()) as threads:
-            for data in _pieces(path, start, until):
-                above = None if cursor is None else cursor.extent
-                waiting.append(threads.submit(parse, data, above))
+            for data in _pieces(path, above.size, until):
                 if cursor is not None:
-                    cursor.extent = cursor.extent.followed_by(data)
+                    starts = _starts(data)
+                    above = cursor.extent
+                    cursor.extent = above.followed_by(data, len(starts))
+                waiting.append(threads.submit(parse, data, above, starts))
                 if len(waiting) > pl.thread_pool_size():
                     parsed.append(waiting.popleft().result())
             parsed.extend(future.result() for future in waiting)
@@ -401,17 +403,24 @@ def _pieces(path: Path, start: int = 0, until: int | None = None) -> Iterator[by
             yield data
 
 
-def _places(data: bytes, above: Extent, rows: int) -> pl.DataFrame:
+def _starts(data: bytes) -> list[int]:
+    """Where each line of a piece begins."""
+    starts, end = [0], data.find(b"\n")
+    while end >= 0:
+        starts.append(end + 1)
+        end = data.find(b"\n", end + 1)
+    return starts[:-1]
+
+
+def _places(data: bytes, above: Extent, starts: list[int], rows: int) -> pl.DataFrame:
     """Line and byte at which each record of a piece begins; polars passes over blank lines."""
-    lines = data.split(b"\n")[:-1]
-    number = pl.int_range(pl.len())
-    places = pl.DataFrame({"size": list(map(len, lines))}, schema={"size": pl.Int64}).select(
-        line=number + above.lines + 1,
-        at=pl.col("size").cum_sum() - pl.col("size") + number + above.size,
+    places = pl.DataFrame({"at": starts}, schema={"at": pl.Int64}).select(
+        line=pl.int_range(pl.len()) + above.lines + 1, at=pl.col("at") + above.size
     )
-    if len(places) == rows:
+    if len(starts) == rows:
         return places
-    return places.filter(pl.Series([bool(line.strip()) for line in lines], dtype=pl.Boolean))
+    lines = itertools.pairwise((*starts, len(data)))
+    return places.filter(pl.Series([bool(data[a:b].strip()) for a, b in lines], dtype=pl.Boolean))
 
 
 def _is_sound(frame: pl.DataFrame) -> bool:

@@ -191,16 +191,18 @@ def _read_on(
     spent = before.spent_usd
     if spent is not None:
         unknown = any(part.null_count() for part in costs)
-        spent = None if unknown else exact_sum((*spent, *itertools.chain(*costs)))
+        spent = (
+            None
+            if unknown
+            else exact_sum((*spent, *itertools.chain(*(part.to_list() for part in costs))))
+        )
     done = settled.select("unit")
     return Checkpoint(
         completions=answers.extent,
         verdicts=said.extent,
         refusals=before.refusals + len(settled.filter(pl.col("label") == Label.REFUSAL.value)),
         unscored=before.unscored + settled["label"].null_count(),
-        highest=before.highest.or_more(
-            _highest(asked.join(done, "unit", "semi"), judged.join(done, "unit", "semi"), judging)
-        ),
+        highest=before.highest.or_more(_highest(settled, settled, settled)),
         spent_usd=spent,
         tables=Tables(
             settled=settled_bits(settled["unit"], None if tables is None else tables.settled),
@@ -211,21 +213,21 @@ def _read_on(
 
 
 def _with_verdicts(asked: pl.DataFrame, judged: pl.DataFrame, judging: _Judging) -> pl.DataFrame:
-    """The completions that are no errors, with label, unscored and whether a verdict is owed."""
+    """The completions that are no errors, each with its verdict.
+
+    Further columns: label, unscored, owes (whether a verdict is owed), verdict_usd and votes_usd.
+    """
     import polars as pl
 
     from refusalkit import frames
 
-    own = judged.filter(pl.col("judge") == judging.judge).select("unit", "label", "unscored")
+    asked = asked.filter(pl.col("outcome") != Outcome.ERROR.value)
+    own, votes = _costs(judged, judging)
     rows = asked.join(own, on="unit", how="left").with_columns(*frames.standing())
     owes = pl.col("unscored").is_in([Unscored.OWED.value, Unscored.JUDGE_ERROR.value])
     owes = owes.fill_null(value=False)
+    rows = rows.join(votes, on="unit", how="left")
     if judging.members:
-        votes = judged.filter(pl.col("judge").is_in(judging.members))
-        each = votes.group_by("unit").agg(
-            stand=frames.stands().sum(), failed_votes=(~frames.stands()).sum()
-        )
-        rows = rows.join(each, on="unit", how="left")
         theirs = pl.lit(value=True)
         if judging.hard_lines:
             hard_line = pl.col("category").is_in(judging.hard_lines)
@@ -236,7 +238,32 @@ def _with_verdicts(asked: pl.DataFrame, judged: pl.DataFrame, judging: _Judging)
         may_settle = undecided & (pl.col("failed_votes").fill_null(0) > 0)
         # A vote that came to nothing is cast again, though the others decided without it.
         owes = owes | (theirs & ((kept & incomplete) | may_settle))
-    return rows.filter(pl.col("outcome") != Outcome.ERROR.value).with_columns(owes=owes)
+    return rows.with_columns(owes=owes)
+
+
+def _costs(judged: pl.DataFrame, judging: _Judging) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What the last verdicts on each unit are: the judge's own, and its members' together."""
+    import polars as pl
+
+    from refusalkit import frames
+
+    own = judged.filter(pl.col("judge") == judging.judge).select(
+        "unit",
+        "label",
+        "unscored",
+        verdict_usd=pl.when(pl.col("source") == "judge").then("cost_usd"),
+    )
+    votes = (
+        judged.filter(pl.col("judge").is_in(judging.members))
+        .sort("judge")
+        .group_by("unit", maintain_order=True)
+        .agg(
+            stand=frames.stands().sum(),
+            failed_votes=(~frames.stands()).sum(),
+            votes_usd=pl.sum("cost_usd"),
+        )
+    )
+    return own, votes
 
 
 def _needs_judge() -> pl.Expr:
@@ -245,14 +272,13 @@ def _needs_judge() -> pl.Expr:
     return pl.col("outcome").is_in([str(outcome) for outcome in JUDGEABLE])
 
 
-def _highest(asked: pl.DataFrame, judged: pl.DataFrame, judging: _Judging) -> Highest:
-    """The most that these records cost, the last ones of some units."""
-    import polars as pl
-
-    own = judged.filter((pl.col("judge") == judging.judge) & (pl.col("source") == "judge"))
-    votes = judged.filter(pl.col("judge").is_in(judging.members)).sort("judge")
-    together = votes.group_by("unit", maintain_order=True).agg(pl.sum("cost_usd"))
-    most = (part["cost_usd"].max() for part in (asked.filter(_needs_judge()), own, together))
+def _highest(asked: pl.DataFrame, own: pl.DataFrame, votes: pl.DataFrame) -> Highest:
+    """The most that the completions and verdicts of some units cost."""
+    most = (
+        asked.filter(_needs_judge())["cost_usd"].max(),
+        own["verdict_usd"].max(),
+        votes["votes_usd"].max(),
+    )
     return Highest(*(float(cost) if isinstance(cost, int | float) else None for cost in most))
 
 
@@ -266,7 +292,7 @@ def _state(run: Run, judging: _Judging, found: Checkpoint) -> RunState:
     asked, judged = found.tables.asked, found.tables.judged
     gone = _needs_judge() & ~pl.col("has_text")
     heard = judged.join(asked, "unit", "semi")
-    most = found.highest.or_more(_highest(asked, judged, judging))
+    most = found.highest.or_more(_highest(asked, *_costs(judged, judging)))
     canaries = frames.spent_on_canaries(run, judging.votes)
     spent = None
     if found.spent_usd is not None and canaries is not None:

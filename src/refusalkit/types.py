@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
+from itertools import repeat
 from json.encoder import encode_basestring_ascii
+from operator import attrgetter
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
@@ -123,6 +126,19 @@ class Prompt:
         return self.messages or (Message("user", self.text),)
 
 
+def plain_prompts(
+    ids: Sequence[str], categories: Sequence[str], texts: Sequence[str]
+) -> list[Prompt]:
+    """Prompts with nothing but a text, a million of them: all else is as `Prompt` has it."""
+    # Column by column: called for each, `Prompt` takes three times as long.
+    columns: dict[str, Iterable[object]] = {"id": ids, "category": categories, "text": texts}
+    prompts = list(map(object.__new__, repeat(Prompt, len(ids))))
+    for column in fields(Prompt):
+        values = columns.get(column.name, repeat(column.default))
+        deque(map(getattr(Prompt, column.name).__set__, prompts, values), maxlen=0)
+    return prompts
+
+
 @dataclass(frozen=True, slots=True)
 class SetPart:
     """One of several sets that were combined, as it was loaded."""
@@ -189,7 +205,7 @@ class PromptSet:
         sha = hashlib.sha256()
         for category in sorted(self.categories, key=lambda c: c.slug):
             sha.update(_canonical([category.slug, category.hard_line]))
-        for prompt in sorted(self.prompts, key=lambda p: p.id):
+        for prompt in sorted(self.prompts, key=attrgetter("id")):
             sha.update(_prompt_record(prompt))
         return f"sha256:{sha.hexdigest()}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -172,13 +172,29 @@ class DuplicateCheck:
             new = False
         if not self._texts:
             return new
-        key = hash((prompt.system, tuple((m.role, _folded(m.content)) for m in prompt.turns)))
+        turns = tuple((turn.role, _folded(turn.content)) for turn in prompt.turns)
+        key = hash((prompt.system, turns))
         first = self._requests.setdefault(key, place)
         if first is not place:
             what = f"the same text stands already at {self._place_of(first)}"
             self._mistakes.add(self._place_of(place), "text", what)
             new = False
         return new
+
+    def see_all(self, ids: Sequence[str], texts: Sequence[str], places: Sequence[int]) -> bool:
+        """Note many prompts of one turn; False, and none is noted, where one is not new."""
+        requests = (hash((None, (("user", _folded(text)),))) for text in texts)
+        new_ids = dict(zip(ids, places, strict=True))
+        new_requests = dict(zip(requests, places, strict=True)) if self._texts else {}
+        if len(new_ids) < len(ids) or not self._ids.keys().isdisjoint(new_ids):
+            return False
+        if self._texts and len(new_requests) < len(texts):
+            return False
+        if not self._requests.keys().isdisjoint(new_requests):
+            return False
+        self._ids |= new_ids
+        self._requests |= new_requests
+        return True
 
 
 def check_hard_lines(
