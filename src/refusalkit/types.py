@@ -375,16 +375,15 @@ def _prompt_record(prompt: Prompt) -> bytes:
 
     A twin or a framing only where there is one: older digests stand.
     """
-    if (
-        not (prompt.messages or prompt.tags or prompt.twin is not None or prompt.framing)
-        and prompt.system is None
-    ):
+    rare = prompt.system is not None or prompt.twin is not None or prompt.framing
+    if not (rare or prompt.messages or prompt.tags):
         # Most prompts of a large set: the same bytes, without a walk through nested lists.
-        words = (prompt.id, prompt.category, prompt.text, prompt.lang)
-        prompt_id, category, text, lang = map(encode_basestring_ascii, words)
+        said = encode_basestring_ascii
         danger = "null" if prompt.danger is None else prompt.danger
-        line = f'[{prompt_id},{category},null,[["user",{text}]],{danger},[],{lang}]\n'
-        return line.encode()
+        return (
+            f"[{said(prompt.id)},{said(prompt.category)},null,"
+            f'[["user",{said(prompt.text)}]],{danger},[],{said(prompt.lang)}]\n'
+        ).encode()
     turns = [[m.role, m.content] for m in prompt.messages] or [["user", prompt.text]]
     twin: tuple[object, ...] = () if prompt.twin is None else (prompt.twin,)
     if prompt.framing is not None:

@@ -181,20 +181,14 @@ class DuplicateCheck:
             new = False
         return new
 
-    def see_all(self, ids: Sequence[str], texts: Sequence[str], places: Sequence[int]) -> bool:
-        """Note many prompts of one turn; False, and none is noted, where one is not new."""
-        requests = (hash((None, (("user", _folded(text)),))) for text in texts)
-        new_ids = dict(zip(ids, places, strict=True))
-        new_requests = dict(zip(requests, places, strict=True)) if self._texts else {}
-        if len(new_ids) < len(ids) or not self._ids.keys().isdisjoint(new_ids):
-            return False
-        if self._texts and len(new_requests) < len(texts):
-            return False
-        if not self._requests.keys().isdisjoint(new_requests):
-            return False
-        self._ids |= new_ids
-        self._requests |= new_requests
-        return True
+    def see_all(self, ids: Sequence[str], texts: Sequence[str], places: Iterable[int]) -> bool:
+        """Note prompts of one turn; False where one is not new: then no more can be said of any."""
+        places = list(places)
+        expected = len(self._ids) + len(ids), len(self._requests) + len(ids)
+        self._ids.update(zip(ids, places, strict=True))
+        requests = [hash((None, (("user", _folded(text)),))) for text in texts]
+        self._requests.update(zip(requests, places, strict=True))
+        return (len(self._ids), len(self._requests)) == expected
 
 
 def check_hard_lines(

@@ -52,12 +52,14 @@ def read_table(path: Path, source: str, *, columns: Mapping[str, str] | None = N
 
     Raises `PromptSetError` listing every mistake with its row.
     """
-    mistakes = Mistakes()
-    table = _Table(path, mistakes)
-    for numbers, rows in _portions(path, mistakes, columns or {}):
-        if not table.add_plain(numbers, rows):
-            for number, row in zip(numbers, rows, strict=True):
-                table.add(number, row)
+    try:
+        table = _Table(path)
+        table.read(columns or {})
+    except _Repeated:
+        # Which one it is, and where it stood first, is seen row by row.
+        table = _Table(path)
+        table.read(columns or {}, by_row=True)
+    mistakes = table.mistakes
     if not table.prompts and not mistakes.lines:
         mistakes.add(path.name, "file", "holds no rows")
     mistakes.raise_if_any(source)
@@ -71,41 +73,52 @@ def read_table(path: Path, source: str, *, columns: Mapping[str, str] | None = N
     )
 
 
-class _Table:
-    """What was read of a table, with our own names for its columns."""
+class _Repeated(Exception):
+    """A prompt stands twice in a table."""
 
-    def __init__(self, path: Path, mistakes: Mistakes) -> None:
+
+class _Table:
+    """What was read of a table: its prompts, and its categories' titles by slug."""
+
+    def __init__(self, path: Path) -> None:
+        self.mistakes = Mistakes()
         self.prompts: list[Prompt] = []
         self.titles: dict[str, str] = {}
-        self._path, self._mistakes = path, mistakes
-        self._seen = DuplicateCheck(mistakes, place_of=lambda number: row_place(path, number))
+        self._path = path
+        self._seen = DuplicateCheck(self.mistakes, place_of=lambda number: row_place(path, number))
         self._slugs: dict[str, str] = {}
         self._stems: dict[str, str] = {}
         self._counts: dict[str, int] = {}
 
-    def add(self, number: int, row: _Row) -> None:
+    def read(self, renamed: Mapping[str, str], *, by_row: bool = False) -> None:
+        """Read it all; raises `_Repeated` where it need be read again, `by_row`."""
+        for numbers, rows in _portions(self._path, self.mistakes, renamed):
+            if by_row or not self._add_plain(numbers, rows):
+                for number, row in zip(numbers, rows, strict=True):
+                    self._add(number, row)
+
+    def _add(self, number: int, row: _Row) -> None:
         """Add a row, whatever it holds; a mistake is noted."""
         place = row_place(self._path, number)
         if not any(name in row for name in (*_TEXT_COLUMNS, "messages")):
-            self._mistakes.add(place, "prompt", "is missing (nor is there a `text`)")
+            self.mistakes.add(place, "prompt", "is missing (nor is there a `text`)")
             return
         title = row.get("category")
         if not isinstance(title, str) or not title.strip():
-            self._mistakes.add(place, "category", "is missing or empty")
+            self.mistakes.add(place, "category", "is missing or empty")
             return
         slug = self._slug_of(title)
         if slug is None:
             what = f"{title!r} and {self.titles[slug_of(title)]!r} cannot be told apart"
-            self._mistakes.add(place, "category", what)
+            self.mistakes.add(place, "category", what)
             return
-        count = self._counts[slug] = self._counts.get(slug, 0) + 1
-        record = _record(row, _numbered(self._stems[slug], count), place, self._mistakes)
+        record = _record(row, self._next_id(slug), place, self.mistakes)
         if record is not None:
             prompt = record.to_prompt(slug)
             if self._seen.see(prompt, number):
                 self.prompts.append(prompt)
 
-    def add_plain(self, numbers: Sequence[int], rows: Sequence[_Row]) -> bool:
+    def _add_plain(self, numbers: Sequence[int], rows: Sequence[_Row]) -> bool:
         """Add rows that have nothing but texts, and perhaps ids: most of a large table.
 
         False, and nothing is added, where one has more to it or something to find fault with.
@@ -123,24 +136,26 @@ class _Table:
             texts = [b if a is None else a for a, b in zip(texts, others, strict=True)]
         if not _are_texts(titles) or not _are_texts(texts):
             return False
-        if any(self._slug_of(title) is None for title in dict.fromkeys(titles)):
+        if None in map(self._slug_of, dict.fromkeys(titles)):
+            return False
+        given = [id for id in ids if id is not None]
+        if given and not (_are_texts(given) and all(map(_ID.fullmatch, given))):
             return False
         slugs = [self._slugs[title] for title in titles]
-        counts, numbered = dict(self._counts), []
-        for slug in slugs:
-            count = counts[slug] = counts.get(slug, 0) + 1
-            numbered.append(_numbered(self._stems[slug], count))
-        if ids == nothing:
-            ids = numbered
-        else:
+        numbered = [self._next_id(slug) for slug in slugs]
+        if given:
             ids = [b if a is None else a for a, b in zip(ids, numbered, strict=True)]
-            if not _are_texts(ids) or not all(map(_ID.fullmatch, ids)):
-                return False
+        else:
+            ids = numbered
         if not self._seen.see_all(ids, texts, numbers):
-            return False
-        self._counts = counts
+            raise _Repeated
         self.prompts += plain_prompts(ids, slugs, texts)
         return True
+
+    def _next_id(self, slug: str) -> str:
+        """The id of a category's next row, where the row itself says none."""
+        number = self._counts[slug] = self._counts[slug] + 1
+        return f"{self._stems[slug]}-{number:03}"
 
     def _slug_of(self, title: str) -> str | None:
         """A category's slug; None where it is that of another one."""
@@ -153,11 +168,8 @@ class _Table:
             # Ids are ASCII; a category's name may be in any script.
             stem = slug if slug.isascii() else f"category-{len(self.titles)}"
             self._stems.setdefault(slug, stem)
+            self._counts.setdefault(slug, 0)
         return slug
-
-
-def _numbered(stem: str, number: int) -> str:
-    return f"{stem}-{number:03}"
 
 
 def _are_texts(values: Sequence[Any]) -> bool:
