@@ -35,7 +35,7 @@ def test_settled_units_are_a_set_of_their_ids(planned, data) -> None:
     assert settled == units
     assert set(settled) == units
     assert len(settled) == len(units)
-    left = settled.leave([(Prompt(name, "c", "[demo]"), trial) for name, trial in plan])
+    left = settled.leave([(trial, [Prompt(name, "c", "[demo]")]) for name, trial in plan])
     assert [(prompt.id, trial) for prompt, trial in left] == [p for p in plan if p not in done]
 
 

@@ -74,9 +74,10 @@ class Checkpoint:
 
     `refusals`, `unscored` and `highest` are those of settled units. `spent_usd` are addends of the
     exact sum of all that was paid, None where a price is unknown. Before anything was read there
-    are no `tables`.
+    are no `tables`. `basis` stands for what it was made from besides the records.
     """
 
+    basis: str = ""
     completions: Extent = START
     verdicts: Extent = START
     refusals: int = 0
@@ -89,6 +90,11 @@ class Checkpoint:
     def n_records(self) -> int:
         """How many records were read, blank lines among them."""
         return self.completions.lines + self.verdicts.lines
+
+    def fits(self, run: Run) -> bool:
+        """Whether both files reach as far still, which began so when this was loaded."""
+        files = ((self.completions, run.completions), (self.verdicts, run.verdicts))
+        return all(read.size <= path.stat().st_size for read, path in files)
 
 
 class _Model(BaseModel):
@@ -115,11 +121,8 @@ class _Head(_Model):
     tables: tuple[_Rows, _Rows, _Rows]
 
 
-def save_checkpoint(run: Run, basis: str, found: Checkpoint) -> None:
-    """Write a checkpoint into a run that is held for writing; a disk that refuses has none.
-
-    `basis` stands for all that it was made from, besides the records.
-    """
+def save_checkpoint(run: Run, found: Checkpoint) -> None:
+    """Write a checkpoint into a run that is held for writing; a disk that refuses has none."""
     assert found.tables is not None, "nothing was read"
     tables = (found.tables.settled, found.tables.asked, found.tables.judged)
     rows = [table.write_ndjson().encode() for table in tables]
@@ -128,7 +131,7 @@ def save_checkpoint(run: Run, basis: str, found: Checkpoint) -> None:
         for table, data in zip(tables, rows, strict=True)
     )
     head = _Head(
-        basis=basis,
+        basis=found.basis,
         completions=found.completions,
         verdicts=found.verdicts,
         refusals=found.refusals,
@@ -144,17 +147,21 @@ def save_checkpoint(run: Run, basis: str, found: Checkpoint) -> None:
             replace_file(run.checkpoint, first.encode() + data, lasting=False)
 
 
-def load_checkpoint(run: Run, basis: str) -> Checkpoint | None:
-    """The checkpoint of a run that is held for writing, if it has one that counts."""
+def load_checkpoint(run: Run) -> Checkpoint | None:
+    """The checkpoint of a run, if it has one and the record files begin as they did for it.
+
+    Whoever writes a run leaves the beginnings as they are, so that it need not be held for this.
+    """
     try:
         first, _, data = run.checkpoint.read_bytes().partition(b"\n")
         if json.loads(first) != {"schema": SCHEMA, "crc32": zlib.crc32(data)}:
             return None
         line, _, rows = data.partition(b"\n")
         head = _Head.model_validate_json(line)
-        if head.basis != basis or not _begin(run, head):
+        if not _begin(run, head):
             return None
         return Checkpoint(
+            basis=head.basis,
             completions=head.completions,
             verdicts=head.verdicts,
             refusals=head.refusals,

@@ -19,7 +19,6 @@ from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 from refusalkit.checkpoint import Checkpoint, Highest, Tables, load_checkpoint, save_checkpoint
-from refusalkit.errors import RefusalkitError
 from refusalkit.extents import Cursor
 from refusalkit.manifest import Manifest
 from refusalkit.settled import UNIT, Settled, have_in_common, settled_bits
@@ -56,7 +55,8 @@ class RunState:
     disk and owe the verdict (of a council: its own or a member's). `withheld` units owe one too,
     but their text was not kept: nothing is left to judge, so the model is asked again. `answers`
     are the places of the completions of these two, `heard` those of what the judge and its members
-    have said of them. `checkpoint` is what was found, to be gone on from.
+    have said of them. `checkpoint` is what was found, to be gone on from; the last `n_unsaved` of
+    its records are not in the one on disk.
     """
 
     settled: Settled
@@ -69,6 +69,7 @@ class RunState:
     cost_usd: float | None
     dearest: Dearest
     checkpoint: Checkpoint
+    n_unsaved: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,46 +114,50 @@ class _Judging:
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def read_state(run: Run, judge: str | None = None) -> RunState:
+def read_state(run: Run, judge: str | None = None, *, kept: Checkpoint | None = None) -> RunState:
     """What is settled and what is owed of one judge, the run's own if none is named.
 
     The cost is that of the judge's verdicts and, of the run's own, of all completions. The run must
-    be held for writing: its tails are whole. For the run's own judge a checkpoint is gone on from,
-    and made anew where much was read behind it.
+    be held for writing: its tails are whole. For the run's own judge a checkpoint is gone on from
+    (`kept`, where it was loaded beforehand), and made anew where much was read behind it.
     """
+    judging = _Judging.of(run.manifest, judge)
+    before = Checkpoint(judging.basis)
     files = (run.completions, run.verdicts, run.canaries)
     if not any(path.exists() and path.stat().st_size for path in files):
         none: frozenset[str] = frozenset()
-        return RunState(Settled(), none, none, (), (), 0, 0, 0.0, Dearest(), Checkpoint())
-    judging = _Judging.of(run.manifest, judge)
-    kept = load_checkpoint(run, judging.basis) if judging.is_own else None
-    found = _read_on(run, judging, kept or Checkpoint())
-    if judging.is_own and found.n_records - (kept.n_records if kept else 0) >= EVERY:
-        save_checkpoint(run, judging.basis, found)
-    return _state(run, judging, found)
+        return RunState(Settled(), none, none, (), (), 0, 0, 0.0, Dearest(), before)
+    if judging.is_own:
+        kept = kept if kept is not None and kept.fits(run) else load_checkpoint(run)
+        before = kept if kept is not None and kept.basis == before.basis else before
+    found = _read_on(run, judging, before)
+    n_unsaved = found.n_records - before.n_records
+    if judging.is_own and n_unsaved >= EVERY:
+        save_checkpoint(run, found)
+        n_unsaved = 0
+    return _state(run, judging, found, n_unsaved)
 
 
 class Bookmark:
     """Keeps the checkpoint of a run near to what is written, beside the work of a session."""
 
-    def __init__(self, run: Run, writer: RecordWriter, found: Checkpoint) -> None:
-        self._run, self._writer, self._found = run, writer, found
+    def __init__(self, run: Run, writer: RecordWriter, state: RunState) -> None:
+        self._run, self._writer, self._found = run, writer, state.checkpoint
         self._judging = _Judging.of(run.manifest, None)
-        self._seen = 0
+        self._next = writer.n_records + EVERY - state.n_unsaved
         self._moving: asyncio.Task[None] | None = None
 
     def see(self) -> None:
         """Look whether it is far behind; if so, it is moved, in a thread."""
-        far = self._writer.n_records - self._seen >= EVERY
-        if far and (self._moving is None or self._moving.done()):
-            self._seen = self._writer.n_records
+        if self._writer.n_records >= self._next and (self._moving is None or self._moving.done()):
+            self._next = self._writer.n_records + EVERY
             self._moving = asyncio.create_task(asyncio.to_thread(self._move, self._writer.ends))
 
     def _move(self, ends: tuple[int, int]) -> None:
         # Whatever is the matter with it, the work goes on without.
-        with contextlib.suppress(OSError, RefusalkitError):
+        with contextlib.suppress(Exception):
             self._found = _read_on(self._run, self._judging, self._found, ends)
-            save_checkpoint(self._run, self._judging.basis, self._found)
+            save_checkpoint(self._run, self._found)
 
     async def close(self) -> None:
         """Wait until it lies still."""
@@ -181,7 +186,7 @@ def _read_on(
         behind = settled_bits(pl.concat([asked["unit"], judged["unit"]]))
         if have_in_common(tables.settled, behind):
             # What each record of a settled unit came to is known from the files alone.
-            return _read_on(run, judging, Checkpoint(), ends)
+            return _read_on(run, judging, Checkpoint(before.basis), ends)
         asked = pl.concat([tables.asked, asked])
         judged = pl.concat([tables.judged, judged])
     asked = asked.unique("unit", keep="last")
@@ -198,6 +203,7 @@ def _read_on(
         )
     done = settled.select("unit")
     return Checkpoint(
+        basis=before.basis,
         completions=answers.extent,
         verdicts=said.extent,
         refusals=before.refusals + len(settled.filter(pl.col("label") == Label.REFUSAL.value)),
@@ -282,7 +288,7 @@ def _highest(asked: pl.DataFrame, own: pl.DataFrame, votes: pl.DataFrame) -> Hig
     return Highest(*(float(cost) if isinstance(cost, int | float) else None for cost in most))
 
 
-def _state(run: Run, judging: _Judging, found: Checkpoint) -> RunState:
+def _state(run: Run, judging: _Judging, found: Checkpoint, n_unsaved: int) -> RunState:
     """What was found, in the words of a session's work."""
     import polars as pl
 
@@ -312,6 +318,7 @@ def _state(run: Run, judging: _Judging, found: Checkpoint) -> RunState:
         cost_usd=spent,
         dearest=Dearest(most.completion if judging.is_own else 0.0, dearest_verdict),
         checkpoint=found,
+        n_unsaved=n_unsaved,
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import TYPE_CHECKING
 
-from refusalkit.types import Prompt, unit_id
+from refusalkit.types import Prompt, unit_id, unit_parts
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,22 +30,32 @@ class Settled(Set[str]):
             return
         self._n = int(bits["bits"].bitwise_count_ones().sum())
         for (block,), part in bits.partition_by("block", as_dict=True).items():
-            self._bits[int(block)] = dict(zip(part["prompt"], part["bits"], strict=True))
+            prompts, trials = part["prompt"].to_list(), part["bits"].to_list()
+            self._bits[int(block)] = dict(zip(prompts, trials, strict=True))
 
-    def leave(self, plan: Iterable[tuple[Prompt, int]]) -> Iterator[tuple[Prompt, int]]:
-        """What of a plan is not settled, in its order."""
-        current, mask, bits = -1, 0, self._bits.get(0, {})
-        for prompt, trial in plan:
-            if trial != current:
-                current, mask = trial, 1 << trial % _TRIALS
-                bits = self._bits.get(trial // _TRIALS, {})
-            if not bits.get(prompt.id, 0) & mask:
-                yield prompt, trial
+    def leave(self, plan: Iterable[tuple[int, Sequence[Prompt]]]) -> Iterator[tuple[Prompt, int]]:
+        """What of a plan is not settled, as (prompt, trial), in its order.
+
+        A plan has the prompts of one trial after another.
+        """
+        known: Sequence[Prompt] | None = None
+        known_block, bits = -1, list[int]()
+        for trial, prompts in plan:
+            block, place = divmod(trial, _TRIALS)
+            # Trials have their prompts in common, as a rule: each is looked up once.
+            if prompts is not known or block != known_block:
+                known, known_block = prompts, block
+                of_prompt = self._bits.get(block, {})
+                bits = [of_prompt.get(prompt.id, 0) for prompt in prompts]
+            mask = 1 << place
+            for prompt, settled in zip(prompts, bits, strict=True):
+                if not settled & mask:
+                    yield prompt, trial
 
     def __contains__(self, unit: object) -> bool:
-        prompt_id, _, trial = str(unit).rpartition("#")
-        bits = self._bits.get(int(trial) // _TRIALS, {}) if trial.isdecimal() else {}
-        return bool(bits) and bits.get(prompt_id, 0) >> int(trial) % _TRIALS & 1 == 1
+        prompt_id, trial = unit_parts(str(unit))
+        block, place = divmod(trial, _TRIALS)
+        return self._bits.get(block, {}).get(prompt_id, 0) >> place & 1 == 1
 
     def __iter__(self) -> Iterator[str]:
         for block, prompts in self._bits.items():
@@ -73,6 +83,8 @@ def settled_bits(units: pl.Series, before: pl.DataFrame | None = None) -> pl.Dat
         .select(trial // _TRIALS, "prompt", bits=pl.lit(2, pl.UInt64).pow(trial % _TRIALS))
         .rename({"trial": "block"})
     )
+    if before is not None and rows.is_empty():
+        return before
     parts = rows if before is None else pl.concat([before, rows])
     return parts.group_by("block", "prompt").agg(pl.col("bits").bitwise_or())
 

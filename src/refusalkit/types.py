@@ -361,6 +361,13 @@ def unit_id(prompt_id: str, trial: int) -> str:
     return f"{prompt_id}#{trial}"
 
 
+def unit_parts(unit: str) -> tuple[str, int]:
+    """Prompt id and trial of a unit's id; trial -1 where it is none."""
+    # The trial stands behind the last `#`: an id of recorded answers may hold others.
+    prompt_id, _, trial = unit.rpartition("#")
+    return prompt_id, int(trial) if trial.isascii() and trial.isdecimal() else -1
+
+
 def now() -> str:
     """The current time, UTC, as ISO 8601 with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
