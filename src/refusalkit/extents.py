@@ -7,7 +7,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-_PIECE = 2**18
+# Few large pieces: between two of them the interpreter is waited for, if others are at work.
+_PIECE = 2**25
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,8 @@ class Extent:
 
     def begins(self, path: Path) -> bool:
         """Whether the file begins with these very bytes. Raises `OSError`."""
-        piece = memoryview(bytearray(_PIECE))
         crc32, left = 0, self.size
+        piece = memoryview(bytearray(min(left, _PIECE)))
         with path.open("rb", buffering=0) as file:
             if os.fstat(file.fileno()).st_size < left:
                 return False
