@@ -195,5 +195,5 @@ def _read_tables(tables: Iterable[_Rows], rows: bytes) -> Iterator[pl.DataFrame]
         start += table.size
         try:
             yield pl.read_ndjson(data, schema=schema) if data else pl.DataFrame(schema=schema)
-        except pl.exceptions.PolarsError as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             raise ValueError("a table is damaged") from error

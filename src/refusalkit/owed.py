@@ -189,19 +189,14 @@ def _read_on(
             return _read_on(run, judging, Checkpoint(before.basis), ends)
         asked = pl.concat([tables.asked, asked])
         judged = pl.concat([tables.judged, judged])
-    asked = asked.unique("unit", keep="last")
+    asked = asked.unique("unit", keep="last").filter(pl.col("unit").str.contains(UNIT))
     judged = judged.unique(["unit", "judge"], keep="last")
     came_back = _with_verdicts(asked, judged, judging)
-    settled = came_back.filter(~pl.col("owes") & pl.col("unit").str.contains(UNIT))
-    spent = before.spent_usd
-    if spent is not None:
-        unknown = any(part.null_count() for part in costs)
-        spent = (
-            None
-            if unknown
-            else exact_sum((*spent, *itertools.chain(*(part.to_list() for part in costs))))
-        )
+    settled = came_back.filter(~pl.col("owes"))
     done = settled.select("unit")
+    spent = None
+    if before.spent_usd is not None and not any(part.null_count() for part in costs):
+        spent = exact_sum(itertools.chain(before.spent_usd, *(part.to_list() for part in costs)))
     return Checkpoint(
         basis=before.basis,
         completions=answers.extent,
@@ -228,7 +223,7 @@ def _with_verdicts(asked: pl.DataFrame, judged: pl.DataFrame, judging: _Judging)
     from refusalkit import frames
 
     asked = asked.filter(pl.col("outcome") != Outcome.ERROR.value)
-    own, votes = _costs(judged, judging)
+    own, votes = _of_judges(judged, judging)
     rows = asked.join(own, on="unit", how="left").with_columns(*frames.standing())
     owes = pl.col("unscored").is_in([Unscored.OWED.value, Unscored.JUDGE_ERROR.value])
     owes = owes.fill_null(value=False)
@@ -247,8 +242,8 @@ def _with_verdicts(asked: pl.DataFrame, judged: pl.DataFrame, judging: _Judging)
     return rows.with_columns(owes=owes)
 
 
-def _costs(judged: pl.DataFrame, judging: _Judging) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """What the last verdicts on each unit are: the judge's own, and its members' together."""
+def _of_judges(judged: pl.DataFrame, judging: _Judging) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The last verdict of the judge on each unit, and those of its members together."""
     import polars as pl
 
     from refusalkit import frames
@@ -298,7 +293,7 @@ def _state(run: Run, judging: _Judging, found: Checkpoint, n_unsaved: int) -> Ru
     asked, judged = found.tables.asked, found.tables.judged
     gone = _needs_judge() & ~pl.col("has_text")
     heard = judged.join(asked, "unit", "semi")
-    most = found.highest.or_more(_highest(asked, *_costs(judged, judging)))
+    most = found.highest.or_more(_highest(asked, *_of_judges(judged, judging)))
     canaries = frames.spent_on_canaries(run, judging.votes)
     spent = None
     if found.spent_usd is not None and canaries is not None:
