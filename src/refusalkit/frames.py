@@ -6,6 +6,8 @@ The last record of a unit counts: an `error` that was asked again stands before 
 from __future__ import annotations
 
 import io
+import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from refusalkit.errors import RecordError, RunFolderError
+from refusalkit.extents import START, Cursor, Extent
 from refusalkit.records import SCHEMA
 from refusalkit.store import Run, is_whole, read_records
 from refusalkit.types import Label, Outcome, Unscored
@@ -80,22 +83,24 @@ def _last_completions(run: Run) -> pl.DataFrame:
     return frame.unique("unit", keep="last")
 
 
-def attempts(run: Run, columns: Sequence[str] = ()) -> pl.DataFrame:
-    """Every completion record, in the file's order: what a resume must know of it.
+def attempts(run: Run, columns: Sequence[str], cursor: Cursor) -> pl.DataFrame:
+    """Every completion record behind a cursor: what a resume must know of it.
 
-    Columns: line (from 1), unit, outcome, has_text, cost_usd, and `columns` of the record.
+    Columns: unit, outcome, has_text, cost_usd, `columns` of the record, and its place: line (from
+    1) and at (in bytes).
     """
     wanted = ["unit", "outcome", "text", "cost_usd", *columns]
-    return _read(run.completions, _COMPLETION, wanted, _without_text, line=True)
+    return _read(run.completions, _COMPLETION, wanted, _without_text, cursor=cursor)
 
 
-def judgements(run: Run, judges: Collection[str]) -> pl.DataFrame:
+def judgements(run: Run, judges: Collection[str], cursor: Cursor | None = None) -> pl.DataFrame:
     """Every verdict record of some judges, in the file's order: what a resume must know of it.
 
-    Columns: unit, judge, label, unscored, source, cost_usd.
+    Columns: unit, judge, label, unscored, source, cost_usd; with a cursor, of the records behind
+    it, also their places as in `attempts`.
     """
     theirs = pl.col("judge").is_in(list(judges))
-    return _read(run.verdicts, _VERDICT, _VOTE, lambda piece: piece.filter(theirs))
+    return _read(run.verdicts, _VERDICT, _VOTE, lambda piece: piece.filter(theirs), cursor=cursor)
 
 
 def texts(run: Run, units: Collection[str]) -> dict[str, str]:
@@ -195,17 +200,17 @@ def votes(run: Run, members: Sequence[str]) -> pl.DataFrame:
     Columns: unit, judge, label, unscored, source, cost_usd, stands. A verdict that does not stand
     is one of a request that failed.
     """
-    return last_votes(judgements(run, members))
-
-
-def last_votes(judged: pl.DataFrame) -> pl.DataFrame:
-    """`votes` of what `judgements` read of these judges."""
-    stands = pl.col("label").is_not_null() | (pl.col("unscored") != Unscored.JUDGE_ERROR.value)
     return (
-        judged.unique(["unit", "judge"], keep="last")
-        .with_columns(stands=stands)
+        judgements(run, members)
+        .unique(["unit", "judge"], keep="last")
+        .with_columns(stands=stands())
         .sort("unit", "judge")
     )
+
+
+def stands() -> pl.Expr:
+    """Whether a verdict is more than a request that failed."""
+    return pl.col("label").is_not_null() | (pl.col("unscored") != Unscored.JUDGE_ERROR.value)
 
 
 def spent_usd(
@@ -215,34 +220,34 @@ def spent_usd(
 
     `judges` counts the verdicts of these only; without `completions` only verdicts are counted.
     """
-    asked = None
+    costs = []
     if completions:
-        asked = _read(run.completions, _COMPLETION, ["outcome", "cost_usd"])
+        costs.append(priced(_read(run.completions, _COMPLETION, ["outcome", "cost_usd"])))
     judged = _read(run.verdicts, _VERDICT, ["judge", "unscored", "source", "cost_usd"])
     if judges is not None:
         judged = judged.filter(pl.col("judge").is_in(list(judges)))
-    return spent_on(asked, judged, run, judges)
+    costs.append(paid(judged))
+    canaries = spent_on_canaries(run, judges)
+    if canaries is None or any(part.null_count() for part in costs):
+        return None
+    return math.fsum((*itertools.chain(*costs), canaries))
 
 
-def spent_on(
-    asked: pl.DataFrame | None, judged: pl.DataFrame, run: Run, judges: Collection[str] | None
-) -> float | None:
-    """`spent_usd` of records that were read: `asked` as `attempts`, `judged` as `judgements`."""
-    # A request that failed has no price, and a verdict that needed no judge costs nothing.
+def priced(asked: pl.DataFrame) -> pl.Series:
+    """What each completion record cost in USD; a request that failed has no price."""
     free = pl.col("outcome").is_in([Outcome.ERROR.value, Outcome.BLOCKED.value])
-    priced = pl.Series("cost_usd", [], pl.Float64)
-    if asked is not None:
-        priced = asked.filter(~free | pl.col("cost_usd").is_not_null())["cost_usd"]
+    return asked.filter(~free | pl.col("cost_usd").is_not_null())["cost_usd"]
+
+
+def paid(judged: pl.DataFrame) -> pl.Series:
+    """What each verdict record cost in USD; one that needed no judge costs nothing."""
     unasked = [Unscored.JUDGE_ERROR.value, Unscored.JUDGE_BLOCKED.value]
     failed = pl.col("unscored").is_in(unasked).fill_null(value=False) & pl.col("cost_usd").is_null()
-    paid = judged.filter((pl.col("source") == "judge") & ~failed)["cost_usd"]
-    canaries = _spent_on_canaries(run, judges)
-    if priced.null_count() or paid.null_count() or canaries is None:
-        return None
-    return float(priced.sum() or 0) + float(paid.sum() or 0) + canaries
+    return judged.filter((pl.col("source") == "judge") & ~failed)["cost_usd"]
 
 
-def _spent_on_canaries(run: Run, judges: Collection[str] | None) -> float | None:
+def spent_on_canaries(run: Run, judges: Collection[str] | None) -> float | None:
+    """What the verdicts of some judges on canaries cost, in USD; None: a price is unknown."""
     if not run.canaries.exists():
         return 0.0
     total = 0.0
@@ -331,33 +336,37 @@ def _read(
     columns: Sequence[str],
     then: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
     *,
-    line: bool = False,
+    cursor: Cursor | None = None,
 ) -> pl.DataFrame:
-    """Some columns of a record file, and where each record stands with `line`.
+    """Some columns of a record file; with a cursor of what is behind it, and of each its place.
 
     It is read in pieces and `then` is what is kept of each, so that answers' texts are never in
     memory together.
     """
     wanted = {name: schema[name] for name in ("schema", *columns)}
 
-    def parse(data: bytes, above: int) -> pl.DataFrame:
+    def parse(data: bytes, above: Extent, starts: list[int]) -> pl.DataFrame:
         piece = pl.read_ndjson(data, schema=wanted)
         if not _is_sound(piece):
             _blame(path, schema)
         piece = piece.select(columns)
-        if line:
-            piece = piece.with_columns(line=_lines(data, len(piece)) + above)
+        if cursor is not None:
+            piece = piece.with_columns(_places(data, above, starts, len(piece)))
         return piece if then is None else then(piece)
 
     parsed: list[pl.DataFrame] = []
     waiting: deque[Future[pl.DataFrame]] = deque()
-    above = 0
+    above, until = (START, None) if cursor is None else (cursor.extent, cursor.until)
+    starts: list[int] = []
     try:
         # polars reads a piece on one core: as many at once as it would use, and no more in memory.
         with ThreadPoolExecutor(pl.thread_pool_size()) as threads:
-            for data in _pieces(path):
-                waiting.append(threads.submit(parse, data, above))
-                above += data.count(b"\n") if line else 0
+            for data in _pieces(path, above.size, until):
+                if cursor is not None:
+                    starts = _starts(data)
+                    above = cursor.extent
+                    cursor.extent = above.followed_by(data, len(starts))
+                waiting.append(threads.submit(parse, data, above, starts))
                 if len(waiting) > pl.thread_pool_size():
                     parsed.append(waiting.popleft().result())
             parsed.extend(future.result() for future in waiting)
@@ -372,16 +381,18 @@ def _read(
     return pl.concat(parsed, rechunk=True)
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+def _pieces(path: Path, start: int = 0, until: int | None = None) -> Iterator[bytes]:
     """The file in pieces of whole lines, at least one; a torn last line is left out."""
     with path.open("rb") as file:
-        size = file.seek(0, io.SEEK_END)
-        start = 0
-        while start < size or not start:
-            # Where a line ends is looked up first: joining what was read would copy all of it.
-            file.seek(min(start + _PIECE, size))
-            file.readline()
-            end = max(file.tell(), start + 1)
+        size = file.seek(0, io.SEEK_END) if until is None else until
+        end = -1
+        while end < size:
+            end = size
+            if start + _PIECE < size:
+                # Where a line ends is looked up first: joining what was read would copy all of it.
+                file.seek(start + _PIECE)
+                file.readline()
+                end = file.tell()
             file.seek(start)
             data = file.read(end - start)
             start = end
@@ -392,12 +403,24 @@ def _pieces(path: Path) -> Iterator[bytes]:
             yield data
 
 
-def _lines(data: bytes, rows: int) -> pl.Series:
-    """The line of each record in a piece, from 1; polars passes over blank lines."""
-    if data.count(b"\n") == rows:
-        return pl.int_range(1, rows + 1, eager=True)
-    numbered = enumerate(data.split(b"\n"), 1)
-    return pl.Series([number for number, raw in numbered if raw.strip()], dtype=pl.Int64)
+def _starts(data: bytes) -> list[int]:
+    """Where each line of a piece begins."""
+    starts, end = [0], data.find(b"\n")
+    while end >= 0:
+        starts.append(end + 1)
+        end = data.find(b"\n", end + 1)
+    return starts[:-1]
+
+
+def _places(data: bytes, above: Extent, starts: list[int], rows: int) -> pl.DataFrame:
+    """Line and byte at which each record of a piece begins; polars passes over blank lines."""
+    places = pl.DataFrame({"at": starts}, schema={"at": pl.Int64}).select(
+        line=pl.int_range(pl.len()) + above.lines + 1, at=pl.col("at") + above.size
+    )
+    if len(starts) == rows:
+        return places
+    lines = itertools.pairwise((*starts, len(data)))
+    return places.filter(pl.Series([bool(data[a:b].strip()) for a, b in lines], dtype=pl.Boolean))
 
 
 def _is_sound(frame: pl.DataFrame) -> bool:
