@@ -250,7 +250,7 @@ def _http_date(text: str | None) -> datetime | None:
 
 def token_count(value: object) -> int | None:
     """A count of tokens as an endpoint gave it; None for what cannot be one."""
-    if not isinstance(value, int) or isinstance(value, bool):
+    if value is None or not isinstance(value, int) or isinstance(value, bool):
         return None
     return value if 0 <= value <= _MOST_TOKENS else None
 

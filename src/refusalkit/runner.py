@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from operator import itemgetter
+from typing import NamedTuple
 
 from refusalkit.canaries import Canary, judge_canary, record_of
 from refusalkit.checkpoint import Checkpoint
@@ -59,8 +60,7 @@ class Ended(StrEnum):
     MAX_COST = "max_cost"
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """How far a run is. `cost_usd` None: a price is unknown. `found` units were on disk before."""
 
     planned: int
@@ -183,8 +183,7 @@ class Runner:
         planned = self._run.manifest.n_units
         if self._model is None:
             came_back = planned = came_back + len(state.withheld)
-        self._progress = replace(
-            self._progress,
+        self._progress = self._progress._replace(
             planned=planned,
             completions=came_back,
             verdicts=found,

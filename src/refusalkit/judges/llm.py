@@ -84,10 +84,10 @@ class LLMJudge:
         self._nonce = nonce
         self._schema = ReplySchema(rubric.schema)
         # What stands after the system text is another in every grading: its nonce at the least.
-        fixed = (
-            "{{nonce}}" not in rubric.system and price is not None and price.keeps(rubric.system)
-        )
-        self._recurs: Literal["nothing", "system"] = "system" if fixed else "nothing"
+        fixed = "{{nonce}}" not in rubric.system
+        kept = fixed and price is not None and price.keeps(rubric.system)
+        self._recurs: Literal["nothing", "system"] = "system" if kept else "nothing"
+        self._system = Message("system", rubric.system.strip()) if fixed else None
         # A judge is asked as its file says: no sampling parameters unless the file has them.
         self._config = GenerationConfig(
             temperature=rubric.temperature,
@@ -120,9 +120,9 @@ class LLMJudge:
             "request": _block("REQUEST", nonce, request),
             "answer": _block("ANSWER", nonce, shown),
         }
-        system = fill(self.rubric.system, values).strip()
         user = Message("user", fill(self.rubric.template, values).strip())
-        return (Message("system", system), user) if system else (user,)
+        system = self._system or Message("system", fill(self.rubric.system, values).strip())
+        return (system, user) if system.content else (user,)
 
     async def grade(self, prompt: Prompt, completion: Completion) -> Verdict:
         """Label one answer; raises only `FatalProviderError`."""
@@ -245,6 +245,8 @@ def _strict_json(text: str) -> Any:
 
 def _unfenced(text: str) -> str:
     """What stands in the one code fence that a text consists of; else the text."""
+    if "```" not in text:
+        return text
     opening, _, rest = text.strip().partition("\n")
     if opening.rstrip().lower() in ("```", "```json") and rest.endswith("```"):
         return rest.removesuffix("```")

@@ -61,12 +61,13 @@ class Deadline:
         self.expired = False
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         assert task is not None, "a deadline is a task's"
         self._task = task
         # Who cancels the task as well, and when, is not to be mistaken for the deadline.
         self._cancelling = task.cancelling()
-        self.at = asyncio.get_running_loop().time() + self._seconds
+        self.at = loop.time() + self._seconds
         self._all.add(self)
 
     def __exit__(
