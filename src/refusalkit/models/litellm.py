@@ -11,15 +11,12 @@ import asyncio
 import os
 import sys
 import weakref
-import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import aiohttp
-
 from refusalkit.errors import ConfigurationError
-from refusalkit.models.bodies import ENCODINGS, is_packed, new_unpacker, unpacked
-from refusalkit.models.client import LARGEST_BODY, ChatClient, ChatRequest
+from refusalkit.models.client import ChatClient, ChatRequest
+from refusalkit.models.litellm_session import Unread, close_session, handler_of, session_of
 from refusalkit.models.pacing import Pacer
 from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.types import Usage
@@ -93,10 +90,10 @@ class LiteLLMClient(ChatClient):
         call = {**parameters, **_extra(litellm, request.config.extra_body)}
         self._loop = asyncio.get_running_loop()
         _IN_USE.add(self)
-        session = _session(self._loop)
+        session = session_of(self._loop)
         # Some ways through litellm take the session, others a handler around it.
         if self._takes_handler:
-            call["client"] = _handler(session)
+            call["client"] = handler_of(session)
         try:
             response = await litellm.acompletion(
                 model=self.model_id,
@@ -150,10 +147,8 @@ class LiteLLMClient(ChatClient):
 
     async def _close(self) -> None:
         _IN_USE.discard(self)
-        if self._loop in _SESSIONS and not any(o._loop is self._loop for o in _IN_USE):
-            session = _SESSIONS.pop(self._loop)
-            _HANDLERS.pop(session, None)
-            await session.close()
+        if self._loop and not any(other._loop is self._loop for other in _IN_USE):
+            await close_session(self._loop)
         shared = any(other._loop and not other._loop.is_closed() for other in _IN_USE)
         if "litellm" in sys.modules and not shared:
             litellm = load_litellm()
@@ -164,78 +159,6 @@ class LiteLLMClient(ChatClient):
 
 # Connections belong to litellm as a whole: the last client that used them closes them.
 _IN_USE: weakref.WeakSet[LiteLLMClient] = weakref.WeakSet()
-
-
-# One for each event loop, and one handler around it: litellm keeps clients that hold on to them, so
-# they, too, are closed by the last that used them.
-_SESSIONS: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
-_HANDLERS: dict[aiohttp.ClientSession, Any] = {}
-
-
-def _session(loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
-    """The session of a loop, whose answers are bounded and lead nowhere else."""
-    if loop not in _SESSIONS:
-        _SESSIONS[loop] = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            middlewares=(_guard,),
-        )
-    return _SESSIONS[loop]
-
-
-def _handler(session: aiohttp.ClientSession) -> Any:
-    if session not in _HANDLERS:
-        from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
-
-        _HANDLERS[session] = AsyncHTTPHandler(shared_session=session, follow_redirects=False)
-    return _HANDLERS[session]
-
-
-async def _guard(
-    request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    request.headers["Accept-Encoding"] = ENCODINGS
-    response = await send(request)
-    if 300 <= response.status < 400:
-        # litellm would send the prompt along to wherever it points.
-        response.close()
-        raise _Unread(f"HTTP {response.status}, a redirect: it is not followed")
-    # All that litellm's transport reads of an answer's body is this.
-    response.content = _Bounded(response)  # type: ignore[assignment]
-    return response
-
-
-class _Bounded:
-    """An answer's body, read so far as it is no larger than an answer can be.
-
-    It is handed on as it came. Compressed, it is unpacked piece by piece beside that, to see how
-    large it becomes.
-    """
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response, self._content = response, response.content
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._content, name)  # aiohttp asks its reader for its state
-
-    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
-        try:
-            packed = is_packed(self._response.headers.get("Content-Encoding", ""))
-            unpacker = new_unpacker()
-            length = 0
-            async for chunk in self._content.iter_chunked(size):
-                for piece in unpacked(chunk, unpacker) if packed else (chunk,):
-                    length += len(piece)
-                    if length > LARGEST_BODY:
-                        raise ValueError(f"the body is larger than {LARGEST_BODY >> 20} MiB")
-                yield chunk
-        except (ValueError, zlib.error) as error:
-            self._response.close()  # nor is the rest waited for
-            raise _Unread(str(error)) from error
-
-
-class _Unread(aiohttp.ClientPayloadError):
-    """An answer that is not read on; litellm takes it for a connection that broke."""
 
 
 def load_litellm() -> Any:
@@ -305,7 +228,7 @@ def _failure(litellm: Any, error: Exception) -> ApiFailure:
 def _why_unread(error: BaseException) -> str | None:
     """What our own guard said, which not every way through litellm repeats."""
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, _Unread):
+    while cause is not None and not isinstance(cause, Unread):
         cause = cause.__cause__ or cause.__context__
     return None if cause is None else str(cause)
 
