@@ -149,8 +149,10 @@ class TestLibrary:
 
     def test_litellm_fetches_and_prints_nothing_when_it_is_loaded(self, tmp_path: Path) -> None:
         program = """
-            from refusalkit.models.litellm import load_litellm
+            from refusalkit.models.litellm_calls import load_litellm
             assert load_litellm() is load_litellm()
+            import gc
+            assert gc.isenabled()
         """
         report, said = ran(program, folder=tmp_path)
         assert said == ""

@@ -1,9 +1,4 @@
-"""Every other provider, through `litellm.acompletion`.
-
-litellm takes seconds to import, so it is imported when the first request needs it; it is told
-beforehand to use the price list and headers it ships, or it would fetch them from the network. None
-of its globals that change results is set.
-"""
+"""Every other provider, through litellm."""
 
 from __future__ import annotations
 
@@ -16,6 +11,7 @@ from typing import Any
 
 from refusalkit.errors import ConfigurationError
 from refusalkit.models.client import ChatClient, ChatRequest
+from refusalkit.models.litellm_calls import complete, load_litellm
 from refusalkit.models.litellm_session import Unread, close_session, handler_of, session_of
 from refusalkit.models.pacing import Pacer
 from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
@@ -33,6 +29,9 @@ _KEY_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
 _STOPPED = ("stop", "STOP", "end_turn", "stop_sequence", "COMPLETE", "eos", "eos_token")
 # Words that name no reason, which litellm takes for a filter's.
 _GUESSED = ("OTHER", "IMAGE_OTHER")
+
+# A request's id, by the names that litellm hands the providers' headers on under.
+_REQUEST_ID_HEADERS = ("request-id", "llm_provider-request-id", "llm_provider-x-request-id")
 
 
 class LiteLLMClient(ChatClient):
@@ -55,14 +54,16 @@ class LiteLLMClient(ChatClient):
         self._api_key = api_key or ("none" if api_base else None)
         litellm = load_litellm()
         try:
-            _, provider, _, _ = litellm.get_llm_provider(model_id, api_base=api_base)
-            self._takes_handler = provider not in (
+            _, self._provider, _, _ = litellm.get_llm_provider(model_id, api_base=api_base)
+            self._takes_handler = self._provider not in (
                 "openai",
                 "azure",
                 "azure_text",
                 *litellm.openai_compatible_providers,
             )
-            supported = litellm.get_supported_openai_params(model_id, custom_llm_provider=provider)
+            supported = litellm.get_supported_openai_params(
+                model_id, custom_llm_provider=self._provider
+            )
         except litellm.exceptions.BadRequestError as error:
             raise ConfigurationError(
                 f"litellm knows no provider for {printable(model_id)}: write provider/name, or "
@@ -95,7 +96,8 @@ class LiteLLMClient(ChatClient):
         if self._takes_handler:
             call["client"] = handler_of(session)
         try:
-            response = await litellm.acompletion(
+            response = await complete(
+                self._provider,
                 model=self.model_id,
                 messages=request.conversation,
                 timeout=request.config.timeout_s,
@@ -107,7 +109,7 @@ class LiteLLMClient(ChatClient):
                 **call,
             )
         except Exception as error:
-            # litellm lets exceptions of many libraries through; each is one failed request.
+            # Whatever it is, it is one failed request.
             # What the user put into the extra body is wanted as it is: it is never left out.
             sent = frozenset(parameters) - frozenset(request.config.extra_body)
             raise self._failed(_failure(litellm, error), sent=sent) from error
@@ -142,7 +144,8 @@ class LiteLLMClient(ChatClient):
                 cache_write_tokens=token_count(getattr(cached, "cache_write_tokens", None)),
             ),
             served_model=getattr(response, "model", None),
-            request_id=headers.get("request-id") or getattr(response, "id", None),
+            request_id=next(filter(None, map(headers.get, _REQUEST_ID_HEADERS)), None)
+            or getattr(response, "id", None),
         )
 
     async def _close(self) -> None:
@@ -159,19 +162,6 @@ class LiteLLMClient(ChatClient):
 
 # Connections belong to litellm as a whole: the last client that used them closes them.
 _IN_USE: weakref.WeakSet[LiteLLMClient] = weakref.WeakSet()
-
-
-def load_litellm() -> Any:
-    """The litellm module, imported so that it stays off the network and off the terminal."""
-    if "litellm" not in sys.modules:
-        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-        os.environ.setdefault("LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "True")
-        import litellm
-
-        # It prints advertisements with every error. Where the host program imported litellm
-        # itself, what it prints is the host's choice.
-        litellm.suppress_debug_info = True
-    return sys.modules["litellm"]
 
 
 def _extra(litellm: Any, body: Mapping[str, Any]) -> dict[str, Any]:
