@@ -212,14 +212,21 @@ def test_callbacks_that_the_host_program_set_hear_of_nothing(
     monkeypatch: pytest.MonkeyPatch, provider: str, fault: str | None
 ) -> None:
     litellm = load_litellm()
+    from litellm.integrations.custom_logger import CustomLogger
+
     heard: list[str] = []
 
-    def told(*_: Any) -> None:
+    def told(*_: Any, **__: Any) -> None:
         heard.append("told")
 
-    async def told_later(*_: Any) -> None:
+    async def told_later(*_: Any, **__: Any) -> None:
         heard.append("told later")
 
+    class Listener(CustomLogger):  # type: ignore[misc]
+        log_pre_api_call = told
+        log_post_api_call = told
+
+    monkeypatch.setattr(litellm, "input_callback", [Listener()])
     for name in ("success_callback", "failure_callback"):
         monkeypatch.setattr(litellm, name, [told])
         monkeypatch.setattr(litellm, f"_async_{name}", [told_later])
