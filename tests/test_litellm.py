@@ -240,3 +240,15 @@ def test_callbacks_that_the_host_program_set_hear_of_nothing(
     with LoopbackServer(script) as server:
         asyncio.run(main(server.openai_base))
     assert heard == []
+
+
+@pytest.mark.parametrize("provider", ["openai", IN_A_THREAD])
+def test_no_answer_comes_out_of_a_cache_of_the_host_program(
+    monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    litellm = load_litellm()
+    monkeypatch.setattr(litellm, "cache", litellm.Cache(type="local"))
+    with LoopbackServer(Script(refusal_rate=0.0)) as server:
+        for _ in range(2):
+            asyncio.run(ask(provider, server.openai_base))
+        assert len(server.log) == 2

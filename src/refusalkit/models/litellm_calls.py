@@ -76,7 +76,8 @@ async def complete(provider: str, /, **call: Any) -> Any:
         function_id="",
     )
     if provider not in PREPARED_AT_ONCE:
-        return await litellm.acompletion(**call)
+        # Not out of a cache that the host program may have: each trial is an answer of its own.
+        return await litellm.acompletion(**{**call, "caching": False})
     # What `acompletion` leaves to threads. They hold each other up, so that requests would leave,
     # and their answers come, in bursts.
     try:
