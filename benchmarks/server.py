@@ -1,9 +1,9 @@
 """A provider for benchmarks: the OpenAI protocol, as little work for each request as can be.
 
-It answers after a fixed wait (`--wait 0.2`), after waits drawn from a log-normal of that mean
-(`--sigma 1`), or at once (`--wait 0`), and it reads nothing of a request but its length, whether
-the model's name says "judge" and whether JSON is asked for. The draw is seeded by the count of
-requests, so two clients meet the same waits. GET /v1/requests says how many it has answered.
+It answers after a fixed wait (`--wait 0.2`), after waits of a log-normal of that mean
+(`--sigma 1 --draws 1660`: that many, in an order that hangs on `--seed`), or at once (`--wait 0`),
+and it reads nothing of a request but its length, whether the model's name says "judge" and whether
+JSON is asked for. GET /v1/requests says how many it has answered.
 
     python benchmarks/server.py --wait 0.2 --sigma 0        # prints its port
 
@@ -17,6 +17,7 @@ import asyncio
 import json
 import math
 import random
+from statistics import NormalDist
 
 ANSWER = "[demo answer] " + "Lorem ipsum dolor sit amet. " * 8
 VERDICT = json.dumps({"reason": "it does what was asked", "verdict": "compliance"})
@@ -103,30 +104,40 @@ class Provider(asyncio.Protocol):
             self._transport.write(answer)  # type: ignore[attr-defined]
 
 
-class Waits:
-    """Seconds to wait before each answer; `drawn` counts them."""
+def waits_of(mean: float, sigma: float, draws: int, seed: int) -> list[float]:
+    """Seconds to wait before each of so many answers, of a log-normal with that mean.
 
-    def __init__(self, mean: float, sigma: float, *, say_first: bool = False) -> None:
-        self._mean, self._sigma = mean, sigma
-        self._dice = random.Random(1)
+    They are its quantiles in an order drawn by `seed`: two orders hold the same waits, so that one
+    round is as long as another but for which wait comes last.
+    """
+    if not sigma or not mean:
+        return [mean]
+    middle, normal = math.log(mean) - sigma**2 / 2, NormalDist()
+    waits = [math.exp(middle + sigma * normal.inv_cdf((n + 0.5) / draws)) for n in range(draws)]
+    random.Random(seed).shuffle(waits)
+    return waits
+
+
+class Waits:
+    """Seconds to wait before each answer, from the start again at the end; `drawn` counts them."""
+
+    def __init__(self, waits: list[float], *, say_first: bool = False) -> None:
+        self._waits = waits
         self.drawn = 0
         self._say_first = say_first
 
     def next(self) -> float:
         """The next one."""
-        self.drawn += 1
         if self._say_first:
             self._say_first = False
             print("asked", flush=True)
-        if not self._sigma or not self._mean:
-            return self._mean
-        return self._dice.lognormvariate(math.log(self._mean) - self._sigma**2 / 2, self._sigma)
+        self.drawn += 1
+        return self._waits[(self.drawn - 1) % len(self._waits)]
 
 
-async def serve(wait: float, sigma: float, *, say_first: bool) -> None:
+async def serve(waits: Waits) -> None:
     """Serve until killed."""
     loop = asyncio.get_running_loop()
-    waits = Waits(wait, sigma, say_first=say_first)
     server = await loop.create_server(lambda: Provider(waits), "127.0.0.1", 0, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
@@ -136,6 +147,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--wait", type=float, default=0.2, help="seconds")
     parser.add_argument("--sigma", type=float, default=0.0, help="0: every wait the same")
+    parser.add_argument("--draws", type=int, default=1000, help="so many different waits")
+    parser.add_argument("--seed", type=int, default=1, help="draws their order")
     parser.add_argument("--say-first", action="store_true", help="print when the first comes")
     given = parser.parse_args()
-    asyncio.run(serve(given.wait, given.sigma, say_first=given.say_first))
+    drawn = waits_of(given.wait, given.sigma, given.draws, given.seed)
+    asyncio.run(serve(Waits(drawn, say_first=given.say_first)))

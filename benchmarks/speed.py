@@ -6,10 +6,13 @@ then judged, 32 units in work at once. Nobody can be quicker than the physical l
 
     1,660 requests x 0.2 s / 32 = 10.4 s,
 
-and the figure is the whole process, imports included, as a ratio to that limit or to a peer. Rounds
-are interleaved, so that a machine that gets slower does so for all. After each the provider says
-how many requests it answered: a program that asked fewer or more ends the benchmark. Ours asks its
-8 canaries on top. `help` is `refusalkit --help` beside `inspect --version`.
+and the figure is the whole process, imports included, as a ratio to that limit or to a peer. With
+uneven waits not even a client that costs nothing reaches it: towards the end some of its 32 are
+done while others wait for a late answer. What such a client takes is reckoned and shown as `best
+possible`. The waits are the same in each round, in another order. Rounds are interleaved, so that a
+machine that gets slower does so for all. After each the provider says how many requests it
+answered: a program that asked fewer or more ends the benchmark. Ours asks its 8 canaries on top.
+`help` is `refusalkit --help` beside `inspect --version`.
 
     python benchmarks/speed.py [--runs 5] [--load even ...] [--peer ours openai ...] [--write FILE]
 
@@ -20,6 +23,8 @@ among them, not their sum.
 from __future__ import annotations
 
 import argparse
+import heapq
+import itertools
 import json
 import os
 import re
@@ -36,6 +41,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from environments import HERE, PEERS, Peer, machine, python_of
+from server import waits_of
 
 CONCURRENCY = 32
 CANARIES = 8
@@ -61,6 +67,23 @@ class Load:
     def limit_s(self) -> float | None:
         """What nobody can beat; None where the provider answers at once."""
         return self.requests * self.wait / CONCURRENCY or None
+
+    def best_possible(self, seed: int) -> float:
+        """Seconds of a client that costs nothing, each of whose workers judges what it asked."""
+        waits = itertools.cycle(waits_of(self.wait, self.sigma, self.requests, seed))
+        left = self.prompts * self.trials
+        # When each answer in flight is there, and whether its verdict is still to be asked for.
+        in_flight: list[tuple[float, bool]] = []
+        now = 0.0
+        while True:
+            while left and len(in_flight) < CONCURRENCY:
+                left -= 1
+                heapq.heappush(in_flight, (now + next(waits), True))
+            if not in_flight:
+                return now
+            now, unjudged = heapq.heappop(in_flight)
+            if unjudged:
+                heapq.heappush(in_flight, (now + next(waits), False))
 
     @property
     def title(self) -> str:
@@ -127,10 +150,10 @@ def main() -> None:
     for load in loads:
         peers = [peer for peer in asked if peer.name in load.peers]
         found: dict[str, list[Measured]] = {peer.name: [] for peer in peers}
-        for _ in range(given.runs):
+        for seed in range(1, given.runs + 1):
             for peer in peers:
                 with tempfile.TemporaryDirectory() as out:
-                    found[peer.name].append(measure(peer, load, Path(out)))
+                    found[peer.name].append(measure(peer, load, Path(out), seed))
         say(report(load, found))
 
 
@@ -144,9 +167,10 @@ def shrunk(load: Load, prompts: int | None) -> Load:
 
 
 @contextmanager
-def provider(load: Load) -> Iterator[str]:
-    """The provider in a process of its own, the same waits each time; yields its base URL."""
-    words = ["--wait", str(load.wait), "--sigma", str(load.sigma)]
+def provider(load: Load, seed: int = 1) -> Iterator[str]:
+    """The provider in a process of its own; `seed` orders its waits. Yields its base URL."""
+    words = ["--wait", str(load.wait), "--sigma", str(load.sigma), "--seed", str(seed)]
+    words += ["--draws", str(load.requests)]
     command = [sys.executable, str(HERE / "server.py"), *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -157,9 +181,9 @@ def provider(load: Load) -> Iterator[str]:
         process.wait()
 
 
-def measure(peer: Peer, load: Load, out: Path) -> Measured:
+def measure(peer: Peer, load: Load, out: Path, seed: int) -> Measured:
     """One whole process, by the kernel's own account."""
-    with provider(load) as base, (out / "log.txt").open("w+") as log:
+    with provider(load, seed) as base, (out / "log.txt").open("w+") as log:
         command = command_of(peer, load, base, out)
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=out)
@@ -215,6 +239,10 @@ def report(load: Load, found: dict[str, list[Measured]]) -> str:
         wall = spread([run.wall / (limit or 1.0) for run in runs])
         cpu, peak = spread([run.cpu for run in runs]), spread([run.peak for run in runs], 0)
         lines.append(f"| {peer} | {wall} | {cpu} | {peak} |")
+    if limit and load.sigma:
+        rounds = range(1, 1 + max(map(len, found.values())))
+        best = spread([load.best_possible(seed) / limit for seed in rounds])
+        lines.append(f"| best possible | {best} | | |")
     ours = found.get("ours", [])
     for peer, runs in found.items():
         if not ours or peer == "ours":

@@ -2,9 +2,11 @@
 
 The run is 200,000 prompts x 5 trials, one category of 32 a hard line, every unit answered and
 judged but for a few: lost in flight, answered and not judged, failed. Its records are the library's
-own. Time to the first request is that of a real `refusalkit resume`, from the start of
-the process until a provider on loopback hears of it. The peers are polars, which reads the columns
-that a score needs out of the same two files (time and memory), and the files themselves (bytes).
+own, and so is its checkpoint. Time to the first request is that of a real `refusalkit resume`, from
+the start of the process until a provider on loopback hears of it: of the run as it is, without its
+checkpoint, and after a SIGKILL at work (a tenth of the units in, at most 30,000). The files lie in
+the system's memory. The peers are polars, which reads the columns that a score needs out of the
+same two files (time and memory), and the files themselves (bytes).
 
     python benchmarks/stored_run.py [--units 10000 100000 1000000] [--trials 5] [--runs 3]
 
@@ -14,6 +16,7 @@ Peak memory and CPU are the kernel's own account of each process.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -23,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +34,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 CATEGORIES = 32
 OWED = 60
+KILLED_AFTER = 30_000
 POLARS = """
 import sys, polars as pl
 for path in sys.argv[1:]:
@@ -74,6 +78,7 @@ def main() -> None:
 def make(folder: Path, units: int, trials: int) -> None:
     """A stored run of so many units; nothing was asked of anybody."""
     from refusalkit.api.runs import prepare_run
+    from refusalkit.owed import read_state
     from refusalkit.records import completion_record, verdict_record
     from refusalkit.store import create_run
     from refusalkit.types import Completion, Label, Outcome, Unscored, Usage, Verdict
@@ -153,6 +158,8 @@ def make(folder: Path, units: int, trials: int) -> None:
                 answers.write(filled(withheld[hard], *at))
                 line = labels[label_of(number, hard), hard]
                 verdicts.write(filled(unscored if number % 997 == 0 else line, *at))
+    with run.writing():
+        read_state(run)  # which leaves a checkpoint, as a session does
 
 
 def label_of(number: int, hard: bool) -> str:
@@ -188,17 +195,25 @@ def measure_all(folder: Path, units: int, runs: int) -> None:
         "polars, three columns of both files": ["-c", POLARS, *map(str, files)],
     }
     found: dict[str, list[Measured]] = {}
+    run_python("kill", str(folder), str(min(units // 10, KILLED_AFTER)))
     for _ in range(runs):
-        found.setdefault("resume, to its end", []).append(resume(folder))
+        found.setdefault("resume, to its end", []).append(resume(copied(folder)))
+        bare = copied(folder)
+        (bare / "checkpoint.jsonl").unlink(missing_ok=True)
+        found.setdefault("without a checkpoint", []).append(resume(bare, to_its_end=False))
+        found.setdefault("after a SIGKILL", []).append(resume(folder / "killed", to_its_end=False))
         for name, words in commands.items():
             found.setdefault(name, []).append(measure(words))
     print(
         f"\n{units:,} units, {mib:,.0f} MiB of records, page {page.stat().st_size / 2**20:.2f} MiB"
     )
     print("\n| | wall s | CPU s | peak MiB | peak / files |\n|---|---|---|---|---|")
-    firsts = [one.first for one in found["resume, to its end"] if one.first is not None]
-    print(f"| resume, to its first request | {spread(firsts, 2)} | | | |")
-    for name, measured in found.items():
+    for name in ("resume, to its end", "without a checkpoint", "after a SIGKILL"):
+        firsts = [one.first for one in found[name] if one.first is not None]
+        how = "" if name == "resume, to its end" else f" {name}"
+        print(f"| resume{how}, to its first request | {spread(firsts, 2)} | | | |")
+    for name in ("resume, to its end", *commands):
+        measured = found[name]
         peak = [one.peak for one in measured]
         cells = (
             spread([one.wall for one in measured], 2),
@@ -209,11 +224,45 @@ def measure_all(folder: Path, units: int, runs: int) -> None:
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
-def resume(folder: Path) -> Measured:
-    """`refusalkit resume` on a copy; the copy's files share their blocks where they can."""
+def copied(folder: Path) -> Path:
+    """A fresh copy of the stored run, on disk before anything is measured."""
     copy = folder / "resumed"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(folder / "run", copy)
+    os.sync()
+    return copy
+
+
+def kill(folder: Path, units: int) -> None:
+    """A copy that lacks its last units, resumed, and killed once it had so many of them."""
+    copy = folder / "killed"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(folder / "run", copy)
+    (copy / "checkpoint.jsonl").unlink(missing_ok=True)
+    for name in ("completions.jsonl", "verdicts.jsonl"):
+        cut_lines(copy / name, 2 * units)
+    answers = copy / "completions.jsonl"
+    enough = answers.stat().st_size + units * answers.read_bytes()[:100_000].index(b"\n")
+    with provider() as (_, base):
+        process = subprocess.Popen(
+            resume_command(copy, base), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and answers.stat().st_size < enough:
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    os.sync()
+
+
+def cut_lines(path: Path, count: int) -> None:
+    """Cut off a file's last lines."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    os.truncate(path, sum(map(len, lines[:-count])))
+
+
+@contextlib.contextmanager
+def provider() -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A provider on loopback that says when it was first asked, and its address."""
     server = subprocess.Popen(
         [sys.executable, str(HERE / "server.py"), "--wait", "0", "--say-first"],
         stdout=subprocess.PIPE,
@@ -221,17 +270,27 @@ def resume(folder: Path) -> Measured:
     )
     assert server.stdout is not None
     try:
-        base = f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"
-        words = ["-m", "refusalkit", "resume", str(copy), "--json"]
-        words += ["--api-base", base, "--judge-api-base", base, "--canaries", "0"]
-        return measure(words, server)
+        yield server, f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"
     finally:
         server.kill()
         server.wait()
-        shutil.rmtree(copy)
 
 
-def measure(words: Sequence[str], server: subprocess.Popen[str] | None = None) -> Measured:
+def resume_command(run: Path, base: str) -> list[str]:
+    """`refusalkit resume` of a run, asking a provider on loopback."""
+    words = [sys.executable, "-m", "refusalkit", "resume", str(run), "--json"]
+    return [*words, "--api-base", base, "--judge-api-base", base, "--canaries", "0"]
+
+
+def resume(run: Path, *, to_its_end: bool = True) -> Measured:
+    """`refusalkit resume`; not to its end it is killed once the provider was asked."""
+    with provider() as (server, base):
+        return measure(resume_command(run, base)[1:], server, to_its_end=to_its_end)
+
+
+def measure(
+    words: Sequence[str], server: subprocess.Popen[str] | None = None, *, to_its_end: bool = True
+) -> Measured:
     """One whole process, by the kernel's own account."""
     with tempfile.TemporaryFile("w+") as log:
         started = time.perf_counter()
@@ -241,10 +300,13 @@ def measure(words: Sequence[str], server: subprocess.Popen[str] | None = None) -
             assert server.stdout is not None
             server.stdout.readline()
             first = time.perf_counter() - started
+        if not to_its_end:
+            process.kill()
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode not in (0, 1, 3):  # an audit may fail its gate
+        # An audit may fail its gate.
+        if to_its_end and process.returncode not in (0, 1, 3):
             log.seek(0)
             raise SystemExit(f"{words} failed with {process.returncode}:\n{log.read()[-2000:]}")
     return Measured(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, first)
@@ -263,5 +325,7 @@ def spread(values: list[float], digits: int) -> str:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["make"]:
         make(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    elif sys.argv[1:2] == ["kill"]:
+        kill(Path(sys.argv[2]), int(sys.argv[3]))
     else:
         main()

@@ -476,6 +476,29 @@ def test_the_extra_body_is_sent_as_it_is(server: LoopbackServer, back_end: BackE
     assert "top_k" not in asked.parameters.dropped
 
 
+@each(OPENAI, ANTHROPIC)
+def test_each_request_of_a_client_is_asked_by_its_own_configuration(
+    server: LoopbackServer, back_end: BackEnd
+) -> None:
+    schema = load_rubric("graded").schema
+    configs = [replace(CONFIG, extra_body={"placeholder_option": n}) for n in (1, True, 1.5)]
+    wanted = [(config, form) for form in (None, schema) for config in (*configs, configs[0])]
+    server.script = Script(refusal_rate=0.0)
+
+    async def main() -> None:
+        client = back_end.client(server)
+        for config, form in wanted:
+            await client.chat(ChatRequest((Message("user", "A placeholder."),), config, form))
+        await client.aclose()
+
+    asyncio.run(main())
+    sent = [json.dumps(exchange.params["placeholder_option"]) for exchange in server.log]
+    assert sent == [json.dumps(config.extra_body["placeholder_option"]) for config, _ in wanted]
+    forms = {"response_format", "output_config"}
+    asks_json = [not forms.isdisjoint(exchange.params) for exchange in server.log]
+    assert asks_json == [form is not None for _, form in wanted]
+
+
 @every_back_end
 def test_system_prompts_come_first_and_together(server: LoopbackServer, back_end: BackEnd) -> None:
     prompt = replace(PROMPT, system="Of the prompt.")

@@ -264,8 +264,12 @@ def test_a_council_of_three_models_with_one_rubric(rule: str, tmp_path: Path) ->
 
 
 def test_a_members_failure_is_owed_again_and_nobody_elses_verdict_is(tmp_path: Path) -> None:
-    down = Fault("server_error", where="judge", model="judge-c", every=2)
-    broken = Script(target_reply=by_prompt, judge_reply=opinion, faults=(down,))
+    # Without its vote the agreed are decided and the split are not.
+    down = tuple(
+        Fault("server_error", where="judge", model="judge-c", match=word)
+        for word in ("[agreed]", "[split]")
+    )
+    broken = Script(target_reply=by_prompt, judge_reply=opinion, faults=down)
     keep = {"keep_hard_line_text": True}
     with LoopbackServer(broken) as server:
         run = benchmark(server, tmp_path / "run", judge=f"{A},{B},{C}", **keep)
@@ -350,7 +354,9 @@ def test_a_council_counts_its_costs_once(tmp_path: Path) -> None:
 
 def test_a_blocked_judge_is_answered_for_and_it_is_said(tmp_path: Path, call: Call) -> None:
     blocked = (
-        Fault("judge_refuses", model="judge-a", every=3),
+        # By what the answer says: a draw by the request would hang on its nonce.
+        Fault("judge_refuses", model="judge-a", match="[split]"),
+        Fault("judge_refuses", model="judge-a", match="[torn]"),
         Fault("moderation_error", where="judge", model="judge-b", match="[torn]"),
     )
     script = Script(target_reply=by_prompt, judge_reply=opinion, faults=blocked)

@@ -163,8 +163,11 @@ class TestLibrary:
 
     def test_litellm_fetches_and_prints_nothing_when_it_is_loaded(self, tmp_path: Path) -> None:
         program = """
-            from refusalkit.models.litellm import load_litellm
+            import gc
+            from refusalkit.models.litellm_calls import load_litellm
+            gc.set_threshold(701, 9, 9)
             assert load_litellm() is load_litellm()
+            assert gc.get_threshold() == (701, 9, 9)
         """
         report, said = ran(program, folder=tmp_path)
         assert said == ""

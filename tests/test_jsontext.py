@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refusalkit import jsontext
+from refusalkit.untrusted import well_formed
 
 # With lone surrogates, which JSON can carry.
 TEXTS = st.text(st.characters(categories=["Cs", "Cc", "L", "So"]))
@@ -23,7 +24,7 @@ VALUES = st.recursive(
 
 @given(VALUES)
 def test_what_is_written_is_what_is_read(value: object) -> None:
-    assert json.loads(jsontext.to_text(value)) == value
+    assert json.loads(jsontext.to_bytes(value)) == value
     assert jsontext.to_ascii(value).isascii()
     assert jsontext.from_bytes(jsontext.to_ascii(value).encode()) == value
     assert jsontext.to_ascii(value, indent=2).count("\n") == json.dumps(value, indent=2).count("\n")
@@ -37,6 +38,13 @@ def test_a_frame_is_written_as_its_rows(rows: list[tuple[int, float]], text: str
     assert jsontext.to_ascii_bytes(told, indent=2) == jsontext.to_ascii_bytes(listed, indent=2)
     with pytest.raises(TypeError, match="object is nothing that JSON knows"):
         jsontext.to_ascii_bytes({"odd": object(), "text": text})
+
+
+@given(VALUES)
+def test_what_goes_into_a_file_is_utf_8_without_lone_surrogates(value: object) -> None:
+    text = jsontext.to_well_formed(value).decode()
+    plain = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    assert json.loads(text) == json.loads(well_formed(plain))
 
 
 @given(st.binary() | VALUES.map(lambda value: json.dumps(value).encode()[:-1]))

@@ -24,6 +24,7 @@ import pytest
 import refusalkit
 from loopback import REFUSAL, Asked, Exchange, Fault, LoopbackServer, Script, chance
 from refusalkit.canaries import CanaryCheck, choose_canaries
+from refusalkit.checkpoint import load_checkpoint
 from refusalkit.prompts import load_prompts
 from refusalkit.store import Run, open_run, read_records
 
@@ -139,11 +140,22 @@ def standing(run: Run) -> dict[str, tuple[object, ...]]:
     return found
 
 
-@pytest.mark.parametrize("series", range(2))
+# The command, with a checkpoint after so many records.
+CHECKPOINTED = """
+from refusalkit import owed
+from refusalkit.cli import script
+owed.EVERY = 9
+script()
+"""
+
+
+@pytest.mark.parametrize(
+    "command", [["-m", "refusalkit"], ["-c", CHECKPOINTED]], ids=["short", "with checkpoints"]
+)
 def test_a_run_killed_again_and_again_equals_one_that_nobody_killed(
-    tmp_path: Path, series: int
+    tmp_path: Path, command: list[str]
 ) -> None:
-    dice = random.Random(f"kill {series}")
+    dice = random.Random(f"kill {command[0]}")
     out = tmp_path / "killed"
     with LoopbackServer(SCRIPT, latency_s=0.03) as server:
         bases = {"api_base": server.openai_base, "judge_api_base": server.openai_base}
@@ -154,22 +166,26 @@ def test_a_run_killed_again_and_again_equals_one_that_nobody_killed(
         assert len(expected) == PROMPTS * TRIALS
         server.reset()
 
-        python = [sys.executable, "-m", "refusalkit"]
+        python = [sys.executable, *command]
         options = {**OPTIONS, **bases, "concurrency": CONCURRENCY, "out": str(out)}
         start = [*python, "run", "openai/target"]
         for name, value in options.items():
             start += [f"--{name.replace('_', '-')}", str(value)]
         resume = [*python, "resume", str(out)]
 
-        snapshots = []
+        snapshots, gone_on_from = [], set()
         for kill in range(KILLS):
             if killed(resume if kill else start, out, server, dice):
                 snapshots.append(snapshot(out, server))
+                # Whatever moment it was, what lies there is whole.
+                if (found := load_checkpoint(open_run(out))) is not None:
+                    gone_on_from.add(found.n_records)
         assert len(snapshots) == KILLS, "every kill hit a run that was at work"
         ended = subprocess.run(resume, capture_output=True, text=True, timeout=60, check=False)
         assert ended.returncode in (0, 1), ended.stderr
         log = server.log
 
+    assert len(gone_on_from) > 1 if command[0] == "-c" else not gone_on_from
     run = open_run(out)
     assert run.manifest.sessions[-1].ended_because == "done"
     assert standing(run) == expected

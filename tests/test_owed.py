@@ -12,7 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from refusalkit import columns, frames
-from refusalkit.owed import Settled, read_state
+from refusalkit.extents import Cursor
+from refusalkit.owed import read_state
+from refusalkit.settled import Settled, settled_bits
 from refusalkit.store import read_records
 from refusalkit.types import Prompt, unit_id
 from runs import write_run
@@ -29,16 +31,16 @@ def test_settled_units_are_a_set_of_their_ids(planned, data) -> None:
     plan = sorted(planned)
     done = set(data.draw(st.sets(st.sampled_from(plan)))) if data and plan else set(plan[:2])
     units = {unit_id(*pair) for pair in done}
-    settled = Settled(pl.Series(sorted(units), dtype=pl.String))
+    settled = Settled(settled_bits(pl.Series(sorted(units), dtype=pl.String)))
     assert settled == units
     assert set(settled) == units
     assert len(settled) == len(units)
-    left = settled.leave([(Prompt(name, "c", "[demo]"), trial) for name, trial in plan])
+    left = settled.leave([(trial, [Prompt(name, "c", "[demo]")]) for name, trial in plan])
     assert [(prompt.id, trial) for prompt, trial in left] == [p for p in plan if p not in done]
 
 
 def test_what_is_no_unit_is_not_settled() -> None:
-    settled = Settled(frames.pl.Series(["a#1"]))
+    settled = Settled(settled_bits(frames.pl.Series(["a#1", "a", "#", "a#x", "#\u0663"])))
     assert "a#1" in settled
     assert not {"a", "a#", "a#2", "a#x", "", "#1"} & set(settled)
     assert all(other not in settled for other in ("a", "a#", "a#2", "a#x", "", "#1"))
@@ -52,10 +54,10 @@ def test_a_file_read_in_pieces_is_the_file(tmp_path: Path, monkeypatch, piece: i
     lines = run.completions.read_bytes().splitlines(keepends=True)
     # A retry, a blank line, and a line that a kill tore.
     run.completions.write_bytes(b"".join([*lines, b"\n", lines[0], b'{"schema":1,"unit":"a#']))
-    whole = frames.attempts(run)
+    whole = frames.attempts(run, (), Cursor())
     frames_as_read = frames.responses(run)
     monkeypatch.setattr(columns, "_PIECE", piece)
-    assert frames.attempts(run).equals(whole)
+    assert frames.attempts(run, (), Cursor()).equals(whole)
     assert frames.responses(run).equals(frames_as_read)
     plain = [(place, record["unit"]) for place, record in read_records(run.completions)]
     assert [(f"completions.jsonl:{n}", u) for n, u in whole.select("line", "unit").rows()] == plain
@@ -91,7 +93,7 @@ def test_owed_work_is_what_a_plain_reading_finds(rows, piece: int) -> None:
         last = {record["unit"]: record for _, record in read_records(run.completions)}
         said = {record["unit"]: record for _, record in read_records(run.verdicts)}
         state = read_state(run)
-        again = list(read_records(run.completions, state.answer_lines))
+        again = list(read_records(run.completions, state.answers))
     stands = {unit for unit, record in said.items() if record["unscored"] not in LOST}
     came = {unit for unit, record in last.items() if record["outcome"] != "error"}
     owing = came - stands

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refusalkit import load_prompts, select, shipped_sets
+from refusalkit.datasets import tables
 from refusalkit.errors import PromptSetError, UsageError
-from refusalkit.types import Category, Message, Prompt, PromptSet
+from refusalkit.types import Category, Message, Prompt, PromptSet, plain_prompts
 
 HARD_LINES = {"minor-specific-harm", "exploitation-and-trafficking", "suicide-and-self-harm"}
 ORDINARY = """
@@ -592,3 +594,71 @@ class TestSelect:
     def test_another_seed_draws_others(self) -> None:
         draws = {select(self.SET, limit=4, seed=seed).prompts for seed in range(20)}
         assert len(draws) > 5
+
+
+# Large tables are read column by column, where nothing is wrong with them.
+
+
+_cells = {
+    "prompt": st.sampled_from(["[a]", "[A]", " [a] ", "[b]", "", " ", "\u00e9", "\ud800", 5, None]),
+    "text": st.sampled_from(["[c]", "[d]\n", None]),
+    "category": st.sampled_from(["One", "one", " One", "Two", "\u8336", "\u9152", "", 3, None]),
+    "id": st.sampled_from(["x-1", "x-2", "one-001", "two-002", "no#id", "", 7, None]),
+    "danger": st.sampled_from([1, 2, 9, None]),
+    "tags": st.sampled_from(["a:b", "a:b, c:d", None]),
+    "other": st.integers(),
+}
+_rows = st.fixed_dictionaries(
+    {"category": _cells["category"]},
+    optional={name: cell for name, cell in _cells.items() if name != "category"},
+)
+_number = st.integers(0, 10**6)
+_good = st.builds(lambda n, c: {"prompt": f"[prompt {n}]", "category": c}, _number, st.just("One"))
+_table_lines = st.one_of(
+    _good.map(json.dumps),
+    _good.map(json.dumps),
+    _rows.map(json.dumps),
+    st.sampled_from(["", "  ", "{", "[]", "null", "\xff", '{"prompt": "[n]", "category": NaN}']),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    lines=st.lists(_table_lines, max_size=12) | st.lists(_good.map(json.dumps), max_size=12),
+    portion=st.sampled_from([1, 3, 10_000]),
+)
+def test_a_table_read_in_columns_is_the_table_read_by_rows(lines: list[str], portion: int) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "_PORTION", portion)
+        path = Path(folder) / "table.jsonl"
+        path.write_text("\n".join(lines), "latin-1")
+        by_row = tables._Table(path)
+        by_row.read({}, by_row=True)
+        if by_row.mistakes.lines or not by_row.prompts:
+            with pytest.raises(PromptSetError) as stopped:
+                load_prompts(path)
+            nothing = ["table.jsonl: file: holds no rows"]
+            assert list(stopped.value.mistakes) == (by_row.mistakes.lines or nothing)
+        else:
+            read = load_prompts(path)
+            assert list(read.prompts) == by_row.prompts
+            assert {category.slug: category.title for category in read.categories} == by_row.titles
+
+
+def test_half_a_character_is_refused_in_a_table_too(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"prompt": "[a]", "category": "c"}\n{"prompt": "\\ud800", "category": "c"}\n')
+    with pytest.raises(PromptSetError) as stopped:
+        load_prompts(path)
+    (mistake,) = stopped.value.mistakes
+    assert mistake.startswith("t.jsonl:2: ")
+    assert "half a character" in mistake
+
+
+def test_prompts_made_together_are_those_made_one_by_one() -> None:
+    ids, categories, texts = ["a", "b"], ["c", "d"], ["[one]", "[two]"]
+    made = plain_prompts(ids, categories, texts)
+    assert made == [Prompt(*fields) for fields in zip(ids, categories, texts, strict=True)]
+    assert [replace(prompt, danger=1).digest for prompt in made] == [
+        Prompt(*fields, danger=1).digest for fields in zip(ids, categories, texts, strict=True)
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from refusalkit.errors import RecordError, RunFolderError
+from refusalkit.extents import START, Cursor, Extent
 from refusalkit.records import SCHEMA
 from refusalkit.store import is_whole, read_records
 from refusalkit.types import Label, Outcome, Unscored
@@ -79,33 +81,37 @@ def read_columns(
     columns: Sequence[str],
     then: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
     *,
-    line: bool = False,
+    cursor: Cursor | None = None,
 ) -> pl.DataFrame:
-    """Some columns of a record file, and where each record stands with `line`; in many chunks.
+    """Some columns of a record file; with a cursor of what is behind it, and of each its place.
 
     It is read in pieces and `then` is what is kept of each, so that answers' texts are never in
     memory together.
     """
     wanted = {name: schema[name] for name in ("schema", *columns)}
 
-    def parse(data: bytes, above: int) -> pl.DataFrame:
+    def parse(data: bytes, above: Extent, starts: list[int]) -> pl.DataFrame:
         piece = pl.read_ndjson(data, schema=wanted)
         if not _is_sound(piece):
             _blame(path, schema)
         piece = piece.select(columns)
-        if line:
-            piece = piece.with_columns(line=_lines(data, len(piece)) + above)
+        if cursor is not None:
+            piece = piece.with_columns(_places(data, above, starts, len(piece)))
         return piece if then is None else then(piece)
 
     parsed: list[pl.DataFrame] = []
     waiting: deque[Future[pl.DataFrame]] = deque()
-    above = 0
+    above, until = (START, None) if cursor is None else (cursor.extent, cursor.until)
+    starts: list[int] = []
     try:
         # polars reads a piece on one core: as many at once as it would use, and no more in memory.
         with ThreadPoolExecutor(pl.thread_pool_size()) as threads:
-            for data in _pieces(path):
-                waiting.append(threads.submit(parse, data, above))
-                above += data.count(b"\n") if line else 0
+            for data in _pieces(path, above.size, until):
+                if cursor is not None:
+                    starts = _starts(data)
+                    above = cursor.extent
+                    cursor.extent = above.followed_by(data, len(starts))
+                waiting.append(threads.submit(parse, data, above, starts))
                 if len(waiting) > pl.thread_pool_size():
                     parsed.append(waiting.popleft().result())
             parsed.extend(future.result() for future in waiting)
@@ -117,19 +123,21 @@ def read_columns(
         raise RecordError(
             f"{path.name} has a record of another shape: {printable(error)}"
         ) from error
-    return pl.concat(parsed)
+    return pl.concat(parsed, rechunk=True)
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+def _pieces(path: Path, start: int = 0, until: int | None = None) -> Iterator[bytes]:
     """The file in pieces of whole lines, at least one; a torn last line is left out."""
     with path.open("rb") as file:
-        size = file.seek(0, io.SEEK_END)
-        start = 0
-        while start < size or not start:
-            # Where a line ends is looked up first: joining what was read would copy all of it.
-            file.seek(min(start + _PIECE, size))
-            file.readline()
-            end = max(file.tell(), start + 1)
+        size = file.seek(0, io.SEEK_END) if until is None else until
+        end = -1
+        while end < size:
+            end = size
+            if start + _PIECE < size:
+                # Where a line ends is looked up first: joining what was read would copy all of it.
+                file.seek(start + _PIECE)
+                file.readline()
+                end = file.tell()
             file.seek(start)
             data = file.read(end - start)
             start = end
@@ -140,12 +148,24 @@ def _pieces(path: Path) -> Iterator[bytes]:
             yield data
 
 
-def _lines(data: bytes, rows: int) -> pl.Series:
-    """The line of each record in a piece, from 1; polars passes over blank lines."""
-    if data.count(b"\n") == rows:
-        return pl.int_range(1, rows + 1, eager=True)
-    numbered = enumerate(data.split(b"\n"), 1)
-    return pl.Series([number for number, raw in numbered if raw.strip()], dtype=pl.Int64)
+def _starts(data: bytes) -> list[int]:
+    """Where each line of a piece begins."""
+    starts, end = [0], data.find(b"\n")
+    while end >= 0:
+        starts.append(end + 1)
+        end = data.find(b"\n", end + 1)
+    return starts[:-1]
+
+
+def _places(data: bytes, above: Extent, starts: list[int], rows: int) -> pl.DataFrame:
+    """Line and byte at which each record of a piece begins; polars passes over blank lines."""
+    places = pl.DataFrame({"at": starts}, schema={"at": pl.Int64}).select(
+        line=pl.int_range(pl.len()) + above.lines + 1, at=pl.col("at") + above.size
+    )
+    if len(starts) == rows:
+        return places
+    lines = itertools.pairwise((*starts, len(data)))
+    return places.filter(pl.Series([bool(data[a:b].strip()) for a, b in lines], dtype=pl.Boolean))
 
 
 def _is_sound(frame: pl.DataFrame) -> bool:

@@ -5,12 +5,15 @@ The last record of a unit counts: an `error` that was asked again stands before 
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Collection, Sequence
 
 import polars as pl
 
 from refusalkit.columns import COMPLETION, VERDICT, WORDS, read_columns
 from refusalkit.errors import RecordError
+from refusalkit.extents import Cursor
 from refusalkit.manifest import Manifest
 from refusalkit.store import Run, read_records
 from refusalkit.types import Label, Outcome, Unscored
@@ -49,22 +52,26 @@ def _last_completions(run: Run) -> pl.DataFrame:
     return frame.unique("unit", keep="last")
 
 
-def attempts(run: Run, columns: Sequence[str] = ()) -> pl.DataFrame:
-    """Every completion record, in the file's order: what a resume must know of it.
+def attempts(run: Run, columns: Sequence[str], cursor: Cursor) -> pl.DataFrame:
+    """Every completion record behind a cursor: what a resume must know of it.
 
-    Columns: line (from 1), unit, outcome, has_text, cost_usd, and `columns` of the record.
+    Columns: unit, outcome, has_text, cost_usd, `columns` of the record, and its place: line (from
+    1) and at (in bytes).
     """
     wanted = ["unit", "outcome", "text", "cost_usd", *columns]
-    return read_columns(run.completions, COMPLETION, wanted, _without_text, line=True).rechunk()
+    return read_columns(run.completions, COMPLETION, wanted, _without_text, cursor=cursor)
 
 
-def judgements(run: Run, judges: Collection[str]) -> pl.DataFrame:
+def judgements(run: Run, judges: Collection[str], cursor: Cursor | None = None) -> pl.DataFrame:
     """Every verdict record of some judges, in the file's order: what a resume must know of it.
 
-    Columns: unit, judge, label, unscored, source, cost_usd.
+    Columns: unit, judge, label, unscored, source, cost_usd; with a cursor, of the records behind
+    it, also their places as in `attempts`.
     """
     theirs = pl.col("judge").is_in(list(judges))
-    return read_columns(run.verdicts, VERDICT, _VOTE, lambda piece: piece.filter(theirs)).rechunk()
+    return read_columns(
+        run.verdicts, VERDICT, _VOTE, lambda piece: piece.filter(theirs), cursor=cursor
+    )
 
 
 def texts(run: Run, units: Collection[str]) -> dict[str, str]:
@@ -297,12 +304,16 @@ def standing() -> tuple[pl.Expr, pl.Expr]:
 
 def last_votes(judged: pl.DataFrame) -> pl.DataFrame:
     """The last verdict of each unit by each judge, in order of both, and whether it `stands`."""
-    stands = pl.col("label").is_not_null() | (pl.col("unscored") != Unscored.JUDGE_ERROR.value)
     return (
         judged.unique(["unit", "judge"], keep="last")
-        .with_columns(stands=stands)
+        .with_columns(stands=stands())
         .sort("unit", "judge")
     )
+
+
+def stands() -> pl.Expr:
+    """Whether a verdict is more than a request that failed."""
+    return pl.col("label").is_not_null() | (pl.col("unscored") != Unscored.JUDGE_ERROR.value)
 
 
 def spent_on(
@@ -312,21 +323,28 @@ def spent_on(
 
     None: a price is unknown. `judges` are those whose canaries count too, by default all.
     """
-    # A request that failed has no price, and a verdict that needed no judge costs nothing.
+    costs = [paid(judged)] if asked is None else [priced(asked), paid(judged)]
+    canaries = spent_on_canaries(run, judges)
+    if canaries is None or any(part.null_count() for part in costs):
+        return None
+    return math.fsum((*itertools.chain(*costs), canaries))
+
+
+def priced(asked: pl.DataFrame) -> pl.Series:
+    """What each completion record cost in USD; a request that failed has no price."""
     free = pl.col("outcome").is_in([Outcome.ERROR.value, Outcome.BLOCKED.value])
-    priced = pl.Series("cost_usd", [], pl.Float64)
-    if asked is not None:
-        priced = asked.filter(~free | pl.col("cost_usd").is_not_null())["cost_usd"]
+    return asked.filter(~free | pl.col("cost_usd").is_not_null())["cost_usd"]
+
+
+def paid(judged: pl.DataFrame) -> pl.Series:
+    """What each verdict record cost in USD; one that needed no judge costs nothing."""
     unasked = [Unscored.JUDGE_ERROR.value, Unscored.JUDGE_BLOCKED.value]
     failed = pl.col("unscored").is_in(unasked).fill_null(value=False) & pl.col("cost_usd").is_null()
-    paid = judged.filter((pl.col("source") == "judge") & ~failed)["cost_usd"]
-    canaries = _spent_on_canaries(run, judges)
-    if priced.null_count() or paid.null_count() or canaries is None:
-        return None
-    return float(priced.sum() or 0) + float(paid.sum() or 0) + canaries
+    return judged.filter((pl.col("source") == "judge") & ~failed)["cost_usd"]
 
 
-def _spent_on_canaries(run: Run, judges: Collection[str] | None) -> float | None:
+def spent_on_canaries(run: Run, judges: Collection[str] | None) -> float | None:
+    """What the verdicts of some judges on canaries cost, in USD; None: a price is unknown."""
     if not run.canaries.exists():
         return 0.0
     total = 0.0

@@ -12,13 +12,23 @@ from typing import Any
 
 import pydantic_core
 
+from refusalkit.untrusted import well_formed
 
-def to_text(value: Any) -> str:
-    """Compact JSON. Lone surrogates stay what they are: they are no UTF-8 yet."""
+
+def to_bytes(value: Any) -> bytes:
+    """Compact JSON as UTF-8. Lone surrogates, which it cannot hold, are escaped."""
     try:
-        return pydantic_core.to_json(value).decode()
+        return pydantic_core.to_json(value)
     except ValueError:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(value, separators=(",", ":")).encode("ascii")
+
+
+def to_well_formed(value: Any) -> bytes:
+    """Compact JSON as UTF-8 that any reader takes: lone surrogates are replaced."""
+    try:
+        return pydantic_core.to_json(value)
+    except ValueError:
+        return well_formed(json.dumps(value, ensure_ascii=False, separators=(",", ":"))).encode()
 
 
 def to_ascii(value: Any, *, indent: int | None = None) -> str:

@@ -77,7 +77,7 @@ _TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
 _THINK_TAG = re.compile(r"<(/?)(?:think|thinking)>", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """A provider's answer in neutral words, before it is judged what it amounts to."""
 
@@ -106,7 +106,7 @@ class ApiFailure:
     filter_category: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reading:
     """What a reply amounts to: its outcome, and the final text apart from the reasoning."""
 
@@ -119,7 +119,7 @@ class Reading:
 def read_reply(reply: Reply) -> Reading:
     """The outcome of a provider's answer (DESIGN: outcomes and what each does to the score)."""
     text, tagged, unclosed = split_reasoning(well_formed(reply.text))
-    reasoning = "\n".join(part for part in (well_formed(reply.reasoning), tagged) if part)
+    reasoning = "\n".join([part for part in (well_formed(reply.reasoning), tagged) if part])
     if reasoning:
         # What stood between the reasoning and the answer is neither's, whoever took them apart.
         text = text.strip()
@@ -147,6 +147,8 @@ def split_reasoning(text: str) -> tuple[str, str, bool]:
     the block in the prompt leaves an answer with a closing tag only; what stands before that is
     reasoning too.
     """
+    if "<" not in text:
+        return text, "", False
     final: list[str] = []
     thoughts: list[str] = []
     at, opened = 0, False
@@ -248,7 +250,7 @@ def _http_date(text: str | None) -> datetime | None:
 
 def token_count(value: object) -> int | None:
     """A count of tokens as an endpoint gave it; None for what cannot be one."""
-    if not isinstance(value, int) or isinstance(value, bool):
+    if value is None or not isinstance(value, int) or isinstance(value, bool):
         return None
     return value if 0 <= value <= _MOST_TOKENS else None
 

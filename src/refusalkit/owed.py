@@ -1,23 +1,35 @@
 """What a run on disk has settled and what it still owes.
 
 A million units are read in columns. What is held afterwards is a few bits for each settled unit,
-and the ids of those that owe something.
+and the ids of those that owe something. A checkpoint has the same, so that only what was written
+behind it need be read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
-from dataclasses import dataclass
+import asyncio
+import contextlib
+import hashlib
+import importlib.metadata
+import itertools
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
-from refusalkit.store import Run
-from refusalkit.types import JUDGEABLE, Label, Outcome, Prompt, Unscored, unit_id
+from refusalkit.checkpoint import Checkpoint, Highest, Tables, load_checkpoint, save_checkpoint
+from refusalkit.extents import Cursor
+from refusalkit.manifest import Manifest
+from refusalkit.settled import UNIT, Settled, have_in_common, settled_bits
+from refusalkit.store import Place, RecordWriter, Run
+from refusalkit.types import JUDGEABLE, Label, Outcome, Unscored
 
 if TYPE_CHECKING:
     import polars as pl
 
-# Trials whose bits share one whole number of 64 bits.
-_TRIALS = 63
+# A checkpoint is made whenever so many records have come since the last one.
+EVERY = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,151 +47,288 @@ class Dearest:
         return self.completion + self.verdict
 
 
-class Settled(Set[str]):
-    """The ids of settled units, held as a bit for each trial of a prompt.
-
-    A set of a million ids as text takes 100 MB and as long to make as the files take to read.
-    """
-
-    def __init__(self, units: pl.Series | None = None) -> None:
-        self._bits: dict[int, dict[str, int]] = {}
-        self._n = 0
-        if units is None:
-            return
-        import polars as pl
-
-        self._n = len(units)
-        trial = pl.col("trial").cast(pl.Int64)
-        parts = (
-            # The trial stands behind the last `#`; an id of recorded answers may hold others.
-            units.str.extract_groups(r"(?s)^(?<prompt>.*)#(?<trial>\d+)$")
-            .struct.unnest()
-            .with_columns(block=trial // _TRIALS, bit=pl.lit(2, pl.UInt64).pow(trial % _TRIALS))
-            .group_by("block", "prompt")
-            .agg(pl.col("bit").bitwise_or())
-        )
-        for (block,), part in parts.partition_by("block", as_dict=True).items():
-            self._bits[int(block)] = dict(zip(part["prompt"], part["bit"], strict=True))
-
-    def leave(self, plan: Iterable[tuple[Prompt, int]]) -> Iterator[tuple[Prompt, int]]:
-        """What of a plan is not settled, in its order."""
-        current, mask, bits = -1, 0, self._bits.get(0, {})
-        for prompt, trial in plan:
-            if trial != current:
-                current, mask = trial, 1 << trial % _TRIALS
-                bits = self._bits.get(trial // _TRIALS, {})
-            if not bits.get(prompt.id, 0) & mask:
-                yield prompt, trial
-
-    def __contains__(self, unit: object) -> bool:
-        prompt_id, _, trial = str(unit).rpartition("#")
-        bits = self._bits.get(int(trial) // _TRIALS, {}) if trial.isdecimal() else {}
-        return bool(bits) and bits.get(prompt_id, 0) >> int(trial) % _TRIALS & 1 == 1
-
-    def __iter__(self) -> Iterator[str]:
-        for block, prompts in self._bits.items():
-            for prompt_id, bits in prompts.items():
-                for place in range(bits.bit_length()):
-                    if bits >> place & 1:
-                        yield unit_id(prompt_id, block * _TRIALS + place)
-
-    def __len__(self) -> int:
-        return self._n
-
-
 @dataclass(frozen=True, slots=True)
 class RunState:
     """What a run folder holds, seen as one judge's work.
 
     `settled` units have a completion and a verdict that stand. `to_judge` units have an answer on
     disk and owe the verdict (of a council: its own or a member's). `withheld` units owe one too,
-    but their text was not kept: nothing is left to judge, so the model is asked again.
-    `answer_lines` are the lines of the completions of these two.
+    but their text was not kept: nothing is left to judge, so the model is asked again. `answers`
+    are the places of the completions of these two, `heard` those of what the judge and its members
+    have said of them. `checkpoint` is what was found, to be gone on from; the last `n_unsaved` of
+    its records are not in the one on disk.
     """
 
     settled: Settled
     to_judge: frozenset[str]
     withheld: frozenset[str]
-    answer_lines: frozenset[int]
+    answers: tuple[Place, ...]
+    heard: tuple[Place, ...]
     refusals: int
     unscored: int
     cost_usd: float | None
     dearest: Dearest
+    checkpoint: Checkpoint
+    n_unsaved: int = 0
 
 
-def read_state(run: Run, judge: str | None = None) -> RunState:
+@dataclass(frozen=True, slots=True)
+class _Judging:
+    """Whose work is looked at: all of a manifest that this hangs on.
+
+    `members` are a council's; where it leaves the `hard_lines` to another judge, `twins` of theirs
+    are its own. `is_own`: the judge is the run's own.
+    """
+
+    judge: str
+    is_own: bool
+    members: tuple[str, ...]
+    hard_lines: tuple[str, ...]
+    twins: tuple[str, ...]
+    run_id: str
+
+    @classmethod
+    def of(cls, manifest: Manifest, judge: str | None) -> _Judging:
+        name = judge or manifest.judge
+        entry = manifest.judges[name]
+        apart = bool(entry.members) and entry.hard_line_judge is not None
+        return cls(
+            name,
+            judge is None,
+            entry.members,
+            tuple(sorted(manifest.hard_lines)) if apart else (),
+            tuple(sorted(manifest.prompt_set.twins)) if apart else (),
+            manifest.id,
+        )
+
+    @property
+    def votes(self) -> tuple[str, ...]:
+        """All whose verdicts are looked at."""
+        return (self.judge, *self.members)
+
+    @property
+    def basis(self) -> str:
+        """What a checkpoint must have been made from: all of this, by this release."""
+        release = importlib.metadata.version("refusalkit")
+        text = json.dumps([release, *astuple(self)])
+        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def read_state(run: Run, judge: str | None = None, *, kept: Checkpoint | None = None) -> RunState:
     """What is settled and what is owed of one judge, the run's own if none is named.
 
     The cost is that of the judge's verdicts and, of the run's own, of all completions. The run must
-    be held for writing: its tails are whole.
+    be held for writing: its tails are whole. For the run's own judge a checkpoint is gone on from
+    (`kept`, where it was loaded beforehand), and made anew where much was read behind it.
     """
+    judging = _Judging.of(run.manifest, judge)
+    before = Checkpoint(judging.basis)
     files = (run.completions, run.verdicts, run.canaries)
     if not any(path.exists() and path.stat().st_size for path in files):
         none: frozenset[str] = frozenset()
-        return RunState(Settled(), none, none, frozenset(), 0, 0, 0.0, Dearest())
+        return RunState(Settled(), none, none, (), (), 0, 0, 0.0, Dearest(), before)
+    if judging.is_own:
+        kept = kept if kept is not None and kept.fits(run) else load_checkpoint(run)
+        before = kept if kept is not None and kept.basis == before.basis else before
+    found = _read_on(run, judging, before)
+    n_unsaved = found.n_records - before.n_records
+    if judging.is_own and n_unsaved >= EVERY:
+        save_checkpoint(run, found)
+        n_unsaved = 0
+    return _state(run, judging, found, n_unsaved)
+
+
+class Bookmark:
+    """Keeps the checkpoint of a run near to what is written, beside the work of a session."""
+
+    def __init__(self, run: Run, writer: RecordWriter, state: RunState) -> None:
+        self._run, self._writer, self._found = run, writer, state.checkpoint
+        self._judging = _Judging.of(run.manifest, None)
+        self._next = writer.n_records + EVERY - state.n_unsaved
+        self._moving: asyncio.Task[None] | None = None
+
+    def see(self) -> None:
+        """Look whether it is far behind; if so, it is moved, in a thread."""
+        if self._writer.n_records >= self._next and (self._moving is None or self._moving.done()):
+            self._next = self._writer.n_records + EVERY
+            self._moving = asyncio.create_task(asyncio.to_thread(self._move, self._writer.ends))
+
+    def _move(self, ends: tuple[int, int]) -> None:
+        # Whatever is the matter with it, the work goes on without.
+        with contextlib.suppress(Exception):
+            self._found = _read_on(self._run, self._judging, self._found, ends)
+            save_checkpoint(self._run, self._found)
+
+    async def close(self) -> None:
+        """Wait until it lies still."""
+        if self._moving is not None:
+            await self._moving
+
+
+def _read_on(
+    run: Run,
+    judging: _Judging,
+    before: Checkpoint,
+    ends: tuple[int | None, int | None] = (None, None),
+) -> Checkpoint:
+    """What the records come to up to `ends`, given what they came to `before`."""
     # Only a run with a past needs polars before its first request can go out.
     import polars as pl
 
     from refusalkit import frames
 
-    name = judge or run.manifest.judge
-    entry = run.manifest.judges[name]
-    members = entry.members
-    apart = bool(members) and entry.hard_line_judge is not None
-    asked = frames.attempts(run, ["category", "prompt_id"] if apart else [])
-    judged = frames.judgements(run, {name, *members})
-    own = judged.filter(pl.col("judge") == name).drop("judge")
-    rows = (
-        asked.unique("unit", keep="last")
-        .join(
-            own.rename({"cost_usd": "judge_cost_usd"}).unique("unit", keep="last"),
-            on="unit",
-            how="left",
-        )
-        .with_columns(*frames.standing())
-    )
-    needs_judge = pl.col("outcome").is_in([str(outcome) for outcome in JUDGEABLE])
-    owes_verdict = pl.col("unscored").is_in([Unscored.OWED.value, Unscored.JUDGE_ERROR.value])
-    owes_verdict = owes_verdict.fill_null(value=False)
-    dearest_verdict = _highest(rows.filter(pl.col("source") == "judge")["judge_cost_usd"].max())
-    if members:
-        votes = frames.last_votes(judged.filter(pl.col("judge").is_in(list(members))))
-        each = votes.group_by("unit").agg(
-            pl.col("stands").sum(),
-            failed_votes=(~pl.col("stands")).sum(),
-            votes_usd=pl.sum("cost_usd"),
-        )
-        rows = rows.join(each, on="unit", how="left")
-        together = _highest(each["votes_usd"].max())
-        dearest_verdict = max(filter(None, (dearest_verdict, together)), default=together)
-        theirs = pl.lit(value=True)
-        if apart:
-            twins = list(run.manifest.prompt_set.twins)
-            hard_line = pl.col("category").is_in(sorted(run.manifest.hard_lines))
-            theirs = ~hard_line | pl.col("prompt_id").is_in(twins)
-        kept = ~needs_judge | pl.col("has_text")
-        incomplete = pl.col("stands").fill_null(0) < len(members)
-        undecided = pl.col("unscored").eq_missing(pl.lit(Unscored.MISSING_VOTE.value))
-        may_settle = undecided & (pl.col("failed_votes").fill_null(0) > 0)
-        # A vote that came to nothing is cast again, though the others decided without it.
-        owes_verdict = owes_verdict | (theirs & ((kept & incomplete) | may_settle))
-    failed = pl.col("outcome") == Outcome.ERROR.value
-    settled = rows.filter(~failed & ~owes_verdict)
-    owing = rows.filter(~failed & owes_verdict)
-    return RunState(
-        settled=Settled(settled["unit"]),
-        to_judge=frozenset(owing.filter(~needs_judge | pl.col("has_text"))["unit"]),
-        withheld=frozenset(owing.filter(needs_judge & ~pl.col("has_text"))["unit"]),
-        answer_lines=frozenset(owing["line"]),
-        refusals=len(settled.filter(pl.col("label") == Label.REFUSAL.value)),
-        unscored=len(settled.filter(pl.col("label").is_null())),
-        cost_usd=frames.spent_on(None if judge else asked, judged, run, {name, *members}),
-        dearest=Dearest(
-            0.0 if judge else _highest(rows.filter(needs_judge)["cost_usd"].max()),
-            dearest_verdict,
+    answers, said = Cursor(before.completions, ends[0]), Cursor(before.verdicts, ends[1])
+    extra = ["category", "prompt_id"] if judging.hard_lines else []
+    asked = frames.attempts(run, extra, answers)
+    judged = frames.judgements(run, judging.votes, said)
+    costs = [frames.paid(judged), *([frames.priced(asked)] if judging.is_own else [])]
+    if (tables := before.tables) is not None:
+        behind = settled_bits(pl.concat([asked["unit"], judged["unit"]]))
+        if have_in_common(tables.settled, behind):
+            # What each record of a settled unit came to is known from the files alone.
+            return _read_on(run, judging, Checkpoint(before.basis), ends)
+        asked = pl.concat([tables.asked, asked])
+        judged = pl.concat([tables.judged, judged])
+    asked = asked.unique("unit", keep="last").filter(pl.col("unit").str.contains(UNIT))
+    judged = judged.unique(["unit", "judge"], keep="last")
+    came_back = _with_verdicts(asked, judged, judging)
+    settled = came_back.filter(~pl.col("owes"))
+    done = settled.select("unit")
+    spent = None
+    if before.spent_usd is not None and not any(part.null_count() for part in costs):
+        spent = exact_sum(itertools.chain(before.spent_usd, *(part.to_list() for part in costs)))
+    return Checkpoint(
+        basis=before.basis,
+        completions=answers.extent,
+        verdicts=said.extent,
+        refusals=before.refusals + len(settled.filter(pl.col("label") == Label.REFUSAL.value)),
+        unscored=before.unscored + settled["label"].null_count(),
+        highest=before.highest.or_more(_highest(settled, settled, settled)),
+        spent_usd=spent,
+        tables=Tables(
+            settled=settled_bits(settled["unit"], None if tables is None else tables.settled),
+            asked=came_back.filter("owes").select(asked.columns).sort("line"),
+            judged=judged.join(done, "unit", "anti").sort("line"),
         ),
     )
 
 
-def _highest(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+def _with_verdicts(asked: pl.DataFrame, judged: pl.DataFrame, judging: _Judging) -> pl.DataFrame:
+    """The completions that are no errors, each with its verdict.
+
+    Further columns: label, unscored, owes (whether a verdict is owed), verdict_usd and votes_usd.
+    """
+    import polars as pl
+
+    from refusalkit import frames
+
+    asked = asked.filter(pl.col("outcome") != Outcome.ERROR.value)
+    own, votes = _of_judges(judged, judging)
+    rows = asked.join(own, on="unit", how="left").with_columns(*frames.standing())
+    owes = pl.col("unscored").is_in([Unscored.OWED.value, Unscored.JUDGE_ERROR.value])
+    owes = owes.fill_null(value=False)
+    rows = rows.join(votes, on="unit", how="left")
+    if judging.members:
+        theirs = pl.lit(value=True)
+        if judging.hard_lines:
+            hard_line = pl.col("category").is_in(judging.hard_lines)
+            theirs = ~hard_line | pl.col("prompt_id").is_in(judging.twins)
+        kept = ~_needs_judge() | pl.col("has_text")
+        incomplete = pl.col("stand").fill_null(0) < len(judging.members)
+        undecided = pl.col("unscored").eq_missing(pl.lit(Unscored.MISSING_VOTE.value))
+        may_settle = undecided & (pl.col("failed_votes").fill_null(0) > 0)
+        # A vote that came to nothing is cast again, though the others decided without it.
+        owes = owes | (theirs & ((kept & incomplete) | may_settle))
+    return rows.with_columns(owes=owes)
+
+
+def _of_judges(judged: pl.DataFrame, judging: _Judging) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The last verdict of the judge on each unit, and those of its members together."""
+    import polars as pl
+
+    from refusalkit import frames
+
+    own = judged.filter(pl.col("judge") == judging.judge).select(
+        "unit",
+        "label",
+        "unscored",
+        verdict_usd=pl.when(pl.col("source") == "judge").then("cost_usd"),
+    )
+    votes = (
+        judged.filter(pl.col("judge").is_in(judging.members))
+        .sort("judge")
+        .group_by("unit", maintain_order=True)
+        .agg(
+            stand=frames.stands().sum(),
+            failed_votes=(~frames.stands()).sum(),
+            votes_usd=pl.sum("cost_usd"),
+        )
+    )
+    return own, votes
+
+
+def _needs_judge() -> pl.Expr:
+    import polars as pl
+
+    return pl.col("outcome").is_in([str(outcome) for outcome in JUDGEABLE])
+
+
+def _highest(asked: pl.DataFrame, own: pl.DataFrame, votes: pl.DataFrame) -> Highest:
+    """The most that the completions and verdicts of some units cost."""
+    most = (
+        asked.filter(_needs_judge())["cost_usd"].max(),
+        own["verdict_usd"].max(),
+        votes["votes_usd"].max(),
+    )
+    return Highest(*(float(cost) if isinstance(cost, int | float) else None for cost in most))
+
+
+def _state(run: Run, judging: _Judging, found: Checkpoint, n_unsaved: int) -> RunState:
+    """What was found, in the words of a session's work."""
+    import polars as pl
+
+    from refusalkit import frames
+
+    assert found.tables is not None, "nothing was read"
+    asked, judged = found.tables.asked, found.tables.judged
+    gone = _needs_judge() & ~pl.col("has_text")
+    heard = judged.join(asked, "unit", "semi")
+    most = found.highest.or_more(_highest(asked, *_of_judges(judged, judging)))
+    canaries = frames.spent_on_canaries(run, judging.votes)
+    spent = None
+    if found.spent_usd is not None and canaries is not None:
+        spent = math.fsum((*found.spent_usd, canaries))
+    dearest_verdict = most.verdict
+    if judging.members:
+        # A council's own verdict costs nothing: those of its members do, together.
+        dearest_verdict = max(filter(None, (most.verdict, most.votes)), default=most.votes)
+    return RunState(
+        settled=Settled(found.tables.settled),
+        to_judge=frozenset(asked.filter(~gone)["unit"]),
+        withheld=frozenset(asked.filter(gone)["unit"]),
+        answers=tuple(asked.select("line", "at").iter_rows()),
+        heard=tuple(heard.select("line", "at").sort("line").iter_rows()),
+        refusals=found.refusals,
+        unscored=found.unscored,
+        cost_usd=spent,
+        dearest=Dearest(most.completion if judging.is_own else 0.0, dearest_verdict),
+        checkpoint=found,
+        n_unsaved=n_unsaved,
+    )
+
+
+def exact_sum(costs: Iterable[float]) -> tuple[float, ...] | None:
+    """Addends, the largest first, of the exact sum of costs; None where they have none.
+
+    They are the same in whatever order and portions the costs are added.
+    """
+    left, addends = list(costs), []
+    try:
+        while addend := math.fsum(left):
+            if math.isnan(addend):
+                return None
+            addends.append(addend)
+            left.append(-addend)
+    except (OverflowError, ValueError):  # infinite
+        return None
+    return tuple(addends)

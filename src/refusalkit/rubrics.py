@@ -26,6 +26,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -361,4 +362,12 @@ def _digest_of_folder(folder: Path) -> str:
 
 def fill(template: str, values: Mapping[str, str]) -> str:
     """Fill a template's placeholders in one pass: what is put in is never read again."""
-    return _PLACEHOLDER.sub(lambda match: values[match.group(1)], template)
+    parts = list(_parts(template))
+    parts[1::2] = [values[name] for name in parts[1::2]]
+    return "".join(parts)
+
+
+@lru_cache(maxsize=64)
+def _parts(template: str) -> tuple[str, ...]:
+    """Text, placeholder's name, text, and so on; kept, as a judge fills its own for each answer."""
+    return tuple(_PLACEHOLDER.split(template))

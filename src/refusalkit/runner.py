@@ -13,14 +13,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from operator import itemgetter
+from typing import NamedTuple
 
 from refusalkit.canaries import Canary, judge_canary, record_of
+from refusalkit.checkpoint import Checkpoint
 from refusalkit.errors import FatalProviderError
 from refusalkit.judges import Judge, Panel
 from refusalkit.judges.council import stamped, total_cost
 from refusalkit.models import Model
-from refusalkit.owed import RunState, read_state
+from refusalkit.owed import Bookmark, RunState, read_state
 from refusalkit.records import (
     read_completion,
     read_verdict,
@@ -40,6 +42,7 @@ from refusalkit.types import (
     Unscored,
     Verdict,
     unit_id,
+    unit_parts,
 )
 
 # Work in flight is awaited this long after an interruption.
@@ -57,8 +60,7 @@ class Ended(StrEnum):
     MAX_COST = "max_cost"
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """How far a run is. `cost_usd` None: a price is unknown. `found` units were on disk before."""
 
     planned: int
@@ -80,13 +82,22 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
-Plan = Callable[[], Iterable[tuple[Prompt, int]]]
-"""All units of a run as (prompt, trial), in the order in which they are worked through."""
+Plan = Callable[[], Iterable[tuple[int, Sequence[Prompt]]]]
+"""All units of a run in the order in which they are worked through: a trial, and its prompts."""
 
 
 def plan_trials(prompts: PromptSet, trials: int) -> Plan:
     """Whole trials one after another, so that an interrupted run has as many of them as can be."""
-    return lambda: ((prompt, trial) for trial in range(1, trials + 1) for prompt in prompts.prompts)
+    return lambda: ((trial, prompts.prompts) for trial in range(1, trials + 1))
+
+
+def plan_units(units: Iterable[tuple[Prompt, int]]) -> Plan:
+    """Units as they were recorded, in their order."""
+    ordered = [
+        (trial, [prompt for prompt, _ in same])
+        for trial, same in itertools.groupby(units, key=itemgetter(1))
+    ]
+    return lambda: ordered
 
 
 @dataclass(slots=True)
@@ -108,6 +119,7 @@ class Runner:
 
     Without a `model` nothing is asked: `judge`, any judge of the run, judges again what is on disk.
     `texts` then holds answers by unit that the run withheld and that are known from elsewhere.
+    `kept` is a checkpoint of the run that was loaded beforehand.
     """
 
     def __init__(
@@ -125,8 +137,10 @@ class Runner:
         texts: Mapping[str, str] | None = None,
         canaries: Sequence[Canary] = (),
         budget: Budget | None = None,
+        kept: Checkpoint | None = None,
     ) -> None:
         self._texts = texts or {}
+        self._kept = kept
         self._run = run
         self._plan = plan
         self._model = model
@@ -140,6 +154,7 @@ class Runner:
         self._left: list[_Task] = []  # what the budget had no room for
         self._canaries = deque(canaries)
         self._canary_next = False
+        self._bookmark: Bookmark | None = None
         self._spending = Spending(max_cost, budget)
         self._succeeded = False
         self._failures = 0
@@ -151,14 +166,24 @@ class Runner:
         Raises `FatalProviderError` where no request can succeed and `StorageError` where the disk
         refuses; what was finished before is on disk.
         """
-        state = read_state(self._run, None if self._model is not None else self._judge.id)
+        if self._model is None:
+            state = read_state(self._run, self._judge.id)
+        else:
+            state = read_state(self._run, kept=self._kept)
+            self._bookmark = Bookmark(self._run, writer, state)
+        try:
+            return await self._work(state, writer)
+        finally:
+            if self._bookmark is not None:
+                await self._bookmark.close()
+
+    async def _work(self, state: RunState, writer: RecordWriter) -> Ended:
         found = len(state.settled)
         came_back = found + len(state.to_judge)
         planned = self._run.manifest.n_units
         if self._model is None:
             came_back = planned = came_back + len(state.withheld)
-        self._progress = replace(
-            self._progress,
+        self._progress = self._progress._replace(
             planned=planned,
             completions=came_back,
             verdicts=found,
@@ -206,25 +231,33 @@ class Runner:
 
     def _to_judge_again(self, units: frozenset[str], state: RunState) -> Iterator[_Task]:
         answers: dict[str, Completion] = {}
-        for place, record in read_records(self._run.completions, state.answer_lines):
+        for place, record in read_records(self._run.completions, state.answers):
             unit = record["unit"]
             if unit in units:
                 known = record["text"] if unit not in self._texts else self._texts[unit]
                 text = "" if known is None else known
                 answers[unit] = read_completion({**record, "text": text}, place)
-        heard = self._heard(units)
-        for prompt, trial in state.settled.leave(self._plan()):
-            unit = unit_id(prompt.id, trial)
-            completion = answers.get(unit)
-            if completion is not None:
-                gone = unit in state.withheld and unit not in self._texts
-                yield _Task(prompt, trial, completion, heard.get(unit, {}), gone)
+        heard = self._heard(units, state)
+        waiting: dict[int, set[str]] = {}
+        for prompt_id, trial in map(unit_parts, answers):
+            waiting.setdefault(trial, set()).add(prompt_id)
+        for trial, prompts in self._plan():
+            of_trial = waiting.get(trial, set())
+            for prompt in prompts if of_trial else ():
+                if prompt.id in of_trial:
+                    unit = unit_id(prompt.id, trial)
+                    gone = unit in state.withheld and unit not in self._texts
+                    yield _Task(prompt, trial, answers[unit], heard.get(unit, {}), gone)
 
-    def _heard(self, units: frozenset[str]) -> Mapping[str, Mapping[str, Verdict]]:
+    def _heard(self, units: frozenset[str], state: RunState) -> Mapping[str, Mapping[str, Verdict]]:
         """What was said of these units, by unit and judge. One who asks nobody need not know."""
         heard: dict[str, dict[str, Verdict]] = {}
         if self._panel is not None:
-            for place, record in read_records(self._run.verdicts):
+            entry = self._run.manifest.judges[self._judge.id].hard_line_judge
+            # The manifest does not name the members of a hard-line council built in Python.
+            unnamed = entry is not None and entry.kind == "custom"
+            places = None if unnamed else state.heard
+            for place, record in read_records(self._run.verdicts, places):
                 if record.get("unit") in units:
                     verdict = read_verdict(record, place)
                     heard.setdefault(verdict.unit, {})[verdict.judge] = verdict
@@ -288,6 +321,8 @@ class Runner:
                 await self._do(task, writer)
             finally:
                 self._spending.end()
+            if self._bookmark is not None:
+                self._bookmark.see()
 
     async def _ask_canary(self, canary: Canary, writer: RecordWriter) -> None:
         if self._spending.would_pass():
@@ -312,13 +347,12 @@ class Runner:
             finally:
                 self._spending.completed()
             # Which unit it is, is not the model's to say: what is withheld hangs on it.
-            which: dict[str, Any] = {
-                "prompt_id": task.prompt.id,
-                "category": task.prompt.category,
-                "trial": task.trial,
-            }
-            if any(getattr(completion, name) != value for name, value in which.items()):
-                completion = replace(completion, **which)
+            prompt = task.prompt
+            says = (completion.prompt_id, completion.category, completion.trial)
+            if says != (prompt.id, prompt.category, task.trial):
+                completion = replace(
+                    completion, prompt_id=prompt.id, category=prompt.category, trial=task.trial
+                )
             failed = completion.outcome is Outcome.ERROR
             # A request that failed or was filtered out has no price, which is not an unknown one.
             free = failed or completion.outcome is Outcome.BLOCKED

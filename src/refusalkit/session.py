@@ -44,6 +44,7 @@ from refusalkit.types import PromptSet, now
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
+    from refusalkit.checkpoint import Checkpoint
     from refusalkit.config import CouncilRule
     from refusalkit.datasets.answers import RecordedAnswers
     from refusalkit.judges import Judge
@@ -110,12 +111,13 @@ async def work_session(
     texts: Mapping[str, str] | None = None,
     budget: Budget | None = None,
     close_judge: bool = True,
+    kept: Checkpoint | None = None,
 ) -> Run:
     """One stretch of work on a run, recorded in its manifest however it ends.
 
     Without a `model` it is judged again: `judge` joins the run's judges, `texts` holds answers by
     unit that the run withheld and that are known from elsewhere. `budget` is shared with others;
-    so is a judge that is not to be closed.
+    so is a judge that is not to be closed. `kept` is a checkpoint that was loaded beforehand.
     """
     from refusalkit.runner import Ended, Runner
 
@@ -147,6 +149,7 @@ async def work_session(
             texts=texts,
             canaries=owed_canaries(run, judge, config.canaries),
             budget=budget,
+            kept=kept,
         )
         try:
             because = await runner.work(writer)

@@ -11,10 +11,10 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import jsonlines
 from filelock import FileLock, Timeout
@@ -26,11 +26,12 @@ from refusalkit.errors import RecordError, RunFolderError, RunLocked, StorageErr
 from refusalkit.manifest import MANIFEST, Manifest
 from refusalkit.records import SCHEMA, completion_record, verdict_record
 from refusalkit.types import Completion, Verdict
-from refusalkit.untrusted import printable, well_formed
+from refusalkit.untrusted import printable
 
 COMPLETIONS = "completions.jsonl"
 VERDICTS = "verdicts.jsonl"
 CANARIES = "canaries.jsonl"
+CHECKPOINT = "checkpoint.jsonl"
 _LOCK = ".lock"
 _BINARY = getattr(os, "O_BINARY", 0)
 
@@ -56,6 +57,11 @@ class Run:
     def canaries(self) -> Path:
         """The verdicts on canaries; there is no such file before the first of them."""
         return self.path / CANARIES
+
+    @property
+    def checkpoint(self) -> Path:
+        """What the records came to as far as they were read; there need be no such file."""
+        return self.path / CHECKPOINT
 
     def with_manifest(self, manifest: Manifest) -> Run:
         """The same run with a new manifest, written to disk in one step."""
@@ -107,6 +113,13 @@ class RecordWriter:
         self._verdicts = verdicts
         self._open_canaries = open_canaries
         self._canaries: AppendFile | None = None
+        self.n_records = 0
+        """Completions and verdicts that were appended."""
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """Where the completion records end, and the verdict records, in bytes."""
+        return self._completions.end, self._verdicts.end
 
     def withholds(self, category: str) -> bool:
         """Whether answers of this category never touch the disk."""
@@ -116,11 +129,13 @@ class RecordWriter:
         """Append a completion, without its text where the category's is withheld."""
         withhold = self.withholds(completion.category)
         self._completions.append(completion_record(completion, withhold_text=withhold))
+        self.n_records += 1
 
     def verdict(self, verdict: Verdict) -> None:
         """Append a verdict."""
         withhold = self.withholds(verdict.category)
         self._verdicts.append(verdict_record(verdict, withhold_text=withhold))
+        self.n_records += 1
 
     def canary(self, record: Mapping[str, Any]) -> None:
         """Append the record of a verdict on a canary."""
@@ -197,18 +212,20 @@ def open_run(path: str | Path) -> Run:
         raise RunFolderError(text) from error
 
 
+Place = tuple[int, int]
+"""Where a record stands in its file: the line, from 1, and the byte at which it begins."""
+
+
 def read_records(
-    path: Path, lines: Collection[int] | None = None
+    path: Path, places: Iterable[Place] | None = None
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Each whole record of a file with its place (``name:line``); a torn last line is passed over.
 
-    With `lines`, numbered from 1, only those are read. Raises `RecordError` at a whole line that is
-    no record of this schema.
+    With `places` only the records there are read. Raises `RecordError` at a whole line that is no
+    record of this schema.
     """
     with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            if lines is not None and number not in lines:
-                continue
+        for number, raw in enumerate(file, 1) if places is None else _lines_at(file, places):
             if not raw.endswith(b"\n") and not is_whole(raw):
                 return
             if not raw.strip():
@@ -226,19 +243,27 @@ def read_records(
             yield place, record
 
 
+def _lines_at(file: BinaryIO, places: Iterable[Place]) -> Iterator[tuple[int, bytes]]:
+    for number, at in places:
+        file.seek(at)
+        yield number, file.readline()
+
+
 class AppendFile:
     """A JSONL file to which whole records are appended, each in one write."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._buffer = io.StringIO()
-        self._writer = jsonlines.Writer(self._buffer, dumps=jsontext.to_text)
+        self._buffer = io.BytesIO()
+        self._writer = jsonlines.Writer(self._buffer, dumps=jsontext.to_well_formed)
         self._refused: StorageError | None = None
+        self.end: int
+        """Where its last record ends, in bytes."""
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o600)
             try:
-                self._end = self._repair()
-                os.lseek(self._file, self._end, os.SEEK_SET)
+                self.end = self._repair()
+                os.lseek(self._file, self.end, os.SEEK_SET)
             except OSError:
                 os.close(self._file)
                 raise
@@ -260,7 +285,7 @@ class AppendFile:
         self._buffer.seek(0)
         self._buffer.truncate()
         self._writer.write(record)
-        line = well_formed(self._buffer.getvalue()).encode()
+        line = self._buffer.getvalue()
         try:
             written = 0
             while written < len(line):
@@ -268,9 +293,9 @@ class AppendFile:
         except OSError as error:
             self._refused = _storage_error(self._path, error)
             with contextlib.suppress(OSError):
-                os.ftruncate(self._file, self._end)
+                os.ftruncate(self._file, self.end)
             raise self._refused from error
-        self._end += len(line)
+        self.end += len(line)
 
     def _repair(self) -> int:
         """Cut off a torn last line; returns where the file ends now."""
@@ -308,16 +333,30 @@ def is_whole(line: bytes) -> bool:
         return False
 
 
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
-    data = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
-    temporary = folder / f".{MANIFEST}.new"
+def replace_file(path: Path, data: bytes, *, lasting: bool) -> None:
+    """Put a private file in the place of what was at `path`, in one step. Raises `OSError`.
+
+    One that is `lasting` stands after a loss of power, too.
+    """
+    temporary = path.with_name(f".{path.name}.new")
     try:
         file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY, 0o600)
         with os.fdopen(file, "wb") as handle:
-            handle.write(data.encode("utf-8", "replace"))
+            handle.write(data)
             handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(folder / MANIFEST)
+            if lasting:
+                os.fsync(handle.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    data = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    try:
+        replace_file(folder / MANIFEST, data.encode("utf-8", "replace"), lasting=True)
     except OSError as error:
         raise _storage_error(folder, error) from error
 

@@ -70,6 +70,10 @@ class Keys:
     def __repr__(self) -> str:
         return "Keys(...)"
 
+    def __bool__(self) -> bool:
+        """Whether there is anything to take out."""
+        return bool(self._folded)
+
     def within(self, text: str) -> bool:
         """Whether `text` holds one of them."""
         folded = text.lower()
@@ -115,6 +119,8 @@ def _forms(key: str) -> set[str]:
 
 def well_formed(text: str) -> str:
     """`text` with lone surrogates replaced: JSON can carry them, UTF-8 cannot."""
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

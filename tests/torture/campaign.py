@@ -262,19 +262,17 @@ class _OneRun:
             # Killed before there was a manifest: nothing was asked yet.
             shutil.rmtree(self._out, ignore_errors=True)
             words = self._campaign.command(self._out, self._wire.openai_base)
-        environment = dict(os.environ)
-        module = "refusalkit"
+        environment = {**os.environ, "TORTURE_CHECKPOINT": "20"}
+        environment["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [str(TESTS), environment.get("PYTHONPATH")])
+        )
         if act in ("disk_full", "disk_error", "clock"):
-            module = "torture.victim"
-            environment["PYTHONPATH"] = os.pathsep.join(
-                filter(None, [str(TESTS), environment.get("PYTHONPATH")])
-            )
             number = errno.ENOSPC if act == "disk_full" else errno.EIO
             if act == "clock":
                 environment["TORTURE_CLOCK"] = "1"
             else:
                 environment["TORTURE_DISK"] = f"{number}:{self._dice.randrange(1, 60)}"
-        command = [sys.executable, "-m", module, *words]
+        command = [sys.executable, "-m", "torture.victim", *words]
         more, delay = self._dice.randrange(0, 60), self._dice.uniform(0, 0.05)
         before, started = self._wire.requests, time.monotonic()
         with self._said.open("wb") as said:

@@ -2,6 +2,7 @@
 
 ``TORTURE_DISK=28:40``: after 40 writes the disk answers with errno 28 (ENOSPC), half a record in.
 ``TORTURE_CLOCK=1``: the wall clock jumps, mostly backwards, at every look.
+``TORTURE_CHECKPOINT=20``: a checkpoint is made after 20 records, as of a run of many thousands.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ if __name__ == "__main__":
         break_disk(*map(int, disk.split(":")))
     if os.environ.get("TORTURE_CLOCK"):
         break_clock()
+    if every := os.environ.get("TORTURE_CHECKPOINT"):
+        from refusalkit import owed
+
+        owed.EVERY = int(every)
     from refusalkit.cli import script
 
     script()

@@ -98,6 +98,7 @@ async def judged_records(
     not kept is gone at the end of the context.
     """
     from refusalkit.models.recorded import RecordedModel
+    from refusalkit.runner import plan_units
 
     answers = await asyncio.to_thread(recorded_answers, Path(records))
     if labelled_only:
@@ -138,7 +139,7 @@ async def judged_records(
     with tempfile.TemporaryDirectory(prefix="refusalkit-") as scratch:
         default = RUNS / manifest.id if keep else Path(scratch) / "run"
         run = continued_run(Path(out) if out is not None else default, manifest)
-        plan = lambda: answers.units  # noqa: E731
+        plan = plan_units(answers.units)
         done = await work_session(run, plan, model, grader, config, on_progress, stop)
         yield done, answers, keep
 

@@ -196,6 +196,7 @@ async def resume_async(
     **options: Any,
 ) -> Run:
     """`resume` for async code."""
+    from refusalkit.checkpoint import load_checkpoint
     from refusalkit.runner import plan_trials
 
     # Names are configuration values: they are refused below unless they are the run's own.
@@ -221,6 +222,8 @@ async def resume_async(
         )
     config = resolve_config(options, base=started)
     check_unchanged(started, config)
+    # The records are compared with what is known of them while the prompts are read.
+    kept = asyncio.get_running_loop().run_in_executor(None, load_checkpoint, folder)
     chosen = same_prompts(manifest, config, prompts)
     entry = manifest.judges[manifest.judge]
     asked = [manifest.judges[member] for member in entry.members] or [entry]
@@ -242,4 +245,6 @@ async def resume_async(
     target = model or open_configured_model(config)
     check_budget(config, model is None, *rubrics_of(grader))
     plan = plan_trials(chosen, config.trials)
-    return await work_session(folder, plan, target, grader, config, on_progress, stop)
+    return await work_session(
+        folder, plan, target, grader, config, on_progress, stop, kept=await kept
+    )

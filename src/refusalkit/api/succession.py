@@ -28,7 +28,7 @@ from refusalkit.untrusted import printable, well_formed
 if TYPE_CHECKING:
     from refusalkit.datasets.answers import RecordedAnswers
     from refusalkit.judges import Judge
-    from refusalkit.runner import OnProgress, Plan
+    from refusalkit.runner import OnProgress
     from refusalkit.scoring.bridge import Bridge
 
 # A regrade may choose these, and how fast and where.
@@ -80,6 +80,8 @@ async def regrade_async(
     **options: Any,
 ) -> Run:
     """`regrade` for async code. `stop`, once set, ends the work in good order."""
+    from refusalkit.runner import plan_trials, plan_units
+
     folder = load_run(run)
     manifest = folder.manifest
     config = _configured(manifest.run_config, judge, options)
@@ -94,12 +96,11 @@ async def regrade_async(
             raise ConfigurationChanged(
                 f"the records that {printable(folder.path)} was graded from have changed since"
             )
-        plan: Plan = lambda: answers.units  # noqa: E731
+        plan = plan_units(answers.units)
         texts = await asyncio.to_thread(_final_texts, folder, answers)
         grader = imported_judge(judge, answers)
     else:
         from refusalkit.prompts import load_prompts
-        from refusalkit.runner import plan_trials
 
         given = load_prompts(prompts) if isinstance(prompts, str | Path) else prompts
         chosen = await asyncio.to_thread(same_prompts, manifest, manifest.run_config, given)

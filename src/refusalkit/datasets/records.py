@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -172,13 +172,23 @@ class DuplicateCheck:
             new = False
         if not self._texts:
             return new
-        key = hash((prompt.system, tuple((m.role, _folded(m.content)) for m in prompt.turns)))
+        turns = tuple((turn.role, _folded(turn.content)) for turn in prompt.turns)
+        key = hash((prompt.system, turns))
         first = self._requests.setdefault(key, place)
         if first is not place:
             what = f"the same text stands already at {self._place_of(first)}"
             self._mistakes.add(self._place_of(place), "text", what)
             new = False
         return new
+
+    def see_all(self, ids: Sequence[str], texts: Sequence[str], places: Iterable[int]) -> bool:
+        """Note prompts of one turn; False where one is not new: then no more can be said of any."""
+        places = list(places)
+        expected = len(self._ids) + len(ids), len(self._requests) + len(ids)
+        self._ids.update(zip(ids, places, strict=True))
+        requests = [hash((None, (("user", _folded(text)),))) for text in texts]
+        self._requests.update(zip(requests, places, strict=True))
+        return (len(self._ids), len(self._requests)) == expected
 
 
 def check_hard_lines(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jsonlines
+import pydantic_core
 from pydantic import ValidationError
 
 from refusalkit.datasets.fetch import is_web_page
@@ -21,8 +22,8 @@ from refusalkit.datasets.records import (
     why_invalid,
 )
 from refusalkit.errors import PromptSetError
-from refusalkit.types import Category, Prompt, PromptSet
-from refusalkit.untrusted import printable
+from refusalkit.types import Category, Prompt, PromptSet, plain_prompts
+from refusalkit.untrusted import printable, well_formed
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,7 +33,14 @@ SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet", ".xlsx")
 _TEXT_COLUMNS = ("prompt", "text")
 _RARE = ("danger", "tags", "lang", "system", "messages", "twin")
 _OPTIONAL = ("id", *_RARE)
+_COLUMNS = (*_TEXT_COLUMNS, "category", *_OPTIONAL)
 _ID = re.compile(ID_PATTERN)
+# Rows that are in memory as rows at once.
+_PORTION = 10_000
+
+_Row = Mapping[str, Any]
+_Portion = tuple[Sequence[int], Sequence[_Row]]
+_Pick = Callable[[Sequence[str]], Sequence[str] | None]
 
 
 def read_table(path: Path, source: str, *, columns: Mapping[str, str] | None = None) -> PromptSet:
@@ -44,48 +52,132 @@ def read_table(path: Path, source: str, *, columns: Mapping[str, str] | None = N
 
     Raises `PromptSetError` listing every mistake with its row.
     """
-    mistakes = Mistakes()
-    seen = DuplicateCheck(mistakes, place_of=lambda number: row_place(path, number))
-    slugs: dict[str, str] = {}
-    titles: dict[str, str] = {}
-    stems: dict[str, str] = {}
-    counts: dict[str, int] = {}
-    prompts: list[Prompt] = []
-    for number, row in _rows(path, mistakes, columns or {}):
-        title = row.get("category")
-        if not isinstance(title, str) or not title.strip():
-            mistakes.add(row_place(path, number), "category", "is missing or empty")
-            continue
-        slug = slugs.get(title)
-        if slug is None:
-            slug = slug_of(title)
-            if titles.setdefault(slug, title.strip()) != title.strip():
-                what = f"{title!r} and {titles[slug]!r} cannot be told apart"
-                mistakes.add(row_place(path, number), "category", what)
-                continue
-            slugs[title] = slug
-        counts[slug] = counts.get(slug, 0) + 1
-        # Ids are ASCII; a category's name may be in any script.
-        stem = slug if slug.isascii() else f"category-{len(titles)}"
-        stem = stems.setdefault(slug, stem)
-        prompt_id = f"{stem}-{counts[slug]:03}"
-        prompt = _plain_prompt(row, prompt_id, slug)
-        if prompt is None:
-            record = _record(row, prompt_id, row_place(path, number), mistakes)
-            prompt = record.to_prompt(slug) if record is not None else None
-        if prompt is not None and seen.see(prompt, number):
-            prompts.append(prompt)
-    if not prompts and not mistakes.lines:
+    try:
+        table = _Table(path)
+        table.read(columns or {})
+    except _Repeated:
+        # Which one it is, and where it stood first, is seen row by row.
+        table = _Table(path)
+        table.read(columns or {}, by_row=True)
+    mistakes = table.mistakes
+    if not table.prompts and not mistakes.lines:
         mistakes.add(path.name, "file", "holds no rows")
     mistakes.raise_if_any(source)
     return PromptSet(
         name=slug_of(path.stem),
         version="0",
-        categories=tuple(Category(slug, title) for slug, title in titles.items()),
-        prompts=tuple(prompts),
+        categories=tuple(Category(slug, title) for slug, title in table.titles.items()),
+        prompts=tuple(table.prompts),
         description=f"read from {printable(path.name)}",
         source=source,
     )
+
+
+class _Repeated(Exception):
+    """A prompt stands twice in a table."""
+
+
+class _Table:
+    """What was read of a table: its prompts, and its categories' titles by slug."""
+
+    def __init__(self, path: Path) -> None:
+        self.mistakes = Mistakes()
+        self.prompts: list[Prompt] = []
+        self.titles: dict[str, str] = {}
+        self._path = path
+        self._seen = DuplicateCheck(self.mistakes, place_of=lambda number: row_place(path, number))
+        self._slugs: dict[str, str] = {}
+        self._stems: dict[str, str] = {}
+        self._counts: dict[str, int] = {}
+
+    def read(self, renamed: Mapping[str, str], *, by_row: bool = False) -> None:
+        """Read it all; raises `_Repeated` where it need be read again, `by_row`."""
+        for numbers, rows in _portions(self._path, self.mistakes, renamed):
+            if by_row or not self._add_plain(numbers, rows):
+                for number, row in zip(numbers, rows, strict=True):
+                    self._add(number, row)
+
+    def _add(self, number: int, row: _Row) -> None:
+        """Add a row, whatever it holds; a mistake is noted."""
+        place = row_place(self._path, number)
+        if not any(name in row for name in (*_TEXT_COLUMNS, "messages")):
+            self.mistakes.add(place, "prompt", "is missing (nor is there a `text`)")
+            return
+        title = row.get("category")
+        if not isinstance(title, str) or not title.strip():
+            self.mistakes.add(place, "category", "is missing or empty")
+            return
+        slug = self._slug_of(title)
+        if slug is None:
+            what = f"{title!r} and {self.titles[slug_of(title)]!r} cannot be told apart"
+            self.mistakes.add(place, "category", what)
+            return
+        record = _record(row, self._next_id(slug), place, self.mistakes)
+        if record is not None:
+            prompt = record.to_prompt(slug)
+            if self._seen.see(prompt, number):
+                self.prompts.append(prompt)
+
+    def _add_plain(self, numbers: Sequence[int], rows: Sequence[_Row]) -> bool:
+        """Add rows that have nothing but texts, and perhaps ids: most of a large table.
+
+        False, and nothing is added, where one has more to it or something to find fault with.
+        """
+        have = set().union(*rows)
+        column: dict[str, list[Any]] = {
+            name: [row.get(name) for row in rows] for name in _COLUMNS if name in have
+        }
+        nothing = [None] * len(rows)
+        if any(column.get(name, nothing) != nothing for name in _RARE):
+            return False
+        titles, ids = column.get("category", nothing), column.get("id", nothing)
+        texts, others = (column.get(name, nothing) for name in _TEXT_COLUMNS)
+        if None in texts:
+            texts = [b if a is None else a for a, b in zip(texts, others, strict=True)]
+        if not _are_texts(titles) or not _are_texts(texts):
+            return False
+        if None in map(self._slug_of, dict.fromkeys(titles)):
+            return False
+        given = [id for id in ids if id is not None]
+        if given and not (_are_texts(given) and all(map(_ID.fullmatch, given))):
+            return False
+        slugs = [self._slugs[title] for title in titles]
+        numbered = [self._next_id(slug) for slug in slugs]
+        if given:
+            ids = [b if a is None else a for a, b in zip(ids, numbered, strict=True)]
+        else:
+            ids = numbered
+        if not self._seen.see_all(ids, texts, numbers):
+            raise _Repeated
+        self.prompts += plain_prompts(ids, slugs, texts)
+        return True
+
+    def _next_id(self, slug: str) -> str:
+        """The id of a category's next row, where the row itself says none."""
+        number = self._counts[slug] = self._counts[slug] + 1
+        return f"{self._stems[slug]}-{number:03}"
+
+    def _slug_of(self, title: str) -> str | None:
+        """A category's slug; None where it is that of another one."""
+        slug = self._slugs.get(title)
+        if slug is None:
+            slug = slug_of(title)
+            if self.titles.setdefault(slug, title.strip()) != title.strip():
+                return None
+            self._slugs[title] = slug
+            # Ids are ASCII; a category's name may be in any script.
+            stem = slug if slug.isascii() else f"category-{len(self.titles)}"
+            self._stems.setdefault(slug, stem)
+            self._counts.setdefault(slug, 0)
+        return slug
+
+
+def _are_texts(values: Sequence[Any]) -> bool:
+    """Whether all are texts that say something and can be sent."""
+    if set(map(type, values)) != {str} or not all(values) or any(map(str.isspace, values)):
+        return False
+    joined = "".join(values)
+    return joined.isascii() or well_formed(joined) == joined
 
 
 def slug_of(title: str) -> str:
@@ -108,27 +200,6 @@ def _is_jsonl(path: Path) -> bool:
     return path.suffix.lower() == ".jsonl"
 
 
-def _plain_prompt(row: Mapping[str, Any], default_id: str, slug: str) -> Prompt | None:
-    """The prompt of a row that has nothing but a text, and perhaps an id: most of a large table.
-
-    None where there is more to it, or something to find fault with: `_record` looks closer.
-    """
-    for name in _RARE:
-        if row.get(name) is not None:
-            return None
-    text = row.get("prompt")
-    if text is None:
-        text = row.get("text")
-    if not isinstance(text, str) or not text or text.isspace():
-        return None
-    prompt_id = row.get("id")
-    if prompt_id is None:
-        prompt_id = default_id
-    if not isinstance(prompt_id, str) or not _ID.fullmatch(prompt_id):
-        return None
-    return Prompt(prompt_id, slug, text)
-
-
 def _record(
     row: Mapping[str, Any], default_id: str, place: str, mistakes: Mistakes
 ) -> PromptRecord | None:
@@ -148,10 +219,8 @@ def _record(
         return None
 
 
-def _rows(
-    path: Path, mistakes: Mistakes, renamed: Mapping[str, str]
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Each row with our own names for its columns; `renamed` is our name = the file's."""
+def _portions(path: Path, mistakes: Mistakes, renamed: Mapping[str, str]) -> Iterator[_Portion]:
+    """The rows with our own names for their columns; `renamed` is our name = the file's."""
 
     def pick(have: Sequence[str]) -> Sequence[str] | None:
         ours = _wanted(have, renamed)
@@ -162,32 +231,31 @@ def _rows(
             return None
         return list(ours.values())
 
-    for number, row in read_rows(path, mistakes, pick):
-        named = (
-            {name: row[column] for name, column in _wanted(row, renamed).items()}
-            if renamed
-            else row
-        )
-        if "prompt" in named or "text" in named or "messages" in named:
-            yield number, named
-        else:
-            what = "is missing (nor is there a `text`)"
-            mistakes.add(row_place(path, number), "prompt", what)
+    for numbers, rows in read_portions(path, mistakes, pick):
+        if renamed:
+            rows = [
+                {name: row[column] for name, column in _wanted(row, renamed).items()}
+                for row in rows
+            ]
+        yield numbers, rows
 
 
 def _wanted(have: Sequence[str] | Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, str]:
-    names = (*_TEXT_COLUMNS, "category", *_OPTIONAL)
-    pairs = ((name, renamed.get(name, name)) for name in names)
+    pairs = ((name, renamed.get(name, name)) for name in _COLUMNS)
     return {name: column for name, column in pairs if column in have}
 
 
-def read_rows(
-    path: Path, mistakes: Mistakes, pick: Callable[[Sequence[str]], Sequence[str] | None]
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Each row of a table with its number (`row_place`). What cannot be read is a mistake.
+def read_rows(path: Path, mistakes: Mistakes, pick: _Pick) -> Iterator[tuple[int, _Row]]:
+    """Each row of a table with its number; arguments as of `read_portions`."""
+    for numbers, rows in read_portions(path, mistakes, pick):
+        yield from zip(numbers, rows, strict=True)
 
-    `pick` is given the columns of a file that has a header and says which to read, None: no more.
-    Lines of JSON have no header; they come as they are.
+
+def read_portions(path: Path, mistakes: Mistakes, pick: _Pick) -> Iterator[_Portion]:
+    """The rows of a table, some at a time with their numbers (`row_place`).
+
+    What cannot be read is a mistake. `pick` is given the columns of a file that has a header and
+    says which to read, None: no more. Lines of JSON have no header; they come as they are.
     """
     try:
         with path.open("rb") as file:
@@ -200,33 +268,39 @@ def read_rows(
     elif is_web_page(start):
         mistakes.add(path.name, "file", "is a web page, not a table: download the file itself")
     elif _is_jsonl(path):
-        yield from _jsonl_rows(path, mistakes)
+        yield from _jsonl_portions(path, mistakes)
     else:
-        yield from _frame_rows(path, mistakes, pick)
+        yield from _frame_portions(path, mistakes, pick)
 
 
-def _jsonl_rows(path: Path, mistakes: Mistakes) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _jsonl_portions(path: Path, mistakes: Mistakes) -> Iterator[_Portion]:
     with path.open("rb") as handle:
-        for number, raw in enumerate(handle, 1):
+        first = 1
+        while read := list(itertools.islice(handle, _PORTION)):
+            lines = {number: raw for number, raw in enumerate(read, first) if not raw.isspace()}
             try:
-                row = json.loads(raw.decode())
-            except (ValueError, RecursionError):
-                row = None
-            if isinstance(row, dict):
-                yield number, row
-            elif raw.strip():
-                # Slower, and it says what is wrong.
-                try:
-                    yield number, jsonlines.Reader([raw]).read(type=dict)
-                except jsonlines.InvalidLineError as error:
-                    mistakes.add(row_place(path, number), "line", why_invalid(error))
-                except RecursionError:
-                    mistakes.add(row_place(path, number), "line", "is nested too deeply")
+                rows = list(map(pydantic_core.from_json, lines.values()))
+            except ValueError:
+                rows = [None]
+            if set(map(type, rows)) <= {dict}:
+                yield list(lines), rows
+            else:
+                yield from _jsonl_rows(path, lines, mistakes)
+            first += len(read)
 
 
-def _frame_rows(
-    path: Path, mistakes: Mistakes, pick: Callable[[Sequence[str]], Sequence[str] | None]
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _jsonl_rows(path: Path, lines: Mapping[int, bytes], mistakes: Mistakes) -> Iterator[_Portion]:
+    """The rows, one by one, among lines that are not all rows."""
+    for number, raw in lines.items():
+        try:
+            yield [number], [jsonlines.Reader([raw]).read(type=dict)]
+        except jsonlines.InvalidLineError as error:
+            mistakes.add(row_place(path, number), "line", why_invalid(error))
+        except RecursionError:
+            mistakes.add(row_place(path, number), "line", "is nested too deeply")
+
+
+def _frame_portions(path: Path, mistakes: Mistakes, pick: _Pick) -> Iterator[_Portion]:
     import polars as pl
 
     try:
@@ -247,7 +321,9 @@ def _frame_rows(
         first = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         mistakes.add(path.name, "file", f"cannot be read as {_kind(path)}: {first}")
         return
-    yield from enumerate(frame.iter_rows(named=True), 1)
+    for start in range(0, len(frame), _PORTION):
+        rows = frame.slice(start, _PORTION).to_dicts()
+        yield range(start + 1, start + 1 + len(rows)), rows
 
 
 def _scan(path: Path) -> pl.LazyFrame:

@@ -22,7 +22,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from refusalkit.config import CouncilRule
 from refusalkit.errors import UsageError
@@ -168,15 +168,16 @@ class Council:
 
 def stamped(verdict: Verdict, prompt: Prompt, completion: Completion, judge: str) -> Verdict:
     """The verdict as one of `judge` on this unit, whatever it says of itself."""
-    which: dict[str, Any] = {
-        "prompt_id": prompt.id,
-        "category": prompt.category,
-        "trial": completion.trial,
-        "judge": judge,
-    }
-    if any(getattr(verdict, name) != value for name, value in which.items()):
-        return replace(verdict, **which)
-    return verdict
+    says = (verdict.prompt_id, verdict.category, verdict.trial, verdict.judge)
+    if says == (prompt.id, prompt.category, completion.trial, judge):
+        return verdict
+    return replace(
+        verdict,
+        prompt_id=prompt.id,
+        category=prompt.category,
+        trial=completion.trial,
+        judge=judge,
+    )
 
 
 def total_cost(verdicts: Iterable[Verdict]) -> float | None:

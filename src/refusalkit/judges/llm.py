@@ -12,11 +12,12 @@ import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from refusalkit.errors import FatalProviderError, ModerationError, ProviderError
 from refusalkit.judges.excerpt import excerpt
+from refusalkit.judges.reply_schema import ReplySchema
 from refusalkit.models.client import ChatClient, ChatRequest, ParameterLog
 from refusalkit.models.prices import Price
 from refusalkit.outcomes import Reading, Reply, read_reply
@@ -42,14 +43,13 @@ from refusalkit.types import (
 from refusalkit.untrusted import printable, well_formed
 
 if TYPE_CHECKING:
-    from jsonschema.protocols import Validator
-
     from refusalkit.judges.lexical import LexicalJudge
 
 _LONGEST_REASON = 300
+_NOTHING_USED = Usage()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ruling:
     """What a judge's reply says: a label, or None where it cannot be read as one.
 
@@ -82,11 +82,12 @@ class LLMJudge:
         self._client = client
         self._price = price
         self._nonce = nonce
+        self._schema = ReplySchema(rubric.schema)
         # What stands after the system text is another in every grading: its nonce at the least.
-        fixed = (
-            "{{nonce}}" not in rubric.system and price is not None and price.keeps(rubric.system)
-        )
-        self._recurs: Literal["nothing", "system"] = "system" if fixed else "nothing"
+        fixed = "{{nonce}}" not in rubric.system
+        kept = fixed and price is not None and price.keeps(rubric.system)
+        self._recurs: Literal["nothing", "system"] = "system" if kept else "nothing"
+        self._system = Message("system", rubric.system.strip()) if fixed else None
         # A judge is asked as its file says: no sampling parameters unless the file has them.
         self._config = GenerationConfig(
             temperature=rubric.temperature,
@@ -119,9 +120,9 @@ class LLMJudge:
             "request": _block("REQUEST", nonce, request),
             "answer": _block("ANSWER", nonce, shown),
         }
-        system = fill(self.rubric.system, values).strip()
         user = Message("user", fill(self.rubric.template, values).strip())
-        return (Message("system", system), user) if system else (user,)
+        system = self._system or Message("system", fill(self.rubric.system, values).strip())
+        return (system, user) if system.content else (user,)
 
     async def grade(self, prompt: Prompt, completion: Completion) -> Verdict:
         """Label one answer; raises only `FatalProviderError`."""
@@ -133,13 +134,13 @@ class LLMJudge:
             judge=self.id,
             cut_chars=excerpt(well_formed(completion.text), self.rubric.limits, "")[1],
         )
-        usage = Usage()
+        usage = _NOTHING_USED
 
         def unscored(why: Unscored, reason: str) -> Verdict:
             return verdict(unscored=why, reason=reason, usage=usage, cost_usd=self._cost(usage))
 
         declined = False
-        for _ in range(self.rubric.asks):
+        for asked in range(self.rubric.asks):
             request = ChatRequest(
                 self.messages(prompt, completion), self._config, self.rubric.schema, self._recurs
             )
@@ -151,7 +152,7 @@ class LLMJudge:
                 raise
             except ProviderError as error:
                 return unscored(Unscored.JUDGE_ERROR, error.summary)
-            usage += reply.usage
+            usage = usage + reply.usage if asked else reply.usage
             reading = read_reply(reply)
             if reading.outcome is Outcome.BLOCKED:
                 why = f"the judge was stopped, or declined ({printable(reply.finish_reason)})"
@@ -167,11 +168,11 @@ class LLMJudge:
                     cost_usd=self._cost(usage),
                 )
             declined = reading.outcome is Outcome.ANSWERED and _declines(reading.text)
-        asked = {1: "once", 2: "twice"}.get(self.rubric.asks, f"{self.rubric.asks} times")
+        times = {1: "once", 2: "twice"}.get(self.rubric.asks, f"{self.rubric.asks} times")
         if declined:
-            why = f"the judge declined to judge, in prose; asked {asked}"
+            why = f"the judge declined to judge, in prose; asked {times}"
             return unscored(Unscored.JUDGE_BLOCKED, why)
-        why = f"the judge's reply is not JSON of its schema, asked {asked}"
+        why = f"the judge's reply is not JSON of its schema, asked {times}"
         return unscored(Unscored.UNPARSABLE, why)
 
     def read(self, reply: Reply) -> Ruling:
@@ -182,7 +183,7 @@ class LLMJudge:
         if reading.outcome is not Outcome.ANSWERED:
             return Ruling(None)  # a reply that was cut short may lack its end
         data = _strict_json(reading.text)
-        if data is None or not self._validator.is_valid(data):
+        if data is None or not self._schema.takes(data):
             return Ruling(None)
         word = data[VERDICT_FIELD]
         label = self.rubric.labels.get(word)
@@ -196,22 +197,17 @@ class LLMJudge:
         """Close the connection."""
         await self._client.aclose()
 
-    @cached_property
-    def _validator(self) -> Validator:
-        # Imported with the first reply, when other requests are under way, not before the first.
-        from jsonschema import Draft202012Validator
-
-        return Draft202012Validator(dict(self.rubric.schema))
-
     def _cost(self, usage: Usage) -> float | None:
         return self._price.cost(usage) if self._price else None
 
 
 def _request_text(prompt: Prompt) -> str:
     """The request as a judge reads it: one turn as it is, several with their roles as JSON."""
-    if len(prompt.turns) == 1:
-        return prompt.turns[0].content
-    turns = [{"role": m.role, "content": m.content} for m in prompt.turns]
+    if not prompt.messages:
+        return prompt.text
+    if len(prompt.messages) == 1:
+        return prompt.messages[0].content
+    turns = [{"role": m.role, "content": m.content} for m in prompt.messages]
     return json.dumps(turns, ensure_ascii=False, indent=1)
 
 
@@ -241,11 +237,7 @@ def _strict_json(text: str) -> Any:
     A key that stands twice is refused: which of the two counts would be the parser's whim.
     """
     try:
-        data = json.loads(
-            _unfenced(text),
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
-        )
+        data = _STRICT.decode(_unfenced(text))
     except (ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) else None
@@ -253,6 +245,8 @@ def _strict_json(text: str) -> Any:
 
 def _unfenced(text: str) -> str:
     """What stands in the one code fence that a text consists of; else the text."""
+    if "```" not in text:
+        return text
     opening, _, rest = text.strip().partition("\n")
     if opening.rstrip().lower() in ("```", "```json") and rest.endswith("```"):
         return rest.removesuffix("```")
@@ -268,3 +262,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import urllib.request
 from abc import ABC, abstractmethod
@@ -17,6 +16,7 @@ from refusalkit.errors import (
     RequestError,
     UnsupportedParameter,
 )
+from refusalkit.models.deadlines import Deadlines
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.token_pace import Demand, Spent
 from refusalkit.outcomes import ApiFailure, Reply, failure_error
@@ -30,7 +30,7 @@ _FIELDS = {said: tuple(one.name for one in fields(said)) for said in (ApiFailure
 LARGEST_BODY = 8 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChatRequest:
     """One conversation to continue. `schema` asks for a reply that is JSON of that shape.
 
@@ -46,8 +46,7 @@ class ChatRequest:
     @property
     def system(self) -> str | None:
         """The system messages as one text."""
-        parts = [m.content for m in self.messages if m.role == "system"]
-        return "\n\n".join(parts) or None
+        return "\n\n".join([m.content for m in self.messages if m.role == "system"]) or None
 
     @property
     def turns(self) -> list[dict[str, str]]:
@@ -57,14 +56,20 @@ class ChatRequest:
     @property
     def conversation(self) -> list[dict[str, str]]:
         """The messages as the OpenAI protocol has them: the system's first, and as one."""
-        first = [] if self.system is None else [{"role": "system", "content": self.system}]
+        system = self.system
+        first = [] if system is None else [{"role": "system", "content": system}]
         return first + self.turns
 
     @property
     def sampling(self) -> dict[str, Any]:
         """The sampling parameters by the names that all APIs share; None is not to be sent."""
-        names = ("temperature", "top_p", "top_k", "seed")
-        return {name: getattr(self.config, name) for name in names}
+        config = self.config
+        return {
+            "temperature": config.temperature,
+            "top_p": config.top_p,
+            "top_k": config.top_k,
+            "seed": config.seed,
+        }
 
     @property
     def response_format(self) -> dict[str, Any] | None:
@@ -118,6 +123,7 @@ class ChatClient(ABC):
             # Host only: a URL may carry credentials.
             self.names = f"{model_id} at {host}:{port}" if port else f"{model_id} at {host}"
         self._pacer = pacer
+        self._deadlines = Deadlines()
         # What this client sends and nobody may write down, in the URLs of proxies, too.
         urls = (base, *map(urlsplit, urllib.request.getproxies().values()))
         of_urls = [unquote(part) for url in urls for part in (url.username, url.password) if part]
@@ -162,7 +168,7 @@ class ChatClient(ABC):
     async def _send_once(self, request: ChatRequest) -> Reply:
         try:
             # Here and not in the back ends: one that forgets its timeout cannot hang.
-            async with asyncio.timeout(request.config.timeout_s):
+            with self._deadlines.within(request.config.timeout_s):
                 return await self._send(request)
         except TimeoutError as error:
             message = f"no answer within {request.config.timeout_s:g} s"
@@ -184,6 +190,8 @@ class ChatClient(ABC):
 
     def _cleaned(self, said: _Said) -> _Said:
         """What a provider said, with the client's own keys taken out of every text."""
+        if not self._keys:
+            return said
         texts = {
             name: text
             for name in _FIELDS[type(said)]

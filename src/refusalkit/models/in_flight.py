@@ -53,10 +53,15 @@ class InFlight:
         """How many may be in flight now."""
         return max(1, int(self._limit))
 
+    def enter_at_once(self) -> bool:
+        """Take a place where there is one and nobody waits; else one must `enter`."""
+        free = not self._waiting and self._count < self.limit
+        self._count += free
+        return free
+
     async def enter(self) -> None:
         """Wait for a place, first come first served."""
-        if self._count < self.limit and not self._waiting:
-            self._count += 1
+        if self.enter_at_once():
             return
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)

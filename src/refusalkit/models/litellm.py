@@ -1,9 +1,4 @@
-"""Every other provider, through `litellm.acompletion`.
-
-litellm takes seconds to import, so it is imported when the first request needs it; it is told
-beforehand to use the price list and headers it ships, or it would fetch them from the network. None
-of its globals that change results is set.
-"""
+"""Every other provider, through litellm."""
 
 from __future__ import annotations
 
@@ -11,15 +6,13 @@ import asyncio
 import os
 import sys
 import weakref
-import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import aiohttp
-
 from refusalkit.errors import ConfigurationError
-from refusalkit.models.bodies import ENCODINGS, is_packed, new_unpacker, unpacked
-from refusalkit.models.client import LARGEST_BODY, ChatClient, ChatRequest
+from refusalkit.models.client import ChatClient, ChatRequest
+from refusalkit.models.litellm_calls import complete, load_litellm
+from refusalkit.models.litellm_session import Unread, close_session, handler_of, session_of
 from refusalkit.models.pacing import Pacer
 from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.types import Usage
@@ -36,6 +29,9 @@ _KEY_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
 _STOPPED = ("stop", "STOP", "end_turn", "stop_sequence", "COMPLETE", "eos", "eos_token")
 # Words that name no reason, which litellm takes for a filter's.
 _GUESSED = ("OTHER", "IMAGE_OTHER")
+
+# A request's id, by the names that litellm hands the providers' headers on under.
+_REQUEST_ID_HEADERS = ("request-id", "llm_provider-request-id", "llm_provider-x-request-id")
 
 
 class LiteLLMClient(ChatClient):
@@ -58,14 +54,16 @@ class LiteLLMClient(ChatClient):
         self._api_key = api_key or ("none" if api_base else None)
         litellm = load_litellm()
         try:
-            _, provider, _, _ = litellm.get_llm_provider(model_id, api_base=api_base)
-            self._takes_handler = provider not in (
+            _, self._provider, _, _ = litellm.get_llm_provider(model_id, api_base=api_base)
+            self._takes_handler = self._provider not in (
                 "openai",
                 "azure",
                 "azure_text",
                 *litellm.openai_compatible_providers,
             )
-            supported = litellm.get_supported_openai_params(model_id, custom_llm_provider=provider)
+            supported = litellm.get_supported_openai_params(
+                model_id, custom_llm_provider=self._provider
+            )
         except litellm.exceptions.BadRequestError as error:
             raise ConfigurationError(
                 f"litellm knows no provider for {printable(model_id)}: write provider/name, or "
@@ -93,12 +91,13 @@ class LiteLLMClient(ChatClient):
         call = {**parameters, **_extra(litellm, request.config.extra_body)}
         self._loop = asyncio.get_running_loop()
         _IN_USE.add(self)
-        session = _session(self._loop)
+        session = session_of(self._loop)
         # Some ways through litellm take the session, others a handler around it.
         if self._takes_handler:
-            call["client"] = _handler(session)
+            call["client"] = handler_of(session)
         try:
-            response = await litellm.acompletion(
+            response = await complete(
+                self._provider,
                 model=self.model_id,
                 messages=request.conversation,
                 timeout=request.config.timeout_s,
@@ -110,7 +109,7 @@ class LiteLLMClient(ChatClient):
                 **call,
             )
         except Exception as error:
-            # litellm lets exceptions of many libraries through; each is one failed request.
+            # Whatever it is, it is one failed request.
             # What the user put into the extra body is wanted as it is: it is never left out.
             sent = frozenset(parameters) - frozenset(request.config.extra_body)
             raise self._failed(_failure(litellm, error), sent=sent) from error
@@ -145,15 +144,14 @@ class LiteLLMClient(ChatClient):
                 cache_write_tokens=token_count(getattr(cached, "cache_write_tokens", None)),
             ),
             served_model=getattr(response, "model", None),
-            request_id=headers.get("request-id") or getattr(response, "id", None),
+            request_id=next(filter(None, map(headers.get, _REQUEST_ID_HEADERS)), None)
+            or getattr(response, "id", None),
         )
 
     async def _close(self) -> None:
         _IN_USE.discard(self)
-        if self._loop in _SESSIONS and not any(o._loop is self._loop for o in _IN_USE):
-            session = _SESSIONS.pop(self._loop)
-            _HANDLERS.pop(session, None)
-            await session.close()
+        if self._loop and not any(other._loop is self._loop for other in _IN_USE):
+            await close_session(self._loop)
         shared = any(other._loop and not other._loop.is_closed() for other in _IN_USE)
         if "litellm" in sys.modules and not shared:
             litellm = load_litellm()
@@ -164,91 +162,6 @@ class LiteLLMClient(ChatClient):
 
 # Connections belong to litellm as a whole: the last client that used them closes them.
 _IN_USE: weakref.WeakSet[LiteLLMClient] = weakref.WeakSet()
-
-
-# One for each event loop, and one handler around it: litellm keeps clients that hold on to them, so
-# they, too, are closed by the last that used them.
-_SESSIONS: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
-_HANDLERS: dict[aiohttp.ClientSession, Any] = {}
-
-
-def _session(loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
-    """The session of a loop, whose answers are bounded and lead nowhere else."""
-    if loop not in _SESSIONS:
-        _SESSIONS[loop] = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            middlewares=(_guard,),
-        )
-    return _SESSIONS[loop]
-
-
-def _handler(session: aiohttp.ClientSession) -> Any:
-    if session not in _HANDLERS:
-        from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
-
-        _HANDLERS[session] = AsyncHTTPHandler(shared_session=session, follow_redirects=False)
-    return _HANDLERS[session]
-
-
-async def _guard(
-    request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    request.headers["Accept-Encoding"] = ENCODINGS
-    response = await send(request)
-    if 300 <= response.status < 400:
-        # litellm would send the prompt along to wherever it points.
-        response.close()
-        raise _Unread(f"HTTP {response.status}, a redirect: it is not followed")
-    # All that litellm's transport reads of an answer's body is this.
-    response.content = _Bounded(response)  # type: ignore[assignment]
-    return response
-
-
-class _Bounded:
-    """An answer's body, read so far as it is no larger than an answer can be.
-
-    It is handed on as it came. Compressed, it is unpacked piece by piece beside that, to see how
-    large it becomes.
-    """
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response, self._content = response, response.content
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._content, name)  # aiohttp asks its reader for its state
-
-    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
-        try:
-            packed = is_packed(self._response.headers.get("Content-Encoding", ""))
-            unpacker = new_unpacker()
-            length = 0
-            async for chunk in self._content.iter_chunked(size):
-                for piece in unpacked(chunk, unpacker) if packed else (chunk,):
-                    length += len(piece)
-                    if length > LARGEST_BODY:
-                        raise ValueError(f"the body is larger than {LARGEST_BODY >> 20} MiB")
-                yield chunk
-        except (ValueError, zlib.error) as error:
-            self._response.close()  # nor is the rest waited for
-            raise _Unread(str(error)) from error
-
-
-class _Unread(aiohttp.ClientPayloadError):
-    """An answer that is not read on; litellm takes it for a connection that broke."""
-
-
-def load_litellm() -> Any:
-    """The litellm module, imported so that it stays off the network and off the terminal."""
-    if "litellm" not in sys.modules:
-        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-        os.environ.setdefault("LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "True")
-        import litellm
-
-        # It prints advertisements with every error. Where the host program imported litellm
-        # itself, what it prints is the host's choice.
-        litellm.suppress_debug_info = True
-    return sys.modules["litellm"]
 
 
 def _extra(litellm: Any, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -305,7 +218,7 @@ def _failure(litellm: Any, error: Exception) -> ApiFailure:
 def _why_unread(error: BaseException) -> str | None:
     """What our own guard said, which not every way through litellm repeats."""
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, _Unread):
+    while cause is not None and not isinstance(cause, Unread):
         cause = cause.__cause__ or cause.__context__
     return None if cause is None else str(cause)
 

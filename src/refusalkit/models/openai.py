@@ -10,6 +10,7 @@ import io
 import os
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -19,13 +20,31 @@ from refusalkit.errors import ConfigurationError
 from refusalkit.models.client import LARGEST_BODY, ChatClient, ChatRequest, Relearned
 from refusalkit.models.pacing import Pacer
 from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
-from refusalkit.types import Usage
+from refusalkit.types import GenerationConfig, Usage
 
 DEFAULT_BASE = "https://api.openai.com/v1"
 
 _NO_SAMPLING = ("o1", "o3", "o4", "gpt-5", "gpt-6")
 # These take more for what goes into their prompt cache, and let one say what that is.
 _CACHE_BREAKPOINTS = ("gpt-5.6", "gpt-6")
+
+
+@dataclass(slots=True)
+class _Form:
+    """What requests have alike that differ in nothing but their turns: made once for all.
+
+    `head` is the body's beginning, up to the messages, `first` the system's message if there is
+    one; both are JSON. What they were made of stands before them.
+    """
+
+    config: GenerationConfig
+    schema: Mapping[str, Any] | None
+    system: str | None
+    recurs: str | None
+    learned: tuple[str, int]
+    parameters: dict[str, Any]
+    head: bytes
+    first: tuple[bytes, ...]
 
 
 class OpenAIClient(ChatClient):
@@ -60,6 +79,7 @@ class OpenAIClient(ChatClient):
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
+        self._form: _Form | None = None
         self._max_tokens_key = "max_completion_tokens" if self._official else "max_tokens"
         self._breakpoints = self._official and name.startswith(_CACHE_BREAKPOINTS)
         if self._official:
@@ -68,7 +88,32 @@ class OpenAIClient(ChatClient):
                 for parameter in ("temperature", "top_p"):
                     self.parameters.drop(parameter, f"{name} takes no sampling parameters")
 
-    def _body(self, request: ChatRequest) -> dict[str, Any]:
+    def _form_of(self, request: ChatRequest) -> _Form:
+        form, system, recurs = self._form, request.system, request.recurs
+        # What was learned only grows: its size says whether there is more.
+        learned = (self._max_tokens_key, len(self.parameters.dropped))
+        if (
+            form is None
+            # The very same: what is equal in Python (1 and True) may be another thing in JSON.
+            or form.config is not request.config
+            or form.schema is not request.schema
+            or (form.system, form.recurs, form.learned) != (system, recurs, learned)
+        ):
+            parameters = self._parameters(request)
+            whole = jsontext.to_bytes({"model": self._name, **parameters})
+            form = self._form = _Form(
+                config=request.config,
+                schema=request.schema,
+                system=system,
+                recurs=recurs,
+                learned=learned,
+                parameters=parameters,
+                head=whole[:-1] + b',"messages":[',
+                first=() if system is None else (self._system_message(system, recurs),),
+            )
+        return form
+
+    def _parameters(self, request: ChatRequest) -> dict[str, Any]:
         config = request.config
         optional: dict[str, Any] = {
             self._max_tokens_key: config.max_tokens,
@@ -88,28 +133,27 @@ class OpenAIClient(ChatClient):
             optional["prompt_cache_options"] = {"mode": "explicit"}
         return {**self._take(optional), **config.extra_body}
 
-    def _messages(self, request: ChatRequest) -> list[dict[str, Any]]:
-        messages: list[dict[str, Any]] = [*request.conversation]
-        if self._breakpoints and request.recurs == "system" and request.system is not None:
+    def _system_message(self, text: str, recurs: str | None) -> bytes:
+        content: str | list[dict[str, Any]] = text
+        if self._breakpoints and recurs == "system":
             end = {"mode": "explicit"}
-            part = {"type": "text", "text": request.system, "prompt_cache_breakpoint": end}
-            messages[0] = {"role": "system", "content": [part]}
-        return messages
+            content = [{"type": "text", "text": text, "prompt_cache_breakpoint": end}]
+        return jsontext.to_bytes({"role": "system", "content": content})
 
     async def _send(self, request: ChatRequest) -> Reply:
-        parameters = self._body(request)
-        self.parameters.sent = parameters
-        whole = {"model": self._name, "messages": self._messages(request), **parameters}
-        body = jsontext.to_ascii(whole).encode("ascii")
+        form = self._form_of(request)
+        parameters = self.parameters.sent = form.parameters
+        messages = (*form.first, *map(jsontext.to_bytes, request.turns))
+        body = form.head + b",".join(messages) + b"]}"
         try:
-            async with self._open().post(
+            response = await self._open().post(
                 self._url,
                 # As a stream: aiohttp minds a body of more than 1 MiB sent whole.
                 data=io.BytesIO(body) if len(body) > 1024 * 1024 else body,
                 allow_redirects=False,
-            ) as response:
-                raw = await _read(response)
-                status, headers = response.status, response.headers
+            )
+            raw = await _read(response)
+            status, headers = response.status, response.headers
         except (aiohttp.ClientError, OSError, ValueError) as error:
             message = f"connection failed ({type(error).__name__}: {error})"
             raise self._failed(ApiFailure(message)) from error
@@ -170,15 +214,20 @@ class OpenAIClient(ChatClient):
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """The body; its end gives the connection back, and where it is not reached, closes it."""
+    body = response.content
     chunks: list[bytes] = []
     size = 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > LARGEST_BODY:
-            # Nor is the rest waited for.
-            response.close()
-            raise ValueError(f"the body is larger than {LARGEST_BODY >> 20} MiB")
-        chunks.append(chunk)
+    try:
+        while not body.at_eof():
+            chunk = await body.readany()
+            size += len(chunk)
+            if size > LARGEST_BODY:
+                raise ValueError(f"the body is larger than {LARGEST_BODY >> 20} MiB")
+            chunks.append(chunk)
+    except BaseException:
+        response.close()  # the rest is not waited for
+        raise
     return b"".join(chunks)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import TypeVar
 
 from aiolimiter import AsyncLimiter
@@ -95,28 +96,28 @@ class Pacer:
         demand: Demand | None,
         spent: Callable[[_T], Spent] | None,
     ) -> _T:
-        loop = asyncio.get_running_loop()
         in_flight, tokens = self._in_flight, self._tokens
         booking: Booking | None = None
         sent_at: float | None = None
         used: Spent | None = None
         # Requests per minute come last: whoever has that turn goes out at once.
-        if in_flight is not None:
+        if in_flight is not None and not in_flight.enter_at_once():
             await in_flight.enter()
         try:
             if tokens is not None and demand is not None:
                 booking = await tokens.book(demand)
-            await self._turn()
-            sent_at = loop.time()
+            if self._limiter is not None or self._resume_at > monotonic():
+                await self._turn()
+            sent_at = monotonic()
             result = await request()
             if spent is not None and (in_flight is not None or tokens is not None):
                 used = spent(result)
             if in_flight is not None:
                 size = 0.0 if used is None else (used.output_tokens or used.output_bytes / 4)
-                in_flight.answered(sent_at, loop.time(), size)
+                in_flight.answered(sent_at, monotonic(), size)
         except ProviderError as error:
             if in_flight is not None and error.status in _OVERLOADED and sent_at is not None:
-                in_flight.turned_away(sent_at, loop.time())
+                in_flight.turned_away(sent_at, monotonic())
             if tokens is not None and booking is not None and error.status is not None:
                 # An endpoint that answers with an error has generated nothing.
                 tokens.release(booking)
@@ -145,11 +146,10 @@ class Pacer:
         return float(ceiling * self._random.uniform(0.5, 1.0))
 
     def _pause(self, seconds: float) -> None:
-        self._resume_at = max(self._resume_at, asyncio.get_running_loop().time() + seconds)
+        self._resume_at = max(self._resume_at, monotonic() + seconds)
 
     async def _turn(self) -> None:
-        loop = asyncio.get_running_loop()
-        while (wait := self._resume_at - loop.time()) > 0:
+        while (wait := self._resume_at - monotonic()) > 0:
             # Spread the restart: workers that wake together would meet the limit together again.
             await asyncio.sleep(wait + self._random.uniform(0.0, 0.1 * wait))
         if self._limiter is not None:

@@ -18,7 +18,7 @@ _TEMPLATE_BYTES = 100
 _BYTES_TO_A_TOKEN = 3.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Demand:
     """A request before it is sent: the UTF-8 bytes of its texts, the most tokens of its answer."""
 
@@ -26,7 +26,7 @@ class Demand:
     max_output_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Spent:
     """What an answer used. None: the endpoint did not say; `output_bytes` is the answer's text."""
 

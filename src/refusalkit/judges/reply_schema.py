@@ -1,0 +1,70 @@
+"""Whether a judge's reply is of its file's JSON schema.
+
+Nearly every judge asks for one flat object of strings, some of them out of a list of words. A reply
+that plainly is one is recognised here, at a hundredth of the cost; of every other reply and schema
+jsonschema has the word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
+
+# Keywords that ask nothing of a reply.
+_NOTES = frozenset({"title", "description"})
+_OF_OBJECTS = frozenset({"type", "properties", "required", "additionalProperties"}) | _NOTES
+_OF_STRINGS = frozenset({"type", "enum"}) | _NOTES
+
+
+class ReplySchema:
+    """A JSON schema (draft 2020-12) that has been checked to be one."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self._schema = schema
+        self._fields = flat_fields(schema)
+
+    def takes(self, reply: Any) -> bool:
+        """Whether a reply is valid."""
+        return self._takes_plainly(reply) or self._validator.is_valid(reply)
+
+    def _takes_plainly(self, reply: Any) -> bool:
+        fields = self._fields
+        if fields is None or not isinstance(reply, dict) or reply.keys() != fields.keys():
+            return False
+        for name, value in reply.items():
+            words = fields[name]
+            if not isinstance(value, str) or (words is not None and value not in words):
+                return False
+        return True
+
+    @cached_property
+    def _validator(self) -> Validator:
+        # Imported where there is a reply to look at closely, and only there.
+        from jsonschema import Draft202012Validator
+
+        return Draft202012Validator(dict(self._schema))
+
+
+def flat_fields(schema: Mapping[str, Any]) -> Mapping[str, frozenset[str] | None] | None:
+    """The fields of a flat object of strings, each with its words (None: any string will do).
+
+    An object with exactly these fields is valid. None: the schema is, or may be, of another form.
+    """
+    properties, required = schema.get("properties"), schema.get("required", [])
+    if not schema.keys() <= _OF_OBJECTS or schema.get("type") != "object":
+        return None
+    if not isinstance(properties, Mapping) or not set(required) <= properties.keys():
+        return None
+    fields: dict[str, frozenset[str] | None] = {}
+    for name, wanted in properties.items():
+        if not isinstance(wanted, Mapping) or not wanted.keys() <= _OF_STRINGS:
+            return None
+        if wanted.get("type", "string") != "string":
+            return None
+        words = wanted.get("enum")
+        fields[name] = None if words is None else frozenset(w for w in words if isinstance(w, str))
+    return fields

@@ -1,0 +1,124 @@
+"""One request through litellm, without the work around it that nobody here reads.
+
+litellm takes seconds to import, so it is imported when the first request needs it; it is told
+beforehand to use the price list and headers it ships, or it would fetch them from the network. None
+of its globals that change results is set.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+# Providers whose requests litellm prepares without waiting for anything: a key, a URL, JSON. For
+# others it may fetch a token first, or send the request itself while nothing else can go on.
+PREPARED_AT_ONCE = frozenset(
+    {
+        "anthropic",
+        "cerebras",
+        "cohere",
+        "deepinfra",
+        "deepseek",
+        "fireworks_ai",
+        "gemini",
+        "groq",
+        "hosted_vllm",
+        "mistral",
+        "moonshot",
+        "nvidia_nim",
+        "openai",
+        "openrouter",
+        "perplexity",
+        "sambanova",
+        "together_ai",
+        "xai",
+    }
+)
+
+
+def load_litellm() -> Any:
+    """The litellm module, imported so that it stays off the network and off the terminal."""
+    if "litellm" not in sys.modules:
+        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+        os.environ.setdefault("LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "True")
+        # What is imported stays: looking for garbage in it, as often as Python does by itself,
+        # takes a sixth of the time. The command line looks as seldom all along.
+        thresholds = gc.get_threshold()
+        gc.set_threshold(50_000, 20, 20)
+        try:
+            import litellm
+        finally:
+            gc.set_threshold(*thresholds)
+
+        # It prints advertisements with every error. Where the host program imported litellm
+        # itself, what it prints is the host's choice.
+        litellm.suppress_debug_info = True
+    return sys.modules["litellm"]
+
+
+async def complete(provider: str, /, **call: Any) -> Any:
+    """What litellm answers to a call of its `acompletion`.
+
+    Raises litellm's own exceptions, and those of many libraries that it lets through.
+    """
+    litellm = load_litellm()
+    call["litellm_logging_obj"] = _unkept_log()(
+        model=call["model"],
+        messages=call["messages"],
+        stream=False,
+        call_type="acompletion",
+        start_time=datetime.now(),  # noqa: DTZ005 - litellm subtracts times without a zone from it
+        litellm_call_id="",
+        function_id="",
+    )
+    if provider not in PREPARED_AT_ONCE:
+        # Not out of a cache that the host program may have: each trial is an answer of its own.
+        return await litellm.acompletion(**{**call, "caching": False})
+    # What `acompletion` leaves to threads. They hold each other up, so that requests would leave,
+    # and their answers come, in bursts.
+    try:
+        return await litellm.completion(acompletion=True, **call)
+    except Exception as error:
+        # As `acompletion` does; most are raised in there.
+        named = litellm.exception_type(
+            model=call["model"], original_exception=error, custom_llm_provider=provider
+        )
+        if named is error:
+            raise
+        raise named from error
+
+
+@cache
+def _unkept_log() -> Any:
+    """The class of a log that litellm can write to and that keeps and reports nothing.
+
+    litellm works out a price, three times, and tells callbacks of every request. Prices are our
+    own, and answers concern nobody else. A method that some version lacks is only never called.
+    """
+    from litellm.litellm_core_utils.litellm_logging import Logging
+
+    class UnkeptLog(Logging):  # type: ignore[misc]
+        def pre_call(self, *_: Any, **__: Any) -> None: ...
+
+        def post_call(self, *_: Any, **__: Any) -> None: ...
+
+        def response_cost_calculator(self, *_: Any, **__: Any) -> None: ...
+
+        def claim_async_success_log(self) -> bool:
+            return False
+
+        def handle_sync_success_callbacks_for_async_calls(self, *_: Any, **__: Any) -> None: ...
+
+        def success_handler(self, *_: Any, **__: Any) -> None: ...
+
+        async def async_success_handler(self, *_: Any, **__: Any) -> None: ...
+
+        def failure_handler(self, *_: Any, **__: Any) -> None: ...
+
+        async def async_failure_handler(self, *_: Any, **__: Any) -> None: ...
+
+    return UnkeptLog
