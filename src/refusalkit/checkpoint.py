@@ -98,7 +98,8 @@ class Checkpoint:
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # Built where there is a checkpoint, not at the start of every run.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class _Rows(_Model):
