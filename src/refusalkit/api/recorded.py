@@ -17,12 +17,12 @@ from refusalkit.errors import (
     ConfigurationChanged,
     UsageError,
 )
+from refusalkit.judge_entries import rubrics_of
 from refusalkit.session import (
     check_budget,
     continued_run,
     new_manifest,
     open_configured_judge,
-    rubrics_of,
     same_prompts,
     work_session,
 )

@@ -16,16 +16,15 @@ from refusalkit.errors import (
     FatalProviderError,
     RunFolderError,
 )
+from refusalkit.judge_entries import check_same_judge, rubrics_of
 from refusalkit.manifest import Manifest
 from refusalkit.session import (
     check_budget,
-    check_same_judge,
     choose_prompts,
     is_untouched,
     new_manifest,
     open_configured_judge,
     open_configured_model,
-    rubrics_of,
     same_prompts,
     work_session,
 )

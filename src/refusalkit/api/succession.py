@@ -13,11 +13,11 @@ from refusalkit.api.results import load_run
 from refusalkit.api.sync import sync
 from refusalkit.config import OPERATIONAL, RunConfig, resolve_config
 from refusalkit.errors import ConfigurationChanged, RunFolderError, UsageError
+from refusalkit.judge_entries import rubrics_of
 from refusalkit.outcomes import Reply, read_reply
 from refusalkit.session import (
     check_budget,
     open_configured_judge,
-    rubrics_of,
     same_prompts,
     work_session,
 )
