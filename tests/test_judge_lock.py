@@ -101,7 +101,10 @@ def test_the_script_writes_a_new_entry_and_alters_none(
     assert script(monkeypatch) == 0
 
 
-@pytest.mark.parametrize("text", ["[]", '{"schema": 2}', "{", "[" * 50_000])
+@pytest.mark.parametrize(
+    "text",
+    ["[]", '{"schema": 2}', '{"schema": 1}', '{"schema": 1, "judges": []}', "{", "[" * 50_000],
+)
 def test_what_is_no_lock_is_one_sentence(tmp_path: Path, text: str) -> None:
     path = tmp_path / "lock.json"
     path.write_text(text)

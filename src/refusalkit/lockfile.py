@@ -24,7 +24,9 @@ def read_entries(path: Path, of: str, error: type[RefusalkitError]) -> dict[str,
         raise error(f"{printable(path)} cannot be read: {printable(why)}") from why
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise error(f"{printable(path)} is no lock of schema {SCHEMA}")
-    entries: dict[str, Any] = data[of]
+    entries = data.get(of)
+    if not isinstance(entries, dict):
+        raise error(f"{printable(path)} has no table {of!r}: take the file as it was published")
     return entries
 
 
