@@ -236,7 +236,7 @@ def recorded_answers(path: Path) -> RecordedAnswers:
 
 def _labels_of(path: Path) -> tuple[dict[str, dict[str, Label]], dict[str, str]]:
     """Labels by judge (people are one) and unit, and categories by unit, of a run or of records."""
-    from refusalkit import frames
+    from refusalkit.columns import COMPLETION, read_columns
     from refusalkit.recorded import labels_by_judge
 
     said: dict[str, dict[str, Label]] = {}
@@ -251,7 +251,8 @@ def _labels_of(path: Path) -> tuple[dict[str, dict[str, Label]], dict[str, str]]
         answers = recorded_answers(path)
     if answers is None:
         assert run is not None
-        return said, dict(frames.completions(run).select("unit", "category").iter_rows())
+        rows = read_columns(run.completions, COMPLETION, ["unit", "category"])
+        return said, dict(rows.select("unit", "category").sort("unit").iter_rows())
     for name, judgements in answers.judgements.items():
         own = {unit: j.label for unit, j in judgements.items() if j.label is not None}
         said.setdefault(name, own)
