@@ -47,6 +47,14 @@ def test_what_goes_into_a_file_is_utf_8_without_lone_surrogates(value: object) -
     assert json.loads(text) == json.loads(well_formed(plain))
 
 
+@given(st.sampled_from([math.nan, math.inf, -math.inf]), TEXTS)
+def test_what_goes_into_a_file_holds_null_for_a_number_that_json_does_not_know(
+    figure: float, text: str
+) -> None:
+    written = jsontext.to_well_formed({"figures": [figure, 1.5], "text": text})
+    assert json.loads(written, parse_constant=pytest.fail)["figures"] == [None, 1.5]
+
+
 @given(st.binary() | VALUES.map(lambda value: json.dumps(value).encode()[:-1]))
 def test_what_is_no_json_is_refused_alike(data: bytes) -> None:
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -530,8 +531,11 @@ def test_a_budget_ends_the_run_and_is_never_passed(
     assert (len(model.calls), len(judge.calls)) == (40, 40)
 
 
-def test_a_budget_that_cannot_be_counted_stops_the_run(tmp_path: Path) -> None:
-    model = OwnModel(cost_usd=None)
+@pytest.mark.parametrize("cost_usd", [None, math.nan, math.inf])
+def test_a_budget_that_cannot_be_counted_stops_the_run(
+    tmp_path: Path, cost_usd: float | None
+) -> None:
+    model = OwnModel(cost_usd=cost_usd)
     with pytest.raises(ConfigurationError, match="max_cost cannot hold"):
         rk.benchmark(
             model, own_prompts(20), judge=OwnJudge(cost_usd=0.0), max_cost=5.0, out=tmp_path / "run"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import shutil
 import stat
@@ -14,7 +15,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -27,7 +28,7 @@ from refusalkit.errors import RecordError, RunFolderError, RunLocked, StorageErr
 from refusalkit.owed import read_state
 from refusalkit.records import completion_record, read_completion, verdict_record
 from refusalkit.store import Run, create_run, open_run, read_records
-from refusalkit.types import Completion, Label, Outcome, Unscored, Verdict
+from refusalkit.types import Completion, Label, Outcome, Unscored, Usage, Verdict
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="permissions and limits of POSIX")
 unhurried = settings(deadline=None)  # disks have moods

@@ -24,11 +24,19 @@ def to_bytes(value: Any) -> bytes:
 
 
 def to_well_formed(value: Any) -> bytes:
-    """Compact JSON as UTF-8 that any reader takes: lone surrogates are replaced."""
+    """Compact JSON as UTF-8 that any reader takes.
+
+    Lone surrogates are replaced, and NaN and the infinities, which JSON does not know, are null.
+    """
     try:
-        return pydantic_core.to_json(value)
+        return pydantic_core.to_json(value, inf_nan_mode="null")
     except ValueError:
-        return well_formed(json.dumps(value, ensure_ascii=False, separators=(",", ":"))).encode()
+        try:
+            text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        except ValueError:
+            finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
+            text = json.dumps(finite, ensure_ascii=False, separators=(",", ":"))
+        return well_formed(text).encode()
 
 
 def to_ascii(value: Any, *, indent: int | None = None) -> str:

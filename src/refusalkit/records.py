@@ -128,7 +128,7 @@ def read_completion(record: Mapping[str, Any], where: str) -> Completion:
             attempts=record.get("attempts", 1),
             at=str(record.get("at")),
         )
-    except (ValueError, ValidationError) as error:
+    except (TypeError, ValueError, ValidationError) as error:
         raise RecordError(f"{printable(where)}: {printable(error)}") from error
 
 
@@ -201,7 +201,7 @@ def read_verdict(record: Mapping[str, Any], where: str) -> Verdict:
             cost_usd=record.get("cost_usd"),
             at=str(record.get("at")),
         )
-    except (ValueError, ValidationError) as error:
+    except (TypeError, ValueError, ValidationError) as error:
         raise RecordError(f"{printable(where)}: {printable(error)}") from error
 
 

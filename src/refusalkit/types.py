@@ -17,6 +17,7 @@ from enum import StrEnum
 from functools import cached_property, lru_cache
 from itertools import repeat
 from json.encoder import encode_basestring_ascii
+from math import isfinite
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -266,7 +267,7 @@ class Completion:
     `text` is the final text only; reasoning is kept apart in `reasoning` and never judged or
     written. `filter_category` is the provider's name for what its filter saw. `error` is one
     sentence of ours, `error_detail` what the provider said. `latency_s` is wall time in seconds,
-    retries and waiting included; `cost_usd` None is unknown.
+    retries and waiting included; `cost_usd` None is unknown, and so is any that is not finite.
     """
 
     prompt_id: str
@@ -287,6 +288,13 @@ class Completion:
     error_detail: str | None = None
     attempts: int = 1
     at: str = field(default_factory=lambda: now())
+
+    def __post_init__(self) -> None:
+        # A model of the caller's may say NaN: that is a figure nobody knows.
+        if not _is_figure(self.cost_usd):
+            object.__setattr__(self, "cost_usd", None)
+        if not _is_figure(self.latency_s):
+            object.__setattr__(self, "latency_s", None)
 
     @property
     def unit(self) -> str:
@@ -327,6 +335,8 @@ class Verdict:
     def __post_init__(self) -> None:
         if (self.label is None) == (self.unscored is None):
             raise ValueError("a verdict has either a label or a reason for having none")
+        if not _is_figure(self.cost_usd):
+            object.__setattr__(self, "cost_usd", None)
 
     @property
     def unit(self) -> str:
@@ -355,6 +365,14 @@ class Estimate:
         if self.value is None or self.low is None or self.high is None:
             return "no scored responses"
         return f"{self.value:.1f} % [{self.low:.1f}, {self.high:.1f}]"
+
+
+def _is_figure(value: float | None) -> bool:
+    """Whether a figure is known and finite, or said to be unknown already."""
+    try:
+        return value is None or isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def unit_id(prompt_id: str, trial: int) -> str:
