@@ -118,6 +118,21 @@ def test_a_verdict_is_read_back_as_it_was(
     assert record == verdict_record(verdict, withhold_text=False)
 
 
+@pytest.mark.parametrize("figure", [math.nan, math.inf, -math.inf, 10**400])
+def test_a_figure_that_is_no_number_is_unknown_in_the_records_and_to_their_readers(
+    run: Run, figure: float
+) -> None:
+    odd = replace(answer("weapons-01"), cost_usd=figure, latency_s=figure)
+    odd = replace(odd, usage=Usage(input_tokens=cast("int", math.nan), output_tokens=7))
+    with run.writing() as writer:
+        writer.completion(odd)
+        writer.verdict(replace(label("weapons-01", 1), cost_usd=figure))
+    (*_, (_, completion)), (*_, (_, verdict)) = map(read_records, (run.completions, run.verdicts))
+    assert (completion["cost_usd"], completion["latency_s"], verdict["cost_usd"]) == (None,) * 3
+    assert completion["usage"]["input_tokens"] is None
+    assert rk.score(run).willingness.value is not None
+
+
 @unhurried
 @given(completion=strategies.completions(), text=strategies.ill_formed_texts())
 def test_a_lone_surrogate_from_a_model_of_ones_own_is_replaced_and_stops_nothing(
@@ -373,6 +388,15 @@ def test_two_writers_the_second_is_told_to_wait(run: Run) -> None:
         # Reading needs no lock.
         assert rk.score(run).willingness.value is not None
     assert rk.resume(run).manifest.sessions[-1].ended_because == "done"
+
+
+@pytest.mark.parametrize("name", ["completions.jsonl", "verdicts.jsonl"])
+def test_a_record_file_that_is_gone_is_not_made_anew(run: Run, name: str) -> None:
+    """What it held was paid for: `resume` would pay for all of it again."""
+    (run.path / name).unlink()
+    said = assert_one_sentence(refusalkit("resume", run.path), 2)
+    assert f"has lost its {name}: put the file back" in said
+    assert not (run.path / name).exists()
 
 
 def test_a_killed_writer_leaves_no_lock_behind(run: Run) -> None:

@@ -72,7 +72,8 @@ class Run:
     def writing(self) -> Iterator[RecordWriter]:
         """Hold the run for writing, its torn tails repaired.
 
-        Raises `RunLocked` if another process holds it, `StorageError` if the disk refuses.
+        Raises `RunLocked` if another process holds it, `RunFolderError` if a record file is gone,
+        `StorageError` if the disk refuses.
         """
         lock = FileLock(self.path / _LOCK, mode=0o600)
         try:
@@ -85,8 +86,9 @@ class Run:
             raise _storage_error(self.path, error) from error
         try:
             with contextlib.ExitStack() as files:
-                completions = files.enter_context(AppendFile(self.completions))
-                verdicts = files.enter_context(AppendFile(self.verdicts))
+                # Both were made with the run: a new one would have all that it held paid for again.
+                completions = files.enter_context(self._append_to(self.completions))
+                verdicts = files.enter_context(self._append_to(self.verdicts))
 
                 def open_canaries() -> AppendFile:
                     return files.enter_context(AppendFile(self.canaries))
@@ -94,6 +96,15 @@ class Run:
                 yield RecordWriter(self.manifest, completions, verdicts, open_canaries)
         finally:
             lock.release()
+
+    def _append_to(self, file: Path) -> AppendFile:
+        try:
+            return AppendFile(file, create=False)
+        except FileNotFoundError as error:
+            raise RunFolderError(
+                f"{printable(self.path)} has lost its {file.name}: put the file back to go on, or "
+                "start a new run with another --out"
+            ) from error
 
 
 class RecordWriter:
@@ -250,9 +261,12 @@ def _lines_at(file: BinaryIO, places: Iterable[Place]) -> Iterator[tuple[int, by
 
 
 class AppendFile:
-    """A JSONL file to which whole records are appended, each in one write."""
+    """A JSONL file to which whole records are appended, each in one write.
 
-    def __init__(self, path: Path) -> None:
+    Without `create` a file that is not there is a `FileNotFoundError`.
+    """
+
+    def __init__(self, path: Path, *, create: bool = True) -> None:
         self._path = path
         self._buffer = io.BytesIO()
         self._writer = jsonlines.Writer(self._buffer, dumps=jsontext.to_well_formed)
@@ -260,7 +274,8 @@ class AppendFile:
         self.end: int
         """Where its last record ends, in bytes."""
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o600)
+            how = os.O_RDWR | _BINARY | (os.O_CREAT if create else 0)
+            self._file = os.open(path, how, 0o600)
             try:
                 self.end = self._repair()
                 os.lseek(self._file, self.end, os.SEEK_SET)
@@ -268,6 +283,8 @@ class AppendFile:
                 os.close(self._file)
                 raise
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and not create:
+                raise
             raise _storage_error(path, error) from error
 
     def __enter__(self) -> AppendFile:
