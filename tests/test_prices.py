@@ -6,11 +6,15 @@ import json
 import subprocess
 import sys
 from datetime import date, timedelta
+from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from refusalkit.errors import RetiredModelError
-from refusalkit.models import prices, retired
+import refusalkit as rk
+from loopback import LoopbackServer, Script
+from refusalkit.errors import ConfigurationError, RetiredModelError
+from refusalkit.models import endpoints, price_at, prices, retired
 from refusalkit.models.prices import Price, price_of
 from refusalkit.models.retired import check_retired
 from refusalkit.types import Usage
@@ -63,6 +67,54 @@ class TestPrice:
     ) -> None:
         monkeypatch.setattr(prices, "_prices", lambda: {"test/model": entry})
         assert price_of("test/model") == expected
+
+    @pytest.mark.parametrize(
+        ("variable", "model", "via"),
+        [
+            ("OPENAI_BASE_URL", "openai/gpt-4o", None),
+            ("OPENAI_API_BASE", "openai/gpt-4o", "litellm"),
+            ("ANTHROPIC_BASE_URL", "anthropic/claude-sonnet-4-6", None),
+        ],
+    )
+    def test_is_unknown_at_an_endpoint_that_the_environment_names(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        variable: str,
+        model: str,
+        via: Literal["litellm"] | None,
+    ) -> None:
+        official = endpoints.OFFICIAL[model.partition("/")[0]]
+        monkeypatch.setenv(variable, f"{official}/")
+        assert price_at(model, None, via) == price_at(model, official, via) == price_of(model)
+
+        monkeypatch.setenv(variable, "http://127.0.0.1:9/v1")
+        assert price_at(model, None, via) is None
+        # Another provider's variable says nothing of it.
+        assert price_at("groq/openai/gpt-oss-120b", None, via) is not None
+        monkeypatch.setenv("LOOPBACK_KEY", "loopback-key-0123456789")
+        options = {"judge": "lexical", "api_key_env": "LOOPBACK_KEY", "via": via, "limit": 3}
+        assert rk.estimate(model, earlier=(), **options).cost_usd is None
+        if via == "litellm":
+            return  # to open its client would load it for all tests that follow
+        options |= {"max_cost": 5.0, "out": tmp_path / "run"}
+        with pytest.raises(ConfigurationError, match="--max-cost cannot hold"):
+            rk.benchmark(model, **options)
+        options |= {"judge": "graded", "judge_model": model, "judge_api_key_env": "LOOPBACK_KEY"}
+        with pytest.raises(ConfigurationError, match="--max-cost cannot hold"):
+            rk.benchmark("demo/open", **options)
+
+    def test_is_unknown_in_the_records_of_an_endpoint_that_the_environment_names(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", "loopback-key-0123456789")
+        with LoopbackServer(Script()) as server:
+            monkeypatch.setenv("OPENAI_BASE_URL", server.openai_base)
+            options = {"limit": 3, "trials": 1, "out": tmp_path / "run"}
+            run = rk.benchmark("openai/gpt-4o", judge="lexical", **options)
+        records = [json.loads(line) for line in run.completions.read_text().splitlines()]
+        assert [record["cost_usd"] for record in records] == [None] * 3
+        assert records[0]["usage"]["input_tokens"] > 0
 
     def test_is_read_without_importing_litellm(self) -> None:
         script = (

@@ -16,8 +16,7 @@ from loopback.provider import Provider
 from refusalkit import frames
 from refusalkit.judges import load_judge
 from refusalkit.judges.llm import LLMJudge
-from refusalkit.models import ChatModel, open_model
-from refusalkit.models import openai as openai_back_end
+from refusalkit.models import ChatModel, endpoints, open_model
 from refusalkit.models.prices import Price, price_of
 from refusalkit.rubrics import load_rubric, shipped_judges
 from refusalkit.types import Completion, GenerationConfig, Outcome, Prompt, Usage, Verdict
@@ -41,8 +40,9 @@ def server(running: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> Loopback
         monkeypatch.setenv(f"{api}_API_KEY", "loopback-key-0123456789")
     monkeypatch.delenv("ANTHROPIC_AUTH_TOKEN", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    monkeypatch.setenv("ANTHROPIC_BASE_URL", running.anthropic_base)
-    monkeypatch.setattr(openai_back_end, "DEFAULT_BASE", running.openai_base)
+    monkeypatch.delenv("ANTHROPIC_BASE_URL", raising=False)
+    monkeypatch.setitem(endpoints.OFFICIAL, "openai", running.openai_base)
+    monkeypatch.setitem(endpoints.OFFICIAL, "anthropic", running.anthropic_base)
     # Each client would load all certificates (0.1 s) and need none.
     monkeypatch.setattr("ssl.SSLContext.load_verify_locations", lambda *_, **__: None)
     running.script = Script(judges=frozenset({CLAUDE, "claude-sonnet-4-6", LUNA, "gpt-4o"}))
@@ -135,8 +135,12 @@ class TestClaude:
         assert all(isinstance(body["system"], str) for body in bodies)
 
     def test_an_endpoint_of_ones_own_is_asked_for_no_cache(
-        self, server: LoopbackServer, bodies: list[dict[str, Any]]
+        self,
+        server: LoopbackServer,
+        bodies: list[dict[str, Any]],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setitem(endpoints.OFFICIAL, "anthropic", "http://127.0.0.1:9")
         grade(load_judge("graded", api_base=server.anthropic_base))
         assert all(isinstance(body["system"], str) for body in bodies)
 

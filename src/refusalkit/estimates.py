@@ -8,7 +8,8 @@ from typing import Literal
 
 from refusalkit import frames
 from refusalkit.config import RunConfig
-from refusalkit.models.prices import Price, price_of
+from refusalkit.models import price_at
+from refusalkit.models.prices import Price
 from refusalkit.models.tokens import tokeniser
 from refusalkit.rubrics import Rubric
 from refusalkit.store import Run
@@ -106,7 +107,7 @@ def estimate_run(
             units,
             Span(asked, asked, asked),
             answer.times(units),
-            None if config.api_base else price_of(config.model),
+            price_at(config.model, config.api_base, config.via),
             basis,
         )
     ]
@@ -117,7 +118,7 @@ def estimate_run(
         fixed = counted.total((rubric.system, rubric.template)) + 2 * _AROUND
         verdict, basis = _verdict_span(rubric, earlier)
         read = Span(asked, asked, asked).plus(answer.plus(Span(fixed, fixed, fixed)).times(units))
-        price = None if config.judge_api_base else price_of(rubric.model)
+        price = price_at(rubric.model, config.judge_api_base, config.judge_via)
         name = f"{rubric.name}:{rubric.model}"
         shares.append(_share("judge", name, units, read, verdict.times(units), price, basis))
     return RunEstimate(

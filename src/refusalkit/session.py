@@ -271,13 +271,13 @@ def check_budget(config: RunConfig, asks_model: bool, *rubrics: Rubric | None) -
     """
     if config.max_cost is None:
         return
-    from refusalkit.models.prices import price_of
+    from refusalkit.models import price_at
 
-    paid = [(config.model, config.api_base)] if asks_model else []
+    paid = [(config.model, config.api_base, config.via)] if asks_model else []
     judges = [rubric for rubric in rubrics if rubric is not None and rubric.kind == "llm"]
-    paid.extend((rubric.model, config.judge_api_base) for rubric in judges)
-    for model_id, base in paid:
-        if not model_id.startswith("demo/") and (base or price_of(model_id) is None):
+    paid.extend((rubric.model, config.judge_api_base, config.judge_via) for rubric in judges)
+    for model_id, base, via in paid:
+        if not model_id.startswith("demo/") and price_at(model_id, base, via) is None:
             raise ConfigurationError(
                 f"the price of {printable(model_id)} is unknown, so --max-cost cannot hold: leave "
                 "it out, or bound the run with --limit"

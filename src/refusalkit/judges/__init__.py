@@ -9,8 +9,7 @@ from pydantic import ValidationError
 from refusalkit.errors import ConfigurationError, JudgeFileError
 from refusalkit.judges.council import Council, Panel
 from refusalkit.judges.protocol import Judge
-from refusalkit.models import Pacer, Via, open_client
-from refusalkit.models.prices import price_of
+from refusalkit.models import Pacer, Via, open_client, price_at
 from refusalkit.rubrics import Rubric, load_rubric, shipped_judges
 from refusalkit.untrusted import printable
 
@@ -100,7 +99,7 @@ def open_judge(
         via=via,
         pacer=pacer or Pacer(rpm=rpm, tpm=tpm, max_retries=max_retries),
     )
-    price = None if api_base else price_of(rubric.model)
+    price = price_at(rubric.model, api_base, via)
     return LLMJudge(rubric, client, price=price, timeout_s=timeout_s)
 
 

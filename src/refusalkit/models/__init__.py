@@ -9,8 +9,8 @@ from refusalkit.errors import ConfigurationError, UsageError
 from refusalkit.models.chat import ChatModel, Model
 from refusalkit.models.client import ChatClient, ChatRequest, ParameterLog
 from refusalkit.models.demo import DemoModel
+from refusalkit.models.endpoints import own_base, price_at
 from refusalkit.models.pacing import Pacer
-from refusalkit.models.prices import price_of
 from refusalkit.models.retired import check_retired
 from refusalkit.untrusted import printable, redact
 
@@ -25,6 +25,7 @@ __all__ = [
     "Via",
     "open_client",
     "open_model",
+    "price_at",
 ]
 
 Via = Literal["litellm"]
@@ -71,7 +72,8 @@ def open_model(
         model_id: ``demo/...`` answers in process, ``anthropic/...`` goes through the anthropic SDK,
             ``openai/...``, ``hosted_vllm/...`` and anything with an `api_base` through the OpenAI
             protocol, everything else through litellm.
-        api_base: the endpoint's base URL, such as ``http://localhost:8000/v1``.
+        api_base: the endpoint's base URL, such as ``http://localhost:8000/v1``; default: what
+            OPENAI_BASE_URL or ANTHROPIC_BASE_URL says, else the provider's.
         api_key_env: name of the environment variable that holds the key, where it is not the
             provider's usual one.
         via: ``litellm`` forces litellm.
@@ -99,8 +101,7 @@ def open_model(
         or Pacer(rpm=rpm, tpm=tpm, concurrency=connections or None, max_retries=max_retries),
         connections=connections,
     )
-    # An endpoint of one's own does not charge its namesake's price.
-    return ChatModel(client, price=None if api_base else price_of(model_id))
+    return ChatModel(client, price=price_at(model_id, api_base, via))
 
 
 def open_client(
@@ -120,10 +121,11 @@ def open_client(
         from refusalkit.models.litellm import LiteLLMClient
 
         return LiteLLMClient(model_id, pacer=pacer, api_base=api_base, api_key=key)
+    base = own_base(model_id, api_base)
     if provider == "anthropic":
         from refusalkit.models.anthropic import AnthropicClient
 
-        return AnthropicClient(model_id, name, pacer=pacer, api_base=api_base, api_key=key)
+        return AnthropicClient(model_id, name, pacer=pacer, api_base=base, api_key=key)
     if provider in ("openai", "hosted_vllm") or api_base:
         from refusalkit.models.openai import OpenAIClient
 
@@ -133,7 +135,7 @@ def open_client(
             model_id,
             name if provider in _ENDPOINT_KINDS else model_id,
             pacer=pacer,
-            api_base=api_base,
+            api_base=base,
             api_key=key,
             connections=connections,
         )

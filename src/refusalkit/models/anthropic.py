@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from refusalkit.errors import ConfigurationError
 from refusalkit.models.bodies import ENCODINGS, is_packed, new_unpacker, unpacked
 from refusalkit.models.client import LARGEST_BODY, ChatClient, ChatRequest
+from refusalkit.models.endpoints import OFFICIAL
 from refusalkit.models.pacing import Pacer
 from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.types import Usage
@@ -35,13 +36,13 @@ class AnthropicClient(ChatClient):
         api_base: str | None = None,
         api_key: str | None = None,
     ) -> None:
-        base = api_base or os.environ.get("ANTHROPIC_BASE_URL")
         token = os.environ.get("ANTHROPIC_AUTH_TOKEN")
-        super().__init__(model_id, pacer=pacer, api_base=base, keys=[api_key, token])
-        if not api_key and not token and not base:
+        super().__init__(model_id, pacer=pacer, api_base=api_base, keys=[api_key, token])
+        if not api_key and not token and not api_base:
             raise ConfigurationError(f"no API key for {model_id}: set ANTHROPIC_API_KEY")
         self._name = name
-        self._base = base
+        # Said to the SDK in any case: left to itself it would look into the environment.
+        self._base = api_base or OFFICIAL["anthropic"]
         # An endpoint of one's own may need no key, the SDK insists on one.
         self._api_key = api_key or (None if token else "none")
         self._sdk: AsyncAnthropic | None = None

@@ -7,7 +7,6 @@ a fraction of a millisecond.
 from __future__ import annotations
 
 import io
-import os
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,11 +17,10 @@ import aiohttp
 from refusalkit import jsontext
 from refusalkit.errors import ConfigurationError
 from refusalkit.models.client import LARGEST_BODY, ChatClient, ChatRequest, Relearned
+from refusalkit.models.endpoints import OFFICIAL
 from refusalkit.models.pacing import Pacer
 from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.types import GenerationConfig, Usage
-
-DEFAULT_BASE = "https://api.openai.com/v1"
 
 _NO_SAMPLING = ("o1", "o3", "o4", "gpt-5", "gpt-6")
 # These take more for what goes into their prompt cache, and let one say what that is.
@@ -60,13 +58,13 @@ class OpenAIClient(ChatClient):
         api_key: str | None = None,
         connections: int = 0,
     ) -> None:
-        base = api_base or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE
+        base = api_base or OFFICIAL["openai"]
         super().__init__(model_id, pacer=pacer, api_base=base, keys=[api_key])
         if not base.startswith(("http://", "https://")):
             raise ConfigurationError(
                 f"the API base of {model_id} must begin with http:// or https://"
             )
-        self._official = base.rstrip("/") == DEFAULT_BASE
+        self._official = base.rstrip("/") == OFFICIAL["openai"]
         if self._official and not api_key:
             raise ConfigurationError(
                 f"no API key for {model_id}: set OPENAI_API_KEY, or give --api-base for an "
