@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -18,7 +19,17 @@ from typing import Any
 
 import pytest
 
-from loopback import ANSWER, KINDS, REASONING, REFUSAL, Exchange, Fault, LoopbackServer, Script
+from loopback import (
+    ANSWER,
+    KINDS,
+    REASONING,
+    REFUSAL,
+    Exchange,
+    Fault,
+    LoopbackServer,
+    Script,
+    openai_wire,
+)
 from refusalkit import errors
 from refusalkit.judges.llm import LLMJudge
 from refusalkit.models import (
@@ -31,6 +42,7 @@ from refusalkit.models import (
     open_model,
 )
 from refusalkit.models.client import ParameterLog
+from refusalkit.models.prices import Price
 from refusalkit.models.retired import check_retired
 from refusalkit.rubrics import load_rubric
 from refusalkit.types import (
@@ -698,6 +710,7 @@ def grade(
     rubric: str | Path = "graded",
     name: str = JUDGE,
     script: Script | None = None,
+    price: Price | None = None,
 ) -> Verdict:
     """Have one answer judged."""
     server.script = script or Script(faults=faults)
@@ -705,7 +718,9 @@ def grade(
 
     async def main() -> Verdict:
         client = back_end.client(server, name)
-        judge = LLMJudge(load_rubric(rubric, model=client.model_id), client, timeout_s=10)
+        judge = LLMJudge(
+            load_rubric(rubric, model=client.model_id), client, price=price, timeout_s=10
+        )
         try:
             return await judge.grade(PROMPT, answer)
         finally:
@@ -793,6 +808,28 @@ def test_garbage_is_asked_again_once_and_both_are_paid_for(
     name = "completion_tokens" if back_end.api == "openai" else "output_tokens"
     spent = sum((exchange.usage or {})[name] for exchange in (first, second))
     assert verdict.usage.output_tokens == spent
+
+
+@pytest.mark.parametrize("silent", [0, 1, None])
+def test_two_replies_cost_what_both_say_and_an_unknown_sum_where_one_says_nothing(
+    server: LoopbackServer, monkeypatch: pytest.MonkeyPatch, silent: int | None
+) -> None:
+    fill_in = json.dumps({"reason": "scripted", "verdict": "deflection"})
+    said, counts, counted = iter(["not JSON", fill_in]), openai_wire.usage, itertools.count()
+
+    def usage(*args: Any, **options: Any) -> dict[str, Any]:
+        return {} if next(counted) == silent else counts(*args, **options)
+
+    monkeypatch.setattr(openai_wire, "usage", usage)
+    script, price = Script(judge_reply=lambda _: next(said)), Price(1e-6, 1e-5)
+    verdict = grade(server, BackEnd("openai", "openai"), script=script, price=price)
+    assert verdict.label is Label.DEFLECTION
+    tokens = [exchange.usage or {} for exchange in server.log]
+    assert len(tokens) == 2
+    assert verdict.usage.output_tokens == sum(one.get("completion_tokens", 0) for one in tokens)
+    assert verdict.cost_usd == (
+        pytest.approx(price.cost(verdict.usage)) if silent is None else None
+    )
 
 
 @each_judge

@@ -135,9 +135,10 @@ class LLMJudge:
             cut_chars=excerpt(well_formed(completion.text), self.rubric.limits, "")[1],
         )
         usage = _NOTHING_USED
+        cost: float | None = None
 
         def unscored(why: Unscored, reason: str) -> Verdict:
-            return verdict(unscored=why, reason=reason, usage=usage, cost_usd=self._cost(usage))
+            return verdict(unscored=why, reason=reason, usage=usage, cost_usd=cost)
 
         declined = False
         for asked in range(self.rubric.asks):
@@ -153,6 +154,9 @@ class LLMJudge:
             except ProviderError as error:
                 return unscored(Unscored.JUDGE_ERROR, error.summary)
             usage = usage + reply.usage if asked else reply.usage
+            # Reply by reply: of a sum of tokens nobody sees that one reply did not say its own.
+            paid = self._cost(reply.usage)
+            cost = paid if not asked else None if cost is None or paid is None else cost + paid
             reading = read_reply(reply)
             if reading.outcome is Outcome.BLOCKED:
                 why = f"the judge was stopped, or declined ({printable(reply.finish_reason)})"
@@ -165,7 +169,7 @@ class LLMJudge:
                     word=ruling.word,
                     rests_on=ruling.rests_on,
                     usage=usage,
-                    cost_usd=self._cost(usage),
+                    cost_usd=cost,
                 )
             declined = reading.outcome is Outcome.ANSWERED and _declines(reading.text)
         times = {1: "once", 2: "twice"}.get(self.rubric.asks, f"{self.rubric.asks} times")
