@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -584,6 +586,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_once_there_is_room(
     (said,) = [line for line in result("run.err").splitlines() if line.startswith("refusalkit: ")]
     assert "No space left on device" in said
     assert "Traceback" not in result("run.err")
+    assert "go on with: refusalkit resume" in result("run.err")
     before, after = lines(results / "before"), lines(results / "after")
     assert 0 < len(before) < len(after)
     assert after[: len(before)] == before
@@ -592,6 +595,37 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_once_there_is_room(
     assert result("resume.code").strip() in ("0", "1"), result("resume.err")
     found = [json.loads(line)["unit"] for line in after]
     assert len(found) == len(set(found)) == 35 * 5
+
+
+@pytest.mark.parametrize("records", [7, None])
+def test_on_a_disk_that_is_full_for_the_manifest_too_it_is_still_said_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: int | None
+) -> None:
+    """Full after so many records, or just when all work is done."""
+    out, real, there, written = tmp_path / "run", os.write, store.replace_file, itertools.count()
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write(file: int, data: bytes) -> int:
+        if next(written) == records:
+            raise full
+        return real(file, data)
+
+    def replace_manifest(path: Path, data: bytes, *, lasting: bool) -> None:
+        if path.name == "manifest.json" and b'"ended_at": "' in data:
+            raise full
+        there(path, data, lasting=lasting)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.os, "write", write)
+        patched.setattr(store, "replace_file", replace_manifest)
+        with pytest.raises(StorageError, match="No space left on device") as raised:
+            rk.benchmark("demo/open", limit=5, trials=1, out=out)
+    where = "completions.jsonl: |verdicts.jsonl: " if records else "run: "
+    assert re.search(where, str(raised.value))
+    assert raised.value.__notes__ == [f"go on with: refusalkit resume {out}"]
+    resumed = rk.resume(out)
+    assert resumed.manifest.sessions[-1].ended_because == "done"
+    assert len(set(units(resumed.verdicts))) == 5
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EROFS])

@@ -24,6 +24,7 @@ from refusalkit.errors import (
     ConfigurationError,
     RefusalkitError,
     RunFolderError,
+    StorageError,
     UsageError,
 )
 from refusalkit.judge_entries import joined_judges, judge_entries
@@ -152,16 +153,18 @@ async def work_session(
             budget=budget,
             kept=kept,
         )
+        failure: BaseException | None = None
         try:
             because = await runner.work(writer)
-        except asyncio.CancelledError as error:
-            because = Ended.INTERRUPTED
-            error.add_note(f"go on with: {go_on}")
-            raise
-        except RefusalkitError as error:
-            because = f"failed: {type(error).__name__}"
-            if not is_untouched(run):
+        except BaseException as error:
+            failure = error
+            if isinstance(error, asyncio.CancelledError):
+                because = Ended.INTERRUPTED
                 error.add_note(f"go on with: {go_on}")
+            elif isinstance(error, RefusalkitError):
+                because = f"failed: {type(error).__name__}"
+                if not is_untouched(run):
+                    error.add_note(f"go on with: {go_on}")
             raise
         finally:
             if model is not None:
@@ -171,7 +174,13 @@ async def work_session(
             ended = session.model_copy(update={"ended_at": now(), "ended_because": str(because)})
             parameters = {**run.manifest.parameters, **_all_parameters(model, judge)}
             update = {"sessions": (*earlier, ended), "parameters": parameters}
-            run = run.with_manifest(run.manifest.model_copy(update=update))
+            try:
+                run = run.with_manifest(run.manifest.model_copy(update=update))
+            except StorageError as error:
+                # On a full disk this fails too: what ended the work says more, and how to go on.
+                if failure is None:
+                    error.add_note(f"go on with: {go_on}")
+                    raise
     return run
 
 
