@@ -120,6 +120,33 @@ def test_a_shared_judge_keeps_one_pace(tmp_path: Path) -> None:
         assert server.max_in_flight_by_role["target"] > 1
 
 
+@pytest.mark.parametrize(
+    ("option", "first", "second", "said"),
+    [
+        ("rpm", None, 60, "rpm is 60 here and not set in a table before"),
+        ("tpm", 9000, 800, "tpm is 800 here and 9000 in a table before"),
+        ("concurrency", 32, 4, "concurrency is 4 here and 32 in a table before"),
+        ("max_retries", 5, 0, "max_retries is 0 here and 5 in a table before"),
+        ("judge_rpm", 60, None, "judge_rpm is not set here and 60 in a table before"),
+    ],
+)
+def test_one_endpoint_is_not_given_two_paces(
+    tmp_path: Path, option: str, first: int | None, second: int | None, said: str
+) -> None:
+    tables = [{"id": "openai/a", option: first}, {"id": "openai/a", "folder": "b", option: second}]
+    with LoopbackServer(OPEN) as server:
+        with pytest.raises(ConfigurationError, match=f"^b: {said}, and both ask one endpoint"):
+            rk.benchmark_many(tables, out=tmp_path / "out", **served(server))
+        assert not server.log
+        assert not (tmp_path / "out").exists()
+        # Of two models each has its own pace; a scripted one has none.
+        apart = [{"id": "openai/a", "concurrency": 2}, {"id": "openai/c", "concurrency": 3}]
+        scripted = [{"id": "demo/open", "rpm": 5}, {"id": "demo/open", "rpm": 6, "folder": "d"}]
+        options = served(server, judge="graded", out=tmp_path / "out")
+        found = rk.benchmark_many([*apart, *scripted], **options)
+        assert {ended(one) for one in found} == {"done"}
+
+
 def test_judges_of_the_callers_own_are_closed_once_all_are_through(tmp_path: Path) -> None:
     class Judge:
         id = "custom/judge"

@@ -9,7 +9,7 @@ import platform
 import secrets
 import shlex
 from collections import Counter
-from collections.abc import Collection, Hashable, Mapping, MutableMapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from refusalkit.datasets.answers import RecordedAnswers
     from refusalkit.judges import Judge
     from refusalkit.judges.choice import JudgeChoice
-    from refusalkit.models import Model, Pacer
+    from refusalkit.models import Model, Pacers
     from refusalkit.spending import Budget
 from refusalkit.runner import OnProgress, Plan
 
@@ -59,6 +59,9 @@ _PACKAGES = (
     *("litellm", "anthropic", "aiohttp", "pydantic", "polars", "jsonlines"),
     *("torch", "transformers"),  # where a classifier judges
 )
+
+
+_PACE = ("rpm", "tpm", "concurrency", "max_retries")
 
 
 def how_to_resume(run: Run) -> str:
@@ -205,14 +208,13 @@ def _parameters(part: Any) -> ParameterEntry:
     return ParameterEntry(sent=json.loads(json.dumps(sent, default=str)), dropped=dict(log.dropped))
 
 
-def open_configured_model(
-    config: RunConfig, pacers: MutableMapping[Hashable, Pacer] | None = None
-) -> Model:
+def open_configured_model(config: RunConfig, pacers: Pacers | None = None) -> Model:
     """The model that a configuration names; errors as `open_model`.
 
-    Runs that share `pacers` keep the pace of one endpoint together.
+    Runs that share `pacers` keep the pace of one endpoint together: `ConfigurationError` where
+    they ask for different limits.
     """
-    from refusalkit.models import Pacer, open_model
+    from refusalkit.models import Pacer, open_model, own_base
 
     pacer = Pacer(
         rpm=config.rpm,
@@ -220,9 +222,10 @@ def open_configured_model(
         concurrency=config.concurrency,
         max_retries=config.max_retries,
     )
-    if pacers is not None:
-        endpoint = ("model", config.model, config.api_base, config.api_key_env)
-        pacer = pacers.setdefault(endpoint, pacer)
+    if pacers is not None and not config.model.startswith("demo/"):
+        base = own_base(config.model, config.api_base, config.via)
+        limits = {name: getattr(config, name) for name in _PACE}
+        pacer = pacers.share(("model", config.model, base, config.api_key_env), pacer, limits)
     return open_model(
         config.model,
         api_base=config.api_base,
@@ -239,7 +242,7 @@ def open_configured_judge(
     *,
     hard_lines: Collection[str] = (),
     recorded: Manifest | None = None,
-    pacers: MutableMapping[Hashable, Pacer] | None = None,
+    pacers: Pacers | None = None,
 ) -> tuple[Rubric | None, Judge]:
     """The judge to use, with its rubric if it is a single one from a file.
 

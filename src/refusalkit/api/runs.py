@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Hashable, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +33,7 @@ from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
     from refusalkit.judges import Judge
-    from refusalkit.models import Model, Pacer
+    from refusalkit.models import Model, Pacers
     from refusalkit.spending import Budget
 from refusalkit.api.results import load_run
 from refusalkit.api.sync import RUNS, sync
@@ -107,7 +106,7 @@ def prepare_run(
     prompts: str | Path | PromptSet | None = None,
     *,
     judge: str | Judge | None = None,
-    pacers: MutableMapping[Hashable, Pacer] | None = None,
+    pacers: Pacers | None = None,
     **options: Any,
 ) -> PreparedRun:
     """Open and check all that a run needs. Nothing is asked and nothing written."""

@@ -7,7 +7,7 @@ import contextlib
 import re
 import shlex
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
     from refusalkit.judges import Judge
-    from refusalkit.models import Model, Pacer
+    from refusalkit.models import Model
     from refusalkit.runner import Progress
 
 OnSeveral = Callable[[str, "Progress"], None]
@@ -58,7 +58,7 @@ def benchmark_many(
     """Benchmark several models side by side, each into a run folder of its own.
 
     One that is slow, or fails, does not stop the others. Models with one id at one endpoint keep
-    its pace together, and so do the judges.
+    its pace together, and so do the judges: `ConfigurationError` where they name different limits.
 
     Args:
         models: ids, your own `Model` objects, or mappings: ``id``, perhaps ``folder``, and any
@@ -103,12 +103,13 @@ async def benchmark_many_async(
     **options: Any,
 ) -> list[ModelRun]:
     """`benchmark_many` for async code. `stop`, once set, ends all runs in good order."""
+    from refusalkit.models import Pacers
     from refusalkit.spending import Budget
 
     if isinstance(models, str | Mapping) or not models:
         raise UsageError("name the models as a list, of one at least")
     names, folders = run_names(models), _folders(models)
-    pacers: dict[Hashable, Pacer] = {}
+    pacers = Pacers()
     prepared: list[PreparedRun] = []
     for name, model in zip(names, models, strict=True):
         own = dict(model) if isinstance(model, Mapping) else {"id": model}

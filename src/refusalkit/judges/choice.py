@@ -8,7 +8,7 @@ hold an ``@`` or a comma itself: a text that is a file as it stands is one judge
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, MutableMapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,9 +17,11 @@ from refusalkit.errors import UsageError
 from refusalkit.judges.composed import ComposedJudge
 from refusalkit.judges.council import Council
 from refusalkit.judges.protocol import Judge
-from refusalkit.models import Pacer
+from refusalkit.models import Pacer, Pacers
 from refusalkit.rubrics import Rubric, load_rubric, shipped_judges
 from refusalkit.untrusted import printable
+
+_PACE = ("judge_rpm", "judge_tpm", "judge_concurrency")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def open_choice(
     *,
     base: Judge | None = None,
     hard_lines: Collection[str] = (),
-    pacers: MutableMapping[Hashable, Pacer] | None = None,
+    pacers: Pacers | None = None,
 ) -> Judge:
     """Open what was chosen; `base` takes the place of the members.
 
@@ -95,7 +97,7 @@ def open_choice(
             "the prompts have no hard line, so the hard-line judge has nothing to judge: leave it "
             "out, or name the categories with --hard-line"
         )
-    pacers = {} if pacers is None else pacers
+    pacers = Pacers() if pacers is None else pacers
     if base is None:
         opened = [_open(named, config, pacers) for named in choice.members]
         base = opened[0] if choice.rule is None else Council(opened, rule=choice.rule)
@@ -111,7 +113,7 @@ def open_choice(
     )
 
 
-def _open(named: NamedJudge, config: RunConfig, pacers: MutableMapping[Hashable, Pacer]) -> Judge:
+def _open(named: NamedJudge, config: RunConfig, pacers: Pacers) -> Judge:
     from refusalkit.judges import open_judge
 
     rubric = load_named(named, config)
@@ -121,6 +123,8 @@ def _open(named: NamedJudge, config: RunConfig, pacers: MutableMapping[Hashable,
         concurrency=config.judge_concurrency or config.concurrency,
         max_retries=config.max_retries,
     )
+    # What is said of the judge: its other bounds follow the model's, which differ by table.
+    limits = {name: getattr(config, name) for name in _PACE}
     endpoint = ("judge", rubric.model, config.judge_api_base, config.judge_api_key_env)
     return open_judge(
         rubric,
@@ -128,7 +132,7 @@ def _open(named: NamedJudge, config: RunConfig, pacers: MutableMapping[Hashable,
         api_key_env=config.judge_api_key_env,
         via=config.judge_via,
         timeout_s=config.timeout_s,
-        pacer=pacers.setdefault(endpoint, fresh),
+        pacer=pacers.share(endpoint, fresh, limits),
     )
 
 

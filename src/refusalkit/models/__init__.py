@@ -9,7 +9,7 @@ from refusalkit.errors import ConfigurationError, UsageError
 from refusalkit.models.chat import ChatModel, Model
 from refusalkit.models.client import ChatClient, ChatRequest, ParameterLog
 from refusalkit.models.demo import DemoModel
-from refusalkit.models.endpoints import own_base, price_at
+from refusalkit.models.endpoints import Pacers, own_base, price_at
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.retired import check_retired
 from refusalkit.untrusted import printable, redact
@@ -21,10 +21,12 @@ __all__ = [
     "DemoModel",
     "Model",
     "Pacer",
+    "Pacers",
     "ParameterLog",
     "Via",
     "open_client",
     "open_model",
+    "own_base",
     "price_at",
 ]
 

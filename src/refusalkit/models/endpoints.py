@@ -1,9 +1,12 @@
-"""Where a model is asked: at its provider, or at an endpoint of one's own."""
+"""Where a model is asked: at its provider, or at an endpoint of one's own; and the pace there."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Hashable, Mapping
 
+from refusalkit.errors import ConfigurationError
+from refusalkit.models.pacing import Pacer
 from refusalkit.models.prices import Price, price_of
 
 OFFICIAL = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
@@ -36,3 +39,28 @@ def price_at(model_id: str, api_base: str | None, via: str | None = None) -> Pri
     An endpoint of one's own does not charge its namesake's price.
     """
     return None if own_base(model_id, api_base, via) else price_of(model_id)
+
+
+class Pacers:
+    """The pacer of each endpoint, for runs side by side: one endpoint keeps one pace."""
+
+    def __init__(self) -> None:
+        self._shared: dict[Hashable, tuple[Pacer, Mapping[str, float | None]]] = {}
+
+    def share(self, endpoint: Hashable, pacer: Pacer, limits: Mapping[str, float | None]) -> Pacer:
+        """The endpoint's pacer: this one if it is the first. `limits` are those asked for, by name.
+
+        Raises `ConfigurationError` where they are not those of the first: it would not keep them.
+        """
+        shared, first = self._shared.setdefault(endpoint, (pacer, limits))
+        for name, limit in limits.items():
+            if limit != first[name]:
+                raise ConfigurationError(
+                    f"{name} is {_said(limit)} here and {_said(first[name])} in a table before, "
+                    "and both ask one endpoint, which has one pace: give both the same"
+                )
+        return shared
+
+
+def _said(limit: float | None) -> str:
+    return "not set" if limit is None else f"{limit:g}"
