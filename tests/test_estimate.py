@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,17 +17,20 @@ from hypothesis import strategies as st
 import refusalkit as rk
 from commandline import caller
 from loopback import LoopbackServer, Script
+from refusalkit.errors import RecordError, UsageError
 from refusalkit.estimates import Span
 from refusalkit.models import tokens
 from refusalkit.models.prices import price_of
+from refusalkit.store import read_records
 
+CANARIES = rk.RunConfig(model="openai/gpt-4o").canaries
 COUNTS = st.floats(0, 1e9)
 
 
 def test_without_an_earlier_run_high_is_a_ceiling_and_low_a_refusal() -> None:
     found = rk.estimate("openai/gpt-4o", "starter", judge="graded", trials=3, earlier=())
     model, judge = found.shares
-    assert found.requests == 2 * 35 * 3
+    assert found.requests == 2 * 35 * 3 + CANARIES
     assert model.output_tokens.high == 35 * 3 * rk.RunConfig(model="openai/gpt-4o").max_tokens
     assert model.output_tokens.low < model.output_tokens.expected < model.output_tokens.high
     # A judge reads the request, the answer and its own instructions.
@@ -37,6 +42,7 @@ def test_without_an_earlier_run_high_is_a_ceiling_and_low_a_refusal() -> None:
 def test_an_earlier_run_of_the_model_tells_how_long_its_answers_are(tmp_path: Path) -> None:
     with LoopbackServer(Script()) as server:
         options = {"judge": "graded", "judge_model": "openai/judge", "trials": 2, "limit": 10}
+        options["canaries"] = 0
         base = {"api_base": server.openai_base, "judge_api_base": server.openai_base}
         run = rk.benchmark("openai/gpt-4o", "starter", out=tmp_path / "run", **options, **base)
     found = rk.estimate("openai/gpt-4o", "starter", earlier=[run], **options)
@@ -51,6 +57,68 @@ def test_an_earlier_run_of_the_model_tells_how_long_its_answers_are(tmp_path: Pa
     # Of another model it says nothing.
     other = rk.estimate("openai/gpt-4o-mini", "starter", earlier=[run], **options)
     assert other.shares[0].basis.startswith("assumed")
+
+
+@pytest.mark.parametrize("judge", ["lexical", "graded", "graded,refusalbench"])
+def test_a_run_asks_as_often_as_was_estimated(tmp_path: Path, judge: str) -> None:
+    options: dict[str, Any] = {
+        "prompts": "refusalkit-166,contrast-64",
+        "category": ("suicide-and-self-harm", "medical-advice"),
+        "judge": judge,
+        "hard_line_judge": "hard-line@openai/judge",
+        "trials": 2,
+    }
+    if judge != "lexical":
+        options["judge_model"] = "openai/judge"
+    found = rk.estimate("openai/gpt-4o", earlier=(), **options)
+    model, *judges = found.shares
+    with LoopbackServer(Script(refusal_rate=0.0)) as server:
+        base = {"api_base": server.openai_base, "judge_api_base": server.openai_base}
+        run = rk.benchmark("openai/gpt-4o", out=tmp_path / "run", **options, **base)
+        asked = {"target": model.requests, "judge": sum(share.requests for share in judges)}
+        assert server.requests == asked
+    answered = Counter(record["answered_by"] for _, record in read_records(run.verdicts))
+    hard_lines = judges[-1]
+    assert hard_lines.name == "hard-line:openai/judge"
+    assert 0 < hard_lines.requests == answered[hard_lines.name]
+
+
+def test_a_fallback_is_expected_to_be_asked_nothing_and_may_be_asked_all() -> None:
+    alone = rk.estimate("openai/gpt-4o", "starter", judge="graded", earlier=())
+    fallback = "graded@openai/gpt-4o"
+    found = rk.estimate(
+        "openai/gpt-4o", "starter", judge="graded", judge_fallback=fallback, earlier=()
+    )
+    share = found.shares[-1]
+    assert share.name == "graded:openai/gpt-4o"
+    assert (share.requests, share.input_tokens.expected, share.output_tokens.low) == (0, 0, 0)
+    assert share.input_tokens.high == found.shares[1].input_tokens.high
+    assert "high is all" in share.basis
+    assert alone.cost_usd is not None
+    assert found.cost_usd is not None
+    assert found.cost_usd.expected == alone.cost_usd.expected
+    assert found.cost_usd.high > alone.cost_usd.high
+    unknown = rk.estimate("openai/gpt-4o", "starter", judge_fallback="graded@x/y", earlier=())
+    assert unknown.cost_usd is None
+
+
+def test_a_judge_for_hard_lines_without_any_is_refused_as_in_a_run() -> None:
+    with pytest.raises(UsageError, match="the prompts have no hard line"):
+        rk.estimate("demo/open", category=("weapons",), hard_line_judge="hard-line", earlier=())
+
+
+def test_a_broken_run_that_nobody_named_is_passed_over_and_named_in_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole, broken = (rk.benchmark("demo/open", limit=3, trials=1) for _ in range(2))
+    broken.completions.write_bytes(b"{broken\n" + broken.completions.read_bytes())
+    found = rk.estimate("demo/open", limit=3)
+    assert found.shares[0].basis == "3 answers of 1 earlier run"
+    assert f"{broken.path} was passed over: its records cannot be read" in found.notes
+    assert not any(str(whole.path) in note for note in found.notes)
+    with pytest.raises(RecordError, match=r"completions.jsonl:1"):
+        rk.estimate("demo/open", limit=3, earlier=[whole, broken])
 
 
 def test_an_unknown_price_makes_the_sum_unknown_never_0() -> None:
@@ -125,7 +193,8 @@ def test_the_command_takes_the_options_of_run_and_prints_json(
     ended = call(*words, "--json")
     assert ended.status == 0
     data = json.loads(ended.out)
-    assert data["requests"] == 2 * 70
+    assert data["requests"] == 2 * 70 + CANARIES
+    assert f"{CANARIES} canaries are counted with what a judge is asked" in data["notes"]
     assert data["cost_usd"]["low"] < data["cost_usd"]["high"]
     table = call(*words).out
     assert max(map(len, table.splitlines())) <= 80

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from refusalkit import frames
+from refusalkit.canaries import choose_canaries
 from refusalkit.config import RunConfig
-from refusalkit.models import price_at
+from refusalkit.errors import RefusalkitError
+from refusalkit.models import own_base, price_at
 from refusalkit.models.prices import Price
-from refusalkit.models.tokens import tokeniser
+from refusalkit.models.tokens import Tokeniser, tokeniser
 from refusalkit.rubrics import Rubric
 from refusalkit.store import Run
 from refusalkit.types import Prompt, PromptSet
@@ -85,42 +88,64 @@ class RunEstimate:
 
 
 def estimate_run(
-    config: RunConfig, prompts: PromptSet, rubrics: Sequence[Rubric], earlier: Iterable[Run] = ()
+    config: RunConfig,
+    prompts: PromptSet,
+    rubrics: Sequence[Rubric],
+    earlier: Iterable[Run] = (),
+    *,
+    fallback: Rubric | None = None,
+    hard_line_judge: Rubric | None = None,
+    named: bool = True,
 ) -> RunEstimate:
     """Estimate a run of `config` over `prompts`, judged by `rubrics`.
 
     The prompts' tokens are counted. Answers are taken to be as long as those of the `earlier` runs
     of the same model: low and high are the 10th and the 90th percentile of all of them. Without
     such a run low is a refusal of one sentence, expected an ordinary answer, and high every answer
-    at `max_tokens`, a ceiling. The same for verdicts.
+    at `max_tokens`, a ceiling. The same for verdicts. Earlier runs that nobody `named` are passed
+    over where their records cannot be read.
+
+    The `hard_line_judge` reads what it reads in a run: answers to hard lines, and none to contrast
+    prompts. The `fallback` is expected to read nothing; high is that every judge is blocked.
     """
     counted = tokeniser()
-    earlier = list(earlier)
+    lengths = _Lengths(tuple(earlier), named)
+    held = [p for p in prompts.prompts if p.category in prompts.hard_lines and p.twin is None]
+    asked = _asked_tokens(prompts.prompts, config, counted)
+    of_held = _asked_tokens(held, config, counted) if hard_line_judge is not None else 0
     units = len(prompts) * config.trials
-    asked = sum(counted.total(_texts(prompt, config)) + _AROUND for prompt in prompts.prompts)
-    asked *= config.trials
-    answer, basis = _answer_span(config, earlier)
-    shares = [
-        _share(
-            "model",
-            config.model,
-            units,
-            Span(asked, asked, asked),
-            answer.times(units),
-            price_at(config.model, config.api_base, config.via),
-            basis,
-        )
-    ]
-    for rubric in rubrics:
+    units_held = len(held) * config.trials if hard_line_judge is not None else 0
+    graded = _tells_deflections(config, rubrics, fallback, hard_line_judge)
+    canaries = choose_canaries(config.canaries, graded=graded)
+    of_canaries = sum(counted.total((one.request, one.answer)) + _AROUND for one in canaries)
+    answer, basis = lengths.of_answers(config)
+
+    def judged(rubric: Rubric, requests: int, read: Span, role: str = "") -> Share:
         if rubric.kind != "llm":
-            shares.append(_share("judge", rubric.name, 0, _ZERO, _ZERO, _FREE, "no request"))
-            continue
+            return _share("judge", rubric.name, 0, _ZERO, _ZERO, _FREE, "no request")
         fixed = counted.total((rubric.system, rubric.template)) + 2 * _AROUND
-        verdict, basis = _verdict_span(rubric, earlier)
-        read = Span(asked, asked, asked).plus(answer.plus(Span(fixed, fixed, fixed)).times(units))
+        verdict, basis = lengths.of_verdicts(rubric)
+        read = read.plus(_same(fixed * requests))
         price = price_at(rubric.model, config.judge_api_base, config.judge_via)
-        name = f"{rubric.name}:{rubric.model}"
-        shares.append(_share("judge", name, units, read, verdict.times(units), price, basis))
+        name, written = _judge_id(rubric), verdict.times(requests)
+        return _share("judge", name, requests, read, written, price, basis + role)
+
+    def answers(tokens: int, count: int) -> Span:
+        return _same(tokens).plus(answer.times(count))
+
+    price = price_at(config.model, config.api_base, config.via)
+    written = answer.times(units)
+    shares = [_share("model", config.model, units, _same(asked), written, price, basis)]
+    rest = answers(asked - of_held, units - units_held).plus(_same(of_canaries))
+    base_units = units - units_held + len(canaries)
+    shares += [judged(rubric, base_units, rest) for rubric in rubrics]
+    if hard_line_judge is not None:
+        read = answers(of_held, units_held)
+        shares.append(judged(hard_line_judge, units_held, read, "; hard lines only"))
+    if fallback is not None:
+        read = answers(asked, units).plus(_same(of_canaries))
+        every = judged(fallback, units + len(canaries), read, "; none expected, high is all")
+        shares.append(_at_most(every))
     return RunEstimate(
         model=config.model,
         prompt_set=prompts.name,
@@ -128,7 +153,7 @@ def estimate_run(
         trials=config.trials,
         shares=tuple(shares),
         tokeniser=counted.name,
-        notes=tuple(_notes(config, shares)),
+        notes=tuple(_notes(config, shares, rubrics, len(canaries), lengths)),
     )
 
 
@@ -155,26 +180,97 @@ def _share(
     return Share(part, name, requests, incoming, outgoing, cost, basis)
 
 
+def _same(figure: float) -> Span:
+    return Span(figure, figure, figure)
+
+
+def _at_most(share: Share) -> Share:
+    """The share of one who may be asked for all, and for nothing."""
+
+    def high(span: Span) -> Span:
+        return Span(0.0, 0.0, span.high)
+
+    return replace(
+        share,
+        requests=0,
+        input_tokens=high(share.input_tokens),
+        output_tokens=high(share.output_tokens),
+        cost_usd=None if share.cost_usd is None else high(share.cost_usd),
+    )
+
+
+def _asked_tokens(prompts: Iterable[Prompt], config: RunConfig, counted: Tokeniser) -> int:
+    """The tokens of all requests to the model."""
+    return config.trials * sum(counted.total(_texts(p, config)) + _AROUND for p in prompts)
+
+
 def _texts(prompt: Prompt, config: RunConfig) -> list[str]:
     systems = [text for text in (config.system, prompt.system) if text]
     return [*systems, *(turn.content for turn in prompt.turns)]
 
 
-def _answer_span(config: RunConfig, earlier: Sequence[Run]) -> tuple[Span, str]:
-    same = [run for run in earlier if run.manifest.config.get("model") == config.model]
-    tokens = [count for run in same for count in frames.output_tokens(run)]
-    if tokens:
-        return _measured(tokens), f"{len(tokens)} answers of {_runs(len(same))}"
-    return Span(_REFUSAL, _ANSWER, config.max_tokens), "assumed: no earlier run of this model"
+def _judge_id(rubric: Rubric) -> str:
+    return f"{rubric.name}:{rubric.model}"
 
 
-def _verdict_span(rubric: Rubric, earlier: Sequence[Run]) -> tuple[Span, str]:
-    judge = f"{rubric.name}:{rubric.model}"
-    same = [run for run in earlier if judge in run.manifest.judges]
-    tokens = [count for run in same for count in frames.output_tokens(run, judge)]
-    if tokens:
-        return _measured(tokens), f"{len(tokens)} verdicts of {_runs(len(same))}"
-    return Span(_VERDICT_LOW, _VERDICT, rubric.max_tokens), "assumed: no earlier run of this judge"
+def _tells_deflections(
+    config: RunConfig,
+    rubrics: Sequence[Rubric],
+    fallback: Rubric | None,
+    hard_line_judge: Rubric | None,
+) -> bool:
+    """Whether the judge of the run is graded, as `Council` and `ComposedJudge` say it of theirs."""
+    binary = sum(not rubric.is_graded for rubric in rubrics)
+    majority = len(rubrics) > 1 and config.council in (None, "majority")
+    graded = 2 * binary < len(rubrics) if majority else binary == 0
+    if hard_line_judge is not None:
+        graded = hard_line_judge.is_graded
+    return graded and (fallback is None or fallback.is_graded)
+
+
+class _Lengths:
+    """How long answers and verdicts were in earlier runs.
+
+    `skipped` are runs that nobody named and whose records cannot be read.
+    """
+
+    def __init__(self, earlier: Sequence[Run], named: bool) -> None:
+        self._earlier = earlier
+        self._named = named
+        self.skipped: dict[Path, None] = {}
+
+    def of_answers(self, config: RunConfig) -> tuple[Span, str]:
+        """Output tokens of an answer, and where they come from."""
+        same = [r for r in self._earlier if r.manifest.config.get("model") == config.model]
+        tokens, n_runs = self._read(same, None)
+        if tokens:
+            return _measured(tokens), f"{len(tokens)} answers of {_runs(n_runs)}"
+        assumed = Span(_REFUSAL, _ANSWER, config.max_tokens)
+        return assumed, "assumed: no earlier run of this model"
+
+    def of_verdicts(self, rubric: Rubric) -> tuple[Span, str]:
+        """Output tokens of a verdict, and where they come from."""
+        judge = _judge_id(rubric)
+        same = [run for run in self._earlier if judge in run.manifest.judges]
+        tokens, n_runs = self._read(same, judge)
+        if tokens:
+            return _measured(tokens), f"{len(tokens)} verdicts of {_runs(n_runs)}"
+        assumed = Span(_VERDICT_LOW, _VERDICT, rubric.max_tokens)
+        return assumed, "assumed: no earlier run of this judge"
+
+    def _read(self, runs: Sequence[Run], judge: str | None) -> tuple[list[int], int]:
+        tokens: list[int] = []
+        n_runs = 0
+        for run in runs:
+            try:
+                tokens += frames.output_tokens(run, judge)
+            except RefusalkitError:
+                if self._named:
+                    raise
+                self.skipped[run.path] = None
+            else:
+                n_runs += 1
+        return tokens, n_runs
 
 
 def _measured(tokens: list[int]) -> Span:
@@ -189,15 +285,30 @@ def _runs(count: int) -> str:
     return "1 earlier run" if count == 1 else f"{count} earlier runs"
 
 
-def _notes(config: RunConfig, shares: Sequence[Share]) -> Iterable[str]:
+def _notes(
+    config: RunConfig,
+    shares: Sequence[Share],
+    rubrics: Sequence[Rubric],
+    n_canaries: int,
+    lengths: _Lengths,
+) -> Iterable[str]:
     for share in shares:
         if share.cost_usd is None:
             why = "an endpoint of your own has no list price"
-            own = config.api_base if share.part == "model" else config.judge_api_base
+            if share.part == "model":
+                own = own_base(config.model, config.api_base, config.via)
+            else:
+                asked = share.name.partition(":")[2]
+                own = own_base(asked, config.judge_api_base, config.judge_via)
             yield (
                 f"the price of {printable(share.name)} is unknown"
                 f"{f' ({why})' if own else ''}, so is the sum"
             )
+    if n_canaries and any(rubric.kind == "llm" for rubric in rubrics):
+        count = "1 canary is" if n_canaries == 1 else f"{n_canaries} canaries are"
+        yield f"{count} counted with what a judge is asked"
+    for path in lengths.skipped:
+        yield f"{printable(path)} was passed over: its records cannot be read"
     yield (
         "requests that are sent again are not counted, nor is the discount of a prompt cache; a "
         "judge is asked a second time where its first reply cannot be read"

@@ -10,7 +10,7 @@ from refusalkit.api.results import load_run
 from refusalkit.api.sync import RUNS
 from refusalkit.config import DEFAULT_PROMPTS, resolve_config
 from refusalkit.errors import RefusalkitError
-from refusalkit.judges.choice import choose_judge, load_named
+from refusalkit.judges.choice import check_hard_line_judge, choose_judge, load_named
 from refusalkit.session import choose_prompts
 from refusalkit.store import Run
 from refusalkit.types import PromptSet
@@ -30,8 +30,8 @@ def estimate(
     """Requests, tokens and USD of a run before anything is asked; see `RunEstimate`.
 
     Takes what `benchmark` takes. `earlier` are runs whose answers say how long answers are;
-    default: every run in ``runs/``. Nothing is sent and no key is needed. Raises what `benchmark`
-    raises before its first request.
+    default: every run in ``runs/`` that can be read. Nothing is sent and no key is needed. Raises
+    what `benchmark` raises before its first request.
     """
     from refusalkit.estimates import estimate_run
 
@@ -42,9 +42,21 @@ def estimate(
     config = resolve_config(given)
     chosen = choose_prompts(config, prompts if isinstance(prompts, PromptSet) else None)
     choice = choose_judge(config)
+    check_hard_line_judge(choice, chosen.hard_lines)
     rubrics = [load_named(named, config) for named in choice.members]
-    runs = _all_runs() if earlier is None else [load_run(run) for run in earlier]
-    return estimate_run(config, chosen, rubrics, runs)
+    fallback, hard_line_judge = (
+        None if one is None else load_named(one, config)
+        for one in (choice.fallback, choice.hard_line_judge)
+    )
+    return estimate_run(
+        config,
+        chosen,
+        rubrics,
+        _all_runs() if earlier is None else [load_run(run) for run in earlier],
+        fallback=fallback,
+        hard_line_judge=hard_line_judge,
+        named=earlier is not None,
+    )
 
 
 def _all_runs() -> list[Run]:

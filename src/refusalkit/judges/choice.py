@@ -92,11 +92,7 @@ def open_choice(
     keep its pace together, those of other runs too where the runs share `pacers`. Raises
     `JudgeFileError`, `UsageError` and what `open_model` raises.
     """
-    if choice.hard_line_judge is not None and not hard_lines:
-        raise UsageError(
-            "the prompts have no hard line, so the hard-line judge has nothing to judge: leave it "
-            "out, or name the categories with --hard-line"
-        )
+    check_hard_line_judge(choice, hard_lines)
     pacers = Pacers() if pacers is None else pacers
     if base is None:
         opened = [_open(named, config, pacers) for named in choice.members]
@@ -111,6 +107,15 @@ def open_choice(
         ),
         hard_lines=hard_lines,
     )
+
+
+def check_hard_line_judge(choice: JudgeChoice, hard_lines: Collection[str]) -> None:
+    """Raise `UsageError` where there is a judge for hard lines and no hard line."""
+    if choice.hard_line_judge is not None and not hard_lines:
+        raise UsageError(
+            "the prompts have no hard line, so the hard-line judge has nothing to judge: leave it "
+            "out, or name the categories with --hard-line"
+        )
 
 
 def _open(named: NamedJudge, config: RunConfig, pacers: Pacers) -> Judge:
