@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import refusalkit as rk
 from refusalkit import columns, owed
-from refusalkit.checkpoint import load_checkpoint
+from refusalkit.checkpoint import SCHEMA, load_checkpoint
 from refusalkit.errors import RecordError
 from refusalkit.extents import START, Extent
 from refusalkit.manifest import JudgeEntry
@@ -111,7 +111,10 @@ def seen(run: Run, judge: str | None = None) -> dict[str, object] | str:
         with run.writing():
             state = read_state(run, judge)
             judged = {u for _, r in read_records(run.verdicts, state.heard) for u in [r["unit"]]}
-            answers = [record["unit"] for _, record in read_records(run.completions, state.answers)]
+            answers = [
+                record["unit"]
+                for _, record in read_records(run.completions, state.answers.values())
+            ]
     except RecordError as error:
         return str(error)
     assert sorted(answers) == sorted(state.to_judge | state.withheld)
@@ -279,7 +282,7 @@ def forged(run: Run, **changed: object) -> bytes:
     """The checkpoint with other contents, as whole as the true one."""
     _, head, rows = run.checkpoint.read_bytes().split(b"\n", 2)
     data = json.dumps({**json.loads(head), **changed}).encode() + b"\n" + rows
-    return json.dumps({"schema": 1, "crc32": zlib.crc32(data)}).encode() + b"\n" + data
+    return json.dumps({"schema": SCHEMA, "crc32": zlib.crc32(data)}).encode() + b"\n" + data
 
 
 def refusals(run: Run) -> int:

@@ -93,7 +93,7 @@ def test_owed_work_is_what_a_plain_reading_finds(rows, piece: int) -> None:
         last = {record["unit"]: record for _, record in read_records(run.completions)}
         said = {record["unit"]: record for _, record in read_records(run.verdicts)}
         state = read_state(run)
-        again = list(read_records(run.completions, state.answers))
+        again = list(read_records(run.completions, state.answers.values()))
     stands = {unit for unit, record in said.items() if record["unscored"] not in LOST}
     came = {unit for unit, record in last.items() if record["outcome"] != "error"}
     owing = came - stands

@@ -189,7 +189,7 @@ def test_a_run_that_ran_into_its_own_budget_is_not_charged_for_another_judge(
     assert spent_usd(run, ["lexical"]) == 0.0
     assert read_state(run).cost_usd == 0.0
     state = read_state(run, "second")
-    assert (state.cost_usd, state.dearest.unit) == (40.0, 10.0)
+    assert (state.cost_usd, state.dearest.verdict) == (40.0, 10.0)
     # Earlier calls count: the same bound has no room left, none has.
     assert spent_usd(rk.regrade(run, judge, max_cost=45.0, canaries=0)) == 40.0
     run = rk.regrade(run, judge, canaries=0)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 # Raised where a checkpoint, or what it calls settled and owed, gets another meaning.
-SCHEMA = 1
+SCHEMA = 2
 # A checkpoint takes at most this part of the room that is left: that is for records.
 _SHARE = 1 / 8
 

@@ -14,7 +14,7 @@ import importlib.metadata
 import itertools
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
@@ -39,13 +39,6 @@ class Dearest:
     completion: float | None = None
     verdict: float | None = None
 
-    @property
-    def unit(self) -> float | None:
-        """The most that a unit may be expected to cost; None before both kinds are known."""
-        if self.completion is None or self.verdict is None:
-            return None
-        return self.completion + self.verdict
-
 
 @dataclass(frozen=True, slots=True)
 class RunState:
@@ -54,16 +47,19 @@ class RunState:
     `settled` units have a completion and a verdict that stand. `to_judge` units have an answer on
     disk and owe the verdict (of a council: its own or a member's). `withheld` units owe one too,
     but their text was not kept: nothing is left to judge, so the model is asked again. `answers`
-    are the places of the completions of these two, `heard` those of what the judge and its members
-    have said of them. `checkpoint` is what was found, to be gone on from; the last `n_unsaved` of
+    says where the completion of each of these stands, `heard` are the places of what the judge and
+    its members have said of them. `orphans` names by unit those whose verdict is there while the
+    answer that they read is not: a loss of power may leave one of two files shorter. `checkpoint`
+    is what was found, to be gone on from; the last `n_unsaved` of
     its records are not in the one on disk.
     """
 
     settled: Settled
     to_judge: frozenset[str]
     withheld: frozenset[str]
-    answers: tuple[Place, ...]
+    answers: Mapping[str, Place]
     heard: tuple[Place, ...]
+    orphans: Mapping[str, tuple[str, ...]]
     refusals: int
     unscored: int
     cost_usd: float | None
@@ -126,7 +122,7 @@ def read_state(run: Run, judge: str | None = None, *, kept: Checkpoint | None = 
     files = (run.completions, run.verdicts, run.canaries)
     if not any(path.exists() and path.stat().st_size for path in files):
         none: frozenset[str] = frozenset()
-        return RunState(Settled(), none, none, (), (), 0, 0, 0.0, Dearest(), before)
+        return RunState(Settled(), none, none, {}, (), {}, 0, 0, 0.0, Dearest(), before)
     if judging.is_own:
         kept = kept if kept is not None and kept.fits(run) else load_checkpoint(run)
         before = kept if kept is not None and kept.basis == before.basis else before
@@ -276,7 +272,7 @@ def _needs_judge() -> pl.Expr:
 def _highest(asked: pl.DataFrame, own: pl.DataFrame, votes: pl.DataFrame) -> Highest:
     """The most that the completions and verdicts of some units cost."""
     most = (
-        asked.filter(_needs_judge())["cost_usd"].max(),
+        asked["cost_usd"].max(),
         own["verdict_usd"].max(),
         votes["votes_usd"].max(),
     )
@@ -293,6 +289,7 @@ def _state(run: Run, judging: _Judging, found: Checkpoint, n_unsaved: int) -> Ru
     asked, judged = found.tables.asked, found.tables.judged
     gone = _needs_judge() & ~pl.col("has_text")
     heard = judged.join(asked, "unit", "semi")
+    places = asked.select("unit", "line", "at").iter_rows()
     most = found.highest.or_more(_highest(asked, *_of_judges(judged, judging)))
     canaries = frames.spent_on_canaries(run, judging.votes)
     spent = None
@@ -306,8 +303,9 @@ def _state(run: Run, judging: _Judging, found: Checkpoint, n_unsaved: int) -> Ru
         settled=Settled(found.tables.settled),
         to_judge=frozenset(asked.filter(~gone)["unit"]),
         withheld=frozenset(asked.filter(gone)["unit"]),
-        answers=tuple(asked.select("line", "at").iter_rows()),
+        answers={unit: (line, at) for unit, line, at in places},
         heard=tuple(heard.select("line", "at").sort("line").iter_rows()),
+        orphans=_orphans(judged, asked),
         refusals=found.refusals,
         unscored=found.unscored,
         cost_usd=spent,
@@ -315,6 +313,19 @@ def _state(run: Run, judging: _Judging, found: Checkpoint, n_unsaved: int) -> Ru
         checkpoint=found,
         n_unsaved=n_unsaved,
     )
+
+
+def _orphans(judged: pl.DataFrame, asked: pl.DataFrame) -> Mapping[str, tuple[str, ...]]:
+    """By unit, the judges whose last verdict is on an answer that is not there."""
+    import polars as pl
+
+    gone = pl.col("unscored").eq_missing(pl.lit(Unscored.ERROR.value))
+    found: dict[str, tuple[str, ...]] = {}
+    for unit, judge in (
+        judged.filter(~gone).join(asked, "unit", "anti").select("unit", "judge").iter_rows()
+    ):
+        found[unit] = (*found.get(unit, ()), judge)
+    return found
 
 
 def exact_sum(costs: Iterable[float]) -> tuple[float, ...] | None:

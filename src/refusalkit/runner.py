@@ -32,7 +32,6 @@ from refusalkit.records import (
 from refusalkit.spending import Budget, Spending
 from refusalkit.store import RecordWriter, Run, read_records
 from refusalkit.types import (
-    JUDGEABLE,
     Completion,
     GenerationConfig,
     Label,
@@ -119,7 +118,9 @@ class Runner:
 
     Without a `model` nothing is asked: `judge`, any judge of the run, judges again what is on disk.
     `texts` then holds answers by unit that the run withheld and that are known from elsewhere.
-    `kept` is a checkpoint of the run that was loaded beforehand.
+    `max_cost` bounds this run, `budget` several together; `ceiling_usd` is the most that one
+    completion can cost, where that is known. `kept` is a checkpoint of the run that was loaded
+    beforehand.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class Runner:
         texts: Mapping[str, str] | None = None,
         canaries: Sequence[Canary] = (),
         budget: Budget | None = None,
+        ceiling_usd: float | None = None,
         kept: Checkpoint | None = None,
     ) -> None:
         self._texts = texts or {}
@@ -155,7 +157,9 @@ class Runner:
         self._canaries = deque(canaries)
         self._canary_next = False
         self._bookmark: Bookmark | None = None
-        self._spending = Spending(max_cost, budget)
+        self._orphans: Mapping[str, tuple[str, ...]] = {}
+        budgets = [*([] if max_cost is None else [Budget(max_cost)]), *filter(None, [budget])]
+        self._spending = Spending(*budgets, ceiling_usd=ceiling_usd)
         self._succeeded = False
         self._failures = 0
         self._progress = Progress(planned=run.manifest.n_units)
@@ -178,6 +182,7 @@ class Runner:
                 await self._bookmark.close()
 
     async def _work(self, state: RunState, writer: RecordWriter) -> Ended:
+        self._orphans = {} if self._model is None else state.orphans
         found = len(state.settled)
         came_back = found + len(state.to_judge)
         planned = self._run.manifest.n_units
@@ -192,20 +197,11 @@ class Runner:
             cost_usd=state.cost_usd,
             found=found,
         )
-        self._spending.go_on(state.cost_usd, state.dearest)
+        self._spending.go_on(state.cost_usd, state.dearest, found)
         self._started = time.monotonic()
         self._report()
         tasks = self._owed(state)
         owed = planned - found
-        if self._spending.is_bounded:
-            # What a unit costs is known once one has come back: until then one at a time.
-            while self._spending.unit_usd is None and self._ended is Ended.DONE and not self._left:
-                one = list(itertools.islice(tasks, 1))
-                if not one:
-                    break
-                async with self._spending.first:
-                    unit = self._worker(iter(one), writer, canaries=False)
-                    await self._supervise({asyncio.create_task(unit)})
         workers = {
             asyncio.create_task(self._worker(tasks, writer))
             for _ in range(max(1, min(self._concurrency, owed + len(self._canaries))))
@@ -230,24 +226,25 @@ class Runner:
                 yield _Task(prompt, trial)
 
     def _to_judge_again(self, units: frozenset[str], state: RunState) -> Iterator[_Task]:
-        answers: dict[str, Completion] = {}
-        for place, record in read_records(self._run.completions, state.answers):
-            unit = record["unit"]
-            if unit in units:
-                known = record["text"] if unit not in self._texts else self._texts[unit]
-                text = "" if known is None else known
-                answers[unit] = read_completion({**record, "text": text}, place)
         heard = self._heard(units, state)
-        waiting: dict[int, set[str]] = {}
-        for prompt_id, trial in map(unit_parts, answers):
-            waiting.setdefault(trial, set()).add(prompt_id)
+        trials = {unit_parts(unit)[1] for unit in units}
+        left = len(units)
         for trial, prompts in self._plan():
-            of_trial = waiting.get(trial, set())
-            for prompt in prompts if of_trial else ():
-                if prompt.id in of_trial:
-                    unit = unit_id(prompt.id, trial)
+            if not left:
+                return
+            for prompt in prompts if trial in trials else ():
+                unit = unit_id(prompt.id, trial)
+                if unit in units:
+                    left -= 1
                     gone = unit in state.withheld and unit not in self._texts
-                    yield _Task(prompt, trial, answers[unit], heard.get(unit, {}), gone)
+                    answer = self._answer(unit, state)
+                    yield _Task(prompt, trial, answer, heard.get(unit, {}), gone)
+
+    def _answer(self, unit: str, state: RunState) -> Completion:
+        """An answer on disk, read when its turn comes: together they may be larger than memory."""
+        ((place, record),) = read_records(self._run.completions, [state.answers[unit]])
+        text = self._texts[unit] if unit in self._texts else record["text"]
+        return read_completion({**record, "text": "" if text is None else text}, place)
 
     def _heard(self, units: frozenset[str], state: RunState) -> Mapping[str, Mapping[str, Verdict]]:
         """What was said of these units, by unit and judge. One who asks nobody need not know."""
@@ -289,6 +286,7 @@ class Runner:
                     if failure is None:
                         self._ended = Ended.INTERRUPTED
                     self._stop.set()
+                    self._spending.wake()
                 elif deadline is not None and time.monotonic() >= deadline:
                     break
         finally:
@@ -298,25 +296,21 @@ class Runner:
         if failure is not None:
             raise failure
 
-    async def _worker(
-        self, tasks: Iterator[_Task], writer: RecordWriter, *, canaries: bool = True
-    ) -> None:
+    async def _worker(self, tasks: Iterator[_Task], writer: RecordWriter) -> None:
         while not self._stop.is_set():
             # One canary after each unit until all are asked, so that neither waits for the other.
-            self._canary_next = canaries and bool(self._canaries) and not self._canary_next
+            self._canary_next = bool(self._canaries) and not self._canary_next
             if self._canary_next:
                 await self._ask_canary(self._canaries.popleft(), writer)
                 continue
             task = self._left.pop() if self._left else next(tasks, None)
             if task is None:
-                if canaries and self._canaries:
+                if self._canaries:
                     continue
                 return
-            if self._spending.would_pass():
-                # Others may still have room for it, once what is in flight has shown its cost.
+            if not await self._begin(completes=task.completion is None):
                 self._left.append(task)
                 return
-            self._spending.begin(completes=task.completion is None)
             try:
                 await self._do(task, writer)
             finally:
@@ -324,10 +318,20 @@ class Runner:
             if self._bookmark is not None:
                 self._bookmark.see()
 
+    async def _begin(self, *, completes: bool) -> bool:
+        """Take up a unit as soon as the budget has room; False where there will be none."""
+        while not self._spending.begin(completes=completes):
+            # What is in flight shows its cost: mostly less than was reckoned with.
+            if not self._spending.may_change:
+                return False
+            await self._spending.changed()
+            if self._stop.is_set():
+                return False
+        return True
+
     async def _ask_canary(self, canary: Canary, writer: RecordWriter) -> None:
-        if self._spending.would_pass():
-            return  # the budget is for the run's own work; resume asks it
-        self._spending.begin(completes=False)
+        if not await self._begin(completes=False):
+            return  # resume asks it
         try:
             verdict = await judge_canary(self._judge, canary)
         finally:
@@ -357,13 +361,14 @@ class Runner:
             # A request that failed or was filtered out has no price, which is not an unknown one.
             free = failed or completion.outcome is Outcome.BLOCKED
             unpriced = free and completion.cost_usd is None
-            if completion.outcome in JUDGEABLE:
-                self._spending.saw_completion(completion.cost_usd)
+            # What came without an answer may be the dearest: reasoning up to the last token.
+            self._spending.saw_completion(completion.cost_usd)
             self._count(cost=0.0 if unpriced else completion.cost_usd, completions=1)
-            # A withheld answer lives in memory only. Its completion goes to disk after its verdict,
-            # so that a completion on disk is never one that can no longer be judged.
-            if failed or not writer.withholds(completion.category):
-                writer.completion(completion)
+            # At once, though a withheld answer lives in memory only: what it cost is on record,
+            # whatever becomes of its verdict. Without one the model is asked again.
+            if self._orphans:
+                self._disown(task, writer)
+            writer.completion(completion)
             if failed:
                 self._count(unscored=1, verdicts=1)
                 if completion.finish_reason is None:
@@ -371,7 +376,6 @@ class Runner:
                     detail = None if withheld else completion.error_detail
                     self._note_failure(": ".join(filter(None, (completion.error, detail))))
                 return
-        fresh = task.completion is None
         verdict = verdict_of_outcome(completion, self._judge.id)
         if verdict is None and task.withheld:
             verdict = withheld_verdict(completion, self._judge.id)
@@ -385,14 +389,27 @@ class Runner:
             self._spending.saw_verdict(verdict.cost_usd)
         verdict = stamped(verdict, task.prompt, completion, self._judge.id)
         writer.verdict(verdict)
-        if fresh and writer.withholds(completion.category):
-            writer.completion(completion)
         self._count_verdict(verdict)
         failed = verdict.unscored is Unscored.JUDGE_ERROR
         if failed or (verdict.unscored is Unscored.MISSING_VOTE and member_error is not None):
             self._note_failure(f"judge: {(verdict.reason if failed else member_error) or 'error'}")
         else:
             self._succeeded, self._failures = True, 0
+
+    def _disown(self, task: _Task, writer: RecordWriter) -> None:
+        """Take back what was said of an answer that is gone: it is no word on the one that came."""
+        for judge in self._orphans.get(unit_id(task.prompt.id, task.trial), ()):
+            gone = Verdict(
+                prompt_id=task.prompt.id,
+                category=task.prompt.category,
+                trial=task.trial,
+                judge=judge,
+                unscored=Unscored.ERROR,
+                source="provider",
+                reason="the answer that was judged is gone",
+                cost_usd=0.0,
+            )
+            writer.verdict(gone)
 
     async def _deliberated(
         self,

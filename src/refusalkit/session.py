@@ -154,6 +154,7 @@ async def work_session(
             texts=texts,
             canaries=owed_canaries(run, judge, config.canaries),
             budget=budget,
+            ceiling_usd=_ceiling(model, plan, config, budget),
             kept=kept,
         )
         failure: BaseException | None = None
@@ -185,6 +186,17 @@ async def work_session(
                     error.add_note(f"go on with: {go_on}")
                     raise
     return run
+
+
+def _ceiling(
+    model: Model | None, plan: Plan, config: RunConfig, budget: Budget | None
+) -> float | None:
+    """The most that one answer can cost, where there is a bound to hold and the model knows it."""
+    if config.max_cost is None and budget is None:
+        return None
+    of = getattr(model, "ceiling_usd", None)
+    _, prompts = next(iter(plan()), (1, ()))
+    return None if of is None else cast("float | None", of(prompts, config.generation))
 
 
 def _all_parameters(model: Model | None, judge: Judge) -> dict[str, ParameterEntry]:

@@ -1,9 +1,15 @@
-"""What runs cost so far, and whether one unit more could pass what they may cost. In USD."""
+"""What runs cost so far, and whether there is room for one unit more. In USD.
+
+Nobody knows beforehand what an answer costs, only what it can cost at the most, where a price and a
+bound on tokens are known. So a unit may begin beside others only where all of them at their most
+stay within the bound; alone it may begin where one as dear as the dearest so far does. And there
+are never more at work than have ended: what units cost shows before many of them are paid for.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import replace
 
 from refusalkit.errors import ConfigurationError
@@ -11,76 +17,96 @@ from refusalkit.owed import Dearest
 
 
 class Budget:
-    """What several runs may cost together.
-
-    Of each it counts what was spent and, for what is in flight, the dearest so far. A model that
-    has answered nothing yet is taken to cost what the dearest of the others does.
-    """
+    """What one run may cost, or several together."""
 
     def __init__(self, max_cost: float) -> None:
         self._max_cost = max_cost
         self._runs: list[Spending] = []
-        self.first = asyncio.Lock()  # one unit of unknown cost at a time
+
+    @property
+    def runs(self) -> Sequence[Spending]:
+        """Those that it bounds."""
+        return self._runs
 
     def join(self, run: Spending) -> None:
         """Count a run in, for good: what it spent stays spent."""
         self._runs.append(run)
 
-    def would_pass(self, run: Spending) -> bool:
-        """Whether one more unit of `run` could pass the budget."""
-        dearest = max((other.unit_usd or 0.0 for other in self._runs), default=0.0)
-        together = sum(other.committed_usd(dearest) for other in self._runs)
-        return together + (dearest if run.unit_usd is None else run.unit_usd) >= self._max_cost
+    def has_room(self, run: Spending, *, completes: bool) -> bool:
+        """Whether one unit more of `run` stays within it."""
+        spent = sum(one.spent_usd or 0.0 for one in self._runs)
+        if not any(one.is_at_work for one in self._runs):
+            return spent + run.dearest_usd(completes=completes) < self._max_cost
+        most = sum(one.most_in_flight_usd for one in self._runs)
+        return spent + most + run.most_usd(completes=completes) < self._max_cost
 
 
 class Spending:
-    """What one run has spent, and what is in flight: bounded by itself, by a `budget`, or not.
+    """What one run has spent, and what is in flight: bounded by budgets, or not.
 
-    A unit in flight is taken to cost what the dearest so far did. `spent_usd` None: a price is
-    unknown.
+    `spent_usd` None: a price is unknown. `ceiling_usd` is the most that a completion can cost; None
+    where that is not known, the dearest so far then stands for it.
     """
 
-    def __init__(self, max_cost: float | None = None, budget: Budget | None = None) -> None:
+    def __init__(self, *budgets: Budget, ceiling_usd: float | None = None) -> None:
         self.spent_usd: float | None = 0.0
-        self._max_cost = max_cost
-        self._budget = budget
+        self._budgets = budgets
+        self._ceiling_usd = ceiling_usd
         self._dearest = Dearest()
         self._in_flight = 0
         self._completing = 0
+        self._ended = 0
+        self._change: asyncio.Event | None = None
 
     @property
-    def is_bounded(self) -> bool:
-        """Whether there is anything that one unit more could pass."""
-        return self._max_cost is not None or self._budget is not None
+    def is_at_work(self) -> bool:
+        """Whether a unit is in flight."""
+        return self._in_flight > 0
 
     @property
-    def first(self) -> AbstractAsyncContextManager[None]:
-        """Held while a unit of unknown cost is at work, so that it is the only one."""
-        return nullcontext() if self._budget is None else self._budget.first
+    def may_change(self) -> bool:
+        """Whether something is in flight, here or in a run of the same budget."""
+        return any(run.is_at_work for budget in self._budgets for run in budget.runs)
 
-    @property
-    def unit_usd(self) -> float | None:
-        """The most that a unit may be expected to cost, None before one came back."""
-        return self._dearest.unit
+    def go_on(self, spent_usd: float | None, dearest: Dearest, n_units: int) -> None:
+        """Begin where the sessions before this one ended, which settled `n_units`."""
+        self.spent_usd, self._dearest, self._ended = spent_usd, dearest, n_units
+        for budget in self._budgets:
+            budget.join(self)
 
-    def go_on(self, spent_usd: float | None, dearest: Dearest) -> None:
-        """Begin where the sessions before this one ended."""
-        self.spent_usd, self._dearest = spent_usd, dearest
-        if self._budget is not None:
-            self._budget.join(self)
+    def begin(self, *, completes: bool) -> bool:
+        """Take up a unit if there is room; with `completes` it asks the model before the judge.
 
-    def begin(self, *, completes: bool) -> None:
-        """A unit is at work; with `completes` it asks the model before the judge."""
+        Raises `ConfigurationError` where there is a bound and a price is unknown.
+        """
+        if not self._has_room(completes=completes):
+            return False
         self._in_flight += 1
         self._completing += completes
+        return True
 
     def completed(self) -> None:
         """A unit's completion is there, whatever came of it."""
         self._completing -= 1
+        self._tell()
 
     def end(self) -> None:
         """A unit is no longer at work."""
         self._in_flight -= 1
+        self._ended += 1
+        self._tell()
+
+    def wake(self) -> None:
+        """Let those look again who wait for room."""
+        if self._change is not None:
+            self._change.set()
+            self._change = None
+
+    async def changed(self) -> None:
+        """Wait until there may be more room than there was, or `wake` is called."""
+        if self._change is None:
+            self._change = asyncio.Event()
+        await self._change.wait()
 
     def add(self, cost: float | None) -> None:
         """Count what was spent."""
@@ -99,29 +125,39 @@ class Spending:
         if dearest != self._dearest.verdict:
             self._dearest = replace(self._dearest, verdict=dearest)
 
-    def committed_usd(self, unknown: float = 0.0) -> float:
-        """What was spent, and what is in flight may yet cost; `unknown`: a unit without a price."""
-        if self._dearest.unit is None:
-            return (self.spent_usd or 0.0) + self._in_flight * unknown
-        return (self.spent_usd or 0.0) + self._expected(self._completing, self._in_flight)
+    def dearest_usd(self, *, completes: bool) -> float:
+        """What one unit costs that is as dear as the dearest so far."""
+        completion = (self._dearest.completion or 0.0) if completes else 0.0
+        return completion + (self._dearest.verdict or 0.0)
 
-    def would_pass(self) -> bool:
-        """Whether one more unit, as dear as the dearest so far, could pass a bound.
+    def most_usd(self, *, completes: bool) -> float:
+        """The most that one unit may be expected to cost."""
+        return (self._most_completion if completes else 0.0) + (self._dearest.verdict or 0.0)
 
-        Raises `ConfigurationError` where there is one and a price is unknown.
-        """
-        if not self.is_bounded:
-            return False
+    @property
+    def most_in_flight_usd(self) -> float:
+        """The most that what is in flight may be expected to cost yet."""
+        verdicts = self._in_flight * (self._dearest.verdict or 0.0)
+        return self._completing * self._most_completion + verdicts
+
+    @property
+    def _most_completion(self) -> float:
+        return max(self._ceiling_usd or 0.0, self._dearest.completion or 0.0)
+
+    def _has_room(self, *, completes: bool) -> bool:
+        if not self._budgets:
+            return True
         if self.spent_usd is None:
             raise ConfigurationError(
                 "what the run costs is not known, so max_cost cannot hold: a completion or a "
                 "verdict came without its cost_usd (0.0 where it is free)"
             )
-        with_one_more = self._expected(self._completing + 1, self._in_flight + 1)
-        if self._max_cost is not None and self.spent_usd + with_one_more >= self._max_cost:
-            return True
-        return self._budget is not None and self._budget.would_pass(self)
+        if self._in_flight >= max(1, self._ended):
+            return False
+        return all(budget.has_room(self, completes=completes) for budget in self._budgets)
 
-    def _expected(self, completions: int, verdicts: int) -> float:
-        asked = completions * (self._dearest.completion or 0.0)
-        return asked + verdicts * (self._dearest.verdict or 0.0)
+    def _tell(self) -> None:
+        self.wake()
+        for budget in self._budgets:
+            for run in budget.runs:
+                run.wake()

@@ -374,10 +374,9 @@ class _OneRun:
             return
         answered = Counter(r["unit"] for r in rows if r["outcome"] != "error")
         if twice := [unit for unit, n in answered.items() if n > 1]:
-            # A withheld answer whose judge failed is gone: the one case of asking again.
+            # A withheld answer that has no verdict is gone: the one case of asking again.
             withheld = {r["unit"] for r in rows if r["text"] is None}
-            failed = {r["unit"] for r in verdicts if r["unscored"] == "judge_error"}
-            for unit in set(twice) - (withheld & failed):
+            for unit in set(twice) - withheld:
                 self._campaign.violated(f"{self._out.name}: {unit} stands {answered[unit]} times")
         stand = {r["unit"]: r["unscored"] != "judge_error" for r in verdicts}
         judged = {unit for unit, stands in stand.items() if stands and unit in answered}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -118,6 +119,19 @@ class ChatModel:
             error=reading.error,
             attempts=attempts,
         )
+
+    def ceiling_usd(self, prompts: Iterable[Prompt], config: GenerationConfig) -> float | None:
+        """The most that one answer to any of the prompts can cost; None where that is not known."""
+        if self._price is None:
+            return None
+        # A token is a byte at the least; what a template adds is little beside the answer.
+        longest = max((self._size(prompt, config) for prompt in prompts), default=0)
+        read = max(self._price.input_usd, self._price.cache_write_usd or 0.0)
+        return longest * read + config.max_tokens * self._price.output_usd
+
+    def _size(self, prompt: Prompt, config: GenerationConfig) -> int:
+        messages = self._messages(prompt, config)
+        return sum(len(part.content.encode("utf-8", "surrogatepass")) for part in messages)
 
     async def aclose(self) -> None:
         """Close the connection."""
