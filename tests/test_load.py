@@ -278,7 +278,7 @@ def test_places_are_given_in_order_and_back() -> None:
 
 
 def test_it_backs_off_where_requests_are_turned_away_and_recovers() -> None:
-    pacer = Pacer(concurrency=16, max_retries=0)
+    pacer = Pacer(concurrency=16, max_retries=0, backoff_s=0.005)
     seen: list[int] = []
     turned = Script(refusal_rate=0.0, faults=(Fault("rate_limit", probability=0.3, seconds=0.01),))
     with LoopbackServer(turned, latency_s=0.01) as server:
@@ -297,7 +297,10 @@ def test_it_backs_off_where_requests_are_turned_away_and_recovers() -> None:
     assert seen[-1] == 16
 
 
-def test_a_judge_that_turns_requests_away_leaves_the_target_its_own_limit(tmp_path: Path) -> None:
+def test_a_judge_that_turns_requests_away_leaves_the_target_its_own_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("refusalkit.models.pacing._BACKOFF_CAP_S", 0.01)
     busy = Script(
         refusal_rate=0.0,
         faults=(Fault("rate_limit", where="judge", times=1, probability=0.5, seconds=0.01),),
