@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import refusalkit as rk
 from loopback import Asked, Exchange, Fault, LoopbackServer, Script, chance
+from own_time import in_own_time, now
 from refusalkit.errors import TransientError
 from refusalkit.models import ChatModel, Pacer, open_client
 from refusalkit.models.in_flight import InFlight
@@ -127,6 +128,49 @@ def test_a_runs_tokens_hold_for_model_and_judge_apart(tmp_path: Path) -> None:
     assert len(judged) == 6
     longest = max(e.usage["completion_tokens"] for e in judged if e.usage)
     assert most_in_a_minute(judged) <= 4000 + longest
+
+
+def waits_after(status: int | None) -> float:
+    """How long a request waits for its tokens after one of its size failed with this status."""
+
+    async def main() -> float:
+        pacer, demand = Pacer(tpm=1000, max_retries=0), Demand(100, 500)
+
+        async def fails() -> Spent:
+            raise TransientError("it failed", status=status)
+
+        async def succeeds() -> Spent:
+            return Spent(100, 500, 500)
+
+        with pytest.raises(TransientError):
+            await pacer.send(fails, demand=demand, spent=lambda spent: spent)
+        started = now()
+        pacer._resume_at = 0.0  # the pause after a 429 is not what is asked here
+        await pacer.send(succeeds, demand=demand, spent=lambda spent: spent)
+        return now() - started
+
+    return in_own_time(main)
+
+
+@pytest.mark.parametrize("status", [307, 400, 409, 413, 422, 425, 429, 503, 529])
+def test_what_was_turned_away_counts_no_tokens(status: int) -> None:
+    assert waits_after(status) < 1
+
+
+@pytest.mark.parametrize("status", [None, 200, 206, 408, 500, 502, 504, 520, 524])
+def test_what_may_have_been_generated_counts_for_a_minute(status: int | None) -> None:
+    assert waits_after(status) == pytest.approx(60, abs=1)
+
+
+@pytest.mark.usefixtures("_short_minute")
+def test_answers_that_nobody_could_read_count_as_well() -> None:
+    garbled = Fault("malformed_json", times=3)
+    with LoopbackServer(Script(refusal_rate=0.0, faults=(garbled,)), latency_s=0.02) as server:
+        done = ask_all(server, Pacer(tpm=100, backoff_s=0.001), n=2)
+        log = server.log
+    assert {c.attempts for c in done} == {4}
+    assert all(e.usage for e in log)
+    assert most_in_a_minute(log) <= 100
 
 
 @settings(max_examples=30, deadline=None)

@@ -122,8 +122,7 @@ class Pacer:
         except ProviderError as error:
             if in_flight is not None and error.status in _OVERLOADED and sent_at is not None:
                 in_flight.turned_away(sent_at, monotonic())
-            if tokens is not None and booking is not None and error.status is not None:
-                # An endpoint that answers with an error has generated nothing.
+            if tokens is not None and booking is not None and _turned_away(error.status):
                 tokens.release(booking)
                 booking = None
             raise
@@ -169,3 +168,15 @@ def _asked_pause(error: TransientError) -> float:
             code=error.code,
         ) from error
     return asked
+
+
+def _turned_away(status: int | None) -> bool:
+    """Whether an answer of this status says that nothing was generated for the request.
+
+    An endpoint refuses before it generates (3xx, 4xx), or has no room to begin (503, 529). Other
+    5xx are a gateway's that gave up waiting or a server's that broke at work, and so may 408 be; a
+    200 whose body cannot be read was an answer once.
+    """
+    if status is None or status == 408:
+        return False
+    return 300 <= status < 500 or status in _OVERLOADED
