@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 import refusalkit as rk
 from loopback import Asked, Exchange, Fault, LoopbackServer, Script, chance
+from own_time import in_own_time, now
 from refusalkit.errors import TransientError
 from refusalkit.models import ChatModel, Pacer, open_client
 from refusalkit.models.in_flight import InFlight
@@ -129,6 +131,49 @@ def test_a_runs_tokens_hold_for_model_and_judge_apart(tmp_path: Path) -> None:
     assert most_in_a_minute(judged) <= 4000 + longest
 
 
+def waits_after(status: int | None) -> float:
+    """How long a request waits for its tokens after one of its size failed with this status."""
+
+    async def main() -> float:
+        pacer, demand = Pacer(tpm=1000, max_retries=0), Demand(100, 500)
+
+        async def fails() -> Spent:
+            raise TransientError("it failed", status=status)
+
+        async def succeeds() -> Spent:
+            return Spent(100, 500, 500)
+
+        with pytest.raises(TransientError):
+            await pacer.send(fails, demand=demand, spent=lambda spent: spent)
+        started = now()
+        pacer._resume_at = 0.0  # the pause after a 429 is not what is asked here
+        await pacer.send(succeeds, demand=demand, spent=lambda spent: spent)
+        return now() - started
+
+    return in_own_time(main)
+
+
+@pytest.mark.parametrize("status", [307, 400, 409, 413, 422, 425, 429, 503, 529])
+def test_what_was_turned_away_counts_no_tokens(status: int) -> None:
+    assert waits_after(status) < 1
+
+
+@pytest.mark.parametrize("status", [None, 200, 206, 408, 500, 502, 504, 520, 524])
+def test_what_may_have_been_generated_counts_for_a_minute(status: int | None) -> None:
+    assert waits_after(status) == pytest.approx(60, abs=1)
+
+
+@pytest.mark.usefixtures("_short_minute")
+def test_answers_that_nobody_could_read_count_as_well() -> None:
+    garbled = Fault("malformed_json", times=3)
+    with LoopbackServer(Script(refusal_rate=0.0, faults=(garbled,)), latency_s=0.02) as server:
+        done = ask_all(server, Pacer(tpm=100, backoff_s=0.001), n=2)
+        log = server.log
+    assert {c.attempts for c in done} == {4}
+    assert all(e.usage for e in log)
+    assert most_in_a_minute(log) <= 100
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     tpm=st.integers(50, 2000),
@@ -153,6 +198,71 @@ def test_nothing_stays_on_the_books(tpm: int, answers: list[tuple[int, int]]) ->
         assert abs(pace._booked) < 1e-6
 
     asyncio.run(main())
+
+
+USUAL = Demand(400, 100), Spent(100, 10, 40)
+
+
+async def use(pace: TokenPace, demand: Demand, spent: Spent, seconds: float = 0.0) -> float:
+    """When a request goes out that uses so much."""
+    booking = await pace.book(demand)
+    sent = now()
+    await asyncio.sleep(seconds)
+    pace.settle(booking, spent)
+    return sent
+
+
+@pytest.mark.parametrize("before", [0, 1, 20])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Spent(10**12, 10, 40),
+        Spent(10**15, 10**15, 40),
+        Spent(9_000_000, 10, 40),
+        Spent(2000, 10, 40),
+        Spent(100, 10**12, 40),
+        Spent(100, 50_000, 40),
+    ],
+)
+def test_one_wrong_figure_slows_a_minute_at_most(before: int, wrong: Spent) -> None:
+    async def main() -> int:
+        pace = TokenPace(10_000)
+        for _ in range(before):
+            await use(pace, *USUAL)
+        await use(pace, USUAL[0], wrong)
+        await asyncio.sleep(60)
+        started = now()
+        sent = [await use(pace, *USUAL) for _ in range(200)]
+        return sum(at < started + 1 for at in sent)
+
+    # Each uses 110 of 10,000 tokens, and is booked with 600 at most.
+    assert in_own_time(main) >= 85
+
+
+def test_some_wrong_figures_are_outvoted() -> None:
+    async def main() -> float:
+        pace, started = TokenPace(1_000_000), now()
+        for number in range(60):
+            await use(pace, USUAL[0], Spent(400_000, 10, 40) if number % 10 == 5 else USUAL[1])
+        return now() - started
+
+    # Six of 400,000 tokens, which count as they were said: two to a minute.
+    assert in_own_time(main) <= 130
+
+
+@pytest.mark.parametrize("unseen", [200, 2000, 9000])
+def test_what_an_endpoint_adds_to_every_request_is_counted_in_full(unseen: int) -> None:
+    spent = Spent(unseen + 100, 10, 40)
+
+    async def main() -> list[float]:
+        pace = TokenPace(20_000)
+        first = await use(pace, USUAL[0], spent, 1.0)
+        rest = (use(pace, USUAL[0], spent, 1.0) for _ in range(60))
+        return [first, *await asyncio.gather(*rest)]
+
+    sent = in_own_time(main)
+    most = max(sum(start <= at < start + 60 for at in sent) for start in sent)
+    assert most * (unseen + 110) <= 20_000
 
 
 def test_who_gives_up_waiting_holds_up_nobody() -> None:
@@ -274,11 +384,86 @@ def test_places_are_given_in_order_and_back() -> None:
     asyncio.run(main())
 
 
+def test_who_gives_up_as_a_place_is_free_has_given_up() -> None:
+    async def main() -> None:
+        limit = InFlight(1)
+        assert limit.enter_at_once()
+        waiting = [asyncio.ensure_future(limit.enter()) for _ in range(2)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        limit.leave()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting[0]
+        await waiting[1]
+
+    in_own_time(main)
+
+
+# All limits at once
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rpm=st.none() | st.sampled_from([30.0, 600.0]),
+    tpm=st.none() | st.sampled_from([50.0, 1000.0, 1e6]),
+    concurrency=st.none() | st.integers(1, 3),
+    # When it begins, how long it is given, and what its answers say one after the other.
+    requests=st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 0.1, 1.0, 7.0]),
+            st.none() | st.sampled_from([0.0, 0.1, 0.2, 1.0, 30.0]),
+            st.lists(st.sampled_from([429, 503, 500, 200, None]), max_size=3),
+            st.sampled_from([None, 0, 7, 300, 10**7, 10**12]),
+        ),
+        min_size=1,
+        max_size=10,
+    ),
+)
+def test_whoever_gives_up_whenever_nothing_hangs_and_nothing_is_kept(
+    rpm: float | None,
+    tpm: float | None,
+    concurrency: int | None,
+    requests: list[tuple[float, float | None, list[int | None], int | None]],
+) -> None:
+    async def main() -> None:
+        pacer = Pacer(rpm=rpm, tpm=tpm, concurrency=concurrency, max_retries=2)
+
+        async def one(
+            start: float, patience: float | None, failures: list[int | None], used: int | None
+        ) -> None:
+            left = iter(failures)
+
+            async def request() -> Spent:
+                await asyncio.sleep(0.1)
+                for status in left:
+                    raise TransientError("it failed", status=status, retry_after=0.1)
+                return Spent(used, used, 100)
+
+            await asyncio.sleep(start)
+            with contextlib.suppress(TransientError, TimeoutError):
+                async with asyncio.timeout(patience):
+                    await pacer.send(request, demand=Demand(50, 100), spent=lambda spent: spent)
+
+        await asyncio.gather(*(one(*request) for request in requests))
+        started = now()
+        await one(0.0, None, [], 10)
+        assert now() - started <= 70  # a minute of tokens, and the turn
+        if pacer._in_flight is not None:
+            assert pacer._in_flight._count == len(pacer._in_flight._waiting) == 0
+        if pacer._tokens is not None:
+            assert pacer._tokens._open == len(pacer._tokens._queue) == 0
+            await asyncio.sleep(61)
+            assert pacer._tokens._has_room(1e9)  # the books are empty
+            assert pacer._tokens._booked == 0
+
+    in_own_time(main)
+
+
 # ... and over sockets
 
 
 def test_it_backs_off_where_requests_are_turned_away_and_recovers() -> None:
-    pacer = Pacer(concurrency=16, max_retries=0)
+    pacer = Pacer(concurrency=16, max_retries=0, backoff_s=0.005)
     seen: list[int] = []
     turned = Script(refusal_rate=0.0, faults=(Fault("rate_limit", probability=0.3, seconds=0.01),))
     with LoopbackServer(turned, latency_s=0.01) as server:
@@ -297,7 +482,10 @@ def test_it_backs_off_where_requests_are_turned_away_and_recovers() -> None:
     assert seen[-1] == 16
 
 
-def test_a_judge_that_turns_requests_away_leaves_the_target_its_own_limit(tmp_path: Path) -> None:
+def test_a_judge_that_turns_requests_away_leaves_the_target_its_own_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("refusalkit.models.pacing._BACKOFF_CAP_S", 0.01)
     busy = Script(
         refusal_rate=0.0,
         faults=(Fault("rate_limit", where="judge", times=1, probability=0.5, seconds=0.01),),

@@ -10,9 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import refusalkit as rk
 from loopback import Exchange, Fault, LoopbackServer, Script
+from own_time import in_own_time, now
 from refusalkit.errors import FatalProviderError, RequestError, TransientError
 from refusalkit.models import ChatModel, Pacer, open_client
 from refusalkit.models.pacing import _BACKOFF_CAP_S, _LONGEST_PAUSE_S, _MOST_RATE_LIMITS
@@ -86,7 +89,115 @@ def test_a_fault_of_one_request_slows_nobody_else() -> None:
     assert all(e.at < again.at for e in log[:-1])
 
 
+@pytest.mark.parametrize("rpm", [300, 20])
+def test_a_pause_holds_who_waits_for_a_turn_already(rpm: int) -> None:
+    pause, gap = 4.0, 60 / rpm
+
+    async def main() -> list[float]:
+        pacer, sent = Pacer(rpm=rpm, backoff_s=0.0), []
+
+        async def request() -> None:
+            sent.append(now())
+            if len(sent) == 1:
+                await asyncio.sleep(0.1)  # the others queue by then
+                raise limited(pause)
+
+        await asyncio.gather(*(pacer.send(request) for _ in range(16)))
+        return sent
+
+    sent = in_own_time(main)
+    assert len(sent) == 17
+    assert sent[1] - sent[0] >= pause
+    # No burst follows, and no turn after the pause is left out.
+    assert [after - before for before, after in pairwise(sent[1:])] == pytest.approx([gap] * 15)
+    assert sent[1] - sent[0] <= 0.1 + 1.1 * pause + gap
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rpm=st.sampled_from([6.0, 60.0, 600.0]),
+    waits=st.lists(st.none() | st.floats(0.0, 20.0), max_size=12),
+    starts=st.lists(st.floats(0.0, 10.0), min_size=1, max_size=12),
+)
+def test_no_request_goes_out_in_any_pause_or_before_its_turn(
+    rpm: float, waits: list[float | None], starts: list[float]
+) -> None:
+    async def main() -> tuple[list[float], list[tuple[float, float]]]:
+        pacer, sent, pauses = Pacer(rpm=rpm), [], []
+        asked = iter(waits)
+
+        async def request() -> None:
+            sent.append(now())
+            await asyncio.sleep(0.3)
+            if (wait := next(asked, None)) is not None:
+                pauses.append((now(), now() + wait))
+                raise limited(wait)
+
+        async def one(start: float) -> None:
+            await asyncio.sleep(start)
+            await pacer.send(request)
+
+        await asyncio.gather(*map(one, starts))
+        return sent, pauses
+
+    sent, pauses = in_own_time(main)
+    assert len(sent) == len(starts) + len(pauses)
+    assert all(after - before >= 0.999 * 60 / rpm for before, after in pairwise(sent))
+    assert not [at for at in sent for start, end in pauses if start < at < end - 1e-6]
+
+
+@pytest.mark.parametrize("status", [503, 529])
+def test_an_overloaded_endpoints_wish_is_for_all_and_our_own_wait_for_one(status: int) -> None:
+    async def main() -> dict[str, float]:
+        pacer, done = Pacer(backoff_s=8.0), {}
+
+        async def one(name: str, errors: list[TransientError]) -> None:
+            async def request() -> None:
+                if errors:
+                    raise errors.pop()
+
+            await pacer.send(request)
+            done[name] = now() - started
+
+        started = now()
+        await one("first", [])
+        busy = asyncio.ensure_future(
+            one("busy", [TransientError("busy", status=status, retry_after=2.0)])
+        )
+        await asyncio.sleep(0.1)
+        await one("other", [])
+        await busy
+        return done
+
+    done = in_own_time(main)
+    assert 2.0 <= done["other"] <= 2.3
+    assert 4.0 <= done["busy"] <= 8.0
+
+
 # Retries
+
+
+def limited(retry_after: float | None) -> TransientError:
+    """What a 429 is."""
+    return TransientError("slower", status=429, retry_after=retry_after)
+
+
+def times_sent(pacer: Pacer, errors: list[TransientError]) -> list[float]:
+    """When a request goes out that meets these errors, one after the other, and then succeeds."""
+
+    async def main() -> list[float]:
+        sent: list[float] = []
+        failures = iter(errors)
+
+        async def request() -> None:
+            sent.append(now())
+            if (error := next(failures, None)) is not None:
+                raise error
+
+        await pacer.send(request)
+        return sent
+
+    return in_own_time(main)
 
 
 def count_requests(pacer: Pacer, error: TransientError | RequestError) -> int:
@@ -116,7 +227,7 @@ def test_retries_are_bounded(retries: int, status: int | None) -> None:
 
 def test_rate_limits_have_a_bound_of_their_own() -> None:
     error = TransientError("slower", status=429, retry_after=0.0)
-    assert count_requests(Pacer(max_retries=0), error) == _MOST_RATE_LIMITS + 1
+    assert count_requests(Pacer(max_retries=0, backoff_s=0.0), error) == _MOST_RATE_LIMITS + 1
 
 
 def test_what_is_not_transient_is_sent_once() -> None:
@@ -137,12 +248,32 @@ def test_the_result_comes_with_the_number_of_attempts() -> None:
 
 def test_waits_double_up_to_a_cap_and_differ() -> None:
     pacer = Pacer(backoff_s=0.5)
-    error = TransientError("it failed", status=500)
     for attempt, ceiling in [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (20, _BACKOFF_CAP_S)]:
-        waits = {pacer._wait(error, attempt) for _ in range(50)}
+        waits = {pacer._backoff(attempt) for _ in range(50)}
         assert all(ceiling / 2 <= wait <= ceiling for wait in waits)
         assert len(waits) > 40
         assert max(waits) - min(waits) > ceiling / 5
+
+
+def test_what_asks_for_no_wait_is_met_by_waits_that_grow() -> None:
+    sent = times_sent(Pacer(backoff_s=0.5), [limited(0.0)] * 8)
+    for attempt, (before, after) in enumerate(pairwise(sent)):
+        ceiling = min(_BACKOFF_CAP_S, 0.5 * 2**attempt)
+        assert 0.5 * ceiling <= after - before <= 1.1 * ceiling
+
+
+def test_a_wish_for_a_longer_wait_is_met_as_it_is() -> None:
+    sent = times_sent(Pacer(backoff_s=0.5), [limited(20.0)] * 3)
+    assert all(20.0 <= after - before <= 22.0 for before, after in pairwise(sent))
+
+
+def test_a_provider_that_asks_for_no_wait_is_not_flooded() -> None:
+    busy = Fault("rate_limit", times=3, seconds=0.0)
+    with LoopbackServer(Script(faults=(busy,))) as server:
+        done = ask_all(server, Pacer(backoff_s=0.2), n=1)
+        times = arrivals(server.log)
+    assert (done[0].outcome, done[0].attempts) == (Outcome.ANSWERED, 4)
+    assert times[-1] - times[0] >= 0.5 * (0.2 + 0.4 + 0.8)
 
 
 # Pauses that are too long
@@ -158,8 +289,8 @@ def test_a_pause_of_more_than_ten_minutes_stops_the_run(kind: str) -> None:
 
 
 def test_a_pause_of_ten_minutes_is_waited_for() -> None:
-    error = TransientError("slower", status=429, retry_after=_LONGEST_PAUSE_S)
-    assert Pacer()._wait(error, 1) == _LONGEST_PAUSE_S
+    sent = times_sent(Pacer(), [limited(_LONGEST_PAUSE_S)])
+    assert _LONGEST_PAUSE_S <= sent[1] - sent[0] <= 1.1 * _LONGEST_PAUSE_S
 
 
 # Requests per minute and concurrency

@@ -70,7 +70,7 @@ class InFlight:
         except asyncio.CancelledError:
             if place.done() and not place.cancelled():
                 self.leave()  # it was given a place that it will not use
-            else:
+            elif place in self._waiting:  # a place that got free may have passed it by
                 self._waiting.remove(place)
             raise
 

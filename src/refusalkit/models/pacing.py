@@ -84,11 +84,15 @@ class Pacer:
                 limits, faults = limits + limited, faults + (not limited)
                 if faults > self._max_retries or limits > _MOST_RATE_LIMITS:
                     raise
-                wait = self._wait(error, limits if limited else faults)
-                if limited or error.retry_after is not None:
-                    self._pause(wait)
+                asked = _asked_pause(error)
+                # Never less than a wait of our own, which grows: an endpoint may ask for 0 s, or
+                # for less than it means, again and again.
+                own = self._backoff(limits if limited else faults)
+                if limited:
+                    self._pause(max(asked, own))
                 else:
-                    await asyncio.sleep(wait)
+                    self._pause(asked)
+                    await asyncio.sleep(own)
 
     async def _send_once(
         self,
@@ -118,8 +122,7 @@ class Pacer:
         except ProviderError as error:
             if in_flight is not None and error.status in _OVERLOADED and sent_at is not None:
                 in_flight.turned_away(sent_at, monotonic())
-            if tokens is not None and booking is not None and error.status is not None:
-                # An endpoint that answers with an error has generated nothing.
+            if tokens is not None and booking is not None and _turned_away(error.status):
                 tokens.release(booking)
                 booking = None
             raise
@@ -133,15 +136,7 @@ class Pacer:
                     tokens.settle(booking, used)
         return result
 
-    def _wait(self, error: TransientError, attempt: int) -> float:
-        if error.retry_after is not None:
-            if error.retry_after > _LONGEST_PAUSE_S:
-                raise FatalProviderError(
-                    f"{error.summary}: asks to wait {error.retry_after:.0f} s; resume the run then",
-                    status=error.status,
-                    code=error.code,
-                ) from error
-            return error.retry_after
+    def _backoff(self, attempt: int) -> float:
         ceiling = min(_BACKOFF_CAP_S, self._backoff_s * 2 ** (attempt - 1))
         return float(ceiling * self._random.uniform(0.5, 1.0))
 
@@ -149,8 +144,39 @@ class Pacer:
         self._resume_at = max(self._resume_at, monotonic() + seconds)
 
     async def _turn(self) -> None:
-        while (wait := self._resume_at - monotonic()) > 0:
-            # Spread the restart: workers that wake together would meet the limit together again.
-            await asyncio.sleep(wait + self._random.uniform(0.0, 0.1 * wait))
-        if self._limiter is not None:
+        while True:
+            while (wait := self._resume_at - monotonic()) > 0:
+                # Spread the restart: workers that wake together would meet the limit together
+                # again.
+                await asyncio.sleep(wait + self._random.uniform(0.0, 0.1 * wait))
+            if self._limiter is None:
+                return
             await self._limiter.acquire()
+            # A turn that comes in a pause begun meanwhile is lost. Kept for later, it would go out
+            # right before or after the first turn that comes then.
+            if self._resume_at <= monotonic():
+                return
+
+
+def _asked_pause(error: TransientError) -> float:
+    """The pause that the provider asks for, in seconds."""
+    asked = error.retry_after or 0.0
+    if asked > _LONGEST_PAUSE_S:
+        raise FatalProviderError(
+            f"{error.summary}: asks to wait {asked:.0f} s; resume the run then",
+            status=error.status,
+            code=error.code,
+        ) from error
+    return asked
+
+
+def _turned_away(status: int | None) -> bool:
+    """Whether an answer of this status says that nothing was generated for the request.
+
+    An endpoint refuses before it generates (3xx, 4xx), or has no room to begin (503, 529). Other
+    5xx are a gateway's that gave up waiting or a server's that broke at work, and so may 408 be; a
+    200 whose body cannot be read was an answer once.
+    """
+    if status is None or status == 408:
+        return False
+    return 300 <= status < 500 or status in _OVERLOADED

@@ -16,6 +16,10 @@ _MINUTE_S = 60.0
 _TEMPLATE_BYTES = 100
 # Where an endpoint counts nothing: bytes of text to a token, on the cautious side of English.
 _BYTES_TO_A_TOKEN = 3.0
+# No context window holds more: a count beyond it is a fault, and taken for not said.
+_LARGEST_CONTEXT = 10_000_000
+# Of so many answers the median says what an endpoint adds to a request.
+_ANSWERS_ASKED = 15
 
 
 @dataclass(slots=True)
@@ -50,17 +54,29 @@ class TokenPace:
     Before anything came back that is a token to each byte and the longest answer allowed; from then
     on the most tokens to a byte and the longest answer seen so far. One that is larger than the
     limit by itself goes alone. `minute_s` is another length of the minute, for tests.
+
+    What an endpoint says of a request stands on the books as it was said. What is learned from it
+    for others is bounded by what is possible, so that one wrong figure does not slow the rest of a
+    run. A text has no more than a token to each byte, since tokenizers fall back to bytes at worst;
+    requests hold only text. An endpoint that honestly counts more has put something of its own
+    before the text, such as a system prompt. It does so to every request, so half of the latest
+    answers show it; a wrong figure among right ones is outvoted. No answer is expected to be longer
+    than was allowed.
     """
 
     def __init__(self, tpm: float, *, minute_s: float | None = None) -> None:
         self._tpm = tpm
         self._minute_s = _MINUTE_S if minute_s is None else minute_s
         self._booked = 0.0
+        self._open = 0  # bookings that are neither settled nor released
         self._expiring: deque[tuple[float, float]] = deque()  # (when, tokens), in that order
         self._queue: deque[asyncio.Future[None]] = deque()
         self._changed: asyncio.Future[None] | None = None
         self._per_byte: float | None = None
         self._longest: float | None = None
+        # Of the latest answers: the tokens of the request beyond one to each byte.
+        self._beyond: deque[float] = deque(maxlen=_ANSWERS_ASKED)
+        self._added = 0.0
 
     async def book(self, demand: Demand) -> Booking:
         """Wait until there is room, first come first served, and take it."""
@@ -75,6 +91,7 @@ class TokenPace:
                 wait = self._expiring[0][0] - loop.time() if self._expiring else None
                 await asyncio.wait({self._changed}, timeout=wait)
             self._booked += size
+            self._open += 1
             return Booking(demand, size)
         finally:
             self._queue.remove(turn)
@@ -96,6 +113,7 @@ class TokenPace:
 
     def _replace(self, booking: Booking, tokens: float) -> None:
         self._booked += tokens - booking.tokens
+        self._open -= 1
         if tokens:
             until = asyncio.get_running_loop().time() + self._minute_s
             self._expiring.append((until, tokens))
@@ -106,27 +124,35 @@ class TokenPace:
         if self._per_byte is None or self._longest is None:
             return demand.input_bytes + _TEMPLATE_BYTES + demand.max_output_tokens
         text = (demand.input_bytes + _TEMPLATE_BYTES) * self._per_byte
-        return text + min(self._longest, demand.max_output_tokens)
+        return text + self._added + min(self._longest, demand.max_output_tokens)
 
     def _learn(self, demand: Demand, spent: Spent) -> float:
-        text: float | None = spent.input_tokens
+        size = demand.input_bytes + _TEMPLATE_BYTES
+        text: float | None = _plausible(spent.input_tokens)
         if text is None:
-            text = (demand.input_bytes + _TEMPLATE_BYTES) / _BYTES_TO_A_TOKEN
-        answer: float | None = spent.output_tokens
+            text = size / _BYTES_TO_A_TOKEN
+        answer: float | None = _plausible(spent.output_tokens)
         if answer is None:
             answer = spent.output_bytes / _BYTES_TO_A_TOKEN
-        per_byte = text / (demand.input_bytes + _TEMPLATE_BYTES)
-        self._per_byte = max(self._per_byte or 0.0, per_byte)
-        self._longest = max(self._longest or 0.0, answer)
+        self._per_byte = max(self._per_byte or 0.0, min(1.0, text / size))
+        self._longest = max(self._longest or 0.0, min(answer, demand.max_output_tokens))
+        self._beyond.append(max(0.0, text - size))
+        self._added = sorted(self._beyond)[(len(self._beyond) - 1) // 2]
         return text + answer
 
     def _has_room(self, size: float) -> bool:
         now = asyncio.get_running_loop().time()
         while self._expiring and self._expiring[0][0] <= now:
             self._booked -= self._expiring.popleft()[1]
-        # Sums of fractions leave crumbs: an empty book is one without requests.
-        return self._booked + size <= self._tpm or self._booked < 1e-6
+        if not self._open and not self._expiring:
+            self._booked = 0.0  # sums of fractions leave crumbs
+            return True
+        return self._booked + size <= self._tpm
 
     def _call_first(self) -> None:
         if self._queue and not self._queue[0].done():
             self._queue[0].set_result(None)
+
+
+def _plausible(tokens: int | None) -> int | None:
+    return None if tokens is None or tokens > _LARGEST_CONTEXT else tokens
