@@ -205,7 +205,7 @@ TRANSIENT = [
     Fault("html", status=502),
 ]
 # An answer that was garbled on its way is asked for again too: litellm does not tell the two apart.
-GARBLED = [Fault("malformed_json"), Fault("html")]
+GARBLED = [Fault("malformed_json"), Fault("no_content"), Fault("html")]
 FATAL = [
     Fault("auth_error"),
     Fault("unknown_model"),

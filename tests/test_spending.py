@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import refusalkit as rk
-from loopback import LoopbackServer, Script
+from loopback import Fault, LoopbackServer, Script
 from refusalkit.errors import FatalProviderError
 from refusalkit.models import ChatModel, Pacer, ParameterLog, endpoints, open_client
-from refusalkit.models.prices import Price
+from refusalkit.models.prices import Price, price_of
 from refusalkit.owed import Dearest, read_state
 from refusalkit.spending import Budget, Spending
 from refusalkit.store import Run, read_records
@@ -29,6 +29,7 @@ from refusalkit.types import (
     Prompt,
     PromptSet,
     Unscored,
+    Usage,
     Verdict,
 )
 from runs import spent_usd
@@ -299,3 +300,43 @@ def test_a_verdict_on_an_answer_that_is_gone_is_no_verdict_on_the_next(tmp_path:
     assert rk.score(run).unscored["owed"] == 0
     taken_back = [json.loads(line) for line in run.verdicts.read_text().splitlines()][2]
     assert (taken_back["unscored"], taken_back["source"]) == (Unscored.ERROR.value, "provider")
+
+
+@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+def test_what_an_unreadable_answer_says_it_took_is_on_the_bill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wire: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "loopback-key-0123456789")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "loopback-key-0123456789")
+    model = {"openai": "openai/gpt-4o", "anthropic": "anthropic/claude-sonnet-4-6"}[wire]
+    # Every request fails once; those of some prompts fail again, for good.
+    once = Fault("no_content", times=1, per="key")
+    for_good = Fault("no_content", probability=0.3, per="key", seed=5)
+    with LoopbackServer(Script(faults=(for_good, once))) as server:
+        base = server.openai_base if wire == "openai" else server.anthropic_base
+        monkeypatch.setitem(endpoints.OFFICIAL, wire, base)
+        monkeypatch.setenv(f"{wire.upper()}_BASE_URL", base)
+        run = rk.benchmark(
+            model,
+            "starter",
+            judge="lexical",
+            limit=12,
+            trials=1,
+            canaries=0,
+            max_retries=1,
+            max_cost=5.0,
+            out=tmp_path / "run",
+        )
+        took = [exchange.usage for exchange in server.log]
+    rows = [record for _, record in read_records(run.completions)]
+    assert {row["outcome"] for row in rows} >= {"answered", "error"}
+    assert {row["attempts"] for row in rows} == {2}
+    names = {"openai": ("prompt_tokens", "completion_tokens")}
+    of_input, of_output = names.get(wire, ("input_tokens", "output_tokens"))
+    said = [row["usage"] for row in rows]
+    assert sum(one["output_tokens"] for one in said) == sum(one[of_output] for one in took)
+    assert sum(one["input_tokens"] for one in said) == sum(one[of_input] for one in took)
+    price = price_of(model)
+    assert price is not None
+    billed = [Usage(one[of_input], one[of_output]) for one in took]
+    assert spent_usd(run) == pytest.approx(sum(price.cost(one) or 0.0 for one in billed))

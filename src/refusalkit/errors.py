@@ -27,6 +27,7 @@ A `ProviderError` that concerns one request becomes that unit's outcome `error`;
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class RefusalkitError(Exception):
@@ -99,10 +100,12 @@ class ProviderError(RefusalkitError):
 
     `status` is the HTTP status or None, `code` the provider's own error code or type or None.
     `detail` holds the provider's own words, kept apart: they may repeat what must not be written.
-    `attempts` counts how many times the request was sent.
+    `attempts` counts how many times the request was sent. `usage` is the `Usage` of answers that
+    said what they took though they could not be read; None where none did.
     """
 
     attempts = 1
+    usage: Any = None
 
     def __init__(
         self,

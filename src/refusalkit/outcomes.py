@@ -95,7 +95,7 @@ class ApiFailure:
     """A provider's failure in neutral words.
 
     `status` is None where no HTTP answer came. `parameter` is the request parameter that the
-    provider itself named.
+    provider itself named. `usage` is what an answer that cannot be read says it took.
     """
 
     message: str
@@ -104,6 +104,7 @@ class ApiFailure:
     parameter: str | None = None
     retry_after: float | None = None
     filter_category: str | None = None
+    usage: Usage | None = None
 
 
 @dataclass(slots=True)

@@ -25,6 +25,7 @@ KINDS: dict[str, str] = {
     # a 200 that is no answer; html with `status=502` and the like is "retry"
     "malformed_json": "error",
     "html": "error",
+    "no_content": "error",  # the usage of an answer, without the answer
     "wrong_content_type": "answered",  # a good body labelled text/plain; a strict client may differ
     # the provider's filter
     "content_filter": "blocked",  # variant "partial": with some text

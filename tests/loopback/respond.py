@@ -46,6 +46,8 @@ def word(
     else:
         used = anthropic_wire.usage(reply, length, **cache)
         answer = anthropic_wire.success(reply, served, ident, used)
+    if reply.kind == "no_content":
+        answer.update({"choices": []} if openai else {"content": None})
     # ASCII JSON: a lone surrogate travels as its escape, which is how a real one would.
     body = json.dumps(answer).encode()
     status, content_type = 200, "application/json"

@@ -140,6 +140,13 @@ class LLMJudge:
         def unscored(why: Unscored, reason: str) -> Verdict:
             return verdict(unscored=why, reason=reason, usage=usage, cost_usd=cost)
 
+        def with_more(more: Usage, *, first: bool) -> tuple[Usage, float | None]:
+            # Reply by reply: of a sum of tokens nobody sees that one reply did not say its own.
+            paid = self._cost(more)
+            if first:
+                return more, paid
+            return usage + more, None if cost is None or paid is None else cost + paid
+
         declined = False
         for asked in range(self.rubric.asks):
             request = ChatRequest(
@@ -152,11 +159,10 @@ class LLMJudge:
             except FatalProviderError:
                 raise
             except ProviderError as error:
+                if error.usage is not None:
+                    usage, cost = with_more(error.usage, first=not asked)
                 return unscored(Unscored.JUDGE_ERROR, error.summary)
-            usage = usage + reply.usage if asked else reply.usage
-            # Reply by reply: of a sum of tokens nobody sees that one reply did not say its own.
-            paid = self._cost(reply.usage)
-            cost = paid if not asked else None if cost is None or paid is None else cost + paid
+            usage, cost = with_more(reply.usage, first=not asked)
             reading = read_reply(reply)
             if reading.outcome is Outcome.BLOCKED:
                 why = f"the judge was stopped, or declined ({printable(reply.finish_reason)})"

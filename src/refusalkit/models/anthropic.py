@@ -102,7 +102,8 @@ class AnthropicClient(ChatClient):
             failure = ApiFailure("the body is no JSON object", status=200)
             raise self._failed(failure) from error
         if not isinstance(data, dict) or not isinstance(data.get("content"), list):
-            raise self._failed(ApiFailure("the body is no message", status=200))
+            usage = _usage(_mapping(_mapping(data).get("usage")))
+            raise self._failed(ApiFailure("the body is no message", status=200, usage=usage))
         return _reply(data, answer.headers.get("request-id"))
 
     def _open(self) -> AsyncAnthropic:

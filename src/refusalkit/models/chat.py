@@ -12,7 +12,7 @@ from refusalkit.errors import FatalProviderError, ModerationError, ProviderError
 from refusalkit.models.client import ChatClient, ChatRequest, ParameterLog
 from refusalkit.models.prices import Price
 from refusalkit.outcomes import read_reply
-from refusalkit.types import Completion, GenerationConfig, Message, Outcome, Prompt
+from refusalkit.types import Completion, GenerationConfig, Message, Outcome, Prompt, Usage
 from refusalkit.untrusted import printable
 
 # A Hermes model reasons when its system prompt asks for it; a template flag does the same where
@@ -101,6 +101,8 @@ class ChatModel:
                 error=error.summary,
                 error_detail=error.detail,
                 attempts=error.attempts,
+                usage=error.usage or Usage(),
+                cost_usd=self._cost(error.usage or Usage()),
                 latency_s=time.perf_counter() - started,
             )
         latency_s = time.perf_counter() - started
@@ -111,7 +113,7 @@ class ChatModel:
             text=reading.text,
             reasoning=reading.reasoning,
             usage=reply.usage,
-            cost_usd=self._price.cost(reply.usage) if self._price else None,
+            cost_usd=self._cost(reply.usage),
             latency_s=latency_s,
             served_model=_short(reply.served_model),
             request_id=_short(reply.request_id),
@@ -119,6 +121,9 @@ class ChatModel:
             error=reading.error,
             attempts=attempts,
         )
+
+    def _cost(self, usage: Usage) -> float | None:
+        return self._price.cost(usage) if self._price else None
 
     def ceiling_usd(self, prompts: Iterable[Prompt], config: GenerationConfig) -> float | None:
         """The most that one answer to any of the prompts can cost; None where that is not known."""

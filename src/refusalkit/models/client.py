@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -20,7 +21,7 @@ from refusalkit.models.deadlines import Deadlines
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.token_pace import Demand, Spent
 from refusalkit.outcomes import ApiFailure, Reply, failure_error
-from refusalkit.types import GenerationConfig, Message
+from refusalkit.types import GenerationConfig, Message, Usage
 from refusalkit.untrusted import Keys, printable
 
 _Said = TypeVar("_Said", ApiFailure, Reply)
@@ -132,27 +133,40 @@ class ChatClient(ABC):
     async def chat(self, request: ChatRequest) -> tuple[Reply, int]:
         """The reply, and how many times the request was sent.
 
+        Its usage is that of all these times, as far as answers that could not be read said theirs.
         Raises the `ProviderError` family: `FatalProviderError` concerns the whole run, everything
         else this request.
         """
+        lost: list[Usage] = []
         demand = _demand(request) if self._pacer.counts_tokens else None
         before = 0
         while True:
             try:
                 reply, attempts = await self._pacer.send(
-                    lambda: self._send_learning(request), demand=demand, spent=_spent
+                    lambda: self._send_counting(request, lost), demand=demand, spent=_spent
                 )
             except Relearned as error:
                 before += error.attempts  # sent again: another request, which waits for its turn
             except ProviderError as error:
                 error.attempts += before
+                error.usage = _together(lost)
                 raise
             else:
+                if lost:
+                    reply.usage = _with_lost(reply.usage, lost)
                 return self._cleaned(reply), before + attempts
 
     async def aclose(self) -> None:
         """Close the connection."""
         await self._close()
+
+    async def _send_counting(self, request: ChatRequest, lost: list[Usage]) -> Reply:
+        try:
+            return await self._send_learning(request)
+        except ProviderError as error:
+            if isinstance(error.usage, Usage) and error.usage != Usage():
+                lost.append(error.usage)
+            raise
 
     async def _send_learning(self, request: ChatRequest) -> Reply:
         known = set(self.parameters.dropped)
@@ -186,7 +200,9 @@ class ChatClient(ABC):
 
     def _failed(self, failure: ApiFailure, *, sent: frozenset[str] = frozenset()) -> ProviderError:
         """The exception for a failure, the client's own key taken out of the provider's words."""
-        return failure_error(self._cleaned(failure), names=self.names, sent=sent)
+        error = failure_error(self._cleaned(failure), names=self.names, sent=sent)
+        error.usage = failure.usage
+        return error
 
     def _cleaned(self, said: _Said) -> _Said:
         """What a provider said, with the client's own keys taken out of every text."""
@@ -216,6 +232,18 @@ class ChatClient(ABC):
 
     @abstractmethod
     async def _close(self) -> None: ...
+
+
+def _together(lost: Sequence[Usage]) -> Usage | None:
+    """All of it; None where nobody said any."""
+    return functools.reduce(Usage.__add__, lost) if lost else None
+
+
+def _with_lost(usage: Usage, lost: Sequence[Usage]) -> Usage:
+    """Of a reply that does not say its own the sum would be a guess that is too low."""
+    if usage.input_tokens is None or usage.output_tokens is None:
+        return usage
+    return functools.reduce(Usage.__add__, lost, usage)
 
 
 def _demand(request: ChatRequest) -> Demand:

@@ -182,7 +182,8 @@ class OpenAIClient(ChatClient):
             reasoning = _text(message.get("reasoning_content") or message.get("reasoning"))
             finish = "refusal" if declined and structured else choice.get("finish_reason")
         except (LookupError, TypeError, AttributeError) as error:
-            failure = ApiFailure("the body is no chat completion", status=200)
+            usage = _usage(data.get("usage"))
+            failure = ApiFailure("the body is no chat completion", status=200, usage=usage)
             raise self._failed(failure) from error
         return Reply(
             text=text,
