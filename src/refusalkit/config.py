@@ -139,7 +139,8 @@ class RunConfig(BaseModel):
     judge_concurrency: Annotated[int, Field(ge=1, le=4096)] | None = None
     timeout_s: Annotated[float, Field(gt=0, le=86400)] = 600.0
     max_retries: Annotated[int, Field(ge=0, le=50)] = 5
-    max_cost: Annotated[float, Field(gt=0)] | None = None
+    # Strict: a bound on money is not guessed from a text or a truth value.
+    max_cost: Annotated[float, Field(gt=0, strict=True)] | None = None
     canaries: Annotated[int, Field(ge=0, le=1000)] = 8
 
     @field_validator("framings", mode="before")
@@ -269,6 +270,11 @@ def resolve_config(
         if first["type"] == "extra_forbidden":
             what = "is not a known field"
         raise ConfigurationError(f"{where}: {printable(name)}: {printable(what)}") from error
+
+
+def check_option(name: str, value: Any) -> Any:
+    """One option as a configuration has it. Raises `ConfigurationError`, which names it."""
+    return getattr(resolve_config({"model": "demo/open", name: value}), name)
 
 
 def read_config(file: str | Path) -> dict[str, Any]:
