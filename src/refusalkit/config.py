@@ -163,22 +163,7 @@ class RunConfig(BaseModel):
     @field_validator("api_base", "judge_api_base")
     @classmethod
     def _no_credentials_in_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            parts = urlsplit(value)
-            host = parts.hostname
-            _ = parts.port  # checked when it is read
-        except ValueError as error:
-            raise ValueError("is no URL") from error
-        if parts.scheme not in ("http", "https") or not host:
-            raise ValueError("must be a URL such as http://localhost:8000/v1")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError(
-                "holds credentials or a query, and a URL is written to the manifest: give the key "
-                "in an environment variable (--api-key-env)"
-            )
-        return value.rstrip("/")
+        return None if value is None else checked_base(value)
 
     @field_validator("api_key_env", "judge_api_key_env")
     @classmethod
@@ -244,6 +229,24 @@ class RunConfig(BaseModel):
         """SHA-256 over `measured`."""
         text = json.dumps(self.measured, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def checked_base(value: str) -> str:
+    """A base URL that may be written down. Raises `ValueError`, which does not repeat it."""
+    try:
+        parts = urlsplit(value)
+        host = parts.hostname
+        _ = parts.port  # checked when it is read
+    except ValueError as error:
+        raise ValueError("is no URL") from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError("must be a URL such as http://localhost:8000/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError(
+            "holds credentials or a query, and a URL is written to the manifest: give the key "
+            "in an environment variable (--api-key-env)"
+        )
+    return value.rstrip("/")
 
 
 def resolve_config(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from refusalkit.canaries import owed_canaries
-from refusalkit.config import OPERATIONAL, RunConfig, check_unchanged
+from refusalkit.config import OPERATIONAL, RunConfig, check_unchanged, checked_base
 from refusalkit.datasets.framings import part_of, with_framings
 from refusalkit.datasets.tables import slug_of
 from refusalkit.errors import (
@@ -274,6 +274,37 @@ def _recorded_choice(manifest: Manifest) -> JudgeChoice:
         fallback=None if entry.fallback is None else named(entry.fallback),
         hard_line_judge=None if entry.hard_line_judge is None else named(entry.hard_line_judge),
     )
+
+
+def with_named_bases(config: RunConfig, asks_model: bool, *rubrics: Rubric | None) -> RunConfig:
+    """The configuration with the base URLs that the environment names for what is asked.
+
+    They are on record so, and who goes on with the run asks there again. `rubrics` are those of the
+    judges that the configuration opens; several at different endpoints have no base in common.
+    Raises `ConfigurationError` where a base cannot be written down.
+    """
+    found: dict[str, str] = {}
+    if asks_model and config.api_base is None:
+        base = _named_base(config.model, config.via)
+        found |= {} if base is None else {"api_base": base}
+    if config.judge_api_base is None:
+        asked = {rubric.model for rubric in rubrics if rubric is not None and rubric.kind == "llm"}
+        bases = {_named_base(model, config.judge_via) for model in asked}
+        if len(bases) == 1 and (base := bases.pop()) is not None:
+            found["judge_api_base"] = base
+    return config.model_copy(update=found)
+
+
+def _named_base(model_id: str, via: str | None) -> str | None:
+    """The base of one's own that the environment names for a model."""
+    from refusalkit.models.endpoints import base_variable, own_base
+
+    base = own_base(model_id, None, via)
+    try:
+        return None if base is None else checked_base(base)
+    except ValueError as error:
+        variable = base_variable(model_id, via)
+        raise ConfigurationError(f"{variable} in the environment {error}") from None
 
 
 def check_budget(config: RunConfig, asks_model: bool, *rubrics: Rubric | None) -> None:

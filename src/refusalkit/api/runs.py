@@ -25,6 +25,7 @@ from refusalkit.session import (
     open_configured_judge,
     open_configured_model,
     same_prompts,
+    with_named_bases,
     work_session,
 )
 from refusalkit.store import Run, create_run
@@ -120,7 +121,11 @@ def prepare_run(
     chosen = choose_prompts(config, prompts if isinstance(prompts, PromptSet) else None)
     asked = open_configured_model(config, pacers) if isinstance(model, str) else model
     _, grader = open_configured_judge(config, judge, hard_lines=chosen.hard_lines, pacers=pacers)
-    check_budget(config, isinstance(model, str), *rubrics_of(grader))
+    rubrics = rubrics_of(grader)
+    check_budget(config, isinstance(model, str), *rubrics)
+    # A judge of one's own knows its endpoint itself.
+    opened = rubrics if judge is None or isinstance(judge, str) else ()
+    config = with_named_bases(config, isinstance(model, str), *opened)
     manifest = new_manifest(config, chosen, grader, kind="run")
     return PreparedRun(config, chosen, asked, grader, manifest)
 
@@ -241,7 +246,9 @@ async def resume_async(
             )
     check_same_judge(manifest, grader)
     target = model or open_configured_model(config)
-    check_budget(config, model is None, *rubrics_of(grader))
+    rubrics = rubrics_of(grader)
+    check_budget(config, model is None, *rubrics)
+    config = with_named_bases(config, model is None, *(rubrics if judge is None else ()))
     plan = plan_trials(chosen, config.trials)
     return await work_session(
         folder, plan, target, grader, config, on_progress, stop, kept=await kept
