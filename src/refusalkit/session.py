@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import json
 import platform
@@ -22,6 +23,7 @@ from refusalkit.datasets.tables import slug_of
 from refusalkit.errors import (
     ConfigurationChanged,
     ConfigurationError,
+    PromptSetError,
     RefusalkitError,
     RunFolderError,
     StorageError,
@@ -327,14 +329,34 @@ def check_budget(config: RunConfig, asks_model: bool, *rubrics: Rubric | None) -
             )
 
 
-def same_prompts(manifest: Manifest, config: RunConfig, given: PromptSet | None) -> PromptSet:
-    """The prompts that a run was started with. Raises `ConfigurationChanged` if they are others."""
+def same_prompts(
+    manifest: Manifest,
+    config: RunConfig,
+    given: PromptSet | None,
+    *,
+    source: str | None = None,
+    beside: Path | None = None,
+) -> PromptSet:
+    """The prompts that a run was started with. Raises `ConfigurationChanged` if they are others.
+
+    They are read from `source` where they lie there now. `beside` is the folder of a run that was
+    perhaps moved together with its prompts.
+    """
     entry = manifest.prompt_set
+    if source is not None:
+        return _prompts_at(source, manifest, config)
     if given is None and entry.source is None:
         raise ConfigurationError(
             f"the prompts of {printable(manifest.id)} were built in Python: resume it from Python, "
             "with prompts="
         )
+    if given is None and is_gone(entry.source):
+        name = Path(config.prompts)
+        near = () if beside is None else (beside / name, beside / name.name)
+        for place in (name, *near):
+            # A file of that name is theirs only if they are in it.
+            with contextlib.suppress(RefusalkitError):
+                return _prompts_at(str(place), manifest, config)
     chosen = choose_prompts(config, given, source=entry.source)
     if chosen.digest != entry.digest:
         raise ConfigurationChanged(
@@ -342,6 +364,29 @@ def same_prompts(manifest: Manifest, config: RunConfig, given: PromptSet | None)
             f"started (it was {entry.digest}): start a new run to use it"
         )
     return chosen
+
+
+def is_gone(source: str | None) -> bool:
+    """Whether a prompt set's source is a path at which nothing lies."""
+    return source is not None and Path(source).is_absolute() and not Path(source).exists()
+
+
+def _prompts_at(source: str, manifest: Manifest, config: RunConfig) -> PromptSet:
+    """The prompts of a run, read from another place than its own. Which it was, stays on record."""
+    try:
+        chosen = choose_prompts(config, source=source)
+        if chosen.digest == manifest.prompt_set.digest:
+            return chosen
+        why = chosen.digest
+    except PromptSetError:
+        raise
+    except UsageError as error:  # the run's filters do not fit them
+        why = str(error)
+    raise ConfigurationChanged(
+        f"prompts is {printable(json.dumps(source), 200)} ({why}), but the run was started "
+        f"with {printable(json.dumps(config.prompts), 200)} ({manifest.prompt_set.digest}): start "
+        "a new run to change it"
+    )
 
 
 def continued_run(path: Path, manifest: Manifest) -> Run:

@@ -245,7 +245,8 @@ def recorded_answers(path: Path) -> RecordedAnswers:
     run = open_run(path)
     manifest = run.manifest
     if manifest.kind == "run":
-        return answers_of_run(run, same_prompts(manifest, manifest.run_config, None))
+        beside = run.path.absolute().parent
+        return answers_of_run(run, same_prompts(manifest, manifest.run_config, None, beside=beside))
     source = recorded_answers(Path(str(manifest.prompt_set.source)))
     if source.prompts.digest != manifest.prompt_set.digest:
         raise ConfigurationChanged(

@@ -13,6 +13,7 @@ from refusalkit.errors import (
     ConfigurationChanged,
     ConfigurationError,
     FatalProviderError,
+    PromptSetError,
     RunFolderError,
 )
 from refusalkit.judge_entries import check_same_judge, rubrics_of
@@ -20,6 +21,7 @@ from refusalkit.manifest import Manifest
 from refusalkit.session import (
     check_budget,
     choose_prompts,
+    is_gone,
     is_untouched,
     new_manifest,
     open_configured_judge,
@@ -176,7 +178,8 @@ def resume(
     """Go on with a run: ask what is owed, judge what is not judged, pay for nothing twice.
 
     `prompts`, `model` and `judge` are needed only where the run was started with objects of your
-    own. `options` may change how fast and where (`concurrency`, `rpm`, `api_base`, `max_cost` ...).
+    own; `prompts`, a path, also where a file of yours was moved since. `options` may change how
+    fast and where (`concurrency`, `rpm`, `api_base`, `max_cost` ...).
 
     Raises `ConfigurationChanged`, naming the field, if anything that is measured is not what it
     was, and what `benchmark` raises.
@@ -203,8 +206,6 @@ async def resume_async(
     from refusalkit.runner import plan_trials
 
     # Names are configuration values: they are refused below unless they are the run's own.
-    if isinstance(prompts, str | Path):
-        options, prompts = {**options, "prompts": str(prompts)}, None
     if isinstance(model, str):
         options, model = {**options, "model": model}, None
     if isinstance(judge, str):
@@ -227,7 +228,19 @@ async def resume_async(
     check_unchanged(started, config)
     # The records are compared with what is known of them while the prompts are read.
     kept = asyncio.get_running_loop().run_in_executor(None, load_checkpoint, folder)
-    chosen = same_prompts(manifest, config, prompts)
+    source = None
+    if isinstance(prompts, str | Path):
+        # Its prompts may lie elsewhere by now. What it was asked for stays what it was.
+        source = None if str(prompts) == started.prompts else str(prompts)
+        prompts = None
+    try:
+        chosen = same_prompts(
+            manifest, config, prompts, source=source, beside=folder.path.absolute().parent
+        )
+    except PromptSetError as error:
+        if source is None and is_gone(manifest.prompt_set.source):
+            error.add_note("if they were moved, say where to with --prompts")
+        raise
     entry = manifest.judges[manifest.judge]
     asked = [manifest.judges[member] for member in entry.members] or [entry]
     if judge is None and any(one.source is None for one in asked):

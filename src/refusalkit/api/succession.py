@@ -105,7 +105,10 @@ async def regrade_async(
         from refusalkit.prompts import load_prompts
 
         given = load_prompts(prompts) if isinstance(prompts, str | Path) else prompts
-        chosen = await asyncio.to_thread(same_prompts, manifest, manifest.run_config, given)
+        beside = folder.path.absolute().parent
+        chosen = await asyncio.to_thread(
+            same_prompts, manifest, manifest.run_config, given, beside=beside
+        )
         plan = plan_trials(chosen, manifest.trials)
     if grader is None:
         _, grader = open_configured_judge(config, judge, hard_lines=manifest.hard_lines)
