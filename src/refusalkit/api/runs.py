@@ -42,6 +42,9 @@ from refusalkit.api.results import load_run
 from refusalkit.api.sync import RUNS, sync
 from refusalkit.runner import OnProgress
 
+# How an error ends whose run can go on later.
+_RESUME = "; resume the run then"
+
 
 def benchmark(
     model: str | Model,
@@ -159,10 +162,14 @@ async def work_prepared(
             budget=budget,
             close_judge=close_judge,
         )
-    except FatalProviderError:
+    except FatalProviderError as error:
         if is_untouched(run):
             # A run whose first request could not succeed leaves nothing behind.
             shutil.rmtree(run.path, ignore_errors=True)
+            told = str(error)
+            if told.endswith(_RESUME):
+                text = f"{told.removesuffix(_RESUME)}; nothing was recorded: start the run then"
+                raise FatalProviderError(text, status=error.status, code=error.code) from error
         raise
 
 
