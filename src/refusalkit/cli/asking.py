@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from refusalkit.cli.hard_lines import say_ordinary
 from refusalkit.cli.options import (
     given_options,
     judging,
@@ -73,6 +74,7 @@ def run(
     (model,) = models
     config = resolve_config({"model": model, **given_options(options)}, file=options["config_file"])
     say_preset(config.preset)
+    say_ordinary(config)
     given = config.model_dump(exclude_unset=True)
     given.pop("judge", None)
     asked, prompts = given.pop("model"), given.pop("prompts", None)
