@@ -316,6 +316,8 @@ class TestMistakes:
             ({"top_p": 0}, "top_p: Input should be greater than 0"),
             ({"rpm": float("inf")}, "rpm: Input should be a finite number"),
             ({"max_cost": 0}, "max_cost: Input should be greater than 0"),
+            ({"max_cost": "5"}, "max_cost: Input should be a valid number"),
+            ({"max_cost": True}, "max_cost: Input should be a valid number"),
             ({"reasoning": "maybe"}, "reasoning: Input should be 'off', 'on' or 'auto'"),
             ({"preset": "best"}, "preset: Input should be 'paper', 'atropos' or 'modern'"),
             ({"via": "pigeon"}, "via: Input should be 'litellm'"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -286,6 +287,33 @@ def test_a_pause_of_more_than_ten_minutes_stops_the_run(kind: str) -> None:
         with pytest.raises(FatalProviderError, match="asks to wait 601 s; resume the run then"):
             ask_all(server, Pacer(), n=1)
         assert len(server.log) == 1
+
+
+@pytest.mark.parametrize("where", ["target", "judge"])
+def test_only_a_run_that_is_still_there_is_to_be_resumed_then(
+    tmp_path: Path, where: Literal["target", "judge"]
+) -> None:
+    too_long = Fault("rate_limit", where=where, seconds=_LONGEST_PAUSE_S + 1)
+    with LoopbackServer(Script(faults=(too_long,))) as server:
+        base = server.openai_base
+        bases: dict[str, Any] = {
+            "api_base": base,
+            "judge_api_base": base,
+            "judge_model": "openai/a-judge",
+        }
+        options: dict[str, Any] = {
+            "category": ["weapons"],
+            "limit": 2,
+            "trials": 1,
+            "out": tmp_path / "run",
+        }
+        with pytest.raises(FatalProviderError, match="asks to wait 601 s; ") as told:
+            rk.benchmark("openai/m", "starter", judge="graded", **bases, **options)
+    # The answer that waits for its verdict was recorded.
+    recorded = where == "judge"
+    assert (tmp_path / "run").exists() == recorded
+    assert str(told.value).endswith("resume the run then") == recorded
+    assert str(told.value).endswith("nothing was recorded: start the run then") != recorded
 
 
 def test_a_pause_of_ten_minutes_is_waited_for() -> None:

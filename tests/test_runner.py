@@ -23,6 +23,7 @@ from refusalkit.errors import (
     ConfigurationChanged,
     ConfigurationError,
     FatalProviderError,
+    PromptSetError,
     RunFolderError,
 )
 from refusalkit.models import ParameterLog
@@ -304,6 +305,46 @@ def test_resume_refuses_a_file_that_was_edited(interrupted: Run, file: str, part
         refusalkit.resume(interrupted)
     path.write_text(text, "utf-8")
     assert ended(refusalkit.resume(interrupted)) == "done"
+
+
+@pytest.fixture
+def moved(interrupted: Run) -> Run:
+    """An interrupted run, of whose folder and prompts only the folder was left where it was."""
+    path = interrupted.path.parent / "mine.jsonl"
+    (interrupted.path.parent / "elsewhere").mkdir()
+    path.rename(interrupted.path.parent / "elsewhere" / "theirs.jsonl")
+    return interrupted
+
+
+def test_a_run_whose_prompts_were_moved_resumes_with_their_new_place(moved: Run) -> None:
+    with pytest.raises(PromptSetError, match="no prompt set") as missing:
+        refusalkit.resume(moved)
+    assert missing.value.__notes__ == ["if they were moved, say where to with --prompts"]
+    run = refusalkit.resume(moved, prompts=moved.path.parent / "elsewhere" / "theirs.jsonl")
+    assert ended(run) == "done"
+    # What it was asked for stays on record as it was.
+    assert run.manifest.config == moved.manifest.config
+    assert run.manifest.prompt_set == moved.manifest.prompt_set
+
+
+def test_other_prompts_are_refused_with_both_digests(moved: Run) -> None:
+    path = moved.path.parent / "elsewhere" / "theirs.jsonl"
+    path.write_text(path.read_text("utf-8").replace("demo prompt 2", "demo prompt two"), "utf-8")
+    with pytest.raises(ConfigurationChanged, match=r"^prompts is .*theirs\.jsonl") as refused:
+        refusalkit.resume(moved, prompts=path)
+    digest = moved.manifest.prompt_set.digest
+    assert str(refused.value).count("sha256:") == 2
+    assert f'mine.jsonl" ({digest})' in str(refused.value)
+
+
+def test_prompts_that_were_moved_with_their_run_are_found_beside_it(interrupted: Run) -> None:
+    there = interrupted.path.parent.with_name("there")
+    there.mkdir()
+    for name in ("run", "mine.jsonl"):
+        (interrupted.path.parent / name).rename(there / name)
+    assert ended(refusalkit.resume(there / "run")) == "done"
+    again = refusalkit.regrade(there / "run", "lexical")
+    assert again.manifest.sessions[-1].ended_because == "done"
 
 
 def test_resume_refuses_a_manifest_edited_by_hand(interrupted: Run) -> None:

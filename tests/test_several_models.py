@@ -231,6 +231,19 @@ def test_a_models_own_budget_stands_below_that_of_all(tmp_path: Path) -> None:
     assert b.asked == 20
 
 
+@pytest.mark.parametrize("bound", [float("nan"), float("inf"), True, 0, -1, "5"])
+def test_a_budget_for_all_that_is_none_is_refused_as_a_models_own_is(
+    tmp_path: Path, bound: Any
+) -> None:
+    own = [{"id": name, "max_cost": 5.0} for name in DEMO]
+    with pytest.raises(ConfigurationError, match="max_cost: Input should be") as of_all:
+        rk.benchmark_many(own, out=tmp_path / "runs", max_cost=bound, **SMALL)
+    with pytest.raises(ConfigurationError) as of_one:
+        rk.benchmark(DEMO[0], max_cost=bound, **SMALL)
+    assert str(of_all.value) == str(of_one.value)
+    assert not (tmp_path / "runs").exists()
+
+
 # Names and folders
 
 

@@ -139,7 +139,8 @@ class RunConfig(BaseModel):
     judge_concurrency: Annotated[int, Field(ge=1, le=4096)] | None = None
     timeout_s: Annotated[float, Field(gt=0, le=86400)] = 600.0
     max_retries: Annotated[int, Field(ge=0, le=50)] = 5
-    max_cost: Annotated[float, Field(gt=0)] | None = None
+    # Strict: a bound on money is not guessed from a text or a truth value.
+    max_cost: Annotated[float, Field(gt=0, strict=True)] | None = None
     canaries: Annotated[int, Field(ge=0, le=1000)] = 8
 
     @field_validator("framings", mode="before")
@@ -162,22 +163,7 @@ class RunConfig(BaseModel):
     @field_validator("api_base", "judge_api_base")
     @classmethod
     def _no_credentials_in_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            parts = urlsplit(value)
-            host = parts.hostname
-            _ = parts.port  # checked when it is read
-        except ValueError as error:
-            raise ValueError("is no URL") from error
-        if parts.scheme not in ("http", "https") or not host:
-            raise ValueError("must be a URL such as http://localhost:8000/v1")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError(
-                "holds credentials or a query, and a URL is written to the manifest: give the key "
-                "in an environment variable (--api-key-env)"
-            )
-        return value.rstrip("/")
+        return None if value is None else checked_base(value)
 
     @field_validator("api_key_env", "judge_api_key_env")
     @classmethod
@@ -245,6 +231,24 @@ class RunConfig(BaseModel):
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
+def checked_base(value: str) -> str:
+    """A base URL that may be written down. Raises `ValueError`, which does not repeat it."""
+    try:
+        parts = urlsplit(value)
+        host = parts.hostname
+        _ = parts.port  # checked when it is read
+    except ValueError as error:
+        raise ValueError("is no URL") from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError("must be a URL such as http://localhost:8000/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError(
+            "holds credentials or a query, and a URL is written to the manifest: give the key "
+            "in an environment variable (--api-key-env)"
+        )
+    return value.rstrip("/")
+
+
 def resolve_config(
     options: Mapping[str, Any], *, file: str | Path | None = None, base: RunConfig | None = None
 ) -> RunConfig:
@@ -269,6 +273,11 @@ def resolve_config(
         if first["type"] == "extra_forbidden":
             what = "is not a known field"
         raise ConfigurationError(f"{where}: {printable(name)}: {printable(what)}") from error
+
+
+def check_option(name: str, value: Any) -> Any:
+    """One option as a configuration has it. Raises `ConfigurationError`, which names it."""
+    return getattr(resolve_config({"model": "demo/open", name: value}), name)
 
 
 def read_config(file: str | Path) -> dict[str, Any]:

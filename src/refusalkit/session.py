@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import json
 import platform
@@ -16,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from refusalkit.canaries import owed_canaries
-from refusalkit.config import OPERATIONAL, RunConfig, check_unchanged
+from refusalkit.config import OPERATIONAL, RunConfig, check_unchanged, checked_base
 from refusalkit.datasets.framings import part_of, with_framings
 from refusalkit.datasets.tables import slug_of
 from refusalkit.errors import (
     ConfigurationChanged,
     ConfigurationError,
+    PromptSetError,
     RefusalkitError,
     RunFolderError,
     StorageError,
@@ -288,6 +290,37 @@ def _recorded_choice(manifest: Manifest) -> JudgeChoice:
     )
 
 
+def with_named_bases(config: RunConfig, asks_model: bool, *rubrics: Rubric | None) -> RunConfig:
+    """The configuration with the base URLs that the environment names for what is asked.
+
+    They are on record so, and who goes on with the run asks there again. `rubrics` are those of the
+    judges that the configuration opens; several at different endpoints have no base in common.
+    Raises `ConfigurationError` where a base cannot be written down.
+    """
+    found: dict[str, str] = {}
+    if asks_model and config.api_base is None:
+        base = _named_base(config.model, config.via)
+        found |= {} if base is None else {"api_base": base}
+    if config.judge_api_base is None:
+        asked = {rubric.model for rubric in rubrics if rubric is not None and rubric.kind == "llm"}
+        bases = {_named_base(model, config.judge_via) for model in asked}
+        if len(bases) == 1 and (base := bases.pop()) is not None:
+            found["judge_api_base"] = base
+    return config.model_copy(update=found)
+
+
+def _named_base(model_id: str, via: str | None) -> str | None:
+    """The base of one's own that the environment names for a model."""
+    from refusalkit.models.endpoints import base_variable, own_base
+
+    base = own_base(model_id, None, via)
+    try:
+        return None if base is None else checked_base(base)
+    except ValueError as error:
+        variable = base_variable(model_id, via)
+        raise ConfigurationError(f"{variable} in the environment {error}") from None
+
+
 def check_budget(config: RunConfig, asks_model: bool, *rubrics: Rubric | None) -> None:
     """A budget that cannot be counted is refused before anything is spent.
 
@@ -308,14 +341,34 @@ def check_budget(config: RunConfig, asks_model: bool, *rubrics: Rubric | None) -
             )
 
 
-def same_prompts(manifest: Manifest, config: RunConfig, given: PromptSet | None) -> PromptSet:
-    """The prompts that a run was started with. Raises `ConfigurationChanged` if they are others."""
+def same_prompts(
+    manifest: Manifest,
+    config: RunConfig,
+    given: PromptSet | None,
+    *,
+    source: str | None = None,
+    beside: Path | None = None,
+) -> PromptSet:
+    """The prompts that a run was started with. Raises `ConfigurationChanged` if they are others.
+
+    They are read from `source` where they lie there now. `beside` is the folder of a run that was
+    perhaps moved together with its prompts.
+    """
     entry = manifest.prompt_set
+    if source is not None:
+        return _prompts_at(source, manifest, config)
     if given is None and entry.source is None:
         raise ConfigurationError(
             f"the prompts of {printable(manifest.id)} were built in Python: resume it from Python, "
             "with prompts="
         )
+    if given is None and is_gone(entry.source):
+        name = Path(config.prompts)
+        near = () if beside is None else (beside / name, beside / name.name)
+        for place in (name, *near):
+            # A file of that name is theirs only if they are in it.
+            with contextlib.suppress(RefusalkitError):
+                return _prompts_at(str(place), manifest, config)
     chosen = choose_prompts(config, given, source=entry.source)
     if chosen.digest != entry.digest:
         raise ConfigurationChanged(
@@ -323,6 +376,29 @@ def same_prompts(manifest: Manifest, config: RunConfig, given: PromptSet | None)
             f"started (it was {entry.digest}): start a new run to use it"
         )
     return chosen
+
+
+def is_gone(source: str | None) -> bool:
+    """Whether a prompt set's source is a path at which nothing lies."""
+    return source is not None and Path(source).is_absolute() and not Path(source).exists()
+
+
+def _prompts_at(source: str, manifest: Manifest, config: RunConfig) -> PromptSet:
+    """The prompts of a run, read from another place than its own. Which it was, stays on record."""
+    try:
+        chosen = choose_prompts(config, source=source)
+        if chosen.digest == manifest.prompt_set.digest:
+            return chosen
+        why = chosen.digest
+    except PromptSetError:
+        raise
+    except UsageError as error:  # the run's filters do not fit them
+        why = str(error)
+    raise ConfigurationChanged(
+        f"prompts is {printable(json.dumps(source), 200)} ({why}), but the run was started "
+        f"with {printable(json.dumps(config.prompts), 200)} ({manifest.prompt_set.digest}): start "
+        "a new run to change it"
+    )
 
 
 def continued_run(path: Path, manifest: Manifest) -> Run:

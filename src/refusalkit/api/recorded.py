@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import tempfile
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from refusalkit.session import (
     new_manifest,
     open_configured_judge,
     same_prompts,
+    with_named_bases,
     work_session,
 )
 from refusalkit.store import Run, holds_run, open_run
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 
 from refusalkit.api.sync import RUNS, sync
+
+WHERE_JUDGED = ("judge_api_base", "judge_api_key_env")
 
 
 def grade(
@@ -105,6 +108,7 @@ async def judged_records(
         answers = answers.labelled()
     judge_name = judge if isinstance(judge, str) else judge.id
     given = {
+        **(where_judged_before(out, options) if isinstance(judge, str) else {}),
         **options,
         "model": f"recorded/{answers.prompts.name}",
         "judge": judge_name,
@@ -127,6 +131,7 @@ async def judged_records(
         _, grader = open_configured_judge(config, judge, hard_lines=answers.prompts.hard_lines)
     rubrics = rubrics_of(grader)
     check_budget(config, False, *rubrics)
+    config = with_named_bases(config, False, *(rubrics if isinstance(judge, str) else ()))
     manifest = new_manifest(config, answers.prompts, grader, kind="grade", units=answers)
     model = RecordedModel(
         config.model, answers.responses, answers.finish_reasons, judged=imported is not None
@@ -142,6 +147,21 @@ async def judged_records(
         plan = plan_units(answers.units)
         done = await work_session(run, plan, model, grader, config, on_progress, stop)
         yield done, answers, keep
+
+
+def where_judged_before(
+    out: str | Path | None, options: Mapping[str, Any]
+) -> Mapping[str, str | None]:
+    """Where the judge was asked that a grade run in `out` began with, unless `options` say where.
+
+    The endpoint and the name of its key go together: neither is taken without the other.
+    """
+    if out is None or not holds_run(Path(out)) or any(map(options.get, WHERE_JUDGED)):
+        return {}
+    manifest = open_run(Path(out)).manifest
+    if manifest.kind != "grade":
+        return {}
+    return {name: getattr(manifest.run_config, name) for name in WHERE_JUDGED}
 
 
 def judge_agreement(
@@ -225,7 +245,8 @@ def recorded_answers(path: Path) -> RecordedAnswers:
     run = open_run(path)
     manifest = run.manifest
     if manifest.kind == "run":
-        return answers_of_run(run, same_prompts(manifest, manifest.run_config, None))
+        beside = run.path.absolute().parent
+        return answers_of_run(run, same_prompts(manifest, manifest.run_config, None, beside=beside))
     source = recorded_answers(Path(str(manifest.prompt_set.source)))
     if source.prompts.digest != manifest.prompt_set.digest:
         raise ConfigurationChanged(

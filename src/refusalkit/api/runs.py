@@ -13,6 +13,7 @@ from refusalkit.errors import (
     ConfigurationChanged,
     ConfigurationError,
     FatalProviderError,
+    PromptSetError,
     RunFolderError,
 )
 from refusalkit.judge_entries import check_same_judge, rubrics_of
@@ -20,11 +21,13 @@ from refusalkit.manifest import Manifest
 from refusalkit.session import (
     check_budget,
     choose_prompts,
+    is_gone,
     is_untouched,
     new_manifest,
     open_configured_judge,
     open_configured_model,
     same_prompts,
+    with_named_bases,
     work_session,
 )
 from refusalkit.store import Run, create_run
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
 from refusalkit.api.results import load_run
 from refusalkit.api.sync import RUNS, sync
 from refusalkit.runner import OnProgress
+
+# How an error ends whose run can go on later.
+_RESUME = "; resume the run then"
 
 
 def benchmark(
@@ -120,7 +126,11 @@ def prepare_run(
     chosen = choose_prompts(config, prompts if isinstance(prompts, PromptSet) else None)
     asked = open_configured_model(config, pacers) if isinstance(model, str) else model
     _, grader = open_configured_judge(config, judge, hard_lines=chosen.hard_lines, pacers=pacers)
-    check_budget(config, isinstance(model, str), *rubrics_of(grader))
+    rubrics = rubrics_of(grader)
+    check_budget(config, isinstance(model, str), *rubrics)
+    # A judge of one's own knows its endpoint itself.
+    opened = rubrics if judge is None or isinstance(judge, str) else ()
+    config = with_named_bases(config, isinstance(model, str), *opened)
     manifest = new_manifest(config, chosen, grader, kind="run")
     return PreparedRun(config, chosen, asked, grader, manifest)
 
@@ -152,10 +162,14 @@ async def work_prepared(
             budget=budget,
             close_judge=close_judge,
         )
-    except FatalProviderError:
+    except FatalProviderError as error:
         if is_untouched(run):
             # A run whose first request could not succeed leaves nothing behind.
             shutil.rmtree(run.path, ignore_errors=True)
+            told = str(error)
+            if told.endswith(_RESUME):
+                text = f"{told.removesuffix(_RESUME)}; nothing was recorded: start the run then"
+                raise FatalProviderError(text, status=error.status, code=error.code) from error
         raise
 
 
@@ -171,7 +185,8 @@ def resume(
     """Go on with a run: ask what is owed, judge what is not judged, pay for nothing twice.
 
     `prompts`, `model` and `judge` are needed only where the run was started with objects of your
-    own. `options` may change how fast and where (`concurrency`, `rpm`, `api_base`, `max_cost` ...).
+    own; `prompts`, a path, also where a file of yours was moved since. `options` may change how
+    fast and where (`concurrency`, `rpm`, `api_base`, `max_cost` ...).
 
     Raises `ConfigurationChanged`, naming the field, if anything that is measured is not what it
     was, and what `benchmark` raises.
@@ -198,8 +213,6 @@ async def resume_async(
     from refusalkit.runner import plan_trials
 
     # Names are configuration values: they are refused below unless they are the run's own.
-    if isinstance(prompts, str | Path):
-        options, prompts = {**options, "prompts": str(prompts)}, None
     if isinstance(model, str):
         options, model = {**options, "model": model}, None
     if isinstance(judge, str):
@@ -222,7 +235,19 @@ async def resume_async(
     check_unchanged(started, config)
     # The records are compared with what is known of them while the prompts are read.
     kept = asyncio.get_running_loop().run_in_executor(None, load_checkpoint, folder)
-    chosen = same_prompts(manifest, config, prompts)
+    source = None
+    if isinstance(prompts, str | Path):
+        # Its prompts may lie elsewhere by now. What it was asked for stays what it was.
+        source = None if str(prompts) == started.prompts else str(prompts)
+        prompts = None
+    try:
+        chosen = same_prompts(
+            manifest, config, prompts, source=source, beside=folder.path.absolute().parent
+        )
+    except PromptSetError as error:
+        if source is None and is_gone(manifest.prompt_set.source):
+            error.add_note("if they were moved, say where to with --prompts")
+        raise
     entry = manifest.judges[manifest.judge]
     asked = [manifest.judges[member] for member in entry.members] or [entry]
     if judge is None and any(one.source is None for one in asked):
@@ -241,7 +266,9 @@ async def resume_async(
             )
     check_same_judge(manifest, grader)
     target = model or open_configured_model(config)
-    check_budget(config, model is None, *rubrics_of(grader))
+    rubrics = rubrics_of(grader)
+    check_budget(config, model is None, *rubrics)
+    config = with_named_bases(config, model is None, *(rubrics if judge is None else ()))
     plan = plan_trials(chosen, config.trials)
     return await work_session(
         folder, plan, target, grader, config, on_progress, stop, kept=await kept

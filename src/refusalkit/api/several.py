@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from refusalkit.api.runs import PreparedRun, prepare_run, work_prepared
 from refusalkit.api.sync import RUNS, sync
+from refusalkit.config import check_option
 from refusalkit.datasets.tables import slug_of
 from refusalkit.errors import ConfigurationError, RefusalkitError, RunFolderError, UsageError
 from refusalkit.store import Run, holds_run, open_run
@@ -108,6 +109,8 @@ async def benchmark_many_async(
 
     if isinstance(models, str | Mapping) or not models:
         raise UsageError("name the models as a list, of one at least")
+    # Where each model has a bound of its own, nobody else would look at it.
+    max_cost = check_option("max_cost", max_cost)
     names, folders = run_names(models), _folders(models)
     pacers = Pacers()
     prepared: list[PreparedRun] = []

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refusalkit.api.recorded import imported_judge, recorded_answers
+from refusalkit.api.recorded import WHERE_JUDGED, imported_judge, recorded_answers
 from refusalkit.api.results import load_run
 from refusalkit.api.sync import sync
 from refusalkit.config import OPERATIONAL, RunConfig, resolve_config
@@ -19,6 +19,7 @@ from refusalkit.session import (
     check_budget,
     open_configured_judge,
     same_prompts,
+    with_named_bases,
     work_session,
 )
 from refusalkit.store import Run, read_records
@@ -28,6 +29,7 @@ from refusalkit.untrusted import printable, well_formed
 if TYPE_CHECKING:
     from refusalkit.datasets.answers import RecordedAnswers
     from refusalkit.judges import Judge
+    from refusalkit.manifest import Manifest
     from refusalkit.runner import OnProgress
     from refusalkit.scoring.bridge import Bridge
 
@@ -103,11 +105,22 @@ async def regrade_async(
         from refusalkit.prompts import load_prompts
 
         given = load_prompts(prompts) if isinstance(prompts, str | Path) else prompts
-        chosen = await asyncio.to_thread(same_prompts, manifest, manifest.run_config, given)
+        beside = folder.path.absolute().parent
+        chosen = await asyncio.to_thread(
+            same_prompts, manifest, manifest.run_config, given, beside=beside
+        )
         plan = plan_trials(chosen, manifest.trials)
     if grader is None:
         _, grader = open_configured_judge(config, judge, hard_lines=manifest.hard_lines)
-    check_budget(config, False, *rubrics_of(grader))
+        before = _asked_before(manifest, grader.id)
+        if isinstance(judge, str) and before and not any(map(options.get, WHERE_JUDGED)):
+            # It goes on where it was, whatever the environment says by now.
+            await grader.aclose()
+            config = resolve_config(before, base=config)
+            _, grader = open_configured_judge(config, judge, hard_lines=manifest.hard_lines)
+    rubrics = rubrics_of(grader)
+    check_budget(config, False, *rubrics)
+    config = with_named_bases(config, False, *(rubrics if isinstance(judge, str) else ()))
     return await work_session(folder, plan, None, grader, config, on_progress, stop, texts=texts)
 
 
@@ -156,6 +169,16 @@ def _configured(started: RunConfig, judge: str | Judge, options: Mapping[str, An
     }
     name = judge if isinstance(judge, str) else judge.id
     return resolve_config({**kept, **options, "judge": name})
+
+
+def _asked_before(manifest: Manifest, judge: str) -> Mapping[str, str]:
+    """At which base, with the key of which variable, a judge was last asked to judge a run again.
+
+    Empty where it was its provider's own.
+    """
+    sessions = [session for session in manifest.sessions if session.judge == judge]
+    known = sessions[-1].operational if sessions else {}
+    return {name: known[name] for name in WHERE_JUDGED if known.get(name)}
 
 
 def _final_texts(run: Run, answers: RecordedAnswers) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from refusalkit.cli.hard_lines import say_ordinary
 from refusalkit.cli.options import (
     given_options,
     judging,
@@ -73,6 +74,7 @@ def run(
     (model,) = models
     config = resolve_config({"model": model, **given_options(options)}, file=options["config_file"])
     say_preset(config.preset)
+    say_ordinary(config)
     given = config.model_dump(exclude_unset=True)
     given.pop("judge", None)
     asked, prompts = given.pop("model"), given.pop("prompts", None)
@@ -142,6 +144,7 @@ def grade(records: str, judge: str, out: str | None, as_json: bool, **options: A
     import refusalkit
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
+    from refusalkit.session import how_to_resume
 
     grades = work(
         lambda on_progress, stop: refusalkit.grade_async(
@@ -155,7 +158,16 @@ def grade(records: str, judge: str, out: str | None, as_json: bool, **options: A
         if grades.run is not None:
             click.echo(f"Verdicts: {printable(grades.run.path, 400)}")
     warn_of_canaries(grades.canaries)
-    return INCOMPLETE if grades.n_owed else OK
+    if not grades.n_owed:
+        return OK
+    stopped = {"interrupted": "interrupted", "max_cost": "stopped before --max-cost"}
+    why = stopped.get(str(grades.ended), "not complete")
+    how = "what was judged is not kept: give --out to go on another time"
+    if grades.run is not None:
+        more = " and a higher --max-cost" if grades.ended == "max_cost" else ""
+        how = f"go on with: {how_to_resume(grades.run)}{more}"
+    click.echo(f"refusalkit: {why}; {how}", err=True)
+    return INCOMPLETE
 
 
 @click.command(epilog="Example: refusalkit regrade runs/example --judge lexical")

@@ -25,12 +25,17 @@ def own_base(model_id: str, api_base: str | None, via: str | None = None) -> str
 
     It is `api_base`, or else what the environment says for a model of OpenAI or Anthropic.
     """
-    provider = model_id.partition("/")[0]
-    variables = (_LITELLM_VARIABLES if via == "litellm" else _VARIABLES).get(provider, ())
-    named = (api_base or "", *(os.environ.get(name, "") for name in variables))
-    base = next((text.strip() for text in named if text.strip()), None)
-    official = OFFICIAL.get(provider)
-    return None if base is None or base.rstrip("/") == official else base
+    variable = base_variable(model_id, via)
+    base = (api_base or "").strip() or (os.environ[variable].strip() if variable else "")
+    official = OFFICIAL.get(model_id.partition("/")[0])
+    return None if not base or base.rstrip("/") == official else base
+
+
+def base_variable(model_id: str, via: str | None = None) -> str | None:
+    """The environment variable that names a model's base URL, where one is set."""
+    variables = _LITELLM_VARIABLES if via == "litellm" else _VARIABLES
+    names = variables.get(model_id.partition("/")[0], ())
+    return next((name for name in names if os.environ.get(name, "").strip()), None)
 
 
 def price_at(model_id: str, api_base: str | None, via: str | None = None) -> Price | None:

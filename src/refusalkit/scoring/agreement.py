@@ -94,16 +94,17 @@ def krippendorff_alpha(said: Mapping[str, Mapping[str, Label]]) -> float | None:
 class Grades:
     """What a judge said of recorded answers.
 
-    `labels` and `unscored` count records. `agreements` (one for each way of splitting the labels in
-    two, the usual one first) compares with people's labels where records carry them. `run` is the
-    folder with the verdicts, None if they were not kept.
+    `labels` and `unscored` count records, each once. `agreements` (one for each way of splitting
+    the labels in two, the usual one first) compares with people's labels where records carry them.
+    `run` is the folder with the verdicts, None if they were not kept.
 
     Of records with a judgement of their own: `against` compares with each such judge's own word,
     `flags` counts answers where keywords stood in for it (``fallback``) or it failed (``error``).
     `left_out` counts what could not be graded, by reason. `recorded_rates` are the figures of a log
     of the reference environment, `rates` the same three from the labels here, as fractions.
     `said` holds the labels by unit. `votes_owed` counts answers whose verdict waits for a member of
-    a council that failed. `canaries`: how the judge did on answers whose label is known.
+    a council that failed. `canaries`: how the judge did on answers whose label is known. `ended` is
+    why the work ended, such as ``done`` or ``max_cost``; None where nobody worked.
     """
 
     judge: str
@@ -121,13 +122,18 @@ class Grades:
     recorded_rates: dict[str, float] = field(default_factory=dict)
     votes_owed: int = 0
     canaries: CanaryCheck = field(default_factory=CanaryCheck)
+    ended: str | None = None
+
+    @property
+    def n_judged(self) -> int:
+        """Answers that the work came to."""
+        return self.n_records - self.unscored.get(Unscored.OWED, 0)
 
     @property
     def n_owed(self) -> int:
         """Answers whose verdict is owed: the work was interrupted, or the judge failed."""
-        judged = sum(self.labels.values()) + sum(self.unscored.values())
-        failed = self.unscored.get(Unscored.JUDGE_ERROR, 0) + self.unscored.get(Unscored.OWED, 0)
-        return self.n_records - judged + failed + self.votes_owed
+        failed = self.unscored.get(Unscored.JUDGE_ERROR, 0)
+        return failed + self.unscored.get(Unscored.OWED, 0) + self.votes_owed
 
 
 def grade_run(
@@ -150,7 +156,10 @@ def grade_run(
     votes = council_votes(records, judge) if run.manifest.judges[judge].members else None
     counts = {label.value: 0 for label in Label}
     counts.update(dict(rows.drop_nulls("label").group_by("label").len().iter_rows()))
-    reasons = rows.filter(pl.col("label").is_null()).group_by("unscored").len()
+    reasons = dict(rows.filter(pl.col("label").is_null()).group_by("unscored").len().iter_rows())
+    # What the work never came to has no record at all.
+    if not_reached := run.manifest.n_units - len(rows):
+        reasons[Unscored.OWED.value] = reasons.get(Unscored.OWED.value, 0) + not_reached
     pairs = rows.drop_nulls("label").select("unit", "label").iter_rows()
     said = {unit: Label(label) for unit, label in pairs}
     imported = answers.judgements if answers is not None else {}
@@ -165,7 +174,7 @@ def grade_run(
         n_records=run.manifest.n_units,
         n_labelled=len(labels),
         labels=counts,
-        unscored=dict(sorted(reasons.iter_rows())),
+        unscored=dict(sorted(reasons.items())),
         agreements=_agreements(labels, said) if labels else (),
         run=run if kept else None,
         said=said,
@@ -178,6 +187,7 @@ def grade_run(
         recorded_rates=dict(answers.rates) if answers is not None else {},
         votes_owed=votes.n_owed if votes is not None else 0,
         canaries=check_canaries(run),
+        ended=run.manifest.sessions[-1].ended_because if run.manifest.sessions else None,
     )
 
 

@@ -28,8 +28,9 @@ from refusalkit.types import Label
 def grades_view(grades: Grades) -> RenderableType:
     """What a judge said of recorded answers, and how it agrees with people's labels."""
     unscored = sum(grades.unscored.values())
+    judged = "" if grades.n_judged == grades.n_records else f"{grades.n_judged} of "
     parts: list[RenderableType] = [
-        Text(f"{grades.n_records} answers judged by {printable(grades.judge)}"),
+        Text(f"{judged}{grades.n_records} answers judged by {printable(grades.judge)}"),
         Text(f"Labels: {counts(grades.labels)}"),
     ]
     if unscored:
