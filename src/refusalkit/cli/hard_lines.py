@@ -13,14 +13,19 @@ if TYPE_CHECKING:
     from refusalkit.config import RunConfig
 
 
+# The file is read once more for this: where that takes seconds, nothing is said.
+_LARGE = 4 * 1024 * 1024
+
+
 def say_ordinary(config: RunConfig) -> None:
     """Say on stderr which categories are called like our hard lines and are none.
 
     A file of one's own has no hard lines until they are named. Sets that come with refusalkit and
     public ones say themselves which are.
     """
-    parts = [Path(part.strip()) for part in config.prompts.split(",")]
-    if config.hard_line or not any(map(_is_there, parts)):
+    sizes = [_size(Path(part.strip())) for part in config.prompts.split(",")]
+    own = [size for size in sizes if size is not None]
+    if config.hard_line or not own or sum(own) > _LARGE:
         return
     from refusalkit.models.demo import HARD_LINES
     from refusalkit.session import choose_prompts
@@ -42,8 +47,8 @@ def say_ordinary(config: RunConfig) -> None:
     click.echo(f"refusalkit: {said}", err=True)
 
 
-def _is_there(path: Path) -> bool:
+def _size(path: Path) -> int | None:
     try:
-        return path.exists()
-    except (OSError, ValueError):  # a name that no file system takes
-        return False
+        return path.stat().st_size
+    except (OSError, ValueError):  # nothing there, or a name that no file system takes
+        return None
