@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from refusalkit.errors import RefusalkitError
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from refusalkit.canaries import CanaryCheck
     from refusalkit.scoring.willingness import Score
     from refusalkit.store import Run
@@ -69,9 +71,36 @@ def run_exit(run: Run, result: Score, max_unscored: float, *, name: str | None =
     return code
 
 
-def say_report(path: Path) -> None:
-    """Say on stderr where a report lies: stdout may be JSON."""
+def check_report(report: str | None, out: str | None, *, several: bool = False) -> None:
+    """Refuse a report that could not be written before the run is paid for."""
+    if report is None:
+        return
+    from refusalkit.api.sync import RUNS
+    from refusalkit.reporting.target import check_target
+
+    path, made = Path(report), [RUNS if out is None else Path(out)]
+    if several and path.parent.parent == made[0]:
+        made.append(path.parent)  # perhaps the folder of one of them
+    check_target(path, made)
+
+
+def write_report(runs: Path | Sequence[Path], report: str, code: int) -> int:
+    """Write the report of what was run and say on stderr where it lies: stdout may be JSON.
+
+    Returns `code`, or `ERROR` where it could not be written: the result was told by then.
+    """
+    import refusalkit
+
+    try:
+        path = refusalkit.report(runs, report)
+    except RefusalkitError as error:
+        several = [runs] if isinstance(runs, Path) else runs
+        words = " ".join(shlex.quote(printable(each, 400)) for each in several)
+        again = f"what was run is kept; write it with: refusalkit report {words} -o FILE"
+        click.echo(f"refusalkit: {error}; {again}", err=True)
+        return ERROR
     click.echo(f"refusalkit: report: {printable(path, 400)}", err=True)
+    return code
 
 
 def show_regrade(run: Run, as_json: bool) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from refusalkit.cli.outcome import ERROR, run_exit, say_report, warn_of_canaries
+from refusalkit.cli.outcome import ERROR, run_exit, warn_of_canaries, write_report
 from refusalkit.cli.presets import say_preset
 from refusalkit.cli.work import work
 from refusalkit.errors import ConfigurationError
@@ -54,7 +54,7 @@ def run_several(
     code = _show(done, max_unscored, as_json)
     recorded = [one.path for one in done if one.run is not None]
     if report is not None and recorded:
-        say_report(refusalkit.report(recorded, report))
+        code = write_report(recorded, report, code)
     elif len(recorded) > 1:
         words = " ".join(shlex.quote(printable(path, 400)) for path in recorded)
         click.echo(f"refusalkit: one report: refusalkit report {words} -o report.html", err=True)
