@@ -14,7 +14,9 @@ from refusalkit.reporting.data.comparisons import (
 )
 from refusalkit.reporting.data.estimates import estimate_data
 from refusalkit.reporting.data.forms import (
+    dollars,
     harmless_cell,
+    spent_words,
     to_csv,
     to_json,
     to_json_bytes,
@@ -58,6 +60,7 @@ __all__ = [
     "correction_rows",
     "council_data",
     "discrimination_figures",
+    "dollars",
     "estimate_data",
     "figure_rows",
     "figures",
@@ -78,6 +81,7 @@ __all__ = [
     "prompts_data",
     "rubric_data",
     "score_data",
+    "spent_words",
     "to_csv",
     "to_json",
     "to_json_bytes",

@@ -21,6 +21,7 @@ from refusalkit.reporting.terminal.scores import (
     discrimination_view,
     frame_view,
     score_view,
+    spent_line,
 )
 from refusalkit.reporting.terminal.tables import rows_view
 
@@ -46,6 +47,7 @@ __all__ = [
     "rows_view",
     "rubric_view",
     "score_view",
+    "spent_line",
     "summary_lines",
     "texts_view",
 ]
