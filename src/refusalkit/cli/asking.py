@@ -24,6 +24,7 @@ from refusalkit.cli.outcome import (
     write_report,
 )
 from refusalkit.cli.presets import say_preset
+from refusalkit.cli.several import name_models, run_several
 from refusalkit.cli.work import work
 from refusalkit.untrusted import printable
 
@@ -54,13 +55,8 @@ def run(
     import refusalkit
     from refusalkit.config import resolve_config
 
-    if not models and plan is None:
-        raise click.UsageError("Missing argument 'MODEL' (only --plan needs none)")
-    if models and plan is not None:
-        raise click.UsageError("name the models on the command line or in --plan, not in both")
+    name_models(models, plan)
     if plan is not None or len(models) > 1:
-        from refusalkit.cli.several import run_several
-
         check_report(report, out, several=True)
         return run_several(
             models,

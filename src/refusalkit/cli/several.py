@@ -1,4 +1,4 @@
-"""The `run` command with several models: a plan or a list, one table at the end."""
+"""Several models in one command: a plan or a list, one table at the end."""
 
 from __future__ import annotations
 
@@ -41,19 +41,8 @@ def run_several(
     """Run them side by side; returns the exit code, the highest of the runs'."""
     import refusalkit
     from refusalkit.api.several import run_names
-    from refusalkit.config import read_config, read_plan
 
-    common = read_config(config_file) if config_file is not None else {}
-    tables: list[dict[str, Any]] = [{"id": model} for model in models]
-    if plan is not None:
-        planned, tables = read_plan(plan)
-        common |= planned
-    # The command line holds for all, so it stands over the tables.
-    together = {**common, **given}.get("max_cost")
-    shared = {name: value for name, value in common.items() if name != "max_cost"}
-    over = {name: value for name, value in given.items() if name != "max_cost"}
-    asked = [{**shared, **table, **over} for table in tables]
-    _check_tables(asked, plan)
+    asked, together = asked_models(models, given, plan=plan, config_file=config_file)
     done = work(
         lambda on_progress, stop: refusalkit.benchmark_many_async(
             asked, out=out, max_cost=together, on_progress=on_progress, stop=stop
@@ -69,6 +58,34 @@ def run_several(
         words = " ".join(shlex.quote(printable(path, 400)) for path in recorded)
         click.echo(f"refusalkit: one report: refusalkit report {words} -o report.html", err=True)
     return code
+
+
+def name_models(models: Sequence[str], plan: str | None) -> None:
+    """Refuse a command that names its models not at all, or twice."""
+    if not models and plan is None:
+        raise click.UsageError("Missing argument 'MODEL' (only --plan needs none)")
+    if models and plan is not None:
+        raise click.UsageError("name the models on the command line or in --plan, not in both")
+
+
+def asked_models(
+    models: Sequence[str], given: Mapping[str, Any], *, plan: str | None, config_file: str | None
+) -> tuple[list[dict[str, Any]], float | None]:
+    """The options of each model, checked, and what all together may cost in USD."""
+    from refusalkit.config import read_config, read_plan
+
+    common = read_config(config_file) if config_file is not None else {}
+    tables: list[dict[str, Any]] = [{"id": model} for model in models]
+    if plan is not None:
+        planned, tables = read_plan(plan)
+        common |= planned
+    # The command line holds for all, so it stands over the tables.
+    together = {**common, **given}.get("max_cost")
+    shared = {name: value for name, value in common.items() if name != "max_cost"}
+    over = {name: value for name, value in given.items() if name != "max_cost"}
+    asked = [{**shared, **table, **over} for table in tables]
+    _check_tables(asked, plan)
+    return asked, together
 
 
 def _check_tables(asked: Sequence[Mapping[str, Any]], plan: str | None) -> None:

@@ -12,7 +12,7 @@ from refusalkit.reporting.data.comparisons import (
     leaderboard_rows,
     p_text,
 )
-from refusalkit.reporting.data.estimates import estimate_data
+from refusalkit.reporting.data.estimates import estimate_data, estimates_data
 from refusalkit.reporting.data.forms import (
     dollars,
     harmless_cell,
@@ -62,6 +62,7 @@ __all__ = [
     "discrimination_figures",
     "dollars",
     "estimate_data",
+    "estimates_data",
     "figure_rows",
     "figures",
     "frame_by",
