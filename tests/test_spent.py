@@ -202,6 +202,39 @@ def test_why_requests_failed_is_told_with_the_providers_words(call: Call) -> Non
     assert line == f"refusalkit: 4 failed: {record['error']}: {record['error_detail']}"
 
 
+class _Failing(Costly):
+    """A model none of whose requests succeeds."""
+
+    async def complete(
+        self, prompt: Prompt, config: GenerationConfig, *, trial: int = 1
+    ) -> Completion:
+        words = "Missing key\nTraceback (most recent call last):\n  File x"
+        hard = f"[what was asked of {prompt.category}]"
+        return Completion(
+            prompt.id,
+            prompt.category,
+            trial,
+            self.id,
+            Outcome.ERROR,
+            error="no HTTP answer",
+            error_detail=hard if prompt.category == "weapons" else words,
+        )
+
+
+@pytest.mark.parametrize(
+    ("category", "said"), [("weapons", ""), ("fraud-and-scams", ": Missing key")]
+)
+def test_of_a_hard_line_and_of_a_traceback_no_words_are_told(
+    category: str, said: str, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del call
+    hard = ("weapons",) if category == "weapons" else ()
+    run = made(_Failing(), category=(category,), hard_line=hard, keep_hard_line_text=True)
+    assert show_run(run, 100.0, as_json=False) == 3
+    n = run.manifest.n_units
+    assert f"refusalkit: {n} failed: no HTTP answer{said}\n" in capsys.readouterr().err
+
+
 def test_a_model_whose_requests_failed_is_shown_as_incomplete(call: Call) -> None:
     said = failing(call, "local/bad", "local/good", kind="server_error", model="bad")
     bad, good = (

@@ -227,12 +227,16 @@ def _tell_failures(run: Run, score: Score, whose: str) -> None:
     from refusalkit.columns import COMPLETION, read_columns
 
     known = {**COMPLETION, "error_detail": pl.String}
-    asked = read_columns(run.completions, known, ["unit", "outcome", "error", "error_detail"])
+    columns = ["unit", "category", "outcome", "error", "error_detail"]
+    asked = read_columns(run.completions, known, columns)
     said = asked.unique("unit", keep="last").filter(pl.col("outcome") == "error")
     why = _commonest(said["error"])
-    # Of a hard line it is not kept, for it may repeat the request.
-    detail = _commonest(said.filter(pl.col("error") == why)["error_detail"])
-    text = ": ".join(filter(None, (why or "no reason is on record", detail)))
+    # Of a hard line it is not shown, kept or not, for it may repeat the request.
+    shown = ~pl.col("category").is_in(sorted(run.manifest.hard_lines))
+    detail = _commonest(said.filter(shown & (pl.col("error") == why))["error_detail"])
+    # Some clients hand on the whole of an exception.
+    words = (detail or "").partition("Traceback (most recent call last)")[0].strip()
+    text = ": ".join(filter(None, (why or "no reason is on record", words)))
     click.echo(f"refusalkit: {whose}{failed} failed: {redact(text, 300)}", err=True)
 
 
