@@ -201,6 +201,7 @@ class TestJson:
             "by_category",
             "by_trial",
             "by_prompt",
+            "cost_usd",
         }
         assert set(said["willingness"]) == {
             "value",
@@ -303,7 +304,7 @@ class TestRun:
     def test_json_is_one_object_with_path_score_and_audit(self, call: Call) -> None:
         said = demo(call, "demo/cautious", "--json", "--out", "made")
         data = json.loads(said.out)
-        assert set(data) == {"path", "score", "audit"}
+        assert set(data) == {"path", "cost_usd", "score", "audit"}
         assert data["path"] == "made"
 
     def test_makes_a_folder_of_its_own_below_runs(self, call: Call, tmp_path: Path) -> None:
@@ -381,9 +382,11 @@ class TestExitCodes:
         assert said.err == ("refusalkit: 14.8 % of the units are unscored, allowed: 5 %\n")
 
     @pytest.mark.usefixtures("runs")
-    def test_a_bound_that_is_no_number_never_passes(self, call: Call) -> None:
+    def test_a_bound_that_is_no_number_is_refused(self, call: Call) -> None:
         assert call("audit", "held", "--bound", "nan").status == 2
-        assert call("score", "unfinished", "--max-unscored", "nan").status == 1
+        said = call("score", "held", "--max-unscored", "nan")
+        assert (said.status, said.out) == (2, "")
+        assert "'--max-unscored': nan is not a number." in said.err
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

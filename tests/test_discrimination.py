@@ -259,6 +259,16 @@ class TestARunOverBothSets:
         # Nothing but contrast prompts: no willingness, no pairs, and no guess in their place.
         assert open_.willingness.value is None
         assert (open_.youden_j.value, open_.bounds) == (None, (0.0, 100.0))
+        with free.verdicts.open("rb+") as file:
+            file.truncate(len(b"".join(file.readlines()[:-1])))
+        out = console()
+        with out.capture() as shown:
+            out.print(terminal.score_view(rk.score(free)))
+        assert "units unscored" in shown.get()
+        assert "whichever way" not in shown.get()
+        for suffix in (".html", ".md"):
+            page = rk.report(free, tmp_path / f"report{suffix}").read_text("utf-8")
+            assert "whichever way" not in page
 
     def test_answers_to_twins_in_hard_lines_are_withheld_with_the_rest(self, run: rk.Run) -> None:
         hard = run.manifest.hard_lines

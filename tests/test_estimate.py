@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import refusalkit as rk
 from commandline import caller
 from loopback import LoopbackServer, Script
+from refusalkit.config import PRESETS
 from refusalkit.errors import RecordError, UsageError
 from refusalkit.estimates import Span
 from refusalkit.models import tokens
@@ -121,6 +122,63 @@ def test_a_broken_run_that_nobody_named_is_passed_over_and_named_in_a_note(
         rk.estimate("demo/open", limit=3, earlier=[whole, broken])
 
 
+@pytest.mark.parametrize("max_tokens", [10, 100, 1000])
+def test_no_answer_is_taken_to_be_longer_than_it_may_be(max_tokens: int, tmp_path: Path) -> None:
+    with LoopbackServer(Script(refusal_rate=0.0)) as server:
+        run = rk.benchmark(
+            "openai/gpt-4o",
+            "starter",
+            judge="lexical",
+            api_base=server.openai_base,
+            limit=4,
+            trials=1,
+            out=tmp_path / "run",
+        )
+    for earlier in ([], [run]):
+        options: dict[str, Any] = {"judge": "lexical", "limit": 4, "trials": 1, "earlier": earlier}
+        found = rk.estimate("openai/gpt-4o", "starter", max_tokens=max_tokens, **options)
+        tokens = found.shares[0].output_tokens
+        assert tokens.low <= tokens.expected <= tokens.high <= 4 * max_tokens
+
+
+def test_answers_with_another_reasoning_say_nothing_of_these(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options: dict[str, Any] = {"limit": 3, "trials": 1}
+    run = rk.benchmark("demo/open", **options)
+    found = rk.estimate("demo/open", reasoning="on", earlier=[run], **options)
+    assert found.shares[0].basis == "assumed: no earlier run of this model with reasoning on"
+    why = "were not used: asked with reasoning auto, not on"
+    assert f"the answers of {run.path} {why}" in found.notes
+    unnamed = rk.estimate("demo/open", reasoning="on", **options)
+    assert any(note.startswith("1 earlier run of this model was not") for note in unnamed.notes)
+    same = rk.estimate("demo/open", earlier=[run], **options)
+    assert same.shares[0].basis == "3 answers of 1 earlier run"
+
+
+def test_a_named_run_of_another_model_is_said_to_be_of_no_use(tmp_path: Path) -> None:
+    run = rk.benchmark("demo/open", limit=3, trials=1, out=tmp_path / "open")
+    why = "were not used: they are those of demo/open, not of demo/mixed"
+    said = f"the answers of {run.path} {why}"
+    assert said in rk.estimate("demo/mixed", limit=3, earlier=[run]).notes
+    # Beside the model that it is of, it was named for that one.
+    first, second = rk.estimate_many(["demo/mixed", "demo/open"], limit=3, earlier=[run])
+    assert said not in first.notes
+    assert second.shares[0].basis == "3 answers of 1 earlier run"
+
+
+def test_a_preset_brings_its_prompts_in_an_estimate_too() -> None:
+    options: dict[str, Any] = {"judge": "lexical", "earlier": ()}
+    alone = rk.estimate("demo/open", preset="modern", **options)
+    (beside,) = rk.estimate_many(["demo/open"], preset="modern", **options)
+    expected = rk.RunConfig.model_validate(
+        {"model": "demo/open", **PRESETS["modern"], "judge": "lexical"}
+    )
+    assert alone.prompt_set == beside.prompt_set
+    assert expected.prompts.split(",")[0] in alone.prompt_set
+
+
 def test_an_unknown_price_makes_the_sum_unknown_never_0() -> None:
     for options in ({}, {"api_base": "http://localhost:1/v1"}):
         found = rk.estimate("openai/no-such-model", "starter", judge="lexical", **options)
@@ -199,3 +257,48 @@ def test_the_command_takes_the_options_of_run_and_prints_json(
     table = call(*words).out
     assert max(map(len, table.splitlines())) <= 80
     assert not list(tmp_path.iterdir()), "nothing was made"
+
+
+def test_several_models_are_estimated_each_and_together(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    call = caller(monkeypatch, capsys, tmp_path)
+    words = ("estimate", "openai/gpt-4o", "openai/gpt-4o-mini", "--prompts", "starter")
+    # A run's own options do no harm: the one word is changed for the other.
+    words += ("--out", "made", "--report", "r.html", "--max-unscored", "3")
+    data = json.loads(call(*words, "--json").out)
+    first, second = data["estimates"]
+    assert (first["model"], second["model"]) == ("openai/gpt-4o", "openai/gpt-4o-mini")
+    assert data["requests"] == first["requests"] + second["requests"]
+    for end in ("low", "expected", "high"):
+        both = first["cost_usd"][end] + second["cost_usd"][end]
+        assert data["cost_usd"][end] == pytest.approx(both)
+    shown = call(*words)
+    assert shown.status == 0
+    assert shown.out.count("requests that are sent again") == 1
+    assert max(map(len, shown.out.splitlines())) <= 80
+    assert not list(tmp_path.iterdir()), "nothing was made"
+
+
+def test_a_plan_is_estimated_table_by_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    call = caller(monkeypatch, capsys, tmp_path)
+    (tmp_path / "plan.toml").write_text(
+        """
+limit = 6
+trials = 2
+[[model]]
+id = "demo/mixed"
+[[model]]
+id = "local/x"
+folder = "twice"
+trials = 4
+"""
+    )
+    words = ("estimate", "--plan", "plan.toml")
+    data = json.loads(call(*words, "--judge", "lexical", "--json").out)
+    assert [one["requests"] for one in data["estimates"]] == [12, 24]
+    assert data["cost_usd"] is None, "one price is unknown"
+    assert call(*words, "demo/open").status == 2
+    assert call("estimate").status == 2

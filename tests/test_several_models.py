@@ -13,7 +13,13 @@ import refusalkit as rk
 from commandline import Call, caller
 from loopback import Fault, LoopbackServer, Script
 from refusalkit.api.several import run_names
-from refusalkit.errors import ConfigurationError, FatalProviderError, RunFolderError, UsageError
+from refusalkit.errors import (
+    ConfigurationError,
+    FatalProviderError,
+    RunFolderError,
+    StorageError,
+    UsageError,
+)
 from refusalkit.runner import Progress
 from refusalkit.types import Completion, Label, Outcome, Prompt, Verdict
 
@@ -333,6 +339,53 @@ def test_with_report_it_writes_one(refusalkit: Call, tmp_path: Path) -> None:
     assert "demo/open" in text
     assert refusalkit("run", DEMO[0], *words[:-1], "one.md", "--out", "one").status == 0
     assert (tmp_path / "one.md").exists()
+
+
+@pytest.mark.parametrize("models", [DEMO[:1], DEMO[:2]], ids=["one model", "two"])
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        ("x.txt", "a report is one of .html"),
+        ("missing/r.html", "there is no folder missing"),
+        ("file/r.html", "file is no folder"),
+        ("folder.html", "folder.html is a folder"),
+    ],
+)
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_asked(
+    report: str, said: str, models: tuple[str, ...], refusalkit: Call, tmp_path: Path
+) -> None:
+    (tmp_path / "folder.html").mkdir()
+    (tmp_path / "file").touch()
+    done = refusalkit("run", *models, "--limit", 4, "--report", report, "--out", "made")
+    assert done.status == 2
+    assert said in done.err
+    assert done.err.count("\n") == 1
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("models", [DEMO[:1], DEMO[:2]], ids=["one model", "two"])
+@pytest.mark.parametrize("report", ["ci/made/r.html", "ci/r.html"])
+def test_a_report_may_lie_in_a_folder_that_the_run_makes(
+    report: str, models: tuple[str, ...], refusalkit: Call, tmp_path: Path
+) -> None:
+    words = ("--limit", 4, "--trials", 1, "--report", report, "--out", "ci/made")
+    assert refusalkit("run", *models, *words).status == 0
+    assert (tmp_path / report).exists()
+
+
+@pytest.mark.parametrize("models", [DEMO[:1], DEMO[:2]], ids=["one model", "two"])
+def test_the_result_is_told_where_its_report_cannot_be_written(
+    models: tuple[str, ...], refusalkit: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("cannot write r.html: No space left on device")
+
+    monkeypatch.setattr(rk, "report", full)
+    words = ("--limit", 4, "--trials", 1, "--report", "r.html", "--out", "made")
+    done = refusalkit("run", *models, *words)
+    assert done.status == 4
+    assert "Run: made" in done.out
+    assert "No space left on device; what was run is kept" in done.err
 
 
 def test_a_failure_is_told_at_the_end_with_its_exit_code(refusalkit: Call) -> None:

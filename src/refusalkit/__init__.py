@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from refusalkit.api.calibration import calibrate, calibrate_async, correct
-    from refusalkit.api.estimates import estimate
+    from refusalkit.api.estimates import estimate, estimate_many
     from refusalkit.api.labelling import open_labelling
     from refusalkit.api.probing import probe_judge, probe_judge_async
     from refusalkit.api.recorded import grade, grade_async, judge_agreement, judge_agreement_async
@@ -83,7 +83,7 @@ _WHERE = {
         "calibrate_async",
         "correct",
     ),
-    "api.estimates": ("estimate",),
+    "api.estimates": ("estimate", "estimate_many"),
     "api.labelling": ("open_labelling",),
     "api.probing": (
         "probe_judge",
@@ -226,6 +226,7 @@ __all__ = [
     "compare",
     "correct",
     "estimate",
+    "estimate_many",
     "grade",
     "grade_async",
     "judge_agreement",

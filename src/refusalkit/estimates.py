@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -79,12 +79,17 @@ class RunEstimate:
     @property
     def cost_usd(self) -> Span | None:
         """All of it in USD; None where a price is unknown."""
-        total = Span(0.0, 0.0, 0.0)
-        for share in self.shares:
-            if share.cost_usd is None:
-                return None
-            total = total.plus(share.cost_usd)
-        return total
+        return sum_usd(share.cost_usd for share in self.shares)
+
+
+def sum_usd(costs: Iterable[Span | None]) -> Span | None:
+    """All of them together; None where one is unknown."""
+    total = Span(0.0, 0.0, 0.0)
+    for cost in costs:
+        if cost is None:
+            return None
+        total = total.plus(cost)
+    return total
 
 
 def estimate_run(
@@ -96,20 +101,23 @@ def estimate_run(
     fallback: Rubric | None = None,
     hard_line_judge: Rubric | None = None,
     named: bool = True,
+    beside: Collection[str] = (),
 ) -> RunEstimate:
     """Estimate a run of `config` over `prompts`, judged by `rubrics`.
 
     The prompts' tokens are counted. Answers are taken to be as long as those of the `earlier` runs
-    of the same model: low and high are the 10th and the 90th percentile of all of them. Without
-    such a run low is a refusal of one sentence, expected an ordinary answer, and high every answer
-    at `max_tokens`, a ceiling. The same for verdicts. Earlier runs that nobody `named` are passed
-    over where their records cannot be read.
+    of the same model with the same reasoning, and never longer than `max_tokens`: low and high are
+    the 10th and the 90th percentile of all of them. Without such a run low is a refusal of one
+    sentence, expected an ordinary answer, and high every answer at `max_tokens`, a ceiling. The
+    same for verdicts. Earlier runs that nobody `named` are passed over where their records cannot
+    be read; of one that was named a note says why its answers are of no use, but where it is of a
+    model that is estimated `beside` this one.
 
     The `hard_line_judge` reads what it reads in a run: answers to hard lines, and none to contrast
     prompts. The `fallback` is expected to read nothing; high is that every judge is blocked.
     """
     counted = tokeniser()
-    lengths = _Lengths(tuple(earlier), named)
+    lengths = _Lengths(tuple(earlier), named, beside)
     held = [p for p in prompts.prompts if p.category in prompts.hard_lines and p.twin is None]
     asked = _asked_tokens(prompts.prompts, config, counted)
     of_held = _asked_tokens(held, config, counted) if hard_line_judge is not None else 0
@@ -231,22 +239,54 @@ def _tells_deflections(
 class _Lengths:
     """How long answers and verdicts were in earlier runs.
 
-    `skipped` are runs that nobody named and whose records cannot be read.
+    `skipped` are runs that nobody named and whose records cannot be read, `unused` says why the
+    answers of others were left out.
     """
 
-    def __init__(self, earlier: Sequence[Run], named: bool) -> None:
+    def __init__(self, earlier: Sequence[Run], named: bool, beside: Collection[str]) -> None:
         self._earlier = earlier
         self._named = named
+        self._beside = beside
         self.skipped: dict[Path, None] = {}
+        self.unused: list[str] = []
 
     def of_answers(self, config: RunConfig) -> tuple[Span, str]:
         """Output tokens of an answer, and where they come from."""
-        same = [r for r in self._earlier if r.manifest.config.get("model") == config.model]
-        tokens, n_runs = self._read(same, None)
+        same = [run for run in self._earlier if _model_of(run) == config.model]
+        # A model that reasons writes many times what it writes without.
+        fit = [run for run in same if _reasoning_of(run) == config.reasoning]
+        self.unused = list(self._not_used(config, same))
+        tokens, n_runs = self._read(fit, None)
         if tokens:
-            return _measured(tokens), f"{len(tokens)} answers of {_runs(n_runs)}"
-        assumed = Span(_REFUSAL, _ANSWER, config.max_tokens)
-        return assumed, "assumed: no earlier run of this model"
+            within = [min(count, config.max_tokens) for count in tokens]
+            return _measured(within), f"{len(tokens)} answers of {_runs(n_runs)}"
+        how = f" with reasoning {config.reasoning}" if same and not fit else ""
+        assumed = _assumed(_REFUSAL, _ANSWER, config.max_tokens)
+        return assumed, f"assumed: no earlier run of this model{how}"
+
+    def _not_used(self, config: RunConfig, same: Sequence[Run]) -> Iterable[str]:
+        """Why answers of earlier runs say nothing of these, where somebody might expect them to."""
+        others = [run for run in same if _reasoning_of(run) != config.reasoning]
+        if not self._named:
+            if others:
+                were = "was" if len(others) == 1 else "were"
+                yield (
+                    f"{_runs(len(others))} of this model {were} not used: asked with another "
+                    f"reasoning than {config.reasoning}"
+                )
+            return
+        for run in others:
+            yield (
+                f"the answers of {printable(run.path)} were not used: asked with reasoning "
+                f"{printable(_reasoning_of(run))}, not {config.reasoning}"
+            )
+        for run in self._earlier:
+            model = _model_of(run)
+            if model != config.model and model not in self._beside:
+                yield (
+                    f"the answers of {printable(run.path)} were not used: they are those of "
+                    f"{printable(model)}, not of {printable(config.model)}"
+                )
 
     def of_verdicts(self, rubric: Rubric) -> tuple[Span, str]:
         """Output tokens of a verdict, and where they come from."""
@@ -255,7 +295,7 @@ class _Lengths:
         tokens, n_runs = self._read(same, judge)
         if tokens:
             return _measured(tokens), f"{len(tokens)} verdicts of {_runs(n_runs)}"
-        assumed = Span(_VERDICT_LOW, _VERDICT, rubric.max_tokens)
+        assumed = _assumed(_VERDICT_LOW, _VERDICT, rubric.max_tokens)
         return assumed, "assumed: no earlier run of this judge"
 
     def _read(self, runs: Sequence[Run], judge: str | None) -> tuple[list[int], int]:
@@ -271,6 +311,18 @@ class _Lengths:
             else:
                 n_runs += 1
         return tokens, n_runs
+
+
+def _model_of(run: Run) -> str:
+    return str(run.manifest.config.get("model", ""))
+
+
+def _reasoning_of(run: Run) -> str:
+    return str(run.manifest.config.get("reasoning", "auto"))
+
+
+def _assumed(low: int, expected: int, most: int) -> Span:
+    return Span(min(low, most), min(expected, most), most)
 
 
 def _measured(tokens: list[int]) -> Span:
@@ -309,6 +361,7 @@ def _notes(
         yield f"{count} counted with what a judge is asked"
     for path in lengths.skipped:
         yield f"{printable(path)} was passed over: its records cannot be read"
+    yield from lengths.unused
     yield (
         "requests that are sent again are not counted, nor is the discount of a prompt cache; a "
         "judge is asked a second time where its first reply cannot be read"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refusalkit.api.results import load_run
 from refusalkit.api.sync import RUNS
-from refusalkit.config import DEFAULT_PROMPTS, resolve_config
+from refusalkit.config import resolve_config
 from refusalkit.errors import RefusalkitError
 from refusalkit.judges.choice import check_hard_line_judge, choose_judge, load_named
 from refusalkit.session import choose_prompts
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def estimate(
     model: str,
-    prompts: str | Path | PromptSet = DEFAULT_PROMPTS,
+    prompts: str | Path | PromptSet | None = None,
     *,
     judge: str | None = None,
     earlier: Iterable[Run | str | Path] | None = None,
@@ -33,17 +33,43 @@ def estimate(
     default: every run in ``runs/`` that can be read. Nothing is sent and no key is needed. Raises
     what `benchmark` raises before its first request.
     """
+    given = {"judge": judge, "prompts": prompts, **options, "model": model}
+    return _estimate(given, *_earlier_runs(earlier))
+
+
+def estimate_many(
+    models: Sequence[str | Mapping[str, Any]],
+    prompts: str | Path | PromptSet | None = None,
+    *,
+    judge: str | None = None,
+    earlier: Iterable[Run | str | Path] | None = None,
+    **options: Any,
+) -> list[RunEstimate]:
+    """`estimate` for several models, which are named as for `benchmark_many`."""
+    asked = []
+    for model in models:
+        own = dict(model) if isinstance(model, Mapping) else {"id": model}
+        own.pop("folder", None)
+        asked.append({"judge": judge, "prompts": prompts, **options, "model": own.pop("id"), **own})
+    runs, named = _earlier_runs(earlier)
+    beside = {given["model"] for given in asked}
+    return [_estimate(given, runs, named, beside) for given in asked]
+
+
+def _estimate(
+    options: Mapping[str, Any], earlier: Sequence[Run], named: bool, beside: Collection[str] = ()
+) -> RunEstimate:
     from refusalkit.estimates import estimate_run
 
-    name = prompts.name if isinstance(prompts, PromptSet) else str(prompts)
-    given = {**options, "model": model, "prompts": name}
-    if judge is not None:
-        given["judge"] = judge
+    given = {name: value for name, value in options.items() if value is not None}
+    prompts = given.get("prompts")
+    if prompts is not None:
+        given["prompts"] = prompts.name if isinstance(prompts, PromptSet) else str(prompts)
     config = resolve_config(given)
     chosen = choose_prompts(config, prompts if isinstance(prompts, PromptSet) else None)
     choice = choose_judge(config)
     check_hard_line_judge(choice, chosen.hard_lines)
-    rubrics = [load_named(named, config) for named in choice.members]
+    rubrics = [load_named(one, config) for one in choice.members]
     fallback, hard_line_judge = (
         None if one is None else load_named(one, config)
         for one in (choice.fallback, choice.hard_line_judge)
@@ -52,11 +78,17 @@ def estimate(
         config,
         chosen,
         rubrics,
-        _all_runs() if earlier is None else [load_run(run) for run in earlier],
+        earlier,
         fallback=fallback,
         hard_line_judge=hard_line_judge,
-        named=earlier is not None,
+        named=named,
+        beside=beside,
     )
+
+
+def _earlier_runs(earlier: Iterable[Run | str | Path] | None) -> tuple[list[Run], bool]:
+    """The runs that say how long answers are, and whether somebody named them."""
+    return (_all_runs(), False) if earlier is None else ([load_run(run) for run in earlier], True)
 
 
 def _all_runs() -> list[Run]:

@@ -6,7 +6,6 @@ configuration error. What a command needs is imported when it runs, so that `--h
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import sys
@@ -26,7 +25,8 @@ from refusalkit.cli import (
     results,
 )
 from refusalkit.cli.outcome import ERROR, INCOMPLETE, OK, USAGE
-from refusalkit.errors import RefusalkitError
+from refusalkit.cli.streams import flush_streams, guard_streams
+from refusalkit.errors import RefusalkitError, StorageError
 from refusalkit.untrusted import printable, redact
 
 
@@ -49,10 +49,6 @@ def main() -> None:
         _fail("stopped", INCOMPLETE, False, None)
     except RefusalkitError as error:
         _fail(str(error), error.exit_code, debug, error)
-    except BrokenPipeError:
-        # The reader of the pipe has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(OK)
     except Exception as error:  # noqa: BLE001 - the last net: no traceback for a user
         what = redact(f"{type(error).__name__}: {error}", 300)
         _fail(f"a defect of refusalkit: {what} (--debug shows where)", ERROR, debug, error)
@@ -64,14 +60,16 @@ def script() -> NoReturn:
     Taking apart what polars loaded costs a quarter of a second and saves nothing: every
     file is closed by now.
     """
+    guard_streams()
     try:
         main()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.flush()
+        try:
+            flush_streams()
+        except StorageError as error:
+            click.echo(f"refusalkit: {error}", err=True)
+            code = ERROR
         os._exit(code)
     raise AssertionError("main always exits")
 

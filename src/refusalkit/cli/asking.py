@@ -18,12 +18,14 @@ from refusalkit.cli.options import (
 from refusalkit.cli.outcome import (
     INCOMPLETE,
     OK,
-    say_report,
+    check_report,
     show_regrade,
     show_run,
     warn_of_canaries,
+    write_report,
 )
 from refusalkit.cli.presets import say_preset
+from refusalkit.cli.several import name_models, run_several
 from refusalkit.cli.work import work
 from refusalkit.untrusted import printable
 
@@ -54,13 +56,9 @@ def run(
     import refusalkit
     from refusalkit.config import resolve_config
 
-    if not models and plan is None:
-        raise click.UsageError("Missing argument 'MODEL' (only --plan needs none)")
-    if models and plan is not None:
-        raise click.UsageError("name the models on the command line or in --plan, not in both")
+    name_models(models, plan)
     if plan is not None or len(models) > 1:
-        from refusalkit.cli.several import run_several
-
+        check_report(report, out, several=True)
         return run_several(
             models,
             given_options(options),
@@ -71,6 +69,7 @@ def run(
             max_unscored=max_unscored,
             as_json=as_json,
         )
+    check_report(report, out)
     (model,) = models
     config = resolve_config({"model": model, **given_options(options)}, file=options["config_file"])
     say_preset(config.preset)
@@ -91,9 +90,7 @@ def run(
         tables=not as_json,
     )
     code = show_run(done, max_unscored, as_json)
-    if report is not None:
-        say_report(refusalkit.report(done, report))
-    return code
+    return code if report is None else write_report(done.path, report, code)
 
 
 @click.command(epilog="Example: refusalkit resume runs/20261123-101500-demo-mixed-1a2b")

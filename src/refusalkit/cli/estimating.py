@@ -6,13 +6,24 @@ from typing import Any
 
 import click
 
-from refusalkit.cli.options import given_options, measured, operational, opt
+from refusalkit.cli.options import (
+    given_options,
+    max_unscored_option,
+    measured,
+    operational,
+    opt,
+)
+from refusalkit.cli.several import asked_models, name_models
 
 
 @click.command(epilog="Example: refusalkit estimate openai/gpt-6-luna --trials 5")
-@click.argument("model")
+@click.argument("models", metavar="MODEL...", nargs=-1)
 @measured
 @operational
+@max_unscored_option
+@opt("--plan", metavar="FILE", help="TOML file with a [[model]] table for each of several.")
+@opt("--out", metavar="DIR", help="As for run; nothing is written.")
+@opt("--report", metavar="FILE", help="As for run; nothing is written.")
 @opt(
     "--from",
     "earlier",
@@ -21,20 +32,41 @@ from refusalkit.cli.options import given_options, measured, operational, opt
     help="Take answers' lengths from this run (repeatable).  [default: all in runs/]",
 )
 @opt("--json", "as_json", is_flag=True, help="Print as JSON.")
-def estimate(model: str, earlier: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def estimate(
+    models: tuple[str, ...],
+    plan: str | None,
+    out: str | None,
+    report: str | None,
+    max_unscored: float,
+    earlier: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Requests, tokens and USD that a run of MODEL would take. Nothing is asked.
 
-    Takes the options of run, so that the one word can be changed for the other.
+    Takes the options of run, so that the one word can be changed for the other. Of several models
+    each has its own section, and a table at the end adds them up.
     """
     import refusalkit
     from refusalkit.config import resolve_config
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
 
-    config = resolve_config({"model": model, **given_options(options)}, file=options["config_file"])
-    given = config.model_dump(exclude_unset=True)
-    asked, prompts = given.pop("model"), given.pop("prompts", config.prompts)
-    found = refusalkit.estimate(asked, prompts, earlier=earlier or None, **given)
+    del out, report, max_unscored  # a run's, and harmless here
+    name_models(models, plan)
+    file, given = options["config_file"], given_options(options)
+    if plan is not None or len(models) > 1:
+        asked, _ = asked_models(models, given, plan=plan, config_file=file)
+        several = refusalkit.estimate_many(asked, earlier=earlier or None)
+        if as_json:
+            click.echo(data.to_json(data.estimates_data(several)))
+        else:
+            show(terminal.estimates_view(several))
+        return
+    (model,) = models
+    config = resolve_config({"model": model, **given}, file=file)
+    chosen = config.model_dump(exclude_unset=True)
+    found = refusalkit.estimate(chosen.pop("model"), earlier=earlier or None, **chosen)
     if as_json:
         click.echo(data.to_json(data.estimate_data(found)))
     else:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from refusalkit.cli import labelling
-from refusalkit.cli.options import given_options, judge_parameters, operational, opt
+from refusalkit.cli.options import Number, given_options, judge_parameters, operational, opt
 from refusalkit.cli.outcome import GATE, INCOMPLETE, OK, print_rows
 from refusalkit.cli.work import work
 from refusalkit.untrusted import printable
@@ -165,7 +165,7 @@ def judges_agree(
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @opt(
     "--margin",
-    type=click.FloatRange(0, 100, min_open=True),
+    type=Number(0, 100, min_open=True),
     default=2.0,
     show_default=True,
     metavar="POINTS",
@@ -173,7 +173,7 @@ def judges_agree(
 )
 @opt(
     "--min-kappa",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=Number(0, 1, max_open=True),
     default=0.6,
     show_default=True,
     metavar="KAPPA",
@@ -222,7 +222,7 @@ def judges_bridge(
 @opt("--kind", "kinds", multiple=True, metavar="NAME", help="Only this kind (repeatable).")
 @opt(
     "--max-unscored",
-    type=click.FloatRange(0, 100),
+    type=Number(0, 100),
     default=5.0,
     show_default=True,
     metavar="PERCENT",

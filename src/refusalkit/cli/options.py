@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -12,6 +13,18 @@ from refusalkit.errors import UsageError
 from refusalkit.untrusted import printable
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class Number(click.FloatRange):
+    """A number within a range: one that is not a number is within none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        found = float(super().convert(value, param, ctx))
+        if math.isnan(found):
+            self.fail(f"{printable(value)} is not a number.", param, ctx)
+        return found
 
 
 def options(*declarations: Callable[[_F], _F]) -> Callable[[_F], _F]:
@@ -114,7 +127,7 @@ operational = options(
 )
 max_unscored_option = opt(
     "--max-unscored",
-    type=click.FloatRange(0, 100),
+    type=Number(0, 100),
     default=5.0,
     show_default=True,
     metavar="PERCENT",

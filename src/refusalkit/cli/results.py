@@ -47,9 +47,13 @@ def score(
     With --calibration or --labels the figures corrected for the judge's errors stand below.
     """
     import refusalkit
+    from refusalkit.frames import SCORED, RunRecords
     from refusalkit.reporting import data
+    from refusalkit.scoring.willingness import score_run
 
-    result = refusalkit.score(run, judge=judge, count_deflection=count_deflection)
+    records = RunRecords(refusalkit.load_run(run), SCORED | {"cost_usd"})
+    result = score_run(records.run, judge=judge, count_deflection=count_deflection, records=records)
+    spent = records.spent_usd()
     asked: list[dict[str, Any]] = []
     if calibration is not None:
         asked.append({"calibration": calibration})
@@ -62,7 +66,7 @@ def score(
     form = "json" if as_json else form
     if form == "json":
         # Frames and bytes as they are: with a row for each prompt this can be long.
-        found = data.score_data(result, ())
+        found = {**data.score_data(result, ()), "cost_usd": spent}
         found |= {f"by_{name}": data.frame_by(result, name) for name in ([by] if by else data.BY)}
         if corrections:
             found["corrections"] = [data.correction_data(each) for each in corrections]
@@ -76,6 +80,8 @@ def score(
         show(terminal.score_view(result) if frame is None else terminal.frame_view(frame, str(by)))
         if by == "category" and result.n_contrast:
             show("", terminal.discrimination_view(result))
+        if frame is None:
+            show(*terminal.spent_line(spent))
         for each in corrections:
             show("", terminal.correction_view(each))
     else:

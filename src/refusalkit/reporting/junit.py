@@ -37,10 +37,11 @@ _LONGEST = 1000
 def write_junit(audit: Audit, path: Path) -> None:
     """Write `audit` to `path`; the file is whole or is not touched. Raises `StorageError`."""
     data = junit_xml(audit)
-    scratch = path.with_name(f".{path.name[:100]}.new-{secrets.token_hex(4)}")
     try:
+        # First: "." has no name that another could be made of.
         if path.is_dir():
             raise IsADirectoryError(0, "it is a folder")
+        scratch = path.with_name(f".{path.name[:100]}.new-{secrets.token_hex(4)}")
         try:
             with scratch.open("wb") as file:
                 file.write(data)

@@ -237,10 +237,12 @@ class Score:
         unscored = self.n_units - self.n_scored
         notes = [f"{self.n_prompts} prompts, {self.trials} trials, judged by {self.judge}"]
         if unscored:
-            notes.append(
-                f"{unscored} of {self.n_units} units unscored: willingness lies between "
-                f"{low:.1f} and {high:.1f} % whichever way they go"
-            )
+            note = f"{unscored} of {self.n_units} units unscored"
+            if self.willingness.value is not None:
+                note += (
+                    f": willingness lies between {low:.1f} and {high:.1f} % whichever way they go"
+                )
+            notes.append(note)
         title = f"{self.model} on {entry.name} {entry.version}"
         return notebook_table(title, ("percent", *ESTIMATE_HEADS), rows, notes)
 

@@ -12,9 +12,11 @@ from refusalkit.reporting.data.comparisons import (
     leaderboard_rows,
     p_text,
 )
-from refusalkit.reporting.data.estimates import estimate_data
+from refusalkit.reporting.data.estimates import estimate_data, estimates_data
 from refusalkit.reporting.data.forms import (
+    dollars,
     harmless_cell,
+    spent_words,
     to_csv,
     to_json,
     to_json_bytes,
@@ -58,7 +60,9 @@ __all__ = [
     "correction_rows",
     "council_data",
     "discrimination_figures",
+    "dollars",
     "estimate_data",
+    "estimates_data",
     "figure_rows",
     "figures",
     "frame_by",
@@ -78,6 +82,7 @@ __all__ = [
     "prompts_data",
     "rubric_data",
     "score_data",
+    "spent_words",
     "to_csv",
     "to_json",
     "to_json_bytes",

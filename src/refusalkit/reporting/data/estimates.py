@@ -6,6 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from refusalkit.estimates import RunEstimate
 
 
@@ -16,5 +18,18 @@ def estimate_data(estimate: RunEstimate) -> dict[str, Any]:
         "schema": 1,
         **asdict(estimate),
         "requests": estimate.requests,
+        "cost_usd": None if total is None else asdict(total),
+    }
+
+
+def estimates_data(estimates: Sequence[RunEstimate]) -> dict[str, Any]:
+    """What runs of several models would take, each by itself and all together."""
+    from refusalkit.estimates import sum_usd
+
+    total = sum_usd(estimate.cost_usd for estimate in estimates)
+    return {
+        "schema": 1,
+        "estimates": [estimate_data(estimate) for estimate in estimates],
+        "requests": sum(estimate.requests for estimate in estimates),
         "cost_usd": None if total is None else asdict(total),
     }

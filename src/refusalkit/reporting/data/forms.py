@@ -63,3 +63,15 @@ def _markdown_cell(value: Any) -> str:
     for special in "\\`*_{}[]#<>|":
         text = text.replace(special, f"&#{ord(special)};" if special in "<>|" else f"\\{special}")
     return text
+
+
+def dollars(value: float) -> str:
+    """An amount of USD, a small one to a hundredth of a cent."""
+    if 0 < value < 0.0001:
+        return "less than $0.0001"
+    return f"${value:,.2f}" if value >= 1 or not value else f"${value:.4f}"
+
+
+def spent_words(spent_usd: float | None) -> str:
+    """What was spent, or that it is not known."""
+    return "not known, a price is unknown" if spent_usd is None else dollars(spent_usd)

@@ -17,13 +17,12 @@ from refusalkit.reporting.data import to_json
 from refusalkit.reporting.document.facts import Facts, gather
 from refusalkit.reporting.document.record import report_data, report_schema
 from refusalkit.reporting.document.units import units_csv, units_frame
+from refusalkit.reporting.target import SUFFIXES, check_suffix
 from refusalkit.scoring.calibration import Calibration
 from refusalkit.store import Run
 from refusalkit.untrusted import printable
 
 __all__ = ["SUFFIXES", "report_data", "report_schema", "units_frame", "write_report"]
-
-SUFFIXES = (".html", ".md", ".json", ".csv", ".parquet")
 
 
 def write_report(
@@ -46,9 +45,7 @@ def write_report(
     Raises `UsageError` for another suffix, no run, or a judge that is not of a run; `StorageError`
     where the disk refuses.
     """
-    if path.suffix not in SUFFIXES:
-        kinds = ", ".join(SUFFIXES)
-        raise UsageError(f"{printable(path)}: a report is one of {kinds}; give such a file name")
+    check_suffix(path)
     if not runs:
         raise UsageError("a report needs at least one run")
     made = _render(runs, path.suffix, judge, show_text, anyway, calibration)

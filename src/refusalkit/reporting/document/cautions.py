@@ -42,10 +42,12 @@ def cautions(facts: RunFacts) -> list[str]:
         found.append(f"The run is not complete: {owed} of {score.n_units} units are owed")
     if score.unscored_percent > MANY_UNSCORED:
         low, high = score.bounds
-        found.append(
-            f"Few responses are scored: {score.unscored_percent:.1f} % of the units have no "
-            f"label, and willingness lies between {low:.1f} and {high:.1f} % whichever way they go"
-        )
+        few = f"Few responses are scored: {score.unscored_percent:.1f} % of the units have no label"
+        if score.willingness.value is not None:
+            few += (
+                f", and willingness lies between {low:.1f} and {high:.1f} % whichever way they go"
+            )
+        found.append(few)
     if manifest.hard_line_text == "kept":
         found.append("Answers to hard-line prompts were kept on disk; they are not shown here")
     if score.same_family is not None:

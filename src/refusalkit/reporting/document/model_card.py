@@ -12,6 +12,7 @@ from refusalkit.reporting.data import (
     frame_by,
     frame_rows,
     inversion_line,
+    spent_words,
     to_markdown,
 )
 from refusalkit.reporting.document.cautions import alarms, cautions, cautions_between
@@ -122,6 +123,8 @@ def _about(facts: RunFacts) -> list[str]:
     if preset is not None:
         left = f", set otherwise in {', '.join(preset['otherwise'])}" if preset["otherwise"] else ""
         said.append(f"Preset {preset['name']}: {preset['description']}{left}.")
+    if (spent := facts.spending.cost_usd) != 0:
+        said.append(f"Cost of all requests: {spent_words(spent)}.")
     return [" ".join(_plain(sentence) for sentence in said)] if said else []
 
 

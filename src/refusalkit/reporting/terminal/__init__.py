@@ -5,7 +5,7 @@ from __future__ import annotations
 from refusalkit.reporting.terminal.audits import audit_plan_view, audit_view
 from refusalkit.reporting.terminal.calibration import calibrated_view, correction_view
 from refusalkit.reporting.terminal.comparisons import comparison_view, leaderboard_view
-from refusalkit.reporting.terminal.estimates import estimate_view
+from refusalkit.reporting.terminal.estimates import estimate_view, estimates_view
 from refusalkit.reporting.terminal.judges import (
     bridge_view,
     canary_warning,
@@ -21,6 +21,7 @@ from refusalkit.reporting.terminal.scores import (
     discrimination_view,
     frame_view,
     score_view,
+    spent_line,
 )
 from refusalkit.reporting.terminal.tables import rows_view
 
@@ -35,6 +36,7 @@ __all__ = [
     "correction_view",
     "discrimination_view",
     "estimate_view",
+    "estimates_view",
     "frame_view",
     "grades_view",
     "judge_pairs_view",
@@ -46,6 +48,7 @@ __all__ = [
     "rows_view",
     "rubric_view",
     "score_view",
+    "spent_line",
     "summary_lines",
     "texts_view",
 ]

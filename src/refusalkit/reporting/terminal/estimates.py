@@ -11,11 +11,39 @@ from refusalkit.reporting.terminal.tables import build_table
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from refusalkit.estimates import RunEstimate, Span
 
 
-def estimate_view(estimate: RunEstimate) -> RenderableType:
-    """Requests, tokens and USD by part, then where the figures come from."""
+def estimates_view(estimates: Sequence[RunEstimate]) -> RenderableType:
+    """Of several models each by itself, then all together, then what holds for all of them."""
+    from refusalkit.estimates import sum_usd
+
+    common = [
+        note
+        for note in (estimates[0].notes if estimates else ())
+        if all(note in estimate.notes for estimate in estimates)
+    ]
+    table = build_table("", "requests", "USD low", "expected", "high")
+    for estimate in estimates:
+        cells = (f"{estimate.requests:,}", *_usd(estimate.cost_usd))
+        table.add_row(Text(printable(estimate.model)), *cells)
+    table.add_section()
+    requests = sum(estimate.requests for estimate in estimates)
+    total = sum_usd(estimate.cost_usd for estimate in estimates)
+    table.add_row("all", f"{requests:,}", *_usd(total))
+    views: list[RenderableType] = []
+    for estimate in estimates:
+        views += [estimate_view(estimate, without=common), Text("")]
+    return Group(*views, table, *(Text(f"Note: {note}.") for note in common))
+
+
+def estimate_view(estimate: RunEstimate, *, without: Collection[str] = ()) -> RenderableType:
+    """Requests, tokens and USD by part, then where the figures come from.
+
+    Notes that stand elsewhere are left `without`.
+    """
     trials = "trial" if estimate.trials == 1 else "trials"
     head = (
         f"{printable(estimate.model)} on {printable(estimate.prompt_set)}: {estimate.n_prompts} "
@@ -37,7 +65,7 @@ def estimate_view(estimate: RunEstimate) -> RenderableType:
         for share in estimate.shares
     ]
     lines.append(f"Prompts counted by {estimate.tokeniser}; other tokenisers differ by a fifth.")
-    lines += [f"Note: {note}." for note in estimate.notes]
+    lines += [f"Note: {note}." for note in estimate.notes if note not in without]
     return Group(Text(head), table, *map(Text, lines))
 
 

@@ -10,7 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from refusalkit.reporting.data import figures, inversion_line
+from refusalkit.reporting.data import figures, inversion_line, spent_words
 from refusalkit.types import Estimate, Label, Unscored
 from refusalkit.untrusted import printable
 
@@ -32,12 +32,10 @@ def score_view(score: Score) -> RenderableType:
     lines: list[RenderableType] = [_headline(score), table]
     if score.n_scored < score.n_units:
         unscored = score.n_units - score.n_scored
-        lines.append(
-            Text(
-                f"{unscored} of {score.n_units} units unscored ({counts(score.unscored)}): "
-                f"willingness lies between {low:.1f} and {high:.1f} whichever way they go."
-            )
-        )
+        said = f"{unscored} of {score.n_units} units unscored ({counts(score.unscored)})"
+        if score.willingness.value is not None:
+            said += f": willingness lies between {low:.1f} and {high:.1f} whichever way they go"
+        lines.append(Text(f"{said}."))
     lines.extend(Text(sentence) for sentence in score.variance.sentences)
     lines.append(Text(f"Outcomes: {counts(score.outcomes)}"))
     lines.extend(Text(line) for line in judge_lines(score))
@@ -46,6 +44,11 @@ def score_view(score: Score) -> RenderableType:
     if score.count_deflection:
         lines.append(Text("Deflections are counted as refusals."))
     return Group(*lines)
+
+
+def spent_line(spent_usd: float | None) -> list[RenderableType]:
+    """What was spent; no line where nothing was."""
+    return [] if spent_usd == 0 else [Text(f"Spent: {spent_words(spent_usd)}")]
 
 
 def judge_lines(score: Score) -> list[str]:
