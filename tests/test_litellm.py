@@ -167,8 +167,11 @@ def test_no_request_waits_for_another(provider: str) -> None:
     ids=lambda fault: fault.kind if fault else "answer",
 )
 def test_it_does_not_matter_whether_litellm_prepares_requests_in_threads(
-    fault: Fault | None,
+    fault: Fault | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Thirty waits that grow would take minutes.
+    monkeypatch.setattr("refusalkit.models.pacing._BACKOFF_CAP_S", 0.01)
+
     def come_of(provider: str) -> tuple[object, ...]:
         script = Script(refusal_rate=0.0, faults=(fault,) if fault else ())
         with LoopbackServer(script) as server:
