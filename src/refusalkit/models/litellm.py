@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from refusalkit.errors import ConfigurationError
-from refusalkit.models.client import ChatClient, ChatRequest
+from refusalkit.models.client import ChatClient, ChatRequest, Relearned
 from refusalkit.models.litellm_calls import complete, load_litellm
 from refusalkit.models.litellm_session import Unread, close_session, handler_of, session_of
 from refusalkit.models.pacing import Pacer
@@ -50,6 +50,7 @@ class LiteLLMClient(ChatClient):
         super().__init__(model_id, pacer=pacer, api_base=api_base, keys=[api_key, *named])
         self._api_base = api_base
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._max_tokens_key = "max_tokens"
         # litellm's OpenAI client insists on a key; an endpoint of one's own may need none.
         self._api_key = api_key or ("none" if api_base else None)
         litellm = load_litellm()
@@ -76,7 +77,7 @@ class LiteLLMClient(ChatClient):
     def _parameters(self, request: ChatRequest) -> dict[str, Any]:
         config = request.config
         wanted: dict[str, Any] = {
-            "max_tokens": config.max_tokens,
+            self._max_tokens_key: config.max_tokens,
             **request.sampling,
             "response_format": request.response_format,
         }
@@ -112,7 +113,12 @@ class LiteLLMClient(ChatClient):
             # Whatever it is, it is one failed request.
             # What the user put into the extra body is wanted as it is: it is never left out.
             sent = frozenset(parameters) - frozenset(request.config.extra_body)
-            raise self._failed(_failure(litellm, error), sent=sent) from error
+            failure = _failure(litellm, error)
+            if "max_completion_tokens" in failure.message and "max_tokens" in sent:
+                # Not a parameter that is refused, but its older name.
+                self._max_tokens_key = "max_completion_tokens"
+                raise Relearned(f"{self.names}: HTTP {failure.status}") from error
+            raise self._failed(failure, sent=sent) from error
         return self._reply(response, structured=request.schema is not None)
 
     def _reply(self, response: Any, *, structured: bool) -> Reply:
