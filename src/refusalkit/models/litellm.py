@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from refusalkit.errors import ConfigurationError
 from refusalkit.models.client import ChatClient, ChatRequest, Relearned
 from refusalkit.models.litellm_calls import complete, load_litellm
-from refusalkit.models.litellm_session import Unread, close_session, handler_of, session_of
+from refusalkit.models.litellm_session import Unread, close_connections, exchange_from
 from refusalkit.models.pacing import Pacer
 from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.types import Usage
@@ -92,34 +91,37 @@ class LiteLLMClient(ChatClient):
         call = {**parameters, **_extra(litellm, request.config.extra_body)}
         self._loop = asyncio.get_running_loop()
         _IN_USE.add(self)
-        session = session_of(self._loop)
-        # Some ways through litellm take the session, others a handler around it.
-        if self._takes_handler:
-            call["client"] = handler_of(session)
-        try:
-            response = await complete(
-                self._provider,
-                model=self.model_id,
-                messages=request.conversation,
-                timeout=request.config.timeout_s,
-                num_retries=0,
-                max_retries=0,
-                api_base=self._api_base,
-                api_key=self._api_key,
-                shared_session=session,
-                **call,
-            )
-        except Exception as error:
-            # Whatever it is, it is one failed request.
-            # What the user put into the extra body is wanted as it is: it is never left out.
-            sent = frozenset(parameters) - frozenset(request.config.extra_body)
-            failure = _failure(litellm, error)
-            if "max_completion_tokens" in failure.message and "max_tokens" in sent:
-                # Not a parameter that is refused, but its older name.
-                self._max_tokens_key = "max_completion_tokens"
-                raise Relearned(f"{self.names}: HTTP {failure.status}") from error
-            raise self._failed(failure, sent=sent) from error
+        with exchange_from(self._loop, litellm, self._hide_key) as exchange:
+            # Some ways through litellm take the session, others a handler around it.
+            if self._takes_handler:
+                call["client"] = exchange.connections.handler
+            try:
+                response = await complete(
+                    self._provider,
+                    model=self.model_id,
+                    messages=request.conversation,
+                    timeout=request.config.timeout_s,
+                    num_retries=0,
+                    max_retries=0,
+                    api_base=self._api_base,
+                    api_key=self._api_key,
+                    shared_session=exchange.connections.session,
+                    **call,
+                )
+            except Exception as error:
+                # Whatever it is, it is one failed request.
+                # What the user put into the extra body is wanted as it is: it is never left out.
+                sent = frozenset(parameters) - frozenset(request.config.extra_body)
+                failure = _failure(litellm, error)
+                if "max_completion_tokens" in failure.message and "max_tokens" in sent:
+                    # Not a parameter that is refused, but its older name.
+                    self._max_tokens_key = "max_completion_tokens"
+                    raise Relearned(f"{self.names}: HTTP {failure.status}") from error
+                raise self._failed(failure, sent=sent) from error
         return self._reply(response, structured=request.schema is not None)
+
+    def _hide_key(self, key: str) -> None:
+        """Take out of what the provider says what it was sent to know us by, too."""
 
     def _reply(self, response: Any, *, structured: bool) -> Reply:
         try:
@@ -157,16 +159,10 @@ class LiteLLMClient(ChatClient):
     async def _close(self) -> None:
         _IN_USE.discard(self)
         if self._loop and not any(other._loop is self._loop for other in _IN_USE):
-            await close_session(self._loop)
-        shared = any(other._loop and not other._loop.is_closed() for other in _IN_USE)
-        if "litellm" in sys.modules and not shared:
-            litellm = load_litellm()
-            await litellm.close_litellm_async_clients()
-            # It would go on handing out the closed ones.
-            litellm.in_memory_llm_clients_cache.flush_cache()
+            await close_connections(self._loop)
 
 
-# Connections belong to litellm as a whole: the last client that used them closes them.
+# Connections belong to all clients of an event loop: the last that used them closes them.
 _IN_USE: weakref.WeakSet[LiteLLMClient] = weakref.WeakSet()
 
 

@@ -1,10 +1,10 @@
 """One request through litellm, without the work around it that nobody here reads.
 
-litellm takes seconds to import, so it is imported when the first client is opened. While it is, the
+litellm takes seconds to import, so it is imported when the first client is opened. Meanwhile the
 environment tells it to use the price list and headers it ships, or it would fetch them from the
-network. A host program that imports litellm later has the same module: with those lists, and without
-the advertisements that litellm prints with errors (`suppress_debug_info`). Nothing else of it is
-set, and nothing at all where the host program imported it before.
+network. A host program that imports litellm later has the same module: with these lists and without
+the advertisements that litellm prints with errors (`suppress_debug_info`). Where the host program
+imported it before, neither is touched. Its cache of clients holds none of ours (`litellm_session`).
 """
 
 from __future__ import annotations
