@@ -15,13 +15,16 @@ from refusalkit.models.litellm_session import Unread, close_connections, exchang
 from refusalkit.models.pacing import Pacer
 from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.types import Usage
-from refusalkit.untrusted import printable
+from refusalkit.untrusted import Keys, printable
 
 # Parameters of the OpenAI protocol, which litellm knows for each model whether it takes.
 _OPENAI_PARAMETERS = ("temperature", "top_p", "seed", "reasoning_effort", "response_format")
 
-# How environment variables end that hold a provider's key.
+# How environment variables end that hold a provider's key, and what else stands in their names.
 _KEY_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
+_KEY_WORDS = ("KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "BEARER", "JWT")
+# As many keys that were seen on their way are remembered: some are new each hour.
+_MOST_SENT_KEYS = 16
 
 # Providers' own words for an answer that ended by itself. litellm says "stop" for them, and also
 # for errors and for words that it does not know.
@@ -45,8 +48,10 @@ class LiteLLMClient(ChatClient):
         api_key: str | None = None,
     ) -> None:
         # Without a key from us litellm takes the provider's own from the environment.
-        named = [value for name, value in os.environ.items() if name.endswith(_KEY_ENDINGS)]
+        named = [value for name, value in os.environ.items() if _holds_key(name, value)]
         super().__init__(model_id, pacer=pacer, api_base=api_base, keys=[api_key, *named])
+        self._known_keys = self._keys
+        self._sent_keys: tuple[str, ...] = ()
         self._api_base = api_base
         self._loop: asyncio.AbstractEventLoop | None = None
         self._max_tokens_key = "max_tokens"
@@ -121,7 +126,10 @@ class LiteLLMClient(ChatClient):
         return self._reply(response, structured=request.schema is not None)
 
     def _hide_key(self, key: str) -> None:
-        """Take out of what the provider says what it was sent to know us by, too."""
+        """Take a key that is sent out of whatever comes back, wherever litellm has it from."""
+        if key not in self._sent_keys and self._keys.hide(key) != "[key]":
+            self._sent_keys = (*self._sent_keys, key)[-_MOST_SENT_KEYS:]
+            self._keys = _MoreKeys(self._known_keys, *self._sent_keys)
 
     def _reply(self, response: Any, *, structured: bool) -> Reply:
         try:
@@ -164,6 +172,36 @@ class LiteLLMClient(ChatClient):
 
 # Connections belong to all clients of an event loop: the last that used them closes them.
 _IN_USE: weakref.WeakSet[LiteLLMClient] = weakref.WeakSet()
+
+
+class _MoreKeys(Keys):
+    """Keys, and some more of them."""
+
+    def __init__(self, known: Keys, *more: str) -> None:
+        super().__init__(*more)
+        self._known = known
+
+    def __bool__(self) -> bool:
+        return super().__bool__() or bool(self._known)
+
+    def within(self, text: str) -> bool:
+        return super().within(text) or self._known.within(text)
+
+    def hide(self, text: str) -> str:
+        # First the longer ones, which may hold a known one.
+        return self._known.hide(super().hide(text))
+
+
+def _holds_key(name: str, value: str) -> bool:
+    """Whether an environment variable seems to hold a key, and not a number, a path or a word."""
+    name = name.upper()
+    if not any(word in name for word in _KEY_WORDS):
+        return False
+    # Not a Path, which objects to a long key: it would be too long a name.
+    if value.replace(".", "").isdigit() or os.path.exists(value):  # noqa: PTH110
+        return False
+    # KEYBOARD=japanese: what an answer may say is no key unless its name leaves no doubt.
+    return name.endswith(_KEY_ENDINGS) or not value.isalpha()
 
 
 def _extra(litellm: Any, body: Mapping[str, Any]) -> dict[str, Any]:
