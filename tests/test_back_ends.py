@@ -282,7 +282,7 @@ def test_anthropics_category_of_a_refusal_is_kept(
     assert completion.filter_category == category
 
 
-@each(OPENAI)
+@each(OPENAI, LITELLM_OPENAI)
 def test_azures_category_of_a_block_is_kept(server: LoopbackServer, back_end: BackEnd) -> None:
     completion = ask(server, back_end, Fault("moderation_error", variant="azure")).completion
     assert (completion.outcome, completion.filter_category) == (Outcome.BLOCKED, "violence")

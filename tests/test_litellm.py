@@ -203,6 +203,64 @@ def test_a_field_of_the_users_may_have_any_name(provider: str) -> None:
         assert {name: server.log[0].params[name] for name in extra} == extra
 
 
+# What is read of an answer that is not as usual
+
+
+@contextlib.contextmanager
+def answers(choice: dict[str, Any]) -> Iterator[list[str]]:
+    """A provider with one choice for everyone; yields its URL, and after it each request's path."""
+    body = json.dumps({**OPENAI, "choices": [{"index": 0, **choice}]}).encode()
+    asked: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        asked.append(f"http://127.0.0.1:{server.server_port}/v1")
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("provider", ["openai", "azure", "hosted_vllm", IN_A_THREAD])
+def test_the_category_of_a_filtered_answer_is_kept(
+    monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    monkeypatch.setenv("AZURE_API_VERSION", "2024-10-21")
+    said = {"violence": {"filtered": True}, "hate": {"filtered": False}}
+    message = {"role": "assistant", "content": ""}
+    choice = {"message": message, "finish_reason": "content_filter"}
+    with answers({**choice, "content_filter_results": said}) as asked:
+        (done,) = asyncio.run(ask(provider, asked[0]))
+    assert (done.outcome, done.filter_category) == (Outcome.BLOCKED, "violence")
+
+
+# The openai SDK, which some ways lead through, expects no list.
+@pytest.mark.filterwarnings("ignore:.*Pydantic serializer:UserWarning")
+@pytest.mark.parametrize("provider", ["openai", "hosted_vllm", "mistral", IN_A_THREAD])
+def test_a_text_in_parts_is_an_answer_and_paid_for_once(provider: str) -> None:
+    parts = [{"type": "text", "text": part} for part in ("[demo ", "answer]")]
+    message = {"role": "assistant", "content": parts}
+    with answers({"message": message, "finish_reason": "stop"}) as asked:
+        (done,) = asyncio.run(ask(provider, asked[0]))
+    assert (done.outcome, done.text) == (Outcome.ANSWERED, TEXT), done.error
+    assert (done.usage.input_tokens, done.usage.output_tokens) == (3, 2)
+    assert len(asked) == 1 + done.attempts == 2
+
+
 # What it is kept from
 
 

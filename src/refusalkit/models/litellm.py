@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import weakref
 from collections.abc import Mapping
 from typing import Any
 
+from refusalkit import jsontext
 from refusalkit.errors import ConfigurationError
 from refusalkit.models.client import ChatClient, ChatRequest, Relearned
 from refusalkit.models.litellm_calls import complete, load_litellm
-from refusalkit.models.litellm_session import Unread, close_connections, exchange_from
+from refusalkit.models.litellm_session import Exchange, Unread, close_connections, exchange_from
+from refusalkit.models.openai import filter_category, read_completion, refused_category
 from refusalkit.models.pacing import Pacer
 from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.types import Usage
@@ -31,6 +34,9 @@ _MOST_SENT_KEYS = 16
 _STOPPED = ("stop", "STOP", "end_turn", "stop_sequence", "COMPLETE", "eos", "eos_token")
 # Words that name no reason, which litellm takes for a filter's.
 _GUESSED = ("OTHER", "IMAGE_OTHER")
+
+# A text in parts, in the JSON of an answer.
+_LIST = re.compile(rb'"content"\s*:\s*\[')
 
 # A request's id, by the names that litellm hands the providers' headers on under.
 _REQUEST_ID_HEADERS = ("request-id", "llm_provider-request-id", "llm_provider-x-request-id")
@@ -114,6 +120,10 @@ class LiteLLMClient(ChatClient):
                     **call,
                 )
             except Exception as error:
+                if (
+                    read := _read_list(exchange, structured=request.schema is not None)
+                ) is not None:
+                    return read
                 # Whatever it is, it is one failed request.
                 # What the user put into the extra body is wanted as it is: it is never left out.
                 sent = frozenset(parameters) - frozenset(request.config.extra_body)
@@ -123,7 +133,10 @@ class LiteLLMClient(ChatClient):
                     self._max_tokens_key = "max_completion_tokens"
                     raise Relearned(f"{self.names}: HTTP {failure.status}") from error
                 raise self._failed(failure, sent=sent) from error
-        return self._reply(response, structured=request.schema is not None)
+        reply = self._reply(response, structured=request.schema is not None)
+        if (read := _read_list(exchange, structured=request.schema is not None)) is not None:
+            reply.text = read.text or reply.text  # some ways keep only the last of the parts
+        return reply
 
     def _hide_key(self, key: str) -> None:
         """Take a key that is sent out of whatever comes back, wherever litellm has it from."""
@@ -159,6 +172,7 @@ class LiteLLMClient(ChatClient):
                 cache_read_tokens=token_count(getattr(cached, "cached_tokens", None)),
                 cache_write_tokens=token_count(getattr(cached, "cache_write_tokens", None)),
             ),
+            filter_category=filter_category(_own(choice).get("content_filter_results")),
             served_model=getattr(response, "model", None),
             request_id=next(filter(None, map(headers.get, _REQUEST_ID_HEADERS)), None)
             or getattr(response, "id", None),
@@ -216,6 +230,20 @@ def _extra(litellm: Any, body: Mapping[str, Any]) -> dict[str, Any]:
     return {**extra, "extra_body": kept} if kept else extra
 
 
+def _read_list(exchange: Exchange, *, structured: bool) -> Reply | None:
+    """The answer as it came, if its text is a list of parts, which litellm does not read whole."""
+    # Hardly any is: the others are not parsed a second time.
+    if exchange.status != 200 or not _LIST.search(exchange.body):
+        return None
+    try:
+        data = jsontext.from_bytes(exchange.body)
+        if isinstance(data["choices"][0]["message"]["content"], list):
+            return read_completion(data, structured=structured)
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        pass
+    return None
+
+
 def _finish_reason(choice: Any) -> str | None:
     """The finish reason, in the provider's own word where litellm only guessed what it means."""
     mapped = _string(choice.finish_reason)
@@ -252,6 +280,7 @@ def _failure(litellm: Any, error: Exception) -> ApiFailure:
         code=code if isinstance(code, str) and not code.isdigit() else None,
         parameter=_string(getattr(error, "param", None)),
         retry_after=parse_retry_after(headers) if isinstance(headers, Mapping) else None,
+        filter_category=refused_category(said) or refused_category(_own(error)),
     )
 
 
