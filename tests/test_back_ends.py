@@ -294,7 +294,7 @@ def test_anthropics_category_of_a_refusal_is_kept(
     assert completion.filter_category == category
 
 
-@each(OPENAI)
+@each(OPENAI, LITELLM_OPENAI)
 def test_azures_category_of_a_block_is_kept(server: LoopbackServer, back_end: BackEnd) -> None:
     completion = ask(server, back_end, Fault("moderation_error", variant="azure")).completion
     assert (completion.outcome, completion.filter_category) == (Outcome.BLOCKED, "violence")
@@ -468,6 +468,30 @@ def test_several_parameters_that_a_model_does_not_take(
     assert asked.completion.outcome is Outcome.ANSWERED
     assert len(asked.log) == 4
     assert asked.parameters.sent == {"max_tokens": 64}
+
+
+@every_back_end
+def test_the_bound_of_an_answer_is_never_left_out(
+    server: LoopbackServer, back_end: BackEnd
+) -> None:
+    fault = Fault("bad_param", variant="range", param="max_tokens")
+    asked = ask(server, back_end, fault, trials=2)
+    # What the endpoint says is reported, and nothing is asked without a bound.
+    assert [completion.outcome for completion in asked.completions] == [Outcome.ERROR] * 2
+    assert "above 4 are not supported" in str(asked.completion.error_detail)
+    assert [exchange.params.get("max_tokens") for exchange in asked.log] == [64, 64]
+    assert "max_tokens" not in asked.parameters.dropped
+
+
+@each(OPENAI, LITELLM_OPENAI)
+def test_the_bound_of_an_answer_goes_by_its_newer_name_where_that_is_asked_for(
+    server: LoopbackServer, back_end: BackEnd
+) -> None:
+    asked = ask(server, back_end, Fault("bad_param", param="max_tokens"), trials=2)
+    assert [completion.outcome for completion in asked.completions] == [Outcome.ANSWERED] * 2
+    named = [exchange.params.get("max_completion_tokens") for exchange in asked.log]
+    assert named == [None, 64, 64]
+    assert asked.parameters.sent["max_completion_tokens"] == 64
 
 
 @every_back_end

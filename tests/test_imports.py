@@ -163,11 +163,16 @@ class TestLibrary:
 
     def test_litellm_fetches_and_prints_nothing_when_it_is_loaded(self, tmp_path: Path) -> None:
         program = """
-            import gc
+            import gc, os
             from refusalkit.models.litellm_calls import load_litellm
             gc.set_threshold(701, 9, 9)
+            before = dict(os.environ)
             assert load_litellm() is load_litellm()
             assert gc.get_threshold() == (701, 9, 9)
+            assert dict(os.environ) == before
+            # Nor does the first request that needs them fetch Anthropic's headers.
+            from litellm.anthropic_beta_headers_manager import get_provider_beta_header
+            get_provider_beta_header("placeholder", "anthropic")
         """
         report, said = ran(program, folder=tmp_path)
         assert said == ""

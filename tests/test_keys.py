@@ -6,6 +6,7 @@ in HTML, in a 200's error field, in its answers. None of these keys has a shape 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import html
 import json
@@ -25,8 +26,10 @@ from hypothesis import strategies as st
 
 from commandline import Call, caller
 from refusalkit.errors import ConfigurationError
-from refusalkit.models import open_client
+from refusalkit.models import ChatModel, open_client
+from refusalkit.models.litellm_calls import load_litellm
 from refusalkit.models.pacing import Pacer
+from refusalkit.types import Completion, GenerationConfig, Prompt
 from refusalkit.untrusted import Keys
 
 WORDS = "correct-horse-battery-staple-42"
@@ -239,6 +242,73 @@ def test_nor_through_litellm(
     assert echo.keys
     assert echo.kind == kind, "no redirect is followed: the key would go along"
     assert found(WORDS, tmp_path, done.out, done.err) == []
+
+
+def asked_through_litellm(model_id: str, base: str | None = None) -> Completion:
+    """What comes of one prompt, by whatever keys litellm finds."""
+
+    async def main() -> Completion:
+        model = ChatModel(open_client(model_id, pacer=Pacer(), api_base=base, via="litellm"))
+        try:
+            return await model.complete(Prompt("p1", "assault", "[demo]"), GenerationConfig())
+        finally:
+            await model.aclose()
+
+    return asyncio.run(main())
+
+
+@pytest.mark.xdist_group("litellm")
+def test_nor_is_one_of_a_variable_that_does_not_end_like_a_key(
+    echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", WORDS)
+    monkeypatch.setenv("AWS_REGION_NAME", "us-east-1")
+    monkeypatch.setenv("AWS_BEDROCK_RUNTIME_ENDPOINT", echo.url)
+    echo.kind = "400"
+    done = asked_through_litellm("bedrock/anthropic.claude-3-haiku-20240307-v1:0")
+    assert echo.keys == [WORDS]
+    assert "[key]" in str(done.error_detail)
+    assert not Keys(WORDS).within(str(done))
+
+
+@pytest.mark.xdist_group("litellm")
+@pytest.mark.parametrize("provider", ["openai", "groq"])
+def test_nor_is_one_that_litellm_has_from_elsewhere(
+    echo: Echo, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    for name in [name for name, value in os.environ.items() if value == WORDS]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(load_litellm(), "headers", {"x-api-key": WORDS})
+    echo.kind = "400"
+    done = asked_through_litellm(f"{provider}/m", f"{echo.url}/v1")
+    assert echo.keys == [WORDS]
+    assert "[key]" in str(done.error_detail)
+    assert not Keys(WORDS).within(str(done))
+
+
+@pytest.mark.xdist_group("litellm")
+@pytest.mark.parametrize(
+    ("name", "value", "hidden"),
+    [
+        ("WATSONX_APIKEY", WORDS, True),
+        ("SNOWFLAKE_JWT", "a1B2" * 1000, True),
+        ("AWS_BEARER_TOKEN_BEDROCK", HEXADECIMAL, True),
+        ("Some_Passphrase", WORDS, True),
+        ("SOME_SERVICE_PASSWORD", "correcthorsebattery", True),
+        # An answer may say these.
+        ("TOKENIZERS_PARALLELISM", "disabled", False),
+        ("KEYBOARD_LAYOUT", "japanese", False),
+        ("MAX_TOKENS_IN_ALL", "1000000000", False),
+        ("CREDENTIALS_FOLDER", str(Path(__file__)), False),
+        ("HOME_OF_SOMETHING", WORDS, False),
+    ],
+)
+def test_what_a_variable_of_this_name_holds_is_hidden(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, hidden: bool
+) -> None:
+    monkeypatch.setenv(name, value)
+    client = open_client("openai/m", pacer=Pacer(), api_base="http://127.0.0.1:9", via="litellm")
+    assert client._keys.within(f"before {value} after") is hidden
 
 
 @pytest.mark.parametrize("option", ["--api-base", "--judge-api-base"])

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -206,6 +206,64 @@ def test_a_field_of_the_users_may_have_any_name(provider: str) -> None:
         assert {name: server.log[0].params[name] for name in extra} == extra
 
 
+# What is read of an answer that is not as usual
+
+
+@contextlib.contextmanager
+def answers(choice: dict[str, Any]) -> Iterator[list[str]]:
+    """A provider with one choice for everyone; yields its URL, and after it each request's path."""
+    body = json.dumps({**OPENAI, "choices": [{"index": 0, **choice}]}).encode()
+    asked: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        asked.append(f"http://127.0.0.1:{server.server_port}/v1")
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("provider", ["openai", "azure", "hosted_vllm", IN_A_THREAD])
+def test_the_category_of_a_filtered_answer_is_kept(
+    monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    monkeypatch.setenv("AZURE_API_VERSION", "2024-10-21")
+    said = {"violence": {"filtered": True}, "hate": {"filtered": False}}
+    message = {"role": "assistant", "content": ""}
+    choice = {"message": message, "finish_reason": "content_filter"}
+    with answers({**choice, "content_filter_results": said}) as asked:
+        (done,) = asyncio.run(ask(provider, asked[0]))
+    assert (done.outcome, done.filter_category) == (Outcome.BLOCKED, "violence")
+
+
+# The openai SDK, which some ways lead through, expects no list.
+@pytest.mark.filterwarnings("ignore:.*Pydantic serializer:UserWarning")
+@pytest.mark.parametrize("provider", ["openai", "hosted_vllm", "mistral", IN_A_THREAD])
+def test_a_text_in_parts_is_an_answer_and_paid_for_once(provider: str) -> None:
+    parts = [{"type": "text", "text": part} for part in ("[demo ", "answer]")]
+    message = {"role": "assistant", "content": parts}
+    with answers({"message": message, "finish_reason": "stop"}) as asked:
+        (done,) = asyncio.run(ask(provider, asked[0]))
+    assert (done.outcome, done.text) == (Outcome.ANSWERED, TEXT), done.error
+    assert (done.usage.input_tokens, done.usage.output_tokens) == (3, 2)
+    assert len(asked) == 1 + done.attempts == 2
+
+
 # What it is kept from
 
 
@@ -255,3 +313,72 @@ def test_no_answer_comes_out_of_a_cache_of_the_host_program(
         for _ in range(2):
             asyncio.run(ask(provider, server.openai_base))
         assert len(server.log) == 2
+
+
+# What it leaves alone
+
+
+@contextlib.asynccontextmanager
+async def litellm_of_the_host() -> AsyncIterator[Any]:
+    """litellm as a host program uses it, which closes its clients at the end."""
+    litellm = load_litellm()
+    try:
+        yield litellm
+    finally:
+        await litellm.close_litellm_async_clients()
+        litellm.in_memory_llm_clients_cache.flush_cache()
+
+
+async def ask_as_the_host(litellm: Any, provider: str, base: str) -> str:
+    response = await litellm.acompletion(
+        model=f"{provider}/m",
+        messages=[{"role": "user", "content": "[demo]"}],
+        api_base=base,
+        api_key="loopback-key-0123456789abcdef",
+        timeout=CONFIG.timeout_s,
+        num_retries=0,
+        max_retries=0,
+    )
+    return str(response.choices[0].message.content)
+
+
+@pytest.mark.parametrize("used", [True, False], ids=["used", "unused"])
+@pytest.mark.parametrize("provider", ["openai", "groq", "hosted_vllm", "anthropic", IN_A_THREAD])
+def test_a_request_of_the_host_program_outlives_our_client(provider: str, used: bool) -> None:
+    async def main(server: LoopbackServer) -> str:
+        base = server.anthropic_base if provider == "anthropic" else server.openai_base
+        async with litellm_of_the_host() as litellm:
+            model = open_chat(f"{provider}/m", base)
+            if used:
+                assert (await model.complete(PROMPT, CONFIG)).outcome is Outcome.ANSWERED
+            server.hold()
+            host = asyncio.create_task(ask_as_the_host(litellm, provider, base))
+            while server.ledger.n < 1 + used:
+                await asyncio.sleep(0.01)
+            await model.aclose()
+            server.release()
+            return await host
+
+    with LoopbackServer(Script(refusal_rate=0.0)) as server:
+        assert asyncio.run(main(server)) == ANSWER
+
+
+@pytest.mark.parametrize("provider", ["openai", "groq", IN_A_THREAD])
+def test_our_requests_and_the_hosts_share_no_client(provider: str) -> None:
+    async def main(base: str) -> None:
+        async with litellm_of_the_host() as litellm:
+            cached = litellm.in_memory_llm_clients_cache.cache_dict
+            await ask(provider, base)
+            assert cached == {}
+            assert await ask_as_the_host(litellm, provider, base) == ANSWER
+            theirs = dict(cached)
+            assert theirs
+            (done,) = await ask(provider, base)
+            assert done.text == ANSWER
+            assert cached == theirs
+            # What ours are closed with leaves the host's open.
+            assert await ask_as_the_host(litellm, provider, base) == ANSWER
+
+    with LoopbackServer(Script(refusal_rate=0.0)) as server:
+        for _ in range(2):  # each time in an event loop of its own
+            asyncio.run(main(server.openai_base))

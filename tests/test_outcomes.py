@@ -353,6 +353,11 @@ SENT = frozenset({"temperature", "top_p", "top_k", "seed", "max_tokens"})
         # A value that is wrong is the user's mistake, not a parameter to leave out.
         ("temperature: Input should be less than or equal to 1", "temperature", None),
         ("max_tokens is too large", "max_tokens", None),
+        # Without it answers would have no bound.
+        ("values of max_tokens above 4096 are not supported", "max_tokens", None),
+        ("values of max_tokens above 4096 are not supported", None, None),
+        ("max_tokens is not supported with this temperature", "max_tokens", None),
+        ("Unsupported parameter: 'max_tokens'", "max_tokens", None),
     ],
 )
 @pytest.mark.parametrize("status", [400, 422])

@@ -71,6 +71,9 @@ _UNSUPPORTED_TEXT = re.compile(
     r"extra inputs?|extra fields?|not permitted|not allowed|cannot both|can't both|"
     r"deprecated|not available|not accepted|only the default"
 )
+# What bounds an answer is never left out, whatever a provider says of it: the answers would have no
+# bound, and cost what they come to. Its other name is tried by the back ends.
+_NEVER_LEFT_OUT = frozenset({"max_tokens", "max_completion_tokens"})
 # More is no count of tokens, and no column of 64-bit numbers could hold it.
 _MOST_TOKENS = 10**15
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
@@ -212,13 +215,17 @@ def _unsupported(failure: ApiFailure, sent: frozenset[str]) -> str | None:
     complaint = f"{failure.code or ''} {failure.message}"
     if not _UNSUPPORTED_TEXT.search(complaint):
         return None
-    named = {failure.parameter.split(".")[0]} if failure.parameter else set()
-    named |= {word.split(".")[0] for word in re.findall(r"[A-Za-z_][A-Za-z_.]*", failure.message)}
+    said = failure.parameter.split(".")[0] if failure.parameter else None
+    if said in _NEVER_LEFT_OUT:
+        return None
+    optional = sent - _NEVER_LEFT_OUT
+    if said in optional:
+        return said
+    named = {word.split(".")[0] for word in re.findall(r"[A-Za-z_][A-Za-z_.]*", failure.message)}
     # Where two cannot stand together ("temperature and top_p"), the less telling one goes.
     order = ("top_k", "top_p", "seed")
-    matching = sorted(named & sent, key=lambda n: (order.index(n) if n in order else len(order), n))
-    if failure.parameter and failure.parameter.split(".")[0] in sent:
-        return failure.parameter.split(".")[0]
+    place = {name: at for at, name in enumerate(order)}
+    matching = sorted(named & optional, key=lambda name: (place.get(name, len(order)), name))
     return matching[0] if matching else None
 
 

@@ -140,6 +140,8 @@ def _failure(fault: Fault, model: str) -> tuple[int, str, str]:
             return 400, invalid, text
         case "bad_param" if fault.variant == "value":
             return 400, invalid, f"{fault.param}: Input should be 1 for this model."
+        case "bad_param" if fault.variant == "range":
+            return 400, invalid, f"{fault.param}: values above 4 are not supported for this model."
         case "bad_param":
             return 400, invalid, f"{fault.param}: This parameter is not supported for this model."
         case "moderation_error":

@@ -45,7 +45,7 @@ KINDS: dict[str, str] = {
     # nothing that asking again would mend
     "auth_error": "error",
     "unknown_model": "error",
-    "bad_param": "error",  # if the request carries `param`; variants "value", "pair"
+    "bad_param": "error",  # if the request carries `param`; variants "value", "range", "pair"
     "insufficient_quota": "error",
     # judges only
     "judge_garbage": "unparsable",

@@ -155,6 +155,9 @@ def failure(fault: Fault, model: str, body: Mapping[str, Any]) -> tuple[int, dic
                 " this model. Only the default (1) value is supported."
             )
             return 400, error_body(text, invalid, "unsupported_value", fault.param)
+        case "bad_param" if fault.variant == "range":
+            text = f"values of {fault.param} above 4 are not supported for this model"
+            return 400, error_body(text, invalid, None, fault.param)
         case "bad_param":
             text = f"Unsupported parameter: '{fault.param}' is not supported with this model."
             if fault.param == "max_tokens":

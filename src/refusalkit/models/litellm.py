@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
+import re
 import weakref
 from collections.abc import Mapping
 from typing import Any
 
+from refusalkit import jsontext
 from refusalkit.errors import ConfigurationError
-from refusalkit.models.client import ChatClient, ChatRequest
+from refusalkit.models.client import ChatClient, ChatRequest, Relearned
 from refusalkit.models.litellm_calls import complete, load_litellm
-from refusalkit.models.litellm_session import Unread, close_session, handler_of, session_of
+from refusalkit.models.litellm_session import Exchange, Unread, close_connections, exchange_from
+from refusalkit.models.openai import filter_category, read_completion, refused_category
 from refusalkit.models.pacing import Pacer
 from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.types import Usage
-from refusalkit.untrusted import printable
+from refusalkit.untrusted import Keys, printable
 
 # Parameters of the OpenAI protocol, which litellm knows for each model whether it takes.
 _OPENAI_PARAMETERS = ("temperature", "top_p", "seed", "reasoning_effort", "response_format")
 
-# How environment variables end that hold a provider's key.
+# How environment variables end that hold a provider's key, and what else stands in their names.
 _KEY_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
+_KEY_WORDS = ("KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "BEARER", "JWT")
+# As many keys that were seen on their way are remembered: some are new each hour.
+_MOST_SENT_KEYS = 16
 
 # Providers' own words for an answer that ended by itself. litellm says "stop" for them, and also
 # for errors and for words that it does not know.
 _STOPPED = ("stop", "STOP", "end_turn", "stop_sequence", "COMPLETE", "eos", "eos_token")
 # Words that name no reason, which litellm takes for a filter's.
 _GUESSED = ("OTHER", "IMAGE_OTHER")
+
+# A text in parts, in the JSON of an answer.
+_LIST = re.compile(rb'"content"\s*:\s*\[')
 
 # A request's id, by the names that litellm hands the providers' headers on under.
 _REQUEST_ID_HEADERS = ("request-id", "llm_provider-request-id", "llm_provider-x-request-id")
@@ -46,10 +54,13 @@ class LiteLLMClient(ChatClient):
         api_key: str | None = None,
     ) -> None:
         # Without a key from us litellm takes the provider's own from the environment.
-        named = [value for name, value in os.environ.items() if name.endswith(_KEY_ENDINGS)]
+        named = [value for name, value in os.environ.items() if _holds_key(name, value)]
         super().__init__(model_id, pacer=pacer, api_base=api_base, keys=[api_key, *named])
+        self._known_keys = self._keys
+        self._sent_keys: tuple[str, ...] = ()
         self._api_base = api_base
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._max_tokens_key = "max_tokens"
         # litellm's OpenAI client insists on a key; an endpoint of one's own may need none.
         self._api_key = api_key or ("none" if api_base else None)
         litellm = load_litellm()
@@ -76,7 +87,7 @@ class LiteLLMClient(ChatClient):
     def _parameters(self, request: ChatRequest) -> dict[str, Any]:
         config = request.config
         wanted: dict[str, Any] = {
-            "max_tokens": config.max_tokens,
+            self._max_tokens_key: config.max_tokens,
             **request.sampling,
             "response_format": request.response_format,
         }
@@ -91,29 +102,47 @@ class LiteLLMClient(ChatClient):
         call = {**parameters, **_extra(litellm, request.config.extra_body)}
         self._loop = asyncio.get_running_loop()
         _IN_USE.add(self)
-        session = session_of(self._loop)
-        # Some ways through litellm take the session, others a handler around it.
-        if self._takes_handler:
-            call["client"] = handler_of(session)
-        try:
-            response = await complete(
-                self._provider,
-                model=self.model_id,
-                messages=request.conversation,
-                timeout=request.config.timeout_s,
-                num_retries=0,
-                max_retries=0,
-                api_base=self._api_base,
-                api_key=self._api_key,
-                shared_session=session,
-                **call,
-            )
-        except Exception as error:
-            # Whatever it is, it is one failed request.
-            # What the user put into the extra body is wanted as it is: it is never left out.
-            sent = frozenset(parameters) - frozenset(request.config.extra_body)
-            raise self._failed(_failure(litellm, error), sent=sent) from error
-        return self._reply(response, structured=request.schema is not None)
+        with exchange_from(self._loop, litellm, self._hide_key) as exchange:
+            # Some ways through litellm take the session, others a handler around it.
+            if self._takes_handler:
+                call["client"] = exchange.connections.handler
+            try:
+                response = await complete(
+                    self._provider,
+                    model=self.model_id,
+                    messages=request.conversation,
+                    timeout=request.config.timeout_s,
+                    num_retries=0,
+                    max_retries=0,
+                    api_base=self._api_base,
+                    api_key=self._api_key,
+                    shared_session=exchange.connections.session,
+                    **call,
+                )
+            except Exception as error:
+                if (
+                    read := _read_list(exchange, structured=request.schema is not None)
+                ) is not None:
+                    return read
+                # Whatever it is, it is one failed request.
+                # What the user put into the extra body is wanted as it is: it is never left out.
+                sent = frozenset(parameters) - frozenset(request.config.extra_body)
+                failure = _failure(litellm, error)
+                if "max_completion_tokens" in failure.message and "max_tokens" in sent:
+                    # Not a parameter that is refused, but its older name.
+                    self._max_tokens_key = "max_completion_tokens"
+                    raise Relearned(f"{self.names}: HTTP {failure.status}") from error
+                raise self._failed(failure, sent=sent) from error
+        reply = self._reply(response, structured=request.schema is not None)
+        if (read := _read_list(exchange, structured=request.schema is not None)) is not None:
+            reply.text = read.text or reply.text  # some ways keep only the last of the parts
+        return reply
+
+    def _hide_key(self, key: str) -> None:
+        """Take a key that is sent out of whatever comes back, wherever litellm has it from."""
+        if key not in self._sent_keys and self._keys.hide(key) != "[key]":
+            self._sent_keys = (*self._sent_keys, key)[-_MOST_SENT_KEYS:]
+            self._keys = _MoreKeys(self._known_keys, *self._sent_keys)
 
     def _reply(self, response: Any, *, structured: bool) -> Reply:
         try:
@@ -143,6 +172,7 @@ class LiteLLMClient(ChatClient):
                 cache_read_tokens=token_count(getattr(cached, "cached_tokens", None)),
                 cache_write_tokens=token_count(getattr(cached, "cache_write_tokens", None)),
             ),
+            filter_category=filter_category(_own(choice).get("content_filter_results")),
             served_model=getattr(response, "model", None),
             request_id=next(filter(None, map(headers.get, _REQUEST_ID_HEADERS)), None)
             or getattr(response, "id", None),
@@ -151,17 +181,41 @@ class LiteLLMClient(ChatClient):
     async def _close(self) -> None:
         _IN_USE.discard(self)
         if self._loop and not any(other._loop is self._loop for other in _IN_USE):
-            await close_session(self._loop)
-        shared = any(other._loop and not other._loop.is_closed() for other in _IN_USE)
-        if "litellm" in sys.modules and not shared:
-            litellm = load_litellm()
-            await litellm.close_litellm_async_clients()
-            # It would go on handing out the closed ones.
-            litellm.in_memory_llm_clients_cache.flush_cache()
+            await close_connections(self._loop)
 
 
-# Connections belong to litellm as a whole: the last client that used them closes them.
+# Connections belong to all clients of an event loop: the last that used them closes them.
 _IN_USE: weakref.WeakSet[LiteLLMClient] = weakref.WeakSet()
+
+
+class _MoreKeys(Keys):
+    """Keys, and some more of them."""
+
+    def __init__(self, known: Keys, *more: str) -> None:
+        super().__init__(*more)
+        self._known = known
+
+    def __bool__(self) -> bool:
+        return super().__bool__() or bool(self._known)
+
+    def within(self, text: str) -> bool:
+        return super().within(text) or self._known.within(text)
+
+    def hide(self, text: str) -> str:
+        # First the longer ones, which may hold a known one.
+        return self._known.hide(super().hide(text))
+
+
+def _holds_key(name: str, value: str) -> bool:
+    """Whether an environment variable seems to hold a key, and not a number, a path or a word."""
+    name = name.upper()
+    if not any(word in name for word in _KEY_WORDS):
+        return False
+    # Not a Path, which objects to a long key: it would be too long a name.
+    if value.replace(".", "").isdigit() or os.path.exists(value):  # noqa: PTH110
+        return False
+    # KEYBOARD=japanese: what an answer may say is no key unless its name leaves no doubt.
+    return name.endswith(_KEY_ENDINGS) or not value.isalpha()
 
 
 def _extra(litellm: Any, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,6 +228,20 @@ def _extra(litellm: Any, body: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in body.items() if name in own}
     extra = {name: value for name, value in body.items() if name not in own}
     return {**extra, "extra_body": kept} if kept else extra
+
+
+def _read_list(exchange: Exchange, *, structured: bool) -> Reply | None:
+    """The answer as it came, if its text is a list of parts, which litellm does not read whole."""
+    # Hardly any is: the others are not parsed a second time.
+    if exchange.status != 200 or not _LIST.search(exchange.body):
+        return None
+    try:
+        data = jsontext.from_bytes(exchange.body)
+        if isinstance(data["choices"][0]["message"]["content"], list):
+            return read_completion(data, structured=structured)
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        pass
+    return None
 
 
 def _finish_reason(choice: Any) -> str | None:
@@ -212,6 +280,7 @@ def _failure(litellm: Any, error: Exception) -> ApiFailure:
         code=code if isinstance(code, str) and not code.isdigit() else None,
         parameter=_string(getattr(error, "param", None)),
         retry_after=parse_retry_after(headers) if isinstance(headers, Mapping) else None,
+        filter_category=refused_category(said) or refused_category(_own(error)),
     )
 
 

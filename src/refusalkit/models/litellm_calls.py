@@ -1,8 +1,10 @@
 """One request through litellm, without the work around it that nobody here reads.
 
-litellm takes seconds to import, so it is imported when the first request needs it; it is told
-beforehand to use the price list and headers it ships, or it would fetch them from the network. None
-of its globals that change results is set.
+litellm takes seconds to import, so it is imported when the first client is opened. Meanwhile the
+environment tells it to use the price list and headers it ships, or it would fetch them from the
+network. A host program that imports litellm later has the same module: with these lists and without
+the advertisements that litellm prints with errors (`suppress_debug_info`). Where the host program
+imported it before, neither is touched. Its cache of clients holds none of ours (`litellm_session`).
 """
 
 from __future__ import annotations
@@ -39,20 +41,32 @@ PREPARED_AT_ONCE = frozenset(
     }
 )
 
+# Which lists litellm ships and takes in place of newer ones, where these say "True".
+_SHIPPED_LISTS = ("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS")
+
 
 def load_litellm() -> Any:
     """The litellm module, imported so that it stays off the network and off the terminal."""
     if "litellm" not in sys.modules:
-        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-        os.environ.setdefault("LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "True")
         # What is imported stays: looking for garbage in it, as often as Python does by itself,
         # takes a sixth of the time. The command line looks as seldom all along.
         thresholds = gc.get_threshold()
         gc.set_threshold(50_000, 20, 20)
+        before = {name: os.environ.get(name) for name in _SHIPPED_LISTS}
+        for name in _SHIPPED_LISTS:
+            os.environ.setdefault(name, "True")
         try:
             import litellm
+            from litellm.anthropic_beta_headers_manager import get_unsupported_headers
+
+            # It would read the headers with the first request that needs them.
+            get_unsupported_headers("anthropic")
         finally:
             gc.set_threshold(*thresholds)
+            # Put back, for the variables are the whole process's and its children's.
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
 
         # It prints advertisements with every error. Where the host program imported litellm
         # itself, what it prints is the host's choice.

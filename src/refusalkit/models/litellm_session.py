@@ -1,10 +1,21 @@
-"""The HTTP session that litellm sends with: answers are bounded and lead nowhere else."""
+"""What litellm sends with: answers are bounded and lead nowhere else, and nothing is the host's.
+
+litellm keeps the clients that it makes in a cache, by provider and address, for the whole process.
+A host program that uses litellm, too, would send with ours and lose them when they are closed, and
+we would send with the host's, which bound nothing. So that cache is asked by our requests for
+nothing: theirs are kept here, one set for each event loop.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import inspect
+import weakref
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -12,52 +23,143 @@ import aiohttp
 from refusalkit.models.bodies import ENCODINGS, is_packed, new_unpacker, unpacked
 from refusalkit.models.client import LARGEST_BODY
 
-# One for each event loop, and one handler around it: litellm keeps clients that hold on to them, so
-# they, too, are closed by the last that used them.
-_SESSIONS: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
-_HANDLERS: dict[aiohttp.ClientSession, Any] = {}
+# What providers' keys are sent in.
+_KEY_HEADERS = ("Authorization", "x-api-key", "api-key", "x-goog-api-key")
 
 
-def session_of(loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
-    """The session of a loop, whose answers are bounded and lead nowhere else."""
-    if loop not in _SESSIONS:
-        _SESSIONS[loop] = aiohttp.ClientSession(
+class Connections:
+    """What the requests from one event loop are sent with."""
+
+    def __init__(self) -> None:
+        self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             middlewares=(_guard,),
         )
-    return _SESSIONS[loop]
+        # What litellm makes around the session, by its own names.
+        self.clients: dict[str, Any] = {}
+        self.closed = False
+        self._handler: Any = None
+
+    @property
+    def handler(self) -> Any:
+        """The handler of litellm's around the session, which some ways through it take instead."""
+        if self._handler is None:
+            from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
+
+            self._handler = AsyncHTTPHandler(shared_session=self.session, follow_redirects=False)
+        return self._handler
+
+    async def close(self) -> None:
+        """Close the session and all that was made around it."""
+        self.closed = True
+        clients = [*self.clients.values(), self._handler]
+        self.clients.clear()
+        self._handler = None
+        for client in clients:
+            close = getattr(client, "aclose", None) or getattr(client, "close", None)
+            # Each is closed, whatever another's end comes to.
+            with contextlib.suppress(Exception):
+                ending = close() if close else None
+                if inspect.isawaitable(ending):
+                    await ending
+        await self.session.close()
 
 
-def handler_of(session: aiohttp.ClientSession) -> Any:
-    """The handler of litellm's around a session, which some ways through it take instead."""
-    if session not in _HANDLERS:
-        from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
+@dataclass(slots=True)
+class Exchange:
+    """One request of ours, as far as it went through our session.
 
-        _HANDLERS[session] = AsyncHTTPHandler(shared_session=session, follow_redirects=False)
-    return _HANDLERS[session]
+    `on_key` is told what the provider is sent to know us by, before the answer comes. `status` and
+    `body` are the last answer's, unpacked.
+    """
+
+    connections: Connections
+    on_key: Callable[[str], None]
+    status: int | None = None
+    body: bytes = b""
 
 
-async def close_session(loop: asyncio.AbstractEventLoop) -> None:
-    """Close the session of a loop, if it has one."""
-    session = _SESSIONS.pop(loop, None)
-    if session is not None:
-        _HANDLERS.pop(session, None)
-        await session.close()
+_CONNECTIONS: dict[asyncio.AbstractEventLoop, Connections] = {}
+_EXCHANGE: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
+_KEPT_APART: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+@contextlib.contextmanager
+def exchange_from(
+    loop: asyncio.AbstractEventLoop, litellm: Any, on_key: Callable[[str], None]
+) -> Iterator[Exchange]:
+    """What litellm sends within is ours, and goes through the connections of this loop."""
+    _keep_apart(litellm.in_memory_llm_clients_cache)
+    if loop not in _CONNECTIONS:
+        _CONNECTIONS[loop] = Connections()
+    exchange = Exchange(_CONNECTIONS[loop], on_key)
+    before = _EXCHANGE.set(exchange)
+    try:
+        yield exchange
+    finally:
+        _EXCHANGE.reset(before)
+
+
+async def close_connections(loop: asyncio.AbstractEventLoop) -> None:
+    """Close the connections of a loop, if it has any."""
+    connections = _CONNECTIONS.pop(loop, None)
+    if connections is not None:
+        await connections.close()
+
+
+def _keep_apart(cache: Any) -> None:
+    """Keep our requests out of litellm's cache of clients; all others find it as it was."""
+    if cache in _KEPT_APART:
+        return
+    get: Callable[..., Any] = cache.get_cache
+    put: Callable[..., Any] = cache.set_cache
+
+    def get_cache(key: str, **options: Any) -> Any:
+        clients = _own_clients()
+        return get(key, **options) if clients is None else clients.get(key)
+
+    def set_cache(key: str, value: Any, **options: Any) -> Any:
+        clients = _own_clients()
+        if clients is None:
+            return put(key, value, **options)
+        clients[key] = value
+        return None
+
+    cache.get_cache, cache.set_cache = get_cache, set_cache
+    _KEPT_APART.add(cache)
+
+
+def _own_clients() -> dict[str, Any] | None:
+    """The clients for our own requests; None within any other."""
+    exchange = _EXCHANGE.get()
+    # A task that one of our requests began, and that outlives it, is ours no longer.
+    return None if exchange is None or exchange.connections.closed else exchange.connections.clients
 
 
 async def _guard(
     request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
     request.headers["Accept-Encoding"] = ENCODINGS
+    exchange = _EXCHANGE.get()
+    if exchange is not None:
+        for name in _KEY_HEADERS:
+            if key := _key_in(request.headers.get(name)):
+                exchange.on_key(key)
     response = await send(request)
     if 300 <= response.status < 400:
         # litellm would send the prompt along to wherever it points.
         response.close()
         raise Unread(f"HTTP {response.status}, a redirect: it is not followed")
     # All that litellm's transport reads of an answer's body is this.
-    response.content = _Bounded(response)  # type: ignore[assignment]
+    response.content = _Bounded(response, exchange)  # type: ignore[assignment]
     return response
+
+
+def _key_in(header: str | None) -> str | None:
+    """The key in a header's value; a signature, of many words, is none that could be used again."""
+    words = (header or "").split()
+    return words[-1] if 1 <= len(words) <= 2 else None
 
 
 class _Bounded:
@@ -67,8 +169,9 @@ class _Bounded:
     large it becomes.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, exchange: Exchange | None) -> None:
         self._response, self._content = response, response.content
+        self._exchange = exchange
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._content, name)  # aiohttp asks its reader for its state
@@ -77,13 +180,16 @@ class _Bounded:
         try:
             packed = is_packed(self._response.headers.get("Content-Encoding", ""))
             unpacker = new_unpacker()
-            length = 0
+            length, whole = 0, []
             async for chunk in self._content.iter_chunked(size):
                 for piece in unpacked(chunk, unpacker) if packed else (chunk,):
                     length += len(piece)
                     if length > LARGEST_BODY:
                         raise ValueError(f"the body is larger than {LARGEST_BODY >> 20} MiB")
+                    whole.append(piece)
                 yield chunk
+            if self._exchange is not None:
+                self._exchange.status, self._exchange.body = self._response.status, b"".join(whole)
         except (ValueError, zlib.error) as error:
             self._response.close()  # nor is the rest waited for
             raise Unread(str(error)) from error

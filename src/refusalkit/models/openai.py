@@ -168,32 +168,14 @@ class OpenAIClient(ChatClient):
                 self._max_tokens_key = "max_completion_tokens"
                 raise Relearned(f"{self.names}: HTTP {status}", status=status)
             raise self._failed(failure, sent=sent)
-        return self._reply(data, headers, structured=request.schema is not None)
-
-    def _reply(
-        self, data: Mapping[str, Any], headers: Mapping[str, str], *, structured: bool
-    ) -> Reply:
         try:
-            choice = data["choices"][0]
-            message = choice["message"]
-            # The model's own refusal: text like any other, unless JSON was asked for.
-            declined = _text(message.get("refusal"))
-            text = _text(message.get("content")) or declined
-            reasoning = _text(message.get("reasoning_content") or message.get("reasoning"))
-            finish = "refusal" if declined and structured else choice.get("finish_reason")
+            reply = read_completion(data, structured=request.schema is not None)
         except (LookupError, TypeError, AttributeError) as error:
             usage = _usage(data.get("usage"))
             failure = ApiFailure("the body is no chat completion", status=200, usage=usage)
             raise self._failed(failure) from error
-        return Reply(
-            text=text,
-            finish_reason=finish if isinstance(finish, str) else None,
-            reasoning=reasoning,
-            usage=_usage(data.get("usage")),
-            served_model=_string(data.get("model")),
-            request_id=_string(headers.get("x-request-id")) or _string(data.get("id")),
-            filter_category=_filter_category(choice.get("content_filter_results")),
-        )
+        reply.request_id = _string(headers.get("x-request-id")) or reply.request_id
+        return reply
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -242,15 +224,34 @@ def _failure(status: int, headers: Mapping[str, str], data: object) -> ApiFailur
     if isinstance(code, int):
         # Gateways answer 200 and put the real status into the body.
         status, code = (code if status == 200 and 400 <= code < 600 else status), None
-    inner = error.get("innererror") or error.get("inner_error")
-    results = inner.get("content_filter_result") if isinstance(inner, dict) else None
     return ApiFailure(
         message=_string(error.get("message")) or "no message",
         status=status,
         code=_string(code) or _string(error.get("type")),
         parameter=_string(error.get("param")),
         retry_after=parse_retry_after(headers),
-        filter_category=_filter_category(results),
+        filter_category=refused_category(error),
+    )
+
+
+def read_completion(data: Mapping[str, Any], *, structured: bool) -> Reply:
+    """A chat completion of the OpenAI protocol.
+
+    Raises LookupError, TypeError or AttributeError: it is none.
+    """
+    choice = data["choices"][0]
+    message = choice["message"]
+    # The model's own refusal: text like any other, unless JSON was asked for.
+    declined = _text(message.get("refusal"))
+    finish = "refusal" if declined and structured else choice.get("finish_reason")
+    return Reply(
+        text=_text(message.get("content")) or declined,
+        finish_reason=finish if isinstance(finish, str) else None,
+        reasoning=_text(message.get("reasoning_content") or message.get("reasoning")),
+        usage=_usage(data.get("usage")),
+        served_model=_string(data.get("model")),
+        request_id=_string(data.get("id")),
+        filter_category=filter_category(choice.get("content_filter_results")),
     )
 
 
@@ -280,7 +281,13 @@ def _usage(data: object) -> Usage:
     )
 
 
-def _filter_category(results: object) -> str | None:
+def refused_category(error: Mapping[str, Any]) -> str | None:
+    """The categories for which an Azure-style error says the prompt was filtered."""
+    inner = error.get("innererror") or error.get("inner_error")
+    return filter_category(inner.get("content_filter_result")) if isinstance(inner, dict) else None
+
+
+def filter_category(results: object) -> str | None:
     """The categories that an Azure-style filter result says were filtered."""
     if not isinstance(results, dict):
         return None
