@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.metadata
 import json
 import platform
@@ -11,23 +10,20 @@ import secrets
 import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from refusalkit.canaries import owed_canaries
 from refusalkit.config import OPERATIONAL, RunConfig, check_unchanged, checked_base
-from refusalkit.datasets.framings import part_of, with_framings
 from refusalkit.datasets.tables import slug_of
 from refusalkit.errors import (
     ConfigurationChanged,
     ConfigurationError,
-    PromptSetError,
     RefusalkitError,
     RunFolderError,
     StorageError,
-    UsageError,
 )
 from refusalkit.judge_entries import joined_judges, judge_entries
 from refusalkit.manifest import (
@@ -41,7 +37,6 @@ from refusalkit.manifest import (
     PromptSetEntry,
     Session,
 )
-from refusalkit.prompts import load_prompts, select, with_hard_lines
 from refusalkit.rubrics import Rubric
 from refusalkit.store import Run, create_run, holds_run, open_run
 from refusalkit.types import PromptSet, now
@@ -73,37 +68,6 @@ def how_to_resume(run: Run) -> str:
     if run.manifest.kind == "grade":
         return f"the same command with --out {quoted}"
     return f"refusalkit resume {quoted}"
-
-
-def choose_prompts(
-    config: RunConfig, prompts: PromptSet | None = None, *, source: str | None = None
-) -> PromptSet:
-    """The prompts that a configuration asks: its set, hard lines, filters and framings.
-
-    A set given as `prompts` takes the place of the one that it names, a `source` that of the name.
-    """
-    if prompts is None:
-        whole = load_prompts(
-            source or config.prompts, hard_lines=config.hard_line, inversion=config.inversion
-        )
-    elif config.inversion is not None:
-        raise UsageError("an inversion is for a set that is loaded: give it to load_prompts")
-    else:
-        whole = with_hard_lines(prompts, config.hard_line) if config.hard_line else prompts
-    chosen = select(
-        whole,
-        categories=config.category,
-        tags=config.tag,
-        danger=config.danger,
-        limit=config.limit,
-        seed=config.limit_seed,
-    )
-    if not config.framings:
-        return chosen
-    framed = with_framings(chosen, config.framings)
-    # Derived again from the same source on resume; parts are named as they were before a filter.
-    parts = (*(whole.parts or (part_of(whole),)), framed.parts[-1])
-    return replace(framed, source=whole.source, parts=parts)
 
 
 async def work_session(
@@ -339,66 +303,6 @@ def check_budget(config: RunConfig, asks_model: bool, *rubrics: Rubric | None) -
                 f"the price of {printable(model_id)} is unknown, so --max-cost cannot hold: leave "
                 "it out, or bound the run with --limit"
             )
-
-
-def same_prompts(
-    manifest: Manifest,
-    config: RunConfig,
-    given: PromptSet | None,
-    *,
-    source: str | None = None,
-    beside: Path | None = None,
-) -> PromptSet:
-    """The prompts that a run was started with. Raises `ConfigurationChanged` if they are others.
-
-    They are read from `source` where they lie there now. `beside` is the folder of a run that was
-    perhaps moved together with its prompts.
-    """
-    entry = manifest.prompt_set
-    if source is not None:
-        return _prompts_at(source, manifest, config)
-    if given is None and entry.source is None:
-        raise ConfigurationError(
-            f"the prompts of {printable(manifest.id)} were built in Python: resume it from Python, "
-            "with prompts="
-        )
-    if given is None and is_gone(entry.source):
-        name = Path(config.prompts)
-        near = () if beside is None else (beside / name, beside / name.name)
-        for place in (name, *near):
-            # A file of that name is theirs only if they are in it.
-            with contextlib.suppress(RefusalkitError):
-                return _prompts_at(str(place), manifest, config)
-    chosen = choose_prompts(config, given, source=entry.source)
-    if chosen.digest != entry.digest:
-        raise ConfigurationChanged(
-            f"prompts: {printable(entry.source or entry.name)} has changed since the run was "
-            f"started (it was {entry.digest}): start a new run to use it"
-        )
-    return chosen
-
-
-def is_gone(source: str | None) -> bool:
-    """Whether a prompt set's source is a path at which nothing lies."""
-    return source is not None and Path(source).is_absolute() and not Path(source).exists()
-
-
-def _prompts_at(source: str, manifest: Manifest, config: RunConfig) -> PromptSet:
-    """The prompts of a run, read from another place than its own. Which it was, stays on record."""
-    try:
-        chosen = choose_prompts(config, source=source)
-        if chosen.digest == manifest.prompt_set.digest:
-            return chosen
-        why = chosen.digest
-    except PromptSetError:
-        raise
-    except UsageError as error:  # the run's filters do not fit them
-        why = str(error)
-    raise ConfigurationChanged(
-        f"prompts is {printable(json.dumps(source), 200)} ({why}), but the run was started "
-        f"with {printable(json.dumps(config.prompts), 200)} ({manifest.prompt_set.digest}): start "
-        "a new run to change it"
-    )
 
 
 def continued_run(path: Path, manifest: Manifest) -> Run:

@@ -11,7 +11,7 @@ from refusalkit.api.sync import RUNS
 from refusalkit.config import resolve_config
 from refusalkit.errors import RefusalkitError
 from refusalkit.judges.choice import check_hard_line_judge, choose_judge, load_named
-from refusalkit.session import choose_prompts
+from refusalkit.prompt_choice import choose_prompts
 from refusalkit.store import Run
 from refusalkit.types import PromptSet
 

@@ -18,12 +18,12 @@ from refusalkit.errors import (
     UsageError,
 )
 from refusalkit.judge_entries import rubrics_of
+from refusalkit.prompt_choice import same_prompts
 from refusalkit.session import (
     check_budget,
     continued_run,
     new_manifest,
     open_configured_judge,
-    same_prompts,
     with_named_bases,
     work_session,
 )

@@ -18,15 +18,13 @@ from refusalkit.errors import (
 )
 from refusalkit.judge_entries import check_same_judge, rubrics_of
 from refusalkit.manifest import Manifest
+from refusalkit.prompt_choice import choose_prompts, is_gone, same_prompts
 from refusalkit.session import (
     check_budget,
-    choose_prompts,
-    is_gone,
     is_untouched,
     new_manifest,
     open_configured_judge,
     open_configured_model,
-    same_prompts,
     with_named_bases,
     work_session,
 )

@@ -15,10 +15,10 @@ from refusalkit.config import OPERATIONAL, RunConfig, resolve_config
 from refusalkit.errors import ConfigurationChanged, RunFolderError, UsageError
 from refusalkit.judge_entries import rubrics_of
 from refusalkit.outcomes import Reply, read_reply
+from refusalkit.prompt_choice import same_prompts
 from refusalkit.session import (
     check_budget,
     open_configured_judge,
-    same_prompts,
     with_named_bases,
     work_session,
 )

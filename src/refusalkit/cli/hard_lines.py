@@ -28,7 +28,7 @@ def say_ordinary(config: RunConfig) -> None:
     if config.hard_line or not own or sum(own) > _LARGE:
         return
     from refusalkit.models.demo import HARD_LINES
-    from refusalkit.session import choose_prompts
+    from refusalkit.prompt_choice import choose_prompts
 
     try:
         chosen = choose_prompts(config)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from refusalkit.errors import RefusalkitError
+from refusalkit.prompt_choice import same_prompts
 from refusalkit.scoring.calibration import (
     LEAKED,
     REFUSED,
@@ -28,7 +29,6 @@ from refusalkit.scoring.calibration import (
 )
 from refusalkit.scoring.intervals import effective_size
 from refusalkit.scoring.willingness import Score
-from refusalkit.session import same_prompts
 from refusalkit.store import Run
 from refusalkit.types import Estimate
 from refusalkit.untrusted import printable

@@ -253,8 +253,8 @@ def danger_of(manifest: Manifest) -> dict[str, int]:
     Of a run from before the manifest recorded it: that of the shipped set, if it is the one asked.
     """
     # Imported here: hardly a run needs its prompts to be scored.
+    from refusalkit.prompt_choice import choose_prompts
     from refusalkit.prompts import shipped_sets
-    from refusalkit.session import choose_prompts
 
     entry = manifest.prompt_set
     if entry.danger or entry.source not in shipped_sets():
