@@ -18,7 +18,7 @@ import pytest
 
 from loopback import ANSWER, Fault, LoopbackServer, Script
 from refusalkit.errors import FatalProviderError
-from refusalkit.models import ChatModel, Pacer, open_client
+from refusalkit.models import ChatModel, Pacer, open_client, open_model
 from refusalkit.models.litellm_calls import PREPARED_AT_ONCE, load_litellm
 from refusalkit.types import Completion, GenerationConfig, Outcome, Prompt
 
@@ -382,3 +382,22 @@ def test_our_requests_and_the_hosts_share_no_client(provider: str) -> None:
     with LoopbackServer(Script(refusal_rate=0.0)) as server:
         for _ in range(2):  # each time in an event loop of its own
             asyncio.run(main(server.openai_base))
+
+
+@pytest.mark.parametrize("model_id", ["gemini/m", "fireworks_ai/m", "perplexity/m"])
+def test_a_key_that_is_missing_ends_the_run_at_its_first_request(
+    monkeypatch: pytest.MonkeyPatch, model_id: str
+) -> None:
+    for variable in ("GEMINI", "GOOGLE", "FIREWORKS", "FIREWORKS_AI", "PERPLEXITYAI", "OPENAI"):
+        monkeypatch.delenv(f"{variable}_API_KEY", raising=False)
+
+    async def main() -> None:
+        model = open_model(model_id)
+        try:
+            await model.complete(PROMPT, CONFIG)
+        finally:
+            await model.aclose()
+
+    with pytest.raises(FatalProviderError, match="check the API key") as raised:
+        asyncio.run(main())
+    assert raised.value.attempts == 1

@@ -42,6 +42,10 @@ _LIST = re.compile(rb'"content"\s*:\s*\[')
 _REQUEST_ID_HEADERS = ("request-id", "llm_provider-request-id", "llm_provider-x-request-id")
 
 
+# What litellm says where it has no key to send.
+_NO_KEY = re.compile(r"(?i)missing [\w ]{0,30}api key|missing credentials|_KEY is not set")
+
+
 class LiteLLMClient(ChatClient):
     """`model_id` is litellm's own name of the model: ``groq/llama-...``."""
 
@@ -271,6 +275,9 @@ def _failure(litellm: Any, error: Exception) -> ApiFailure:
     unanswered = (exceptions.Timeout, TimeoutError, exceptions.APIConnectionError)
     if isinstance(error, unanswered):
         status = None  # litellm gives these a status that no server sent
+    if not said and _NO_KEY.search(str(error)):
+        # Nothing was sent, and nothing will be: litellm calls it a server's error.
+        status, code = None, "authentication_error"
     headers = getattr(error, "litellm_response_headers", None)
     if headers is None:
         headers = getattr(getattr(error, "response", None), "headers", None)
