@@ -228,6 +228,34 @@ def test_a_slow_model_does_not_hold_up_another_that_shares_its_budget(tmp_path: 
     assert [one.run and ended(one.run) for one in found] == ["done", "done"]
 
 
+def test_a_model_at_its_own_bound_does_not_wait_for_the_others(tmp_path: Path) -> None:
+    bounded_is_through = asyncio.Event()
+
+    async def slow(n: int, prompt: Prompt, trial: int) -> Completion:
+        await asyncio.wait_for(bounded_is_through.wait(), 20)
+        return answer(prompt, trial, 0.01)
+
+    class Bounded(Model):
+        async def aclose(self) -> None:
+            bounded_is_through.set()
+
+    async def dear(n: int, prompt: Prompt, trial: int) -> Completion:
+        return answer(prompt, trial, 1.0)
+
+    found = rk.benchmark_many(
+        [
+            {"id": Model(slow), "folder": "slow"},
+            {"id": Bounded(dear), "folder": "bounded", "max_cost": 2.5},
+        ],
+        prompts(12),
+        judge=Judge(),
+        trials=1,
+        max_cost=50.0,
+        out=tmp_path,
+    )
+    assert [one.run and ended(one.run) for one in found] == ["done", "max_cost"]
+
+
 def test_no_canary_is_given_up_while_there_is_room_for_it(tmp_path: Path) -> None:
     async def dear_first(n: int, prompt: Prompt, trial: int) -> Completion:
         await asyncio.sleep(0.002)

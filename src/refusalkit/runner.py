@@ -322,7 +322,7 @@ class Runner:
         """Take up a unit as soon as the budget has room; False where there will be none."""
         while not self._spending.begin(completes=completes):
             # What is in flight shows its cost: mostly less than was reckoned with.
-            if not self._spending.may_change:
+            if not self._spending.may_find_room(completes=completes):
                 return False
             await self._spending.changed()
             if self._stop.is_set():

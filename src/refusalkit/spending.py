@@ -63,10 +63,13 @@ class Spending:
         """Whether a unit is in flight."""
         return self._in_flight > 0
 
-    @property
-    def may_change(self) -> bool:
-        """Whether something is in flight, here or in a run of the same budget."""
-        return any(run.is_at_work for budget in self._budgets for run in budget.runs)
+    def may_find_room(self, *, completes: bool) -> bool:
+        """Whether what is in flight, here or in runs of the budgets that are short, may make some.
+
+        A run that has come to its own bound does not wait for the others.
+        """
+        short = [one for one in self._budgets if not one.has_room(self, completes=completes)]
+        return self.is_at_work or all(any(run.is_at_work for run in one.runs) for one in short)
 
     def go_on(self, spent_usd: float | None, dearest: Dearest, n_units: int) -> None:
         """Begin where the sessions before this one ended, which settled `n_units`."""
