@@ -44,14 +44,14 @@ docs: setup ## Build the documentation into build/site, strictly
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
 wheel-check: setup ## Build the wheel, install it cleanly, run the demo from an empty folder
-	$(PY) -m pytest tests/test_packaging.py
+	$(PY) -m pytest tests/project/test_packaging.py
 
 bench: setup ## Measure the main job beside its peers (most of an hour; ARGS="--runs 1 --load even")
 	$(PY) benchmarks/speed.py $(ARGS)
 
 torture: setup ## The fault campaign: 1,000 SIGKILLs, long fuzzing (an hour; ARGS="--kills 60")
 	$(PY) benchmarks/torture.py $(ARGS)
-	$(PY) -m pytest tests/test_fuzz.py --hypothesis-profile=long
+	$(PY) -m pytest tests/whole/test_fuzz.py --hypothesis-profile=long
 
 lock: ## Renew uv.lock and requirements-dev.txt (needs uv; ARGS=--upgrade for newer versions)
 	uv lock $(ARGS)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv, stdtrit
 
-from refusalkit.scoring.paired import paired_interval, sign_flip_p
+from refusalkit.scoring.statistics.paired import paired_interval, sign_flip_p
 
 Array = NDArray[np.float64]
 TRIALS = 5

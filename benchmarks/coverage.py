@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv, stdtrit
 
-from refusalkit.scoring.intervals import korn_graubard, weighted_korn_graubard
+from refusalkit.scoring.statistics.intervals import korn_graubard, weighted_korn_graubard
 
 Array = NDArray[np.float64]
 Curves = dict[tuple[str, int, float, float], float]  # by method, prompts, correlation and rate

@@ -23,9 +23,15 @@ from pathlib import Path
 import numpy as np
 
 import refusalkit as rk
-from refusalkit.scoring.correction import JudgeErrors, Part, Share, Term, corrected_interval
-from refusalkit.scoring.prediction_powered import stratified_interval
-from refusalkit.scoring.sampling import draw_sample
+from refusalkit.scoring.judge_quality.correction import (
+    JudgeErrors,
+    Part,
+    Share,
+    Term,
+    corrected_interval,
+)
+from refusalkit.scoring.judge_quality.prediction_powered import stratified_interval
+from refusalkit.scoring.judge_quality.sampling import draw_sample
 
 PROMPTS, TRIALS = 166, 5
 RATES = (0.05, 0.2, 0.5, 0.8, 0.95)

@@ -72,7 +72,7 @@ def _measure(step: str, file: Path) -> dict[str, float]:
 def _step(step: str, file: Path) -> None:
     import polars as pl
 
-    from refusalkit.prompts import load_prompts
+    from refusalkit.prompts.load import load_prompts
 
     started = time.process_time()
     match step:

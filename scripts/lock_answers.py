@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import sys
 
-from refusalkit import resources
-from refusalkit.judges.answer_sets import LOCK, SETS, read_answer_set
+from refusalkit.judges.shipped_answers import LOCK, SETS, read_answer_set
+from refusalkit.shipped import judges_dir
 
 
 def main() -> int:
     """Check and write."""
-    path = resources.judges_dir() / LOCK
+    path = judges_dir() / LOCK
     lock = json.loads(path.read_text("utf-8")) if path.exists() else {"schema": 1, "sets": {}}
     wrong = 0
     for found in map(read_answer_set, SETS):

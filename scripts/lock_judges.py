@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from refusalkit import lockfile, resources
 from refusalkit.judges.lock import changes, entry_key, lock_entry, read_lock, write_lock
-from refusalkit.rubrics import load_rubric, shipped_judges
+from refusalkit.judges.rubrics import load_rubric, shipped_judges
+from refusalkit.shipped import LOCK_FILE, judges_dir
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args()
-    path = resources.judges_dir() / lockfile.NAME
+    path = judges_dir() / LOCK_FILE
     entries = read_lock(path)
     rubrics = [load_rubric(name) for name in shipped_judges()]
     wrong = changes(rubrics, entries)

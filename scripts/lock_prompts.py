@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from refusalkit import load_prompts, lockfile, resources, shipped_sets
-from refusalkit.datasets.lock import changes, entry_key, lock_entry, read_lock, write_lock
+from refusalkit import load_prompts, shipped_sets
+from refusalkit.prompts.lock import changes, entry_key, lock_entry, read_lock, write_lock
+from refusalkit.shipped import LOCK_FILE, prompts_dir
 
 
 def main() -> int:
@@ -21,7 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args()
-    path = resources.prompts_dir() / lockfile.NAME
+    path = prompts_dir() / LOCK_FILE
     entries = read_lock(path)
     added, wrong = [], 0
     for prompts in map(load_prompts, shipped_sets()):

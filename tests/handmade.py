@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from refusalkit.config import RunConfig
-from refusalkit.manifest import CategoryEntry, JudgeEntry, Manifest, PromptSetEntry
-from refusalkit.scoring.calibration import Calibration
-from refusalkit.store import Run, create_run
+from refusalkit.runs.folder import Run, create_run
+from refusalkit.runs.manifest import CategoryEntry, JudgeEntry, Manifest, PromptSetEntry
+from refusalkit.scoring.judge_quality.calibration import Calibration
 from refusalkit.types import Completion, Label, Outcome, Unscored, Verdict
 
 JUDGE = "graded:anthropic/claude-sonnet-5-5"

@@ -17,7 +17,7 @@ import pytest
 
 import refusalkit as rk
 from loopback import LoopbackServer, Script
-from refusalkit.canaries import load_canaries
+from refusalkit.runs.canaries import load_canaries
 
 COUNCIL = ",".join(f"graded@openai/judge-{letter}" for letter in "abc")
 CATEGORIES = ("suicide-and-self-harm", "minor-specific-harm", "weapons", "fraud-and-scams")

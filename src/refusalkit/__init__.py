@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from refusalkit.api.calibration import calibrate, calibrate_async, correct
     from refusalkit.api.estimates import estimate, estimate_many
+    from refusalkit.api.grading import grade, grade_async, judge_agreement, judge_agreement_async
     from refusalkit.api.labelling import open_labelling
+    from refusalkit.api.many import ModelRun, benchmark_many, benchmark_many_async
     from refusalkit.api.probing import probe_judge, probe_judge_async
-    from refusalkit.api.recorded import grade, grade_async, judge_agreement, judge_agreement_async
+    from refusalkit.api.rejudging import bridge, regrade, regrade_async
     from refusalkit.api.results import (
         audit,
         audit_plan,
@@ -32,34 +34,39 @@ if TYPE_CHECKING:
         units,
     )
     from refusalkit.api.runs import benchmark, benchmark_async, resume, resume_async
-    from refusalkit.api.several import ModelRun, benchmark_many, benchmark_many_async
-    from refusalkit.api.succession import bridge, regrade, regrade_async
     from refusalkit.config import RunConfig
-    from refusalkit.datasets.framings import with_framings
+    from refusalkit.engine.plan import Progress
     from refusalkit.errors import RefusalkitError
-    from refusalkit.judges import Council, Judge, load_judge
-    from refusalkit.models import Model, open_model
-    from refusalkit.prompts import load_prompts, select, shipped_sets
+    from refusalkit.judges.council import Council
+    from refusalkit.judges.open import load_judge
+    from refusalkit.judges.protocol import Judge
+    from refusalkit.models.open import open_model
+    from refusalkit.models.protocol import Model
+    from refusalkit.prompts.framings import with_framings
+    from refusalkit.prompts.load import (
+        load_prompts,
+        shipped_sets,
+    )
+    from refusalkit.prompts.select import select
     from refusalkit.reporting.data.presets import PresetRow, preset_rows
-    from refusalkit.runner import Progress
-    from refusalkit.scoring.agreement import Grades
+    from refusalkit.runs.folder import Run
     from refusalkit.scoring.audit import Audit, AuditStatus, HardLine
     from refusalkit.scoring.audit_plan import AuditPlan
-    from refusalkit.scoring.bridge import Bridge
-    from refusalkit.scoring.calibration import (
+    from refusalkit.scoring.compare.comparison import Comparison, Difference, Gate, GateStatus, Pair
+    from refusalkit.scoring.families import same_family
+    from refusalkit.scoring.judge_quality.bridge import Bridge
+    from refusalkit.scoring.judge_quality.calibration import (
         Calibrated,
         Calibration,
         read_calibration,
         write_calibration,
     )
-    from refusalkit.scoring.comparison import Comparison, Difference, Gate, GateStatus, Pair
-    from refusalkit.scoring.correction import Correction
-    from refusalkit.scoring.families import same_family
+    from refusalkit.scoring.judge_quality.correction import Correction
+    from refusalkit.scoring.judge_quality.grades import Grades
+    from refusalkit.scoring.judge_quality.probe_results import JudgeProbe
     from refusalkit.scoring.leaderboard import Leaderboard
-    from refusalkit.scoring.probes import JudgeProbe
+    from refusalkit.scoring.score import Score
     from refusalkit.scoring.variance import Variance
-    from refusalkit.scoring.willingness import Score
-    from refusalkit.store import Run
     from refusalkit.types import (
         Category,
         Completion,
@@ -83,17 +90,30 @@ _WHERE = {
         "calibrate_async",
         "correct",
     ),
-    "api.estimates": ("estimate", "estimate_many"),
-    "api.labelling": ("open_labelling",),
-    "api.probing": (
-        "probe_judge",
-        "probe_judge_async",
+    "api.estimates": (
+        "estimate",
+        "estimate_many",
     ),
-    "api.recorded": (
+    "api.grading": (
         "grade",
         "grade_async",
         "judge_agreement",
         "judge_agreement_async",
+    ),
+    "api.labelling": ("open_labelling",),
+    "api.many": (
+        "ModelRun",
+        "benchmark_many",
+        "benchmark_many_async",
+    ),
+    "api.probing": (
+        "probe_judge",
+        "probe_judge_async",
+    ),
+    "api.rejudging": (
+        "bridge",
+        "regrade",
+        "regrade_async",
     ),
     "api.results": (
         "audit",
@@ -111,52 +131,52 @@ _WHERE = {
         "resume",
         "resume_async",
     ),
-    "api.several": (
-        "ModelRun",
-        "benchmark_many",
-        "benchmark_many_async",
-    ),
-    "api.succession": (
-        "bridge",
-        "regrade",
-        "regrade_async",
-    ),
     "config": ("RunConfig",),
-    "datasets.framings": ("with_framings",),
+    "engine.plan": ("Progress",),
     "errors": ("RefusalkitError",),
-    "judges": ("Council", "Judge", "load_judge"),
-    "models": ("Model", "open_model"),
-    "prompts": ("load_prompts", "select", "shipped_sets"),
-    "reporting.data.presets": ("PresetRow", "preset_rows"),
-    "runner": ("Progress",),
-    "scoring.agreement": ("Grades",),
+    "judges.council": ("Council",),
+    "judges.open": ("load_judge",),
+    "judges.protocol": ("Judge",),
+    "models.open": ("open_model",),
+    "models.protocol": ("Model",),
+    "prompts.framings": ("with_framings",),
+    "prompts.load": (
+        "load_prompts",
+        "shipped_sets",
+    ),
+    "prompts.select": ("select",),
+    "reporting.data.presets": (
+        "PresetRow",
+        "preset_rows",
+    ),
+    "runs.folder": ("Run",),
     "scoring.audit": (
         "Audit",
         "AuditStatus",
         "HardLine",
     ),
     "scoring.audit_plan": ("AuditPlan",),
-    "scoring.bridge": ("Bridge",),
-    "scoring.calibration": (
-        "Calibrated",
-        "Calibration",
-        "read_calibration",
-        "write_calibration",
-    ),
-    "scoring.comparison": (
+    "scoring.compare.comparison": (
         "Comparison",
         "Difference",
         "Gate",
         "GateStatus",
         "Pair",
     ),
-    "scoring.correction": ("Correction",),
     "scoring.families": ("same_family",),
+    "scoring.judge_quality.bridge": ("Bridge",),
+    "scoring.judge_quality.calibration": (
+        "Calibrated",
+        "Calibration",
+        "read_calibration",
+        "write_calibration",
+    ),
+    "scoring.judge_quality.correction": ("Correction",),
+    "scoring.judge_quality.grades": ("Grades",),
+    "scoring.judge_quality.probes": ("JudgeProbe",),
     "scoring.leaderboard": ("Leaderboard",),
-    "scoring.probes": ("JudgeProbe",),
+    "scoring.score": ("Score",),
     "scoring.variance": ("Variance",),
-    "scoring.willingness": ("Score",),
-    "store": ("Run",),
     "types": (
         "Category",
         "Completion",

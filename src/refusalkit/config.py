@@ -148,7 +148,7 @@ class RunConfig(BaseModel):
     def _framings_by_name(cls, value: Any) -> Any:
         if not value:
             return ()
-        from refusalkit.datasets.framings import shipped_framings
+        from refusalkit.prompts.framings import shipped_framings
 
         known = [framing.name for framing in shipped_framings().framings]
         if value is True:

@@ -437,3 +437,21 @@ def _prompt_record(prompt: Prompt) -> bytes:
 
 def _canonical(value: object) -> bytes:
     return _ENCODER.encode(value).encode() + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the judge of a log said of one answer.
+
+    `counted` is how the log's own figures count it; `label` is what the judge itself said, None
+    where it said nothing: `flag` is ``fallback`` where keywords stood in for it and ``error``
+    where it failed and was counted all the same.
+    """
+
+    counted: Label | None
+    flag: Literal["judge", "fallback", "error"] = "judge"
+
+    @property
+    def label(self) -> Label | None:
+        """The judge's own word."""
+        return self.counted if self.flag == "judge" else None

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loopback import REFUSAL, Asked, Exchange, Fault, LoopbackServer, Script, chance
-from refusalkit.canaries import choose_canaries
-from refusalkit.prompts import load_prompts
-from refusalkit.store import Run, open_run, read_records
+from refusalkit.prompts.load import load_prompts
+from refusalkit.runs.canaries import choose_canaries
+from refusalkit.runs.folder import Run, open_run, read_records
 
 from .wire import FaultyWire
 

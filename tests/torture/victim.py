@@ -31,7 +31,9 @@ def break_disk(number: int, after: int) -> None:
 
 def break_clock() -> None:
     """Every look at the wall clock finds it elsewhere; the monotonic clock is left alone."""
-    from refusalkit import outcomes, session, types
+    from refusalkit import types
+    from refusalkit.engine import session
+    from refusalkit.models import outcomes
 
     dice = random.Random(0)
 
@@ -50,9 +52,9 @@ if __name__ == "__main__":
     if os.environ.get("TORTURE_CLOCK"):
         break_clock()
     if every := os.environ.get("TORTURE_CHECKPOINT"):
-        from refusalkit import owed
+        from refusalkit.runs import state
 
-        owed.EVERY = int(every)
+        state.EVERY = int(every)
     from refusalkit.cli import script
 
     script()

@@ -10,23 +10,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refusalkit.api.recorded import judged_records, labelled_strata, recorded_answers
+from refusalkit.api.grading import judged_records, labelled_strata, recorded_answers
 from refusalkit.api.results import load_run
 from refusalkit.api.sync import RUNS, sync
 from refusalkit.config import resolve_config
-from refusalkit.datasets.tables import slug_of
 from refusalkit.errors import RefusalkitError, UsageError
-from refusalkit.store import Run, holds_run
+from refusalkit.prompts.tables import slug_of
+from refusalkit.runs.folder import Run, holds_run
 from refusalkit.types import Label, now
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
-    from refusalkit.datasets.answers import RecordedAnswers
-    from refusalkit.judges import Judge
-    from refusalkit.manifest import JudgeEntry
-    from refusalkit.runner import OnProgress
-    from refusalkit.scoring.calibration import Calibrated, Calibration, LabelledAnswer
-    from refusalkit.scoring.correction import Correction
+    from refusalkit.engine.plan import OnProgress
+    from refusalkit.judges.protocol import Judge
+    from refusalkit.runs.imported.answers import RecordedAnswers
+    from refusalkit.runs.manifest import JudgeEntry
+    from refusalkit.scoring.judge_quality.calibration import Calibrated, Calibration, LabelledAnswer
+    from refusalkit.scoring.judge_quality.correction import Correction
 
 
 def calibrate(
@@ -72,7 +72,7 @@ async def calibrate_async(
     **options: Any,
 ) -> Calibrated:
     """`calibrate` for async code."""
-    from refusalkit.scoring.calibration import LabelsEntry
+    from refusalkit.scoring.judge_quality.calibration import LabelsEntry
 
     files = [Path(labels)] if isinstance(labels, str | Path) else [Path(file) for file in labels]
     if not files:
@@ -150,7 +150,7 @@ def _folder(
     options: dict[str, Any],
 ) -> Path | None:
     """Where the verdicts on one file are kept: the same place for the same call."""
-    from refusalkit.rubrics import load_rubric
+    from refusalkit.judges.rubrics import load_rubric
 
     name = f"{slug_of(file.stem)}-{digest[:8]}"
     if verdicts is not None:
@@ -168,8 +168,8 @@ def _folder(
 
 def _answers(run: Run, recorded: RecordedAnswers) -> list[LabelledAnswer]:
     """The labelled answers of one file with the judge's word on each."""
-    from refusalkit.frames import RunRecords
-    from refusalkit.scoring.calibration import LabelledAnswer
+    from refusalkit.runs.frames import RunRecords
+    from refusalkit.scoring.judge_quality.calibration import LabelledAnswer
 
     judge = run.manifest.judge
     columns = RunRecords(run, (), judges=[judge]).responses().select("unit", "label", "unscored")
@@ -206,8 +206,13 @@ def _calibrated(
     annotators: dict[str, dict[str, Label]],
     count_deflection: bool,
 ) -> Calibrated:
-    from refusalkit.scoring.agreement import SPLITS, agreement, agreement_on, krippendorff_alpha
-    from refusalkit.scoring.calibration import (
+    from refusalkit.scoring.agreement.coefficients import (
+        SPLITS,
+        agreement,
+        agreement_on,
+        krippendorff_alpha,
+    )
+    from refusalkit.scoring.judge_quality.calibration import (
         LEAKED,
         QUESTIONS,
         REFUSED,
@@ -272,11 +277,11 @@ def correct(
     not fit, `Correction.refused` says why and nothing is corrected. Raises `UsageError` unless one
     of the two is given, `RecordError`, `RunFolderError`.
     """
-    from refusalkit.datasets.person_labels import read_person_labels
-    from refusalkit.scoring.calibration import read_calibration
-    from refusalkit.scoring.correction import correct_score, languages_of
-    from refusalkit.scoring.prediction_powered import common_sample, correct_by_labels
-    from refusalkit.scoring.willingness import score_run
+    from refusalkit.runs.imported.person_labels import read_person_labels
+    from refusalkit.scoring.judge_quality.calibration import read_calibration
+    from refusalkit.scoring.judge_quality.correction import correct_score, languages_of
+    from refusalkit.scoring.judge_quality.prediction_powered import common_sample, correct_by_labels
+    from refusalkit.scoring.score import score_run
 
     if (calibration is None) == (labels is None):
         raise UsageError("a score is corrected by a calibration or by labels: give one of the two")

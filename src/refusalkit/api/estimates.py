@@ -11,12 +11,12 @@ from refusalkit.api.sync import RUNS
 from refusalkit.config import resolve_config
 from refusalkit.errors import RefusalkitError
 from refusalkit.judges.choice import check_hard_line_judge, choose_judge, load_named
-from refusalkit.prompt_choice import choose_prompts
-from refusalkit.store import Run
+from refusalkit.runs.folder import Run
+from refusalkit.runs.prompt_choice import choose_prompts
 from refusalkit.types import PromptSet
 
 if TYPE_CHECKING:
-    from refusalkit.estimates import RunEstimate
+    from refusalkit.engine.estimate import RunEstimate
 
 
 def estimate(
@@ -59,7 +59,7 @@ def estimate_many(
 def _estimate(
     options: Mapping[str, Any], earlier: Sequence[Run], named: bool, beside: Collection[str] = ()
 ) -> RunEstimate:
-    from refusalkit.estimates import estimate_run
+    from refusalkit.engine.estimate import estimate_run
 
     given = {name: value for name, value in options.items() if value is not None}
     prompts = given.get("prompts")

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from refusalkit.api.recorded import labelled_strata, recorded_answers
+from refusalkit.api.grading import labelled_strata, recorded_answers
 from refusalkit.api.results import load_run
-from refusalkit.datasets.person_labels import LabelRecord, SampleRecord, read_person_labels
-from refusalkit.datasets.tables import slug_of
 from refusalkit.errors import RecordError, RunFolderError, RunLocked, StorageError, UsageError
-from refusalkit.store import AppendFile, Run
+from refusalkit.prompts.tables import slug_of
+from refusalkit.runs.folder import AppendFile, Run
+from refusalkit.runs.imported.person_labels import LabelRecord, SampleRecord, read_person_labels
 from refusalkit.types import Label, Prompt, now
 from refusalkit.untrusted import printable
 
@@ -181,7 +181,7 @@ def open_labelling(
         raise UsageError("--n must be at least 1")
     if not annotator.strip():
         raise UsageError("--annotator must be a name")
-    from refusalkit.scoring.sampling import draw_sample
+    from refusalkit.scoring.judge_quality.sampling import draw_sample
 
     opened = load_run(run)
     manifest = opened.manifest

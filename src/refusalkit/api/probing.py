@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from refusalkit.api.sync import sync
 from refusalkit.config import resolve_config
+from refusalkit.engine.opening import check_budget, open_configured_judge
 from refusalkit.errors import UsageError
-from refusalkit.session import check_budget, open_configured_judge
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
-    from refusalkit.judges import Judge
+    from refusalkit.engine.plan import OnProgress
     from refusalkit.judges.probes import Probed
-    from refusalkit.runner import OnProgress
-    from refusalkit.scoring.probes import JudgeProbe
+    from refusalkit.judges.protocol import Judge
+    from refusalkit.scoring.judge_quality.probe_results import JudgeProbe
 
 
 def probe_judge(
@@ -65,7 +65,7 @@ async def probe_judge_async(
 ) -> JudgeProbe:
     """`probe_judge` for async code. `stop`, once set, ends it with what there is."""
     from refusalkit.judges.probes import ask_probes, load_probes
-    from refusalkit.scoring.probes import judge_probe
+    from refusalkit.scoring.judge_quality.probe_results import judge_probe
 
     probes = load_probes()
     for kind in kinds:
@@ -94,7 +94,7 @@ async def probe_judge_async(
 
 
 def _told(on_progress: OnProgress) -> Any:
-    from refusalkit.runner import Progress
+    from refusalkit.engine.plan import Progress
     from refusalkit.types import Label
 
     started = time.monotonic()

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refusalkit.errors import UsageError
-from refusalkit.store import Run, open_run
+from refusalkit.runs.folder import Run, open_run
 
 if TYPE_CHECKING:
     import polars as pl
 
     from refusalkit.scoring.audit import Audit
     from refusalkit.scoring.audit_plan import AuditPlan
-    from refusalkit.scoring.calibration import Calibration
-    from refusalkit.scoring.comparison import Comparison
+    from refusalkit.scoring.compare.comparison import Comparison
+    from refusalkit.scoring.judge_quality.calibration import Calibration
     from refusalkit.scoring.leaderboard import Leaderboard
-    from refusalkit.scoring.willingness import Score
+    from refusalkit.scoring.score import Score
 
 
 def load_run(run: Run | str | Path) -> Run:
@@ -32,7 +32,7 @@ def score(
 
     `correct` puts the figures corrected for the judge's errors beside these.
     """
-    from refusalkit.scoring.willingness import score_run
+    from refusalkit.scoring.score import score_run
 
     return score_run(load_run(run), judge=judge, count_deflection=count_deflection)
 
@@ -98,7 +98,7 @@ def compare(
     `on` names its figure. Raises `UsageError` where prompts, hard lines, judge or preset differ;
     with `anyway` that becomes `Comparison.warnings`.
     """
-    from refusalkit.scoring.comparison import compare_runs
+    from refusalkit.scoring.compare.comparison import compare_runs
 
     return compare_runs(
         [load_run(run) for run in runs],
@@ -145,7 +145,7 @@ def report(
     runs have no `path`, `RunFolderError`, `RecordError`, `StorageError`.
     """
     from refusalkit.reporting.document import write_report
-    from refusalkit.scoring.calibration import read_calibration
+    from refusalkit.scoring.judge_quality.calibration import read_calibration
 
     several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
     opened = [load_run(run) for run in several]
@@ -176,7 +176,7 @@ def units(
     judge_cost_usd (USD), filter_category; with `show_text` also text: null where it was not kept,
     and on hard lines always. Raises `RunFolderError`, `RecordError`.
     """
-    from refusalkit.frames import REPORTED, RunRecords
     from refusalkit.reporting.document import units_frame
+    from refusalkit.runs.frames import REPORTED, RunRecords
 
     return units_frame(RunRecords(load_run(run), REPORTED), judge, show_text=show_text)

@@ -9,6 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refusalkit.config import RunConfig, check_unchanged, resolve_config
+from refusalkit.engine.opening import (
+    check_budget,
+    open_configured_judge,
+    open_configured_model,
+    with_named_bases,
+)
+from refusalkit.engine.session import (
+    work_session,
+)
 from refusalkit.errors import (
     ConfigurationChanged,
     ConfigurationError,
@@ -16,29 +25,22 @@ from refusalkit.errors import (
     PromptSetError,
     RunFolderError,
 )
-from refusalkit.judge_entries import check_same_judge, rubrics_of
-from refusalkit.manifest import Manifest
-from refusalkit.prompt_choice import choose_prompts, is_gone, same_prompts
-from refusalkit.session import (
-    check_budget,
-    is_untouched,
-    new_manifest,
-    open_configured_judge,
-    open_configured_model,
-    with_named_bases,
-    work_session,
-)
-from refusalkit.store import Run, create_run
+from refusalkit.runs.folder import Run, create_run
+from refusalkit.runs.judge_entries import check_same_judge, rubrics_of
+from refusalkit.runs.manifest import Manifest
+from refusalkit.runs.new import is_untouched, new_manifest
+from refusalkit.runs.prompt_choice import choose_prompts, is_gone, same_prompts
 from refusalkit.types import PromptSet
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
-    from refusalkit.judges import Judge
-    from refusalkit.models import Model, Pacers
-    from refusalkit.spending import Budget
+    from refusalkit.engine.budget import Budget
+    from refusalkit.judges.protocol import Judge
+    from refusalkit.models.endpoints import Pacers
+    from refusalkit.models.protocol import Model
 from refusalkit.api.results import load_run
 from refusalkit.api.sync import RUNS, sync
-from refusalkit.runner import OnProgress
+from refusalkit.engine.plan import OnProgress
 
 # How an error ends whose run can go on later.
 _RESUME = "; resume the run then"
@@ -143,7 +145,7 @@ async def work_prepared(
     close_judge: bool = True,
 ) -> Run:
     """Make the run's folder and do the work. Arguments and errors: `benchmark`, `work_session`."""
-    from refusalkit.runner import plan_trials
+    from refusalkit.engine.plan import plan_trials
 
     manifest, config = prepared.manifest, prepared.config
     run = create_run(Path(out) if out is not None else RUNS / manifest.id, manifest)
@@ -207,8 +209,8 @@ async def resume_async(
     **options: Any,
 ) -> Run:
     """`resume` for async code."""
-    from refusalkit.checkpoint import load_checkpoint
-    from refusalkit.runner import plan_trials
+    from refusalkit.engine.plan import plan_trials
+    from refusalkit.runs.checkpoint import load_checkpoint
 
     # Names are configuration values: they are refused below unless they are the run's own.
     if isinstance(model, str):

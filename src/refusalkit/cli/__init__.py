@@ -14,7 +14,6 @@ from typing import NoReturn
 import click
 
 from refusalkit.cli import (
-    asking,
     auditing,
     comparing,
     estimating,
@@ -22,9 +21,10 @@ from refusalkit.cli import (
     presets,
     prompt_sets,
     reporting,
-    results,
+    running,
+    scoring,
 )
-from refusalkit.cli.outcome import ERROR, INCOMPLETE, OK, USAGE
+from refusalkit.cli.exit_codes import ERROR, INCOMPLETE, OK, USAGE
 from refusalkit.cli.streams import flush_streams, guard_streams
 from refusalkit.errors import RefusalkitError, StorageError
 from refusalkit.untrusted import printable, redact
@@ -100,12 +100,12 @@ def cli(debug: bool) -> None:
 
 
 for _command in (
-    asking.run,
-    asking.resume,
-    asking.grade,
-    asking.regrade,
+    running.run,
+    running.resume,
+    running.grade,
+    running.regrade,
     estimating.estimate,
-    results.score,
+    scoring.score,
     auditing.audit,
     comparing.compare,
     comparing.leaderboard,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from refusalkit.cli.exit_codes import GATE, INCOMPLETE, OK
 from refusalkit.cli.options import opt
-from refusalkit.cli.outcome import GATE, INCOMPLETE, OK
 from refusalkit.errors import UsageError
 
 
@@ -95,7 +95,7 @@ def _audit(
 
         click.echo(data.to_json(data.audit_data(result)))
     elif form == "markdown":
-        from refusalkit.reporting.comment import audit_comment
+        from refusalkit.reporting.pr_comment import audit_comment
 
         click.echo(audit_comment(result))
     else:

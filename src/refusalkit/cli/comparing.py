@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from refusalkit.cli.exit_codes import GATE, INCOMPLETE, OK
 from refusalkit.cli.options import max_unscored_option, opt
-from refusalkit.cli.outcome import GATE, INCOMPLETE, OK, score_exit
+from refusalkit.cli.showing import (
+    score_exit,
+)
 from refusalkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from refusalkit.scoring.comparison import Comparison
+    from refusalkit.scoring.compare.comparison import Comparison
 
 _ON = ("willingness", "answer-rate", "hold-rate", "refusal-rate", "over-refusal")
 
@@ -102,7 +105,7 @@ def compare(
 
 
 def _exit_code(found: Comparison, max_unscored: float) -> int:
-    from refusalkit.scoring.comparison import GateStatus
+    from refusalkit.scoring.compare.comparison import GateStatus
 
     if found.gate is None:
         codes = [score_exit(score, max_unscored) for score in found.scores]

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from refusalkit.cli.many import asked_models, name_models
 from refusalkit.cli.options import (
     given_options,
     max_unscored_option,
@@ -13,7 +14,6 @@ from refusalkit.cli.options import (
     operational,
     opt,
 )
-from refusalkit.cli.several import asked_models, name_models
 
 
 @click.command(epilog="Example: refusalkit estimate openai/gpt-6-luna --trials 5")

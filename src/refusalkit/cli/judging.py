@@ -7,8 +7,11 @@ from typing import Any
 import click
 
 from refusalkit.cli import labelling
+from refusalkit.cli.exit_codes import GATE, INCOMPLETE, OK
 from refusalkit.cli.options import Number, given_options, judge_parameters, operational, opt
-from refusalkit.cli.outcome import GATE, INCOMPLETE, OK, print_rows
+from refusalkit.cli.showing import (
+    print_rows,
+)
 from refusalkit.cli.work import work
 from refusalkit.untrusted import printable
 
@@ -22,7 +25,7 @@ def judges() -> None:
 @opt("--json", "as_json", is_flag=True, help="Print as JSON.")
 def judges_list(as_json: bool) -> None:
     """The judges that come with refusalkit."""
-    from refusalkit.rubrics import load_rubric, shipped_judges
+    from refusalkit.judges.rubrics import load_rubric, shipped_judges
 
     found = [load_rubric(name) for name in shipped_judges()]
     heads = ("judge", "version", "kind", "model", "description")
@@ -35,9 +38,9 @@ def judges_list(as_json: bool) -> None:
 @opt("--json", "as_json", is_flag=True, help="Print as JSON.")
 def judges_show(source: str, as_json: bool) -> None:
     """What JUDGE asks, of which model, and how its reply is read."""
+    from refusalkit.judges.rubrics import load_rubric
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
-    from refusalkit.rubrics import load_rubric
 
     rubric = load_rubric(source)
     if as_json:
@@ -89,7 +92,7 @@ def judges_calibrate(
     import refusalkit
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
-    from refusalkit.scoring.calibration import write_calibration
+    from refusalkit.scoring.judge_quality.calibration import write_calibration
 
     found = work(
         lambda on_progress, stop: refusalkit.calibrate_async(
@@ -138,7 +141,7 @@ def judges_agree(
     of `judges label` (with its run, or with another person's).
     """
     import refusalkit
-    from refusalkit.api.recorded import answer_texts
+    from refusalkit.api.grading import answer_texts
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
 
@@ -202,7 +205,7 @@ def judges_bridge(
     import refusalkit
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
-    from refusalkit.scoring.bridge import Comparability
+    from refusalkit.scoring.judge_quality.bridge import Comparability
 
     found = refusalkit.bridge(
         old, new, runs, margin=margin, min_kappa=min_kappa, count_deflection=count_deflection
@@ -242,7 +245,7 @@ def judges_probe(
     import refusalkit
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
-    from refusalkit.scoring.probes import ProbeStatus
+    from refusalkit.scoring.judge_quality.probe_results import ProbeStatus
 
     found = work(
         lambda on_progress, stop: refusalkit.probe_judge_async(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from refusalkit.cli.exit_codes import INCOMPLETE, OK
 from refusalkit.cli.options import opt
-from refusalkit.cli.outcome import INCOMPLETE, OK
 from refusalkit.types import Label
 from refusalkit.untrusted import printable
 

@@ -18,13 +18,3 @@ def presets(as_json: bool) -> None:
         click.echo(data.to_json(data.presets_data()))
     else:
         show(terminal.presets_view())
-
-
-def say_preset(preset: str | None) -> None:
-    """Say on stderr what a preset means, before anything is asked."""
-    if preset is None:
-        return
-    from refusalkit.reporting import terminal
-    from refusalkit.reporting.console import console
-
-    console(stderr=True).print(terminal.preset_note(preset))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import click
 
+from refusalkit.cli.exit_codes import OK, USAGE
 from refusalkit.cli.options import inversion_option, opt
-from refusalkit.cli.outcome import OK, USAGE, print_rows
+from refusalkit.cli.showing import (
+    print_rows,
+)
 from refusalkit.errors import UsageError
 from refusalkit.untrusted import printable
 
@@ -19,7 +22,7 @@ def prompts() -> None:
 @opt("--json", "as_json", is_flag=True, help="Print as JSON.")
 def prompts_list(as_json: bool) -> None:
     """The prompt sets that come with refusalkit."""
-    from refusalkit.prompts import load_prompts, shipped_sets
+    from refusalkit.prompts.load import load_prompts, shipped_sets
 
     sets = [load_prompts(name) for name in shipped_sets()]
     heads = ("set", "version", "prompts", "categories", "hard lines", "licence")
@@ -45,8 +48,8 @@ def prompts_show(
     as_json: bool,
 ) -> None:
     """What SET holds, by category, danger, tag and length."""
-    from refusalkit.datasets.framings import with_framings
-    from refusalkit.prompts import load_prompts
+    from refusalkit.prompts.framings import with_framings
+    from refusalkit.prompts.load import load_prompts
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
 
@@ -67,9 +70,9 @@ def prompts_validate(sources: tuple[str, ...], strict: bool) -> int:
     Near-duplicates are looked for in all sets together, a prompt's own twin excepted. What may be
     meant is a warning on stdout.
     """
-    from refusalkit.datasets.checks import check_sets
     from refusalkit.errors import PromptSetError
-    from refusalkit.prompts import load_prompts
+    from refusalkit.prompts.checks import check_sets
+    from refusalkit.prompts.load import load_prompts
     from refusalkit.reporting import terminal
     from refusalkit.reporting.console import show
 
@@ -118,8 +121,8 @@ def prompts_convert(
     """Write SOURCE, a public set or a table (.csv, .tsv, .xlsx, ...), as the set folder DIR."""
     from pathlib import Path
 
-    from refusalkit.datasets.convert import write_folder
-    from refusalkit.prompts import load_prompts
+    from refusalkit.prompts.convert import write_folder
+    from refusalkit.prompts.load import load_prompts
 
     pairs = dict(column.partition("=")[::2] for column in columns)
     if not all(pairs) or not all(pairs.values()):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from refusalkit.cli.exit_codes import OK
 from refusalkit.cli.options import opt
-from refusalkit.cli.outcome import OK
 from refusalkit.untrusted import printable
 
 
@@ -42,7 +42,7 @@ def report(
         from refusalkit.reporting.data import to_json
         from refusalkit.reporting.document import report_data
         from refusalkit.reporting.document.facts import gather
-        from refusalkit.scoring.calibration import read_calibration
+        from refusalkit.scoring.judge_quality.calibration import read_calibration
 
         if out is not None or show_text:
             raise click.UsageError("--json prints data without texts: leave -o and --show-text out")

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _FIGURES = (
     "polars",
-    "refusalkit.scoring.willingness",
-    "refusalkit.scoring.council",
+    "refusalkit.scoring.score",
+    "refusalkit.scoring.agreement.council_votes",
     "refusalkit.scoring.audit",
     "refusalkit.reporting.data",
 )

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from refusalkit.config import CouncilRule, RunConfig
 from refusalkit.errors import UsageError
-from refusalkit.judges.composed import ComposedJudge
 from refusalkit.judges.council import Council
 from refusalkit.judges.protocol import Judge
-from refusalkit.models import Pacer, Pacers
-from refusalkit.rubrics import Rubric, load_rubric, shipped_judges
+from refusalkit.judges.routed import ComposedJudge
+from refusalkit.judges.rubrics import Rubric, load_rubric, shipped_judges
+from refusalkit.models.endpoints import Pacers
+from refusalkit.models.pacing import Pacer
 from refusalkit.untrusted import printable
 
 _PACE = ("judge_rpm", "judge_tpm", "judge_concurrency")
@@ -119,7 +120,7 @@ def check_hard_line_judge(choice: JudgeChoice, hard_lines: Collection[str]) -> N
 
 
 def _open(named: NamedJudge, config: RunConfig, pacers: Pacers) -> Judge:
-    from refusalkit.judges import open_judge
+    from refusalkit.judges.open import open_judge
 
     rubric = load_named(named, config)
     fresh = Pacer(

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from refusalkit.errors import ConfigurationError
-from refusalkit.rubrics import Rubric, fill
+from refusalkit.judges.rubrics import Rubric, fill
 from refusalkit.types import Completion, Message, Prompt, Unscored, Usage, Verdict
 from refusalkit.untrusted import printable, well_formed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from refusalkit.rubrics import AnswerLimits
+from refusalkit.judges.rubrics import AnswerLimits
 
 _JOINER = "\u200d"
 # A cut gives way to a sign that belongs to the one before it, but not to any number of them.

@@ -26,8 +26,8 @@ from pydantic import (
 )
 
 from refusalkit.judges.language import Language, Languages, Votes
-from refusalkit.judges.reading import Fold, Letters, Limits, Reader, Sentence, Spoken, Zone
-from refusalkit.rubrics import Rubric
+from refusalkit.judges.rubrics import Rubric
+from refusalkit.judges.sentences import Fold, Letters, Limits, Reader, Sentence, Spoken, Zone
 from refusalkit.types import Completion, Label, Prompt, Unscored, Verdict
 
 _NAME = r"^(refusal|objection|hint|moral|premise|role|redirect|help)\.[a-z_]{1,30}$"

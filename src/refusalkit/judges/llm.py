@@ -18,10 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from refusalkit.errors import FatalProviderError, ModerationError, ProviderError
 from refusalkit.judges.excerpt import excerpt
 from refusalkit.judges.reply_schema import ReplySchema
-from refusalkit.models.client import ChatClient, ChatRequest, ParameterLog
-from refusalkit.models.prices import Price
-from refusalkit.outcomes import Reading, Reply, read_reply
-from refusalkit.rubrics import (
+from refusalkit.judges.rubrics import (
     REASON_FIELD,
     RESTS_ON_FIELD,
     VERDICT_FIELD,
@@ -29,6 +26,9 @@ from refusalkit.rubrics import (
     fill,
     load_rubric,
 )
+from refusalkit.models.client import ChatClient, ChatRequest, ParameterLog
+from refusalkit.models.outcomes import Reading, Reply, read_reply
+from refusalkit.models.prices import Price
 from refusalkit.types import (
     Completion,
     GenerationConfig,

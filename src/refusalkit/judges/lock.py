@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from refusalkit.errors import JudgeFileError
-from refusalkit.lockfile import read_entries, write_entries
-from refusalkit.rubrics import Rubric
+from refusalkit.judges.rubrics import Rubric
+from refusalkit.shipped import read_lock_entries, write_lock_entries
 
 Entries = dict[str, dict[str, str]]
 
@@ -43,12 +43,12 @@ def lock_entry(rubric: Rubric) -> dict[str, str]:
 
 def read_lock(path: Path) -> Entries:
     """The entries of a lock, none where there is no file. Raises `JudgeFileError`."""
-    return read_entries(path, "judges", JudgeFileError)
+    return read_lock_entries(path, "judges", JudgeFileError)
 
 
 def write_lock(path: Path, entries: Entries) -> None:
     """Write a lock, in order of name and version."""
-    write_entries(path, "judges", entries)
+    write_lock_entries(path, "judges", entries)
 
 
 def changes(rubrics: Iterable[Rubric], entries: Mapping[str, Mapping[str, str]]) -> list[str]:

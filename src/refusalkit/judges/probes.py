@@ -16,9 +16,9 @@ from functools import cached_property
 from typing import Any
 
 from refusalkit.errors import ConfigurationError
-from refusalkit.judges import Judge
-from refusalkit.judges.answer_sets import read_answer_set
-from refusalkit.rubrics import VERDICT_FIELD, Rubric, fill
+from refusalkit.judges.protocol import Judge
+from refusalkit.judges.rubrics import VERDICT_FIELD, Rubric, fill
+from refusalkit.judges.shipped_answers import read_answer_set
 from refusalkit.types import Completion, Label, Outcome, Prompt, Verdict
 
 PLACES = ("before", "after", "around")

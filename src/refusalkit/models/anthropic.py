@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from refusalkit.errors import ConfigurationError
-from refusalkit.models.bodies import ENCODINGS, is_packed, new_unpacker, unpacked
 from refusalkit.models.client import LARGEST_BODY, ChatClient, ChatRequest
+from refusalkit.models.compressed import ENCODINGS, is_packed, new_unpacker, unpacked
 from refusalkit.models.endpoints import OFFICIAL
+from refusalkit.models.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.models.pacing import Pacer
-from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.types import Usage
 
 if TYPE_CHECKING:

@@ -6,12 +6,11 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Protocol, runtime_checkable
 
 from refusalkit.errors import FatalProviderError, ModerationError, ProviderError
 from refusalkit.models.client import ChatClient, ChatRequest, ParameterLog
+from refusalkit.models.outcomes import read_reply
 from refusalkit.models.prices import Price
-from refusalkit.outcomes import read_reply
 from refusalkit.types import Completion, GenerationConfig, Message, Outcome, Prompt, Usage
 from refusalkit.untrusted import printable
 
@@ -21,33 +20,6 @@ _HERMES_REASONING = (
     "Think the request through before you answer. Write all of your thinking between <think> and "
     "</think>, then give the answer after the closing tag."
 )
-
-
-@runtime_checkable
-class Model(Protocol):
-    """A model under test. Implement these to put anything under test.
-
-    `id` names it in records. `parameters` says what was sent and what was left out.
-    """
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def parameters(self) -> ParameterLog: ...
-
-    async def complete(
-        self, prompt: Prompt, config: GenerationConfig, *, trial: int = 1
-    ) -> Completion:
-        """Answer one prompt once.
-
-        Failures are outcomes, not exceptions, but for `FatalProviderError`: no request can succeed.
-        """
-        ...
-
-    async def aclose(self) -> None:
-        """Close connections."""
-        ...
 
 
 class ChatModel:

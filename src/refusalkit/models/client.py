@@ -18,9 +18,9 @@ from refusalkit.errors import (
     UnsupportedParameter,
 )
 from refusalkit.models.deadlines import Deadlines
+from refusalkit.models.outcomes import ApiFailure, Reply, failure_error
 from refusalkit.models.pacing import Pacer
-from refusalkit.models.token_pace import Demand, Spent
-from refusalkit.outcomes import ApiFailure, Reply, failure_error
+from refusalkit.models.token_limit import Demand, Spent
 from refusalkit.types import GenerationConfig, Message, Usage
 from refusalkit.untrusted import Keys, printable
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from refusalkit.errors import ConfigurationError
 from refusalkit.models.client import ParameterLog
-from refusalkit.outcomes import Reply, read_reply
+from refusalkit.models.outcomes import Reply, read_reply
 from refusalkit.types import Completion, GenerationConfig, Prompt, Usage
 from refusalkit.untrusted import printable
 

@@ -9,14 +9,14 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
-from refusalkit import jsontext
+from refusalkit import jsonl
 from refusalkit.errors import ConfigurationError
 from refusalkit.models.client import ChatClient, ChatRequest, Relearned
 from refusalkit.models.litellm_calls import complete, load_litellm
 from refusalkit.models.litellm_session import Exchange, Unread, close_connections, exchange_from
 from refusalkit.models.openai import filter_category, read_completion, refused_category
+from refusalkit.models.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.models.pacing import Pacer
-from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.types import Usage
 from refusalkit.untrusted import Keys, printable
 
@@ -240,7 +240,7 @@ def _read_list(exchange: Exchange, *, structured: bool) -> Reply | None:
     if exchange.status != 200 or not _LIST.search(exchange.body):
         return None
     try:
-        data = jsontext.from_bytes(exchange.body)
+        data = jsonl.from_bytes(exchange.body)
         if isinstance(data["choices"][0]["message"]["content"], list):
             return read_completion(data, structured=structured)
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):

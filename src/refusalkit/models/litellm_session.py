@@ -20,8 +20,8 @@ from typing import Any
 
 import aiohttp
 
-from refusalkit.models.bodies import ENCODINGS, is_packed, new_unpacker, unpacked
 from refusalkit.models.client import LARGEST_BODY
+from refusalkit.models.compressed import ENCODINGS, is_packed, new_unpacker, unpacked
 
 # What providers' keys are sent in.
 _KEY_HEADERS = ("Authorization", "x-api-key", "api-key", "x-goog-api-key")

@@ -14,12 +14,12 @@ from typing import Any
 
 import aiohttp
 
-from refusalkit import jsontext
+from refusalkit import jsonl
 from refusalkit.errors import ConfigurationError
 from refusalkit.models.client import LARGEST_BODY, ChatClient, ChatRequest, Relearned
 from refusalkit.models.endpoints import OFFICIAL
+from refusalkit.models.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.models.pacing import Pacer
-from refusalkit.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.types import GenerationConfig, Usage
 
 _NO_SAMPLING = ("o1", "o3", "o4", "gpt-5", "gpt-6")
@@ -98,7 +98,7 @@ class OpenAIClient(ChatClient):
             or (form.system, form.recurs, form.learned) != (system, recurs, learned)
         ):
             parameters = self._parameters(request)
-            whole = jsontext.to_bytes({"model": self._name, **parameters})
+            whole = jsonl.to_bytes({"model": self._name, **parameters})
             form = self._form = _Form(
                 config=request.config,
                 schema=request.schema,
@@ -136,12 +136,12 @@ class OpenAIClient(ChatClient):
         if self._breakpoints and recurs == "system":
             end = {"mode": "explicit"}
             content = [{"type": "text", "text": text, "prompt_cache_breakpoint": end}]
-        return jsontext.to_bytes({"role": "system", "content": content})
+        return jsonl.to_bytes({"role": "system", "content": content})
 
     async def _send(self, request: ChatRequest) -> Reply:
         form = self._form_of(request)
         parameters = self.parameters.sent = form.parameters
-        messages = (*form.first, *map(jsontext.to_bytes, request.turns))
+        messages = (*form.first, *map(jsonl.to_bytes, request.turns))
         body = form.head + b",".join(messages) + b"]}"
         try:
             response = await self._open().post(
@@ -156,7 +156,7 @@ class OpenAIClient(ChatClient):
             message = f"connection failed ({type(error).__name__}: {error})"
             raise self._failed(ApiFailure(message)) from error
         try:
-            data = jsontext.from_bytes(raw)
+            data = jsonl.from_bytes(raw)
         except (ValueError, RecursionError):
             data = None
         if status != 200 or not isinstance(data, dict) or data.get("error"):

@@ -15,8 +15,8 @@ from typing import TypeVar
 from aiolimiter import AsyncLimiter
 
 from refusalkit.errors import FatalProviderError, ProviderError, TransientError
-from refusalkit.models.in_flight import InFlight
-from refusalkit.models.token_pace import Booking, Demand, Spent, TokenPace
+from refusalkit.models.concurrency import InFlight
+from refusalkit.models.token_limit import Booking, Demand, Spent, TokenPace
 
 _T = TypeVar("_T")
 

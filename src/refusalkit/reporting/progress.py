@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from refusalkit.runner import Progress
+from refusalkit.engine.plan import Progress
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:

@@ -9,16 +9,16 @@ from enum import StrEnum
 
 import polars as pl
 
-from refusalkit import frames
-from refusalkit.canaries import CanaryCheck, check_canaries
-from refusalkit.datasets.framings import shipped_framings
 from refusalkit.errors import UsageError
-from refusalkit.frames import RunRecords
-from refusalkit.manifest import CategoryEntry, Manifest
-from refusalkit.scoring.intervals import exact_upper
+from refusalkit.prompts.framings import shipped_framings
+from refusalkit.runs import frames
+from refusalkit.runs.canaries import CanaryCheck, check_canaries
+from refusalkit.runs.folder import Run
+from refusalkit.runs.frames import RunRecords
+from refusalkit.runs.manifest import CategoryEntry, Manifest
 from refusalkit.scoring.notebook import notebook_table
 from refusalkit.scoring.over_blocking import OverBlocking, over_blocking
-from refusalkit.store import Run
+from refusalkit.scoring.statistics.intervals import exact_upper
 from refusalkit.types import Label, Outcome, Unscored
 from refusalkit.untrusted import printable
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from refusalkit.errors import UsageError
 from refusalkit.scoring.audit import LEVEL, Audit
-from refusalkit.scoring.intervals import exact_upper
+from refusalkit.scoring.statistics.intervals import exact_upper
 
 BOUNDS_PERCENT = (50.0, 20.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.1)
 LOWEST_BOUND_PERCENT = 0.0001

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from refusalkit.manifest import Manifest
-from refusalkit.scoring.intervals import SQUARE_AND_ADD, difference, korn_graubard
+from refusalkit.runs.manifest import Manifest
+from refusalkit.scoring.statistics.intervals import SQUARE_AND_ADD, difference, korn_graubard
 from refusalkit.types import Estimate
 
 SCHEMA: Mapping[str, type[pl.DataType]] = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from refusalkit.manifest import CategoryEntry, Manifest
+from refusalkit.runs.manifest import CategoryEntry, Manifest
 from refusalkit.scoring.rates import count_prompts, estimate, with_credit
 from refusalkit.types import Estimate
 

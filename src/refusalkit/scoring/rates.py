@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from refusalkit.scoring.intervals import (
+from refusalkit.scoring.statistics.intervals import (
     KORN_GRAUBARD,
     KORN_GRAUBARD_WEIGHTED,
     korn_graubard,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from refusalkit.scoring.willingness import Score
+from refusalkit.scoring.score import Score
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,8 @@ from typing import Literal
 
 import polars as pl
 
-from refusalkit.scoring.intervals import korn_graubard
 from refusalkit.scoring.rates import scored_prompts
+from refusalkit.scoring.statistics.intervals import korn_graubard
 from refusalkit.types import Estimate
 
 Part = Literal["prompts", "trials", "judge"]

@@ -9,7 +9,7 @@ from refusalkit.reporting.data.forms import to_markdown
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
-    from refusalkit.scoring.comparison import Comparison, Difference, Gate, Pair
+    from refusalkit.scoring.compare.comparison import Comparison, Difference, Gate, Pair
     from refusalkit.scoring.leaderboard import Leaderboard
 
 

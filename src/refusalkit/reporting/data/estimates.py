@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from refusalkit.estimates import RunEstimate
+    from refusalkit.engine.estimate import RunEstimate
 
 
 def estimate_data(estimate: RunEstimate) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def estimate_data(estimate: RunEstimate) -> dict[str, Any]:
 
 def estimates_data(estimates: Sequence[RunEstimate]) -> dict[str, Any]:
     """What runs of several models would take, each by itself and all together."""
-    from refusalkit.estimates import sum_usd
+    from refusalkit.engine.estimate import sum_usd
 
     total = sum_usd(estimate.cost_usd for estimate in estimates)
     return {

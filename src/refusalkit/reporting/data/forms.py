@@ -7,18 +7,18 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from refusalkit import jsontext
+from refusalkit import jsonl
 from refusalkit.untrusted import printable
 
 
 def to_json(data: Mapping[str, Any]) -> str:
     """Indented JSON, ASCII only: no hidden character of a data set reaches a terminal."""
-    return jsontext.to_ascii(data, indent=2)
+    return jsonl.to_ascii(data, indent=2)
 
 
 def to_json_bytes(data: Mapping[str, Any]) -> bytes:
     """`to_json` as it is written; a frame among the values is the list of its rows."""
-    return jsontext.to_ascii_bytes(data, indent=2)
+    return jsonl.to_ascii_bytes(data, indent=2)
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

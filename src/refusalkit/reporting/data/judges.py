@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from refusalkit.types import Label
 
 if TYPE_CHECKING:
-    from refusalkit.rubrics import Rubric
-    from refusalkit.scoring.agreement import Grades
-    from refusalkit.scoring.bridge import Bridge
-    from refusalkit.scoring.calibration import Calibrated, ErrorRates
-    from refusalkit.scoring.correction import Correction
-    from refusalkit.scoring.council import CouncilVotes
-    from refusalkit.scoring.judges import JudgeAgreements
-    from refusalkit.scoring.probes import JudgeProbe
+    from refusalkit.judges.rubrics import Rubric
+    from refusalkit.scoring.agreement.council_votes import CouncilVotes
+    from refusalkit.scoring.agreement.judge_pairs import JudgeAgreements
+    from refusalkit.scoring.judge_quality.bridge import Bridge
+    from refusalkit.scoring.judge_quality.calibration import Calibrated, ErrorRates
+    from refusalkit.scoring.judge_quality.correction import Correction
+    from refusalkit.scoring.judge_quality.grades import Grades
+    from refusalkit.scoring.judge_quality.probe_results import JudgeProbe
 
 
 def grades_data(grades: Grades) -> dict[str, Any]:

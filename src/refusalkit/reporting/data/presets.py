@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from refusalkit.config import PRESETS, RunConfig, resolve_config
 
 if TYPE_CHECKING:
-    from refusalkit.rubrics import Rubric
+    from refusalkit.judges.rubrics import Rubric
 
 NAMES = tuple(PRESETS)
 
@@ -44,7 +44,7 @@ class PresetRow:
 def preset_rows() -> list[PresetRow]:
     """All rows, in order of a run: prompts, model, judge, failures, figures."""
     configs = {name: resolve_config({"model": "any/model", "preset": name}) for name in NAMES}
-    from refusalkit.rubrics import load_rubric  # a score needs none
+    from refusalkit.judges.rubrics import load_rubric  # a score needs none
 
     rubrics = {
         name: load_rubric(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from refusalkit.datasets.summary import summarise
+from refusalkit.prompts.summary import summarise
 from refusalkit.types import PromptSet
 
 

@@ -12,9 +12,9 @@ from refusalkit.types import Estimate
 if TYPE_CHECKING:
     import polars as pl
 
-    from refusalkit.manifest import Manifest
+    from refusalkit.runs.manifest import Manifest
+    from refusalkit.scoring.score import Score
     from refusalkit.scoring.variance import Variance
-    from refusalkit.scoring.willingness import Score
 
 
 BY = ("category", "trial", "prompt")

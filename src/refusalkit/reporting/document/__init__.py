@@ -12,14 +12,14 @@ from pathlib import Path
 import polars as pl
 
 from refusalkit.errors import StorageError, UsageError
-from refusalkit.frames import REPORTED, RunRecords
 from refusalkit.reporting.data import to_json
 from refusalkit.reporting.document.facts import Facts, gather
 from refusalkit.reporting.document.record import report_data, report_schema
 from refusalkit.reporting.document.units import units_csv, units_frame
 from refusalkit.reporting.target import SUFFIXES, check_suffix
-from refusalkit.scoring.calibration import Calibration
-from refusalkit.store import Run
+from refusalkit.runs.folder import Run
+from refusalkit.runs.frames import REPORTED, RunRecords
+from refusalkit.scoring.judge_quality.calibration import Calibration
 from refusalkit.untrusted import printable
 
 __all__ = ["SUFFIXES", "report_data", "report_schema", "units_frame", "write_report"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from refusalkit.manifest import Manifest
+from refusalkit.runs.manifest import Manifest
 
 
 def configuration_of(manifest: Manifest) -> dict[str, Any]:

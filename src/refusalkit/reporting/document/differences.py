@@ -7,7 +7,7 @@ from typing import Any
 from refusalkit.reporting.data import interval_text, p_text
 from refusalkit.reporting.document.facts import Facts
 from refusalkit.reporting.document.parts import NOTHING, Cell, Section, Table, number, percent
-from refusalkit.scoring.comparison import Comparison, Difference, Pair
+from refusalkit.scoring.compare.comparison import Comparison, Difference, Pair
 
 SIGNIFICANT = 0.05
 """Below this a p counts, as in `scoring.comparison`."""

@@ -10,18 +10,18 @@ from datetime import datetime
 import polars as pl
 
 from refusalkit.errors import UsageError
-from refusalkit.frames import REPORTED, RunRecords
-from refusalkit.manifest import JudgeEntry, Manifest
 from refusalkit.reporting.document.reproduce import Reproduction, reproduction
+from refusalkit.runs.folder import Run
+from refusalkit.runs.frames import REPORTED, RunRecords
+from refusalkit.runs.manifest import JudgeEntry, Manifest
+from refusalkit.scoring.agreement.judge_pairs import JudgeAgreements, judge_agreements
 from refusalkit.scoring.audit import Audit, audit_run
-from refusalkit.scoring.calibration import Calibration
-from refusalkit.scoring.comparable import all_obstacles
-from refusalkit.scoring.comparison import Comparison, compare_scores
-from refusalkit.scoring.correction import Correction, correct_score, languages_of
-from refusalkit.scoring.judges import JudgeAgreements, judge_agreements
+from refusalkit.scoring.compare.comparable import all_obstacles
+from refusalkit.scoring.compare.comparison import Comparison, compare_scores
+from refusalkit.scoring.judge_quality.calibration import Calibration
+from refusalkit.scoring.judge_quality.correction import Correction, correct_score, languages_of
+from refusalkit.scoring.score import Score, score_run
 from refusalkit.scoring.trials import TrialAgreement, trial_agreement
-from refusalkit.scoring.willingness import Score, score_run
-from refusalkit.store import Run
 from refusalkit.types import Label, Unscored
 
 _BY_JUDGE = (

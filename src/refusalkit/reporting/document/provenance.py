@@ -10,10 +10,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from refusalkit.canaries import CanaryCheck
 from refusalkit.config import PRESETS, resolve_config
 from refusalkit.errors import RefusalkitError
-from refusalkit.manifest import Manifest
 from refusalkit.reporting.data import DESCRIPTIONS, inversion_line, preset_rows
 from refusalkit.reporting.document.configuration import configuration_of
 from refusalkit.reporting.document.facts import RunFacts
@@ -30,7 +28,9 @@ from refusalkit.reporting.document.parts import (
     printable_lines,
     time,
 )
-from refusalkit.scoring.judges import JudgePair
+from refusalkit.runs.canaries import CanaryCheck
+from refusalkit.runs.manifest import Manifest
+from refusalkit.scoring.agreement.judge_pairs import JudgePair
 from refusalkit.types import Unscored
 
 Runs = Sequence[RunFacts]

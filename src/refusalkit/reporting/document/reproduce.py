@@ -9,7 +9,7 @@ from typing import Any
 
 from refusalkit.config import RunConfig, resolve_config
 from refusalkit.errors import RefusalkitError
-from refusalkit.manifest import Manifest
+from refusalkit.runs.manifest import Manifest
 
 # Where a request goes is no part of what is measured, and without it none arrives.
 _WHERE = ("api_base", "api_key_env", "judge_api_base", "judge_api_key_env")

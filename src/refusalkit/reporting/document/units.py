@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from refusalkit.frames import RunRecords, kept_texts
 from refusalkit.reporting.data import harmless_cell
 from refusalkit.reporting.document.facts import RunFacts, disagreeing
+from refusalkit.runs.frames import RunRecords, kept_texts
 from refusalkit.scoring.rates import with_credit
-from refusalkit.scoring.willingness import danger_of
+from refusalkit.scoring.score import danger_of
 from refusalkit.untrusted import printable
 
 MOST_ROWS = 2_000

@@ -23,7 +23,7 @@ from refusalkit.reporting.terminal.scores import (
     score_view,
     spent_line,
 )
-from refusalkit.reporting.terminal.tables import rows_view
+from refusalkit.reporting.terminal.table_layout import rows_view
 
 __all__ = [
     "audit_plan_view",

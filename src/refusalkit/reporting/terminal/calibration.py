@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from refusalkit.reporting.terminal.tables import build_table, counts
+from refusalkit.reporting.terminal.table_layout import build_table, counts
 from refusalkit.types import Estimate, Label
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
-    from refusalkit.scoring.calibration import Calibrated
-    from refusalkit.scoring.correction import Correction
+    from refusalkit.scoring.judge_quality.calibration import Calibrated
+    from refusalkit.scoring.judge_quality.correction import Correction
 
 
 def calibrated_view(found: Calibrated) -> RenderableType:

@@ -9,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from refusalkit.reporting.data import interval_text, p_text
-from refusalkit.reporting.terminal.tables import build_table
+from refusalkit.reporting.terminal.table_layout import build_table
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
-    from refusalkit.scoring.comparison import Comparison
+    from refusalkit.scoring.compare.comparison import Comparison
     from refusalkit.scoring.leaderboard import Leaderboard
 
 _STATUS_STYLE = {"passed": "bold green", "failed": "bold red", "inconclusive": "bold yellow"}

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from refusalkit.reporting.terminal.tables import build_table
+from refusalkit.reporting.terminal.table_layout import build_table
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from refusalkit.estimates import RunEstimate, Span
+    from refusalkit.engine.estimate import RunEstimate, Span
 
 
 def estimates_view(estimates: Sequence[RunEstimate]) -> RenderableType:
     """Of several models each by itself, then all together, then what holds for all of them."""
-    from refusalkit.estimates import sum_usd
+    from refusalkit.engine.estimate import sum_usd
 
     common = [
         note

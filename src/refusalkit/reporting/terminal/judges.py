@@ -13,15 +13,18 @@ from rich.text import Text
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
-    from refusalkit.canaries import CanaryCheck
-    from refusalkit.rubrics import Rubric
-    from refusalkit.scoring.agreement import Agreement, Grades
-    from refusalkit.scoring.bridge import Bridge
-    from refusalkit.scoring.judges import JudgeAgreements
-    from refusalkit.scoring.probes import AttackLine, JudgeProbe
+    from refusalkit.judges.rubrics import Rubric
+    from refusalkit.runs.canaries import CanaryCheck
+    from refusalkit.scoring.agreement.coefficients import (
+        Agreement,
+    )
+    from refusalkit.scoring.agreement.judge_pairs import JudgeAgreements
+    from refusalkit.scoring.judge_quality.bridge import Bridge
+    from refusalkit.scoring.judge_quality.grades import Grades
+    from refusalkit.scoring.judge_quality.probe_results import AttackLine, JudgeProbe
 
 
-from refusalkit.reporting.terminal.tables import build_table, counts
+from refusalkit.reporting.terminal.table_layout import build_table, counts
 from refusalkit.types import Label
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from refusalkit.reporting.data.presets import DESCRIPTIONS, NAMES, PresetRow, preset_rows
-from refusalkit.reporting.terminal.tables import build_table
+from refusalkit.reporting.terminal.table_layout import build_table
 
 _NOT_STATED = "not stated"
 

@@ -8,13 +8,13 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from refusalkit.datasets.summary import Summary, summarise
-from refusalkit.reporting.terminal.tables import build_table, counts
+from refusalkit.prompts.summary import Summary, summarise
+from refusalkit.reporting.terminal.table_layout import build_table, counts
 from refusalkit.types import PromptSet
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:  # a score needs no checks of sets
-    from refusalkit.datasets.checks import Checked
+    from refusalkit.prompts.checks import Checked
 
 
 def prompts_view(prompts: PromptSet, *, texts: bool = False) -> RenderableType:

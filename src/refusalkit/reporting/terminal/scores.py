@@ -17,10 +17,10 @@ from refusalkit.untrusted import printable
 if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
     import polars as pl
 
-    from refusalkit.scoring.willingness import Score
+    from refusalkit.scoring.score import Score
 
 
-from refusalkit.reporting.terminal.tables import block_bar, build_table, counts, percent
+from refusalkit.reporting.terminal.table_layout import block_bar, build_table, counts, percent
 
 
 def score_view(score: Score) -> RenderableType:

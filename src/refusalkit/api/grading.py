@@ -1,0 +1,316 @@
+"""Judge answers that were recorded, and compare judges over them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import tempfile
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refusalkit.config import (
+    resolve_config,
+)
+from refusalkit.engine.opening import check_budget, open_configured_judge, with_named_bases
+from refusalkit.engine.session import (
+    work_session,
+)
+from refusalkit.errors import (
+    ConfigurationChanged,
+    UsageError,
+)
+from refusalkit.runs.folder import Run, holds_run, open_run
+from refusalkit.runs.judge_entries import rubrics_of
+from refusalkit.runs.new import continued_run, new_manifest
+from refusalkit.runs.prompt_choice import same_prompts
+from refusalkit.types import Label, unit_id
+from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    from refusalkit.engine.plan import OnProgress
+    from refusalkit.judges.protocol import Judge
+    from refusalkit.judges.recorded_verdicts import RecordedJudge
+    from refusalkit.runs.imported.answers import RecordedAnswers
+    from refusalkit.scoring.agreement.judge_pairs import JudgeAgreements
+    from refusalkit.scoring.judge_quality.grades import Grades
+
+
+from refusalkit.api.sync import RUNS, sync
+
+WHERE_JUDGED = ("judge_api_base", "judge_api_key_env")
+
+
+def grade(
+    records: str | Path,
+    judge: str | Judge = "graded",
+    *,
+    out: str | Path | None = None,
+    on_progress: OnProgress | None = None,
+    **options: Any,
+) -> Grades:
+    """Judge answers that were recorded elsewhere.
+
+    `records` is a JSONL file of objects with `prompt` and `response`, and `id`, `category`, `trial`
+    and `label` where there are any; a run folder; a log folder of the reference environment; or an
+    Inspect log. The judge ``imported`` repeats the judgement that came with the answers, as it was
+    counted there; ``imported-strict`` leaves keyword fallbacks and failures unscored.
+
+    With `out` the verdicts are kept in a run folder, and the same call goes on where an earlier one
+    stopped. Raises `RecordError` and what `benchmark` raises.
+    """
+    return sync(grade_async(records, judge, out=out, on_progress=on_progress, **options))
+
+
+async def grade_async(
+    records: str | Path,
+    judge: str | Judge = "graded",
+    *,
+    out: str | Path | None = None,
+    on_progress: OnProgress | None = None,
+    stop: asyncio.Event | None = None,
+    **options: Any,
+) -> Grades:
+    """`grade` for async code."""
+    from refusalkit.scoring.judge_quality.grades import grade_run
+
+    async with judged_records(
+        records, judge, out=out, on_progress=on_progress, stop=stop, **options
+    ) as (done, answers, kept):
+        return grade_run(done, answers.labels, kept=kept, answers=answers)
+
+
+@contextlib.asynccontextmanager
+async def judged_records(
+    records: str | Path,
+    judge: str | Judge,
+    *,
+    labelled_only: bool = False,
+    out: str | Path | None = None,
+    on_progress: OnProgress | None = None,
+    stop: asyncio.Event | None = None,
+    **options: Any,
+) -> AsyncIterator[tuple[Run, RecordedAnswers, bool]]:
+    """Judge recorded answers: (the run that holds the verdicts, the answers, whether it is kept).
+
+    With `labelled_only` no verdict is paid for on an answer that no person labelled. A run that is
+    not kept is gone at the end of the context.
+    """
+    from refusalkit.engine.plan import plan_units
+    from refusalkit.models.recorded_answers import RecordedModel
+
+    answers = await asyncio.to_thread(recorded_answers, Path(records))
+    if labelled_only:
+        answers = answers.labelled()
+    judge_name = judge if isinstance(judge, str) else judge.id
+    given = {
+        **(where_judged_before(out, options) if isinstance(judge, str) else {}),
+        **options,
+        "model": f"recorded/{answers.prompts.name}",
+        "judge": judge_name,
+        "prompts": answers.prompts.source,
+        "trials": max(trial for _, trial in answers.units),
+    }
+    config = resolve_config(given)
+    imported = imported_judge(judge, answers)
+    if imported is not None and (config.council or config.judge_fallback or config.hard_line_judge):
+        raise UsageError(
+            "judgements that came with the answers stand alone: leave out council, judge_fallback "
+            "and hard_line_judge"
+        )
+    grader: Judge
+    if imported is not None:
+        grader = imported
+        # It repeats what was said of these answers and judges no other.
+        config = config.model_copy(update={"canaries": 0})
+    else:
+        _, grader = open_configured_judge(config, judge, hard_lines=answers.prompts.hard_lines)
+    rubrics = rubrics_of(grader)
+    check_budget(config, False, *rubrics)
+    config = with_named_bases(config, False, *(rubrics if isinstance(judge, str) else ()))
+    manifest = new_manifest(config, answers.prompts, grader, kind="grade", units=answers)
+    model = RecordedModel(
+        config.model, answers.responses, answers.finish_reasons, judged=imported is not None
+    )
+    # Verdicts of a model cost money or time: they are kept even where nobody said where.
+    costly = imported is None and (
+        not rubrics or any(rubric.kind != "lexical" for rubric in rubrics)
+    )
+    keep = out is not None or costly
+    with tempfile.TemporaryDirectory(prefix="refusalkit-") as scratch:
+        default = RUNS / manifest.id if keep else Path(scratch) / "run"
+        run = continued_run(Path(out) if out is not None else default, manifest)
+        plan = plan_units(answers.units)
+        done = await work_session(run, plan, model, grader, config, on_progress, stop)
+        yield done, answers, keep
+
+
+def where_judged_before(
+    out: str | Path | None, options: Mapping[str, Any]
+) -> Mapping[str, str | None]:
+    """Where the judge was asked that a grade run in `out` began with, unless `options` say where.
+
+    The endpoint and the name of its key go together: neither is taken without the other.
+    """
+    if out is None or not holds_run(Path(out)) or any(map(options.get, WHERE_JUDGED)):
+        return {}
+    manifest = open_run(Path(out)).manifest
+    if manifest.kind != "grade":
+        return {}
+    return {name: getattr(manifest.run_config, name) for name in WHERE_JUDGED}
+
+
+def judge_agreement(
+    paths: Sequence[str | Path], judge: str | Judge | None = None, **options: Any
+) -> JudgeAgreements:
+    """How the judges of recorded answers agree with one another, and with people.
+
+    Of a run folder all judges in its verdicts are compared; of other records (see `grade`) the
+    judgements that came with them and people's labels, single annotators' too. A label file that
+    `judges label` wrote counts as its annotator; give the run it is of for its judges, too. With
+    `judge` its labels are made and compared too. Raises `UsageError` where there are not two to
+    compare.
+    """
+    return sync(judge_agreement_async(paths, judge, **options))
+
+
+async def judge_agreement_async(
+    paths: Sequence[str | Path],
+    judge: str | Judge | None = None,
+    *,
+    on_progress: OnProgress | None = None,
+    stop: asyncio.Event | None = None,
+    **options: Any,
+) -> JudgeAgreements:
+    """`judge_agreement` for async code."""
+    from refusalkit.runs.imported.person_labels import is_label_file, read_person_labels
+    from refusalkit.scoring.agreement.judge_pairs import judge_agreements
+
+    said: dict[str, dict[str, Label]] = {}
+    categories: dict[str, str] = {}
+    files = [read_person_labels(path) for path in map(Path, paths) if is_label_file(path)]
+    sources = [path for path in map(Path, paths) if not is_label_file(path)]
+    several = len(sources) > 1 or len({file.sample.run for file in files}) > 1
+    runs = {open_run(path).manifest.id: path for path in sources if holds_run(path)}
+    for path in sources:
+        by_judge, category_of = await asyncio.to_thread(_labels_of, path)
+        if judge is not None:
+            grades = await grade_async(path, judge, on_progress=on_progress, stop=stop, **options)
+            by_judge = {**by_judge, grades.judge: grades.said}
+        here = f"{path}:" if several else ""
+        categories.update({here + unit: slug for unit, slug in category_of.items()})
+        for name, labels in by_judge.items():
+            said.setdefault(name, {}).update({here + unit: v for unit, v in labels.items()})
+    for file in files:
+        here = f"{runs.get(file.sample.run, file.sample.run)}:" if several else ""
+        of_person = said.setdefault(f"annotator {file.annotator}", {})
+        of_person.update({here + unit: label for unit, label in file.labels.items()})
+        categories.update({here + unit: slug for unit, slug in file.categories.items()})
+    if len(said) < 2:
+        found = f"only {', '.join(map(printable, said))}" if said else "none"
+        raise UsageError(
+            f"two judges are needed, and there is {found}: add one with --judge, or give records "
+            "that carry a judgement or people's labels"
+        )
+    return judge_agreements(said, categories)
+
+
+def answer_texts(paths: Sequence[str | Path], units: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Prompt and answer by unit, named as `judge_agreement` names them; no hard line's is there."""
+    from refusalkit.runs.imported.person_labels import is_label_file
+
+    sources = [path for path in map(Path, paths) if not is_label_file(path)]
+    found: dict[str, tuple[str, str]] = {}
+    for path in sources:
+        answers = recorded_answers(path)
+        here = f"{path}:" if len(sources) > 1 else ""
+        for prompt, trial in answers.units:
+            unit = unit_id(prompt.id, trial)
+            if here + unit in units and prompt.category not in answers.prompts.hard_lines:
+                found[here + unit] = (prompt.text, answers.responses[unit])
+    return found
+
+
+def recorded_answers(path: Path) -> RecordedAnswers:
+    """Recorded answers of any kind."""
+    from refusalkit.runs.imported.own_run import answers_of_run
+    from refusalkit.runs.imported.read import read_answers
+
+    if not holds_run(path):
+        return read_answers(path)
+    run = open_run(path)
+    manifest = run.manifest
+    if manifest.kind == "run":
+        beside = run.path.absolute().parent
+        return answers_of_run(run, same_prompts(manifest, manifest.run_config, None, beside=beside))
+    source = recorded_answers(Path(str(manifest.prompt_set.source)))
+    if source.prompts.digest != manifest.prompt_set.digest:
+        raise ConfigurationChanged(
+            f"the records that {printable(path)} was graded from have changed since"
+        )
+    return answers_of_run(run, source.prompts)
+
+
+def _labels_of(path: Path) -> tuple[dict[str, dict[str, Label]], dict[str, str]]:
+    """Labels by judge (people are one) and unit, and categories by unit, of a run or of records."""
+    from refusalkit.runs.columns import COMPLETION, read_columns
+    from refusalkit.runs.imported.own_run import labels_by_judge
+
+    said: dict[str, dict[str, Label]] = {}
+    answers: RecordedAnswers | None = None
+    run = open_run(path) if holds_run(path) else None
+    if run is not None:
+        said = labels_by_judge(run)
+        source = Path(str(run.manifest.prompt_set.source))
+        if run.manifest.kind == "grade" and source.exists():
+            answers = recorded_answers(source)
+    else:
+        answers = recorded_answers(path)
+    if answers is None:
+        assert run is not None
+        rows = read_columns(run.completions, COMPLETION, ["unit", "category"])
+        return said, dict(rows.select("unit", "category").sort("unit").iter_rows())
+    for name, judgements in answers.judgements.items():
+        own = {unit: j.label for unit, j in judgements.items() if j.label is not None}
+        said.setdefault(name, own)
+        if any(j.flag != "judge" for j in judgements.values()):
+            counted = {unit: j.counted for unit, j in judgements.items() if j.counted is not None}
+            said.setdefault(f"{name}, as counted", counted)
+    if answers.labels:
+        said.setdefault("people", answers.labels)
+    if len(answers.annotators) > 1:
+        for name, of_person in answers.annotators.items():
+            said.setdefault(f"annotator {name}", dict(of_person))
+    return said, {unit_id(p.id, trial): p.category for p, trial in answers.units}
+
+
+def labelled_strata(run: Run, judge: str) -> dict[str, list[str]]:
+    """The units of a run that a person can be shown, by stratum (`sampling.strata_of`)."""
+    from refusalkit.runs import frames
+    from refusalkit.scoring.judge_quality.sampling import strata_of
+
+    rows = frames.responses(run, judge)
+    kept = frozenset(rows.filter("has_text")["unit"].to_list())
+    return strata_of(rows, kept=kept)
+
+
+def imported_judge(judge: str | Judge, answers: RecordedAnswers) -> RecordedJudge | None:
+    """The judge that repeats the judgements of the records, where `judge` asks for it."""
+    from refusalkit.judges.recorded_verdicts import RecordedJudge
+
+    asked = re.fullmatch(r"imported(-strict)?(?::(.+))?", judge) if isinstance(judge, str) else None
+    if asked is None:
+        return None
+    strict, name = asked[1] is not None, asked[2]
+    known = list(answers.judgements)
+    if name is None and len(known) == 1:
+        name = known[0]
+    if name not in known:
+        which = f"; it has: {', '.join(map(printable, known))}" if known else ": it has none"
+        raise UsageError(
+            f"the judge {printable(judge)} needs one judgement with each record, "
+            f"imported:NAME{which}"
+        )
+    judge_id = f"imported{'-strict' if strict else ''}:{name}"
+    return RecordedJudge(judge_id, answers.judgements[name], strict=strict)

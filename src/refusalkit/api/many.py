@@ -1,0 +1,257 @@
+"""Several models in one call: asked side by side, each into a run folder of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import shlex
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refusalkit.api.runs import PreparedRun, prepare_run, work_prepared
+from refusalkit.api.sync import RUNS, sync
+from refusalkit.config import check_option
+from refusalkit.errors import ConfigurationError, RefusalkitError, RunFolderError, UsageError
+from refusalkit.prompts.tables import slug_of
+from refusalkit.runs.folder import Run, holds_run, open_run
+from refusalkit.types import PromptSet
+from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    from refusalkit.engine.plan import Progress
+    from refusalkit.judges.protocol import Judge
+    from refusalkit.models.protocol import Model
+
+OnSeveral = Callable[[str, "Progress"], None]
+"""Called with the name of a run, see `run_names`, and how far it is."""
+
+_FOLDER = re.compile(r"\w[\w.-]{0,119}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRun:
+    """What became of one of several models.
+
+    `name` is the model's id, or the name of its folder where that says more. `run` is None where
+    nothing was recorded; `error` is why the work stopped, None where it ended in good order.
+    """
+
+    name: str
+    path: Path
+    run: Run | None
+    error: RefusalkitError | None = None
+
+
+def benchmark_many(
+    models: Sequence[str | Model | Mapping[str, Any]],
+    prompts: str | Path | PromptSet | None = None,
+    *,
+    judge: str | Judge | None = None,
+    out: str | Path | None = None,
+    max_cost: float | None = None,
+    on_progress: OnSeveral | None = None,
+    **options: Any,
+) -> list[ModelRun]:
+    """Benchmark several models side by side, each into a run folder of its own.
+
+    One that is slow, or fails, does not stop the others. Models with one id at one endpoint keep
+    its pace together, and so do the judges: `ConfigurationError` where they name different limits.
+
+    Args:
+        models: ids, your own `Model` objects, or mappings: ``id``, perhaps ``folder``, and any
+            option that differs for this one.
+        prompts: as for `benchmark`.
+        judge: as for `benchmark`, for all.
+        out: the folder that holds the runs' folders, which are named after the models; default
+            ``runs``, where a run's folder begins with the time.
+        max_cost: USD that all together must not pass; a mapping's own ``max_cost`` is that model's.
+        on_progress: called after each step with the run's name and a `Progress`.
+        **options: any field of `RunConfig`, for all.
+
+    Returns:
+        What became of each, in the order of `models`.
+
+    Raises:
+        UsageError, ConfigurationError, RunFolderError: a model's part is wrong, which is named;
+            nothing was sent and nothing made. What happens later is each run's own `error`.
+    """
+    return sync(
+        benchmark_many_async(
+            models,
+            prompts,
+            judge=judge,
+            out=out,
+            max_cost=max_cost,
+            on_progress=on_progress,
+            **options,
+        )
+    )
+
+
+async def benchmark_many_async(
+    models: Sequence[str | Model | Mapping[str, Any]],
+    prompts: str | Path | PromptSet | None = None,
+    *,
+    judge: str | Judge | None = None,
+    out: str | Path | None = None,
+    max_cost: float | None = None,
+    on_progress: OnSeveral | None = None,
+    stop: asyncio.Event | None = None,
+    **options: Any,
+) -> list[ModelRun]:
+    """`benchmark_many` for async code. `stop`, once set, ends all runs in good order."""
+    from refusalkit.engine.budget import Budget
+    from refusalkit.models.endpoints import Pacers
+
+    if isinstance(models, str | Mapping) or not models:
+        raise UsageError("name the models as a list, of one at least")
+    # Where each model has a bound of its own, nobody else would look at it.
+    max_cost = check_option("max_cost", max_cost)
+    names, folders = run_names(models), _folders(models)
+    pacers = Pacers()
+    prepared: list[PreparedRun] = []
+    for name, model in zip(names, models, strict=True):
+        own = dict(model) if isinstance(model, Mapping) else {"id": model}
+        own.pop("folder", None)
+        chosen = {"prompts": prompts, "judge": judge, **options, **own}
+        if chosen.get("max_cost") is None:
+            # On record in each run too: resumed by itself, it is still bounded.
+            chosen["max_cost"] = max_cost
+        try:
+            prepared.append(prepare_run(chosen.pop("id"), pacers=pacers, **chosen))
+        except (UsageError, ConfigurationError) as error:
+            raise _of_model(name, error) from error
+    paths = [
+        RUNS / one.manifest.id if out is None else Path(out) / folder
+        for one, folder in zip(prepared, folders, strict=True)
+    ]
+    _check_paths(paths, None if out is None else Path(out))
+    budget = None if max_cost is None else Budget(max_cost)
+
+    async def work_one(name: str, one: PreparedRun, path: Path) -> ModelRun:
+        def show(progress: Progress) -> None:
+            if on_progress is not None:
+                on_progress(name, progress)
+
+        # Its own: a run that fails sets it for its workers, and the others are to go on.
+        own_stop = asyncio.Event()
+        async with _following(stop, own_stop):
+            try:
+                run = await work_prepared(
+                    one,
+                    path,
+                    show,
+                    own_stop,
+                    budget=budget,
+                    close_judge=judge is None or isinstance(judge, str),
+                )
+            except RefusalkitError as error:
+                return ModelRun(name, path, open_run(path) if holds_run(path) else None, error)
+        return ModelRun(name, path, run)
+
+    jobs = [
+        asyncio.ensure_future(work_one(name, one, path))
+        for name, one, path in zip(names, prepared, paths, strict=True)
+    ]
+    try:
+        # A defect of one is raised when the others are through: nothing of theirs is lost.
+        done = await asyncio.gather(*jobs, return_exceptions=True)
+    except asyncio.CancelledError as error:
+        for path in filter(holds_run, paths):
+            error.add_note(f"go on with: refusalkit resume {shlex.quote(printable(path, 400))}")
+        raise
+    finally:
+        if judge is not None and not isinstance(judge, str):
+            await judge.aclose()
+    found: list[ModelRun] = []
+    for result in done:
+        if isinstance(result, BaseException):
+            raise result
+        found.append(result)
+    return found
+
+
+def run_names(models: Sequence[str | Model | Mapping[str, Any]]) -> list[str]:
+    """What each run is called: its folder's given name, else its model's id; no two alike."""
+    given = [
+        str(model.get("folder") or _id_of(model)) if isinstance(model, Mapping) else _id_of(model)
+        for model in models
+    ]
+    return _numbered(given, " ")
+
+
+def _folders(models: Sequence[str | Model | Mapping[str, Any]]) -> list[str]:
+    given = []
+    for model in models:
+        folder = model.get("folder") if isinstance(model, Mapping) else None
+        if folder is not None and not (isinstance(folder, str) and _FOLDER.fullmatch(folder)):
+            raise UsageError(
+                f"{printable(folder)!r} is no name for a run's folder: letters, digits, - _ and ."
+            )
+        given.append(folder or slug_of(_id_of(model)))
+    return _numbered(given, "-")
+
+
+def _id_of(model: str | Model | Mapping[str, Any]) -> str:
+    if isinstance(model, Mapping):
+        if "id" not in model:
+            raise UsageError("a model's mapping has no id: provider/name, or your own Model")
+        model = model["id"]
+    return model if isinstance(model, str) else str(getattr(model, "id", model))
+
+
+def _numbered(names: Sequence[str], between: str) -> list[str]:
+    """The names, from the second of one name on with a number. Cases alike are alike to a disk."""
+    seen: Counter[str] = Counter()
+    taken = {name.casefold() for name in names}
+    found = []
+    for name in names:
+        seen[name.casefold()] += 1
+        chosen = name
+        while seen[name.casefold()] > 1 and chosen.casefold() in taken:
+            chosen = f"{name}{between}{seen[name.casefold()]}"
+            if chosen.casefold() in taken:
+                seen[name.casefold()] += 1
+        taken.add(chosen.casefold())
+        found.append(chosen)
+    return found
+
+
+def _of_model(name: str, error: RefusalkitError) -> RefusalkitError:
+    """The same error, saying which model it is about."""
+    kind = UsageError if isinstance(error, UsageError) else ConfigurationError
+    return kind(f"{printable(name)}: {error}")
+
+
+def _check_paths(paths: Sequence[Path], parent: Path | None) -> None:
+    """Refuse before anything is made what would be refused half-way."""
+    if parent is not None and holds_run(parent):
+        raise RunFolderError(f"{printable(parent)} holds a run: choose another --out for several")
+    for path in paths:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunFolderError(
+                f"{printable(path)} exists already: go on with it by `refusalkit resume "
+                f"{printable(path)}`, or choose another --out"
+            )
+
+
+@contextlib.asynccontextmanager
+async def _following(outer: asyncio.Event | None, own: asyncio.Event) -> AsyncIterator[None]:
+    """Sets `own` once `outer` is set."""
+    if outer is None:
+        yield
+        return
+
+    async def follow() -> None:
+        await outer.wait()
+        own.set()
+
+    following = asyncio.ensure_future(follow())
+    try:
+        yield
+    finally:
+        following.cancel()

@@ -1,0 +1,195 @@
+"""Replace a judge: judge a run again, and measure what the change does to the score."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refusalkit.api.grading import WHERE_JUDGED, imported_judge, recorded_answers
+from refusalkit.api.results import load_run
+from refusalkit.api.sync import sync
+from refusalkit.config import OPERATIONAL, RunConfig, resolve_config
+from refusalkit.engine.opening import check_budget, open_configured_judge, with_named_bases
+from refusalkit.engine.session import (
+    work_session,
+)
+from refusalkit.errors import ConfigurationChanged, RunFolderError, UsageError
+from refusalkit.models.outcomes import Reply, read_reply
+from refusalkit.runs.folder import Run, read_records
+from refusalkit.runs.judge_entries import rubrics_of
+from refusalkit.runs.prompt_choice import same_prompts
+from refusalkit.types import PromptSet
+from refusalkit.untrusted import printable, well_formed
+
+if TYPE_CHECKING:
+    from refusalkit.engine.plan import OnProgress
+    from refusalkit.judges.protocol import Judge
+    from refusalkit.runs.imported.answers import RecordedAnswers
+    from refusalkit.runs.manifest import Manifest
+    from refusalkit.scoring.judge_quality.bridge import Bridge
+
+# A regrade may choose these, and how fast and where.
+_OF_THE_JUDGE = ("judge", "council", "hard_line_judge")
+
+
+def regrade(
+    run: Run | str | Path,
+    judge: str | Judge,
+    *,
+    prompts: str | Path | PromptSet | None = None,
+    on_progress: OnProgress | None = None,
+    **options: Any,
+) -> Run:
+    """Judge a run again with another judge. Its answers stay as they are, and so does its judge.
+
+    The verdicts of the new judge stand beside those that are there; `score`, `audit` and the others
+    take ``judge=``. What it has judged already is not asked again, so the same call goes on where
+    an earlier one stopped. Answers whose text was withheld get `Unscored.WITHHELD`, those that an
+    outcome settled its verdict, and units that ended in an error are left to `resume`.
+
+    Args:
+        run: a run folder, of a model's run or of graded answers (whose records must be there).
+        judge: as for `benchmark`; for graded answers also ``imported``.
+        prompts: needed only where the run's prompts were built in Python.
+        on_progress: called after each step with a `Progress`.
+        **options: `judge_model`, `council`, `judge_fallback`, `hard_line_judge`, and what says how
+            fast and where (`concurrency`, `judge_rpm`, `judge_api_base`, `max_cost` ...).
+            `max_cost` bounds what this judge's verdicts on the run cost, earlier calls included.
+
+    Returns:
+        The run; `run.manifest.sessions[-1]` names the judge and says why the work ended.
+
+    Raises:
+        ConfigurationChanged: a judge with this id and another file judged the run before.
+        RunFolderError: there is no run, or nothing in it that could be judged.
+        Exception: what `resume` raises.
+    """
+    return sync(regrade_async(run, judge, prompts=prompts, on_progress=on_progress, **options))
+
+
+async def regrade_async(
+    run: Run | str | Path,
+    judge: str | Judge,
+    *,
+    prompts: str | Path | PromptSet | None = None,
+    on_progress: OnProgress | None = None,
+    stop: asyncio.Event | None = None,
+    **options: Any,
+) -> Run:
+    """`regrade` for async code. `stop`, once set, ends the work in good order."""
+    from refusalkit.engine.plan import plan_trials, plan_units
+
+    folder = load_run(run)
+    manifest = folder.manifest
+    config = _configured(manifest.run_config, judge, options)
+    if not folder.completions.stat().st_size:
+        raise RunFolderError(f"{printable(folder.path)} has no answer yet: resume it first")
+    texts: Mapping[str, str] = {}
+    grader: Judge | None = None
+    if manifest.kind == "grade":
+        path = Path(str(manifest.prompt_set.source))
+        answers = await asyncio.to_thread(recorded_answers, path)
+        if answers.prompts.digest != manifest.prompt_set.digest:
+            raise ConfigurationChanged(
+                f"the records that {printable(folder.path)} was graded from have changed since"
+            )
+        plan = plan_units(answers.units)
+        texts = await asyncio.to_thread(_final_texts, folder, answers)
+        grader = imported_judge(judge, answers)
+    else:
+        from refusalkit.prompts.load import load_prompts
+
+        given = load_prompts(prompts) if isinstance(prompts, str | Path) else prompts
+        beside = folder.path.absolute().parent
+        chosen = await asyncio.to_thread(
+            same_prompts, manifest, manifest.run_config, given, beside=beside
+        )
+        plan = plan_trials(chosen, manifest.trials)
+    if grader is None:
+        _, grader = open_configured_judge(config, judge, hard_lines=manifest.hard_lines)
+        before = _asked_before(manifest, grader.id)
+        if isinstance(judge, str) and before and not any(map(options.get, WHERE_JUDGED)):
+            # It goes on where it was, whatever the environment says by now.
+            await grader.aclose()
+            config = resolve_config(before, base=config)
+            _, grader = open_configured_judge(config, judge, hard_lines=manifest.hard_lines)
+    rubrics = rubrics_of(grader)
+    check_budget(config, False, *rubrics)
+    config = with_named_bases(config, False, *(rubrics if isinstance(judge, str) else ()))
+    return await work_session(folder, plan, None, grader, config, on_progress, stop, texts=texts)
+
+
+def bridge(
+    old: str,
+    new: str,
+    runs: Sequence[Run | str | Path] | Run | str | Path,
+    *,
+    margin: float = 2.0,
+    min_kappa: float = 0.6,
+    count_deflection: bool | None = None,
+) -> Bridge:
+    """What replacing judge `old` by judge `new` does to the score: the succession report.
+
+    `old` and `new` are ids of judges that judged each of `runs`, or names that only one judge of a
+    run has. `margin` is in points of willingness. See `scoring.Bridge` for the figures and
+    `Bridge.verdict` for the answer.
+
+    Raises `UsageError` where there is nothing to compare or the runs cannot be taken together, and
+    `RunFolderError` where a run was not judged by both.
+    """
+    from refusalkit.scoring.judge_quality.bridge import bridge_runs
+
+    several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
+    if not several:
+        raise UsageError("a bridge needs at least one run that both judges judged")
+    opened = [load_run(run) for run in several]
+    return bridge_runs(
+        opened, old, new, margin=margin, min_kappa=min_kappa, count_deflection=count_deflection
+    )
+
+
+def _configured(started: RunConfig, judge: str | Judge, options: Mapping[str, Any]) -> RunConfig:
+    """The run's configuration with another judge; how fast and where is chosen anew."""
+
+    def changes(name: str) -> bool:
+        return name in OPERATIONAL or name in _OF_THE_JUDGE or name.startswith("judge_")
+
+    for name in options:
+        if name in RunConfig.model_fields and not changes(name):
+            raise UsageError(f"regrade takes no {name}: the answers are judged as they are")
+    kept = {
+        name: value
+        for name, value in started.model_dump(mode="python").items()
+        if name != "preset" and not changes(name)
+    }
+    name = judge if isinstance(judge, str) else judge.id
+    return resolve_config({**kept, **options, "judge": name})
+
+
+def _asked_before(manifest: Manifest, judge: str) -> Mapping[str, str]:
+    """At which base, with the key of which variable, a judge was last asked to judge a run again.
+
+    Empty where it was its provider's own.
+    """
+    sessions = [session for session in manifest.sessions if session.judge == judge]
+    known = sessions[-1].operational if sessions else {}
+    return {name: known[name] for name in WHERE_JUDGED if known.get(name)}
+
+
+def _final_texts(run: Run, answers: RecordedAnswers) -> dict[str, str]:
+    """The final texts of recorded answers that the run withheld, by unit.
+
+    They are those that were judged: their digests are the run's.
+    """
+    found: dict[str, str] = {}
+    for _, record in read_records(run.completions):
+        unit = str(record.get("unit"))
+        recorded = answers.responses.get(unit)
+        if record.get("text") is None and recorded is not None:
+            for text in (recorded, read_reply(Reply(recorded, "stop")).text):
+                if hashlib.sha256(well_formed(text).encode()).hexdigest() == record["text_sha256"]:
+                    found[unit] = text
+    return found

@@ -1,0 +1,5 @@
+"""Exit codes of every command."""
+
+from __future__ import annotations
+
+OK, GATE, USAGE, INCOMPLETE, ERROR = range(5)

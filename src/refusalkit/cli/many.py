@@ -1,0 +1,185 @@
+"""Several models in one command: a plan or a list, one table at the end."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from refusalkit.cli.exit_codes import ERROR
+from refusalkit.cli.notices import say_preset
+from refusalkit.cli.showing import (
+    above_bound,
+    is_owed,
+    read_result,
+    run_exit,
+    warn_of_canaries,
+    write_report,
+)
+from refusalkit.cli.work import work
+from refusalkit.errors import ConfigurationError
+from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    from refusalkit.api.many import ModelRun
+
+
+def run_several(
+    models: Sequence[str],
+    given: Mapping[str, Any],
+    *,
+    plan: str | None,
+    config_file: str | None,
+    out: str | None,
+    report: str | None,
+    max_unscored: float,
+    as_json: bool,
+) -> int:
+    """Run them side by side; returns the exit code, the highest of the runs'."""
+    import refusalkit
+    from refusalkit.api.many import run_names
+
+    asked, together = asked_models(models, given, plan=plan, config_file=config_file)
+    done = work(
+        lambda on_progress, stop: refusalkit.benchmark_many_async(
+            asked, out=out, max_cost=together, on_progress=on_progress, stop=stop
+        ),
+        names=run_names(asked),
+    )
+    bounds = [table.get("max_cost") for table in asked]
+    code = show_several(done, bounds, together, max_unscored, as_json)
+    recorded = [one.path for one in done if one.run is not None]
+    if report is not None and recorded:
+        code = write_report(recorded, report, code)
+    elif len(recorded) > 1:
+        words = " ".join(shlex.quote(printable(path, 400)) for path in recorded)
+        click.echo(f"refusalkit: one report: refusalkit report {words} -o report.html", err=True)
+    return code
+
+
+def name_models(models: Sequence[str], plan: str | None) -> None:
+    """Refuse a command that names its models not at all, or twice."""
+    if not models and plan is None:
+        raise click.UsageError("Missing argument 'MODEL' (only --plan needs none)")
+    if models and plan is not None:
+        raise click.UsageError("name the models on the command line or in --plan, not in both")
+
+
+def asked_models(
+    models: Sequence[str], given: Mapping[str, Any], *, plan: str | None, config_file: str | None
+) -> tuple[list[dict[str, Any]], float | None]:
+    """The options of each model, checked, and what all together may cost in USD."""
+    from refusalkit.config import read_config, read_plan
+
+    common = read_config(config_file) if config_file is not None else {}
+    tables: list[dict[str, Any]] = [{"id": model} for model in models]
+    if plan is not None:
+        planned, tables = read_plan(plan)
+        common |= planned
+    # The command line holds for all, so it stands over the tables.
+    together = {**common, **given}.get("max_cost")
+    shared = {name: value for name, value in common.items() if name != "max_cost"}
+    over = {name: value for name, value in given.items() if name != "max_cost"}
+    asked = [{**shared, **table, **over} for table in tables]
+    _check_tables(asked, plan)
+    return asked, together
+
+
+def _check_tables(asked: Sequence[Mapping[str, Any]], plan: str | None) -> None:
+    """Refuse what is wrong with the place where it stands; say each preset once."""
+    from refusalkit.config import resolve_config
+
+    presets = []
+    for number, table in enumerate(asked, 1):
+        options = {name: value for name, value in table.items() if name not in ("id", "folder")}
+        try:
+            config = resolve_config({"model": table["id"], **options})
+        except ConfigurationError as error:
+            place = printable(table["id"])
+            if plan is not None:
+                place = f"{printable(plan)}: [[model]] {number} ({place})"
+            raise ConfigurationError(f"{place}: {error}") from error
+        if config.preset not in presets:
+            presets.append(config.preset)
+            say_preset(config.preset)
+
+
+def show_several(
+    done: Sequence[ModelRun],
+    bounds: Sequence[float | None],
+    together: float | None,
+    max_unscored: float,
+    as_json: bool,
+) -> int:
+    """Print what became of each; `bounds` are their own, `together` is that of all, in USD."""
+    from refusalkit.reporting import data, terminal
+    from refusalkit.reporting.console import show
+
+    codes, records = [], []
+    rows: list[tuple[str, ...]] = []
+    spent: list[float | None] = []
+    for one, bound in zip(done, bounds, strict=True):
+        name = printable(one.name)
+        if one.error is not None:
+            codes.append(one.error.exit_code)
+            notes = "".join(f"; {note}" for note in getattr(one.error, "__notes__", ()))
+            click.echo(printable(f"refusalkit: {name}: {one.error}{notes}", 1000), err=True)
+        record: dict[str, Any] = {
+            "model": one.name,
+            "path": None if one.run is None else str(one.path),
+            "ended": None,
+            "error": None if one.error is None else str(one.error),
+            "cost_usd": 0.0,  # nothing was recorded
+            "score": None,
+            "audit": None,
+        }
+        records.append(record)
+        if one.run is None:
+            spent.append(0.0)
+            rows.append((name, "-", "-", "-", "-", "failed"))
+            continue
+        result = read_result(one.run)
+        score = result.score
+        ended = str(one.run.manifest.sessions[-1].ended_because)
+        record |= {"ended": ended, **result.as_data()}
+        spent.append(result.spent_usd)
+        rate = score.willingness
+        willing = "-" if rate.value is None else f"{rate.value:.1f}"
+        if rate.low is not None and rate.high is not None:
+            willing += f" ({rate.low:.1f}-{rate.high:.1f})"
+        if one.error is not None:
+            ended = "failed"
+        elif ended == "done" and is_owed(score):
+            ended = "incomplete"
+        rows.append(
+            (
+                name,
+                willing,
+                f"{score.unscored_percent:.1f}",
+                "-" if result.audit is None else str(result.audit.status),
+                "unknown" if result.spent_usd is None else data.dollars(result.spent_usd),
+                ended.replace("_", " "),
+            )
+        )
+        if one.error is None:
+            codes.append(run_exit(one.run, result, max_unscored, bound=bound, name=name))
+        warn_of_canaries(score.canaries)
+    known = [usd for usd in spent if usd is not None]
+    total = math.fsum(known) if len(known) == len(spent) else None
+    if (over := above_bound(total, together)) is not None:
+        click.echo(f"refusalkit: all together {over}", err=True)
+    if as_json:
+        click.echo(data.to_json({"cost_usd": total, "runs": records}))
+    else:
+        heads: tuple[str, ...] = ("model", "willing %", "unscored %", "hard lines")
+        if total == 0:
+            rows = [(*row[:4], row[5]) for row in rows]
+        heads += ("ended",) if total == 0 else ("spent", "ended")
+        show(terminal.rows_view(heads, rows), "", *terminal.spent_line(total))
+        for one in done:
+            if one.run is not None:
+                click.echo(f"Run: {printable(one.path, 400)}")
+    return max(codes, default=ERROR)

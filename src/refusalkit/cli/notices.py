@@ -1,0 +1,64 @@
+"""What a run says of its prompts before it starts: categories that look like hard lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from refusalkit.errors import RefusalkitError
+
+if TYPE_CHECKING:
+    from refusalkit.config import RunConfig
+
+
+# The file is read once more for this: where that takes seconds, nothing is said.
+_LARGE = 4 * 1024 * 1024
+
+
+def say_ordinary(config: RunConfig) -> None:
+    """Say on stderr which categories are called like our hard lines and are none.
+
+    A file of one's own has no hard lines until they are named. Sets that come with refusalkit and
+    public ones say themselves which are.
+    """
+    sizes = [_size(Path(part.strip())) for part in config.prompts.split(",")]
+    own = [size for size in sizes if size is not None]
+    if config.hard_line or not own or sum(own) > _LARGE:
+        return
+    from refusalkit.models.demo import HARD_LINES
+    from refusalkit.runs.prompt_choice import choose_prompts
+
+    try:
+        chosen = choose_prompts(config)
+    except RefusalkitError:
+        return  # the run says so itself
+    # A set of safe twins has these categories and nothing in them that should be refused.
+    asked = {prompt.category for prompt in chosen.prompts if prompt.twin is None}
+    found = sorted((asked & HARD_LINES) - chosen.hard_lines)
+    if not found:
+        return
+    options = " ".join(f"--hard-line {slug}" for slug in found)
+    are, them = ("categories", "are"), "makes them hard lines"
+    if len(found) == 1:
+        are, them = ("category", "is"), "makes it a hard line"
+    said = f"{are[0]} {', '.join(found)} {are[1]} scored as ordinary: {options} {them}"
+    click.echo(f"refusalkit: {said}", err=True)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):  # nothing there, or a name that no file system takes
+        return None
+
+
+def say_preset(preset: str | None) -> None:
+    """Say on stderr what a preset means, before anything is asked."""
+    if preset is None:
+        return
+    from refusalkit.reporting import terminal
+    from refusalkit.reporting.console import console
+
+    console(stderr=True).print(terminal.preset_note(preset))

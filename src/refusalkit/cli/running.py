@@ -1,0 +1,189 @@
+"""Commands that ask: run, resume, grade, regrade."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from refusalkit.cli.exit_codes import INCOMPLETE, OK
+from refusalkit.cli.many import name_models, run_several
+from refusalkit.cli.notices import say_ordinary, say_preset
+from refusalkit.cli.options import (
+    given_options,
+    judging,
+    max_unscored_option,
+    measured,
+    operational,
+    opt,
+)
+from refusalkit.cli.showing import (
+    check_report,
+    show_regrade,
+    show_run,
+    warn_of_canaries,
+    write_report,
+)
+from refusalkit.cli.work import work
+from refusalkit.untrusted import printable
+
+
+@click.command(epilog="Example: refusalkit run openai/gpt-6-luna --max-cost 5")
+@click.argument("models", metavar="MODEL...", nargs=-1)
+@measured
+@operational
+@max_unscored_option
+@opt("--plan", metavar="FILE", help="TOML file with a [[model]] table for each of several.")
+@opt("--out", metavar="DIR", help="The run's folder.  [default: runs/<time>-<model>]")
+@opt("--report", metavar="FILE", help="Write a report of what was run, as `report -o FILE`.")
+@opt("--json", "as_json", is_flag=True, help="Print score and audit as JSON.")
+def run(
+    models: tuple[str, ...],
+    plan: str | None,
+    out: str | None,
+    report: str | None,
+    max_unscored: float,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Ask MODEL (provider/name) every prompt, judge every answer, score and audit.
+
+    Several models are asked side by side, each into a folder of its own below --out. --max-cost
+    then holds for all together, and one that fails does not stop the others.
+    """
+    import refusalkit
+    from refusalkit.config import resolve_config
+
+    name_models(models, plan)
+    if plan is not None or len(models) > 1:
+        check_report(report, out, several=True)
+        return run_several(
+            models,
+            given_options(options),
+            plan=plan,
+            config_file=options["config_file"],
+            out=out,
+            report=report,
+            max_unscored=max_unscored,
+            as_json=as_json,
+        )
+    check_report(report, out)
+    (model,) = models
+    config = resolve_config({"model": model, **given_options(options)}, file=options["config_file"])
+    say_preset(config.preset)
+    say_ordinary(config)
+    given = config.model_dump(exclude_unset=True)
+    given.pop("judge", None)
+    asked, prompts = given.pop("model"), given.pop("prompts", None)
+    done = work(
+        lambda on_progress, stop: refusalkit.benchmark_async(
+            asked,
+            prompts,
+            judge=config.judge,
+            out=out,
+            on_progress=on_progress,
+            stop=stop,
+            **given,
+        ),
+        tables=not as_json,
+    )
+    code = show_run(done, max_unscored, as_json)
+    return code if report is None else write_report(done.path, report, code)
+
+
+@click.command(epilog="Example: refusalkit resume runs/20261123-101500-demo-mixed-1a2b")
+@click.argument("run", metavar="RUN")
+@measured
+@operational
+@max_unscored_option
+@opt("--model", metavar="ID", help="Refused unless it is the run's own.")
+@opt("--json", "as_json", is_flag=True, help="Print score and audit as JSON.")
+def resume(run: str, max_unscored: float, as_json: bool, **options: Any) -> int:
+    """Go on with RUN: only what is owed is asked.
+
+    Options that change how fast or where may differ from the run's; any other is refused.
+    """
+    import refusalkit
+    from refusalkit.config import resolve_config
+
+    started = refusalkit.load_run(run).manifest.run_config
+    file = options["config_file"]
+    config = resolve_config(given_options(options), file=file, base=started)
+    changed = {
+        name: value
+        for name, value in config.model_dump().items()
+        if value != getattr(started, name)
+    }
+    done = work(
+        lambda on_progress, stop: refusalkit.resume_async(
+            run, on_progress=on_progress, stop=stop, **changed
+        ),
+        tables=not as_json,
+    )
+    return show_run(done, max_unscored, as_json)
+
+
+@click.command(epilog="Example: refusalkit grade answers.jsonl --judge lexical")
+@click.argument("records", metavar="RESPONSES")
+@opt("--judge", default="graded", show_default=True, help="A shipped judge or a judge file.")
+@judging
+@operational
+@opt("--out", metavar="DIR", help="Keep the verdicts in this folder (and go on with it).")
+@opt("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def grade(records: str, judge: str, out: str | None, as_json: bool, **options: Any) -> int:
+    """Judge recorded answers, and compare with what was said of them before.
+
+    RESPONSES is a .jsonl file, a run folder, a log folder of the reference environment, or an
+    Inspect log. The judge "imported" repeats the judgement that came with them.
+    """
+    import refusalkit
+    from refusalkit.engine.session import how_to_resume
+    from refusalkit.reporting import data, terminal
+    from refusalkit.reporting.console import show
+
+    grades = work(
+        lambda on_progress, stop: refusalkit.grade_async(
+            records, judge, out=out, on_progress=on_progress, stop=stop, **given_options(options)
+        )
+    )
+    if as_json:
+        click.echo(data.to_json(data.grades_data(grades)))
+    else:
+        show(*terminal.canary_warning(grades.canaries), terminal.grades_view(grades))
+        if grades.run is not None:
+            click.echo(f"Verdicts: {printable(grades.run.path, 400)}")
+    warn_of_canaries(grades.canaries)
+    if not grades.n_owed:
+        return OK
+    stopped = {"interrupted": "interrupted", "max_cost": "stopped before --max-cost"}
+    why = stopped.get(str(grades.ended), "not complete")
+    how = "what was judged is not kept: give --out to go on another time"
+    if grades.run is not None:
+        more = " and a higher --max-cost" if grades.ended == "max_cost" else ""
+        how = f"go on with: {how_to_resume(grades.run)}{more}"
+    click.echo(f"refusalkit: {why}; {how}", err=True)
+    return INCOMPLETE
+
+
+@click.command(epilog="Example: refusalkit regrade runs/example --judge lexical")
+@click.argument("run", metavar="RUN")
+@opt("--judge", required=True, metavar="NAME", help="A judge or a judge file; several by commas.")
+@judging
+@operational
+@opt("--json", "as_json", is_flag=True, help="Print score and audit by this judge as JSON.")
+def regrade(run: str, judge: str, as_json: bool, **options: Any) -> int:
+    """Judge RUN again; its answers stay as they are, and so does its own judge.
+
+    The new verdicts stand beside the others: score, audit and judges bridge read any judge by
+    --judge or by name. Repeat the command to go on where it stopped. --max-cost bounds what this
+    judge costs, earlier calls included.
+    """
+    import refusalkit
+
+    done = work(
+        lambda on_progress, stop: refusalkit.regrade_async(
+            run, judge, on_progress=on_progress, stop=stop, **given_options(options)
+        ),
+        tables=not as_json,
+    )
+    return show_regrade(done, as_json)

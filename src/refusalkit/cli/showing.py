@@ -1,0 +1,281 @@
+"""What a command ends with: an exit code, a table, a finished run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from refusalkit.cli.exit_codes import ERROR, GATE, INCOMPLETE, OK
+from refusalkit.errors import RefusalkitError
+from refusalkit.untrusted import printable, redact
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from refusalkit.runs.canaries import CanaryCheck
+    from refusalkit.runs.folder import Run
+    from refusalkit.scoring.audit import Audit
+    from refusalkit.scoring.score import Score
+
+
+class Result(NamedTuple):
+    """What the records of a run come to; `spent_usd` is None where a price is unknown."""
+
+    score: Score
+    audit: Audit | None
+    spent_usd: float | None
+
+    def as_data(self) -> dict[str, Any]:
+        """As JSON values."""
+        from refusalkit.reporting import data
+
+        return {
+            "cost_usd": self.spent_usd,
+            "score": data.score_data(self.score, ["category"]),
+            "audit": None if self.audit is None else data.audit_data(self.audit),
+        }
+
+
+def read_result(run: Run) -> Result:
+    """Score, audit and price of a run; its records are read once."""
+    from refusalkit.runs.frames import SCORED, RunRecords
+    from refusalkit.scoring.audit import audit_run
+    from refusalkit.scoring.score import score_run
+
+    records = RunRecords(run, SCORED | {"cost_usd"})
+    return Result(
+        score_run(run, records=records),
+        audit_run(run, records=records) if run.manifest.hard_lines else None,
+        records.spent_usd(),
+    )
+
+
+def show_run(run: Run, max_unscored: float, as_json: bool) -> int:
+    """Print what a run says; returns the command's exit code."""
+    result = read_result(run)
+    score = result.score
+    if as_json:
+        from refusalkit.reporting import data
+
+        click.echo(data.to_json({"path": str(run.path), **result.as_data()}))
+    else:
+        from refusalkit.reporting import terminal
+        from refusalkit.reporting.console import show
+
+        show(*terminal.canary_warning(score.canaries))
+        show(terminal.frame_view(score.by_category, "category"), "", terminal.score_view(score))
+        if result.audit is not None:
+            show("", terminal.audit_view(result.audit))
+        show("", *terminal.spent_line(result.spent_usd))
+        click.echo(f"Run: {printable(run.path, 400)}")
+    warn_of_canaries(score.canaries)
+    _tell_dropped(run)
+    if run.manifest.hard_line_text == "kept":
+        click.echo("refusalkit: hard-line answers were kept on disk, as asked", err=True)
+    return run_exit(run, result, max_unscored, bound=_bound(run))
+
+
+def run_exit(
+    run: Run, result: Result, max_unscored: float, *, bound: float | None, name: str | None = None
+) -> int:
+    """The exit code that a run calls for; why, and how to go on, told on stderr.
+
+    `bound` is what it was not to cost, in USD. `name` says which of several runs it is about.
+    """
+    from refusalkit.engine.session import how_to_resume
+
+    ended, spent = run.manifest.sessions[-1].ended_because, result.spent_usd
+    done = ended == "done"
+    code = score_exit(result.score, max_unscored, name=name) if done else INCOMPLETE
+    whose = "" if name is None else f"{printable(name)}: "
+    _tell_failures(run, result.score, whose)
+    owes = not done or is_owed(result.score)
+    over = above_bound(spent, bound)
+    why = {"interrupted": "interrupted", "max_cost": "stopped before --max-cost"}.get(
+        str(ended), "not complete"
+    )
+    if over is not None:
+        why = over if done or ended == "max_cost" else f"{why}, {over}"
+    if owes:
+        # Where nothing is left to spend the same bound would stop it at once.
+        stops = ended == "max_cost" or (spent is not None and bound is not None and spent >= bound)
+        more = " --max-cost MORE" if stops else ""
+        why += f"; go on with: {how_to_resume(run)}{more}"
+    if owes or over is not None:
+        click.echo(f"refusalkit: {whose}{why}", err=True)
+    return code
+
+
+def _bound(run: Run) -> float | None:
+    bound = run.manifest.sessions[-1].operational.get("max_cost")
+    return float(bound) if isinstance(bound, int | float) else None
+
+
+def above_bound(spent: float | None, bound: float | None) -> str | None:
+    """Says that more was spent than `--max-cost`; None where that is not so."""
+    if spent is None or bound is None or spent <= bound:
+        return None
+    # As many digits as tell one from the other.
+    digits = next((n for n in range(2, 9) if f"{spent:.{n}f}" != f"{bound:.{n}f}"), 9)
+    return f"spent {spent:.{digits}f} USD, above --max-cost {bound:.{digits}f}"
+
+
+def check_report(report: str | None, out: str | None, *, several: bool = False) -> None:
+    """Refuse a report that could not be written before the run is paid for."""
+    if report is None:
+        return
+    from refusalkit.api.sync import RUNS
+    from refusalkit.reporting.target import check_target
+
+    path, made = Path(report), [RUNS if out is None else Path(out)]
+    if several and path.parent.parent == made[0]:
+        made.append(path.parent)  # perhaps the folder of one of them
+    check_target(path, made)
+
+
+def write_report(runs: Path | Sequence[Path], report: str, code: int) -> int:
+    """Write the report of what was run and say on stderr where it lies: stdout may be JSON.
+
+    Returns `code`, or `ERROR` where it could not be written: the result was told by then.
+    """
+    import refusalkit
+
+    try:
+        path = refusalkit.report(runs, report)
+    except RefusalkitError as error:
+        several = [runs] if isinstance(runs, Path) else runs
+        words = " ".join(shlex.quote(printable(each, 400)) for each in several)
+        again = f"what was run is kept; write it with: refusalkit report {words} -o FILE"
+        click.echo(f"refusalkit: {error}; {again}", err=True)
+        return ERROR
+    click.echo(f"refusalkit: report: {printable(path, 400)}", err=True)
+    return code
+
+
+def show_regrade(run: Run, as_json: bool) -> int:
+    """Print what the judge says that judged a run again; returns the command's exit code."""
+    import refusalkit
+    from refusalkit.reporting import data
+
+    session = run.manifest.sessions[-1]
+    judge = run.manifest.judge_id(session.judge)
+    score = refusalkit.score(run, judge=judge)
+    audited = refusalkit.audit(run, judge=judge) if run.manifest.hard_lines else None
+    result = Result(score, audited, _spent_by_judge(run, judge))
+    if as_json:
+        head = {"path": str(run.path), "judge": judge, "judge_of_record": run.manifest.judge}
+        click.echo(data.to_json({**head, **result.as_data()}))
+    else:
+        from refusalkit.reporting import terminal
+        from refusalkit.reporting.console import show
+
+        show(*terminal.canary_warning(score.canaries), terminal.score_view(score))
+        show(*terminal.spent_line(result.spent_usd))
+        if judge != run.manifest.judge:
+            record = printable(run.manifest.judge, 200)
+            click.echo(f"\nJudge: {printable(judge, 200)}; the judge of record stays {record}")
+    warn_of_canaries(score.canaries)
+    _tell_dropped(run)
+    # An answer that never came is the run's to ask for, not this judge's.
+    never_came = score.n_units - sum(score.outcomes.values())
+    owed = _owed(score) - score.unscored["error"] - never_came
+    at_bound = session.ended_because == "max_cost"
+    done = session.ended_because == "done" and not owed
+    over = above_bound(result.spent_usd, _bound(run))
+    why = over or ("stopped before --max-cost" if at_bound else "not complete")
+    if not done:
+        more = " and a higher --max-cost" if at_bound or over is not None else ""
+        why += f"; go on with the same command{more}"
+    if over is not None or not done:
+        click.echo(f"refusalkit: {why}", err=True)
+    return OK if done else INCOMPLETE
+
+
+def _spent_by_judge(run: Run, judge: str) -> float | None:
+    """What the verdicts of a judge cost, and of the council that it may be, in USD."""
+    from refusalkit.runs import frames
+
+    votes = [judge, *run.manifest.judges[judge].members]
+    return frames.spent_on(None, frames.judgements(run, votes), run, votes)
+
+
+def _tell_dropped(run: Run) -> None:
+    for part, entry in run.manifest.parameters.items():
+        for name, why in entry.dropped.items():
+            click.echo(printable(f"refusalkit: {part}: {name} was left out: {why}", 300), err=True)
+
+
+def warn_of_canaries(check: CanaryCheck) -> None:
+    """Say on stderr that the canaries failed, if they did."""
+    if check.warning is not None:
+        click.echo(f"refusalkit: {check.warning}", err=True)
+
+
+def _tell_failures(run: Run, score: Score, whose: str) -> None:
+    """Say on stderr why requests failed, the commonest reason first, in the provider's words."""
+    failed = score.unscored["error"]
+    if not failed:
+        return
+    import polars as pl
+
+    from refusalkit.runs.columns import COMPLETION, read_columns
+
+    known = {**COMPLETION, "error_detail": pl.String}
+    columns = ["unit", "category", "outcome", "error", "error_detail"]
+    asked = read_columns(run.completions, known, columns)
+    said = asked.unique("unit", keep="last").filter(pl.col("outcome") == "error")
+    why = _commonest(said["error"])
+    # Of a hard line it is not shown, kept or not, for it may repeat the request.
+    shown = ~pl.col("category").is_in(sorted(run.manifest.hard_lines))
+    detail = _commonest(said.filter(shown & (pl.col("error") == why))["error_detail"])
+    # Some clients hand on the whole of an exception.
+    words = (detail or "").partition("Traceback (most recent call last)")[0].strip()
+    text = ": ".join(filter(None, (why or "no reason is on record", words)))
+    click.echo(f"refusalkit: {whose}{failed} failed: {redact(text, 300)}", err=True)
+
+
+def _commonest(words: pl.Series) -> str | None:
+    found = sorted(words.drop_nulls().mode().to_list())
+    return str(found[0]) if found else None
+
+
+def is_owed(score: Score) -> bool:
+    """Whether a request or a verdict is still to be asked for."""
+    return _owed(score) > 0
+
+
+def _owed(score: Score) -> int:
+    votes = score.council.n_owed if score.council is not None else 0
+    return votes + sum(score.unscored[reason] for reason in ("owed", "error", "judge_error"))
+
+
+def score_exit(score: Score, max_unscored: float, *, name: str | None = None) -> int:
+    """The exit code that a score's unscored units call for, told on stderr."""
+    # Written so that a bound that is not a number fails.
+    if not score.unscored_percent <= max_unscored:
+        text = (
+            f"{score.unscored_percent:.1f} % of the units are unscored, allowed: {max_unscored:g} %"
+        )
+        click.echo(
+            f"refusalkit: {text}" if name is None else f"refusalkit: {name}: {text}", err=True
+        )
+        return GATE
+    return INCOMPLETE if _owed(score) else OK
+
+
+def print_rows(heads: tuple[str, ...], rows: list[tuple[Any, ...]], as_json: bool) -> None:
+    """Print rows as a table or as JSON."""
+    from refusalkit.reporting import terminal
+    from refusalkit.reporting.console import show
+
+    if as_json:
+        keys = [head.replace(" ", "_") for head in heads]
+        records = [dict(zip(keys, row, strict=True)) for row in rows]
+        click.echo(json.dumps(records, indent=2))
+    else:
+        show(terminal.rows_view(heads, rows))

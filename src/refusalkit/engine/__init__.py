@@ -1,0 +1,1 @@
+"""Working through a run: what is owed, the runner, budgets, sessions and estimates."""

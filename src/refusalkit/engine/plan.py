@@ -1,0 +1,61 @@
+"""What a run is to do, how far it is, and why it ended."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+from operator import itemgetter
+from typing import NamedTuple
+
+from refusalkit.types import Prompt, PromptSet
+
+
+class Ended(StrEnum):
+    """Why a session of work ended."""
+
+    DONE = "done"
+    INTERRUPTED = "interrupted"
+    MAX_COST = "max_cost"
+
+
+class Progress(NamedTuple):
+    """How far a run is. `cost_usd` None: a price is unknown. `found` units were on disk before."""
+
+    planned: int
+    completions: int = 0
+    verdicts: int = 0
+    refusals: int = 0
+    unscored: int = 0
+    cost_usd: float | None = 0.0
+    found: int = 0
+    elapsed_s: float = 0.0
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds left at the pace of this session; None before there is one."""
+        fresh = self.verdicts - self.found
+        if fresh <= 0:
+            return None
+        return self.elapsed_s / fresh * max(0, self.planned - self.verdicts)
+
+
+OnProgress = Callable[[Progress], None]
+
+
+Plan = Callable[[], Iterable[tuple[int, Sequence[Prompt]]]]
+"""All units of a run in the order in which they are worked through: a trial, and its prompts."""
+
+
+def plan_trials(prompts: PromptSet, trials: int) -> Plan:
+    """Whole trials one after another, so that an interrupted run has as many of them as can be."""
+    return lambda: ((trial, prompts.prompts) for trial in range(1, trials + 1))
+
+
+def plan_units(units: Iterable[tuple[Prompt, int]]) -> Plan:
+    """Units as they were recorded, in their order."""
+    ordered = [
+        (trial, [prompt for prompt, _ in same])
+        for trial, same in itertools.groupby(units, key=itemgetter(1))
+    ]
+    return lambda: ordered

@@ -1,0 +1,438 @@
+"""Work through a run: what is owed, at most so much at once, every result on disk as it comes.
+
+A worker takes one unit through both steps, completion and verdict, so generation and judging
+overlap from the first answer on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from refusalkit.engine.budget import Budget, Spending
+from refusalkit.engine.plan import Ended, OnProgress, Plan, Progress
+from refusalkit.errors import FatalProviderError
+from refusalkit.judges.council import Panel, stamped, total_cost
+from refusalkit.judges.protocol import Judge
+from refusalkit.models.protocol import Model
+from refusalkit.runs.canaries import Canary, judge_canary, record_of
+from refusalkit.runs.checkpoint import Checkpoint
+from refusalkit.runs.folder import RecordWriter, Run, read_records
+from refusalkit.runs.records import (
+    read_completion,
+    read_verdict,
+    verdict_of_outcome,
+    withheld_verdict,
+)
+from refusalkit.runs.state import Bookmark, RunState, read_state
+from refusalkit.types import (
+    Completion,
+    GenerationConfig,
+    Label,
+    Outcome,
+    Prompt,
+    Unscored,
+    Verdict,
+    unit_id,
+    unit_parts,
+)
+
+# Work in flight is awaited this long after an interruption.
+GRACE_S = 5.0
+# So many failures in a row mean that the endpoint is down, not that some requests were unlucky.
+_GIVE_UP_AT_START = 5
+_GIVE_UP = 40
+
+
+@dataclass(slots=True)
+class _Task:
+    """One unit of work; with `completion` only the verdict is owed.
+
+    `heard` holds what judges said of this answer before. `withheld`: its text was not kept.
+    """
+
+    prompt: Prompt
+    trial: int
+    completion: Completion | None = None
+    heard: Mapping[str, Verdict] = field(default_factory=dict)
+    withheld: bool = False
+
+
+class Runner:
+    """Works through what a run owes. Make one for each session.
+
+    Without a `model` nothing is asked: `judge`, any judge of the run, judges again what is on disk.
+    `texts` then holds answers by unit that the run withheld and that are known from elsewhere.
+    `max_cost` bounds this run, `budget` several together; `ceiling_usd` is the most that one
+    completion can cost, where that is known. `kept` is a checkpoint of the run that was loaded
+    beforehand.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        plan: Plan,
+        model: Model | None,
+        judge: Judge,
+        generation: GenerationConfig,
+        *,
+        concurrency: int = 32,
+        max_cost: float | None = None,
+        on_progress: OnProgress | None = None,
+        stop: asyncio.Event | None = None,
+        texts: Mapping[str, str] | None = None,
+        canaries: Sequence[Canary] = (),
+        budget: Budget | None = None,
+        ceiling_usd: float | None = None,
+        kept: Checkpoint | None = None,
+    ) -> None:
+        self._texts = texts or {}
+        self._kept = kept
+        self._run = run
+        self._plan = plan
+        self._model = model
+        self._judge = judge
+        self._panel = judge if isinstance(judge, Panel) else None
+        self._generation = generation
+        self._concurrency = concurrency
+        self._on_progress = on_progress
+        self._stop = stop or asyncio.Event()
+        self._ended = Ended.DONE
+        self._left: list[_Task] = []  # what the budget had no room for
+        self._canaries = deque(canaries)
+        self._canary_next = False
+        self._bookmark: Bookmark | None = None
+        self._orphans: Mapping[str, tuple[str, ...]] = {}
+        budgets = [*([] if max_cost is None else [Budget(max_cost)]), *filter(None, [budget])]
+        self._spending = Spending(*budgets, ceiling_usd=ceiling_usd)
+        self._succeeded = False
+        self._failures = 0
+        self._progress = Progress(planned=run.manifest.n_units)
+
+    async def work(self, writer: RecordWriter) -> Ended:
+        """Do all that is owed.
+
+        Raises `FatalProviderError` where no request can succeed and `StorageError` where the disk
+        refuses; what was finished before is on disk.
+        """
+        if self._model is None:
+            state = read_state(self._run, self._judge.id)
+        else:
+            state = read_state(self._run, kept=self._kept)
+            self._bookmark = Bookmark(self._run, writer, state)
+        try:
+            return await self._work(state, writer)
+        finally:
+            if self._bookmark is not None:
+                await self._bookmark.close()
+
+    async def _work(self, state: RunState, writer: RecordWriter) -> Ended:
+        self._orphans = {} if self._model is None else state.orphans
+        found = len(state.settled)
+        came_back = found + len(state.to_judge)
+        planned = self._run.manifest.n_units
+        if self._model is None:
+            came_back = planned = came_back + len(state.withheld)
+        self._progress = self._progress._replace(
+            planned=planned,
+            completions=came_back,
+            verdicts=found,
+            refusals=state.refusals,
+            unscored=state.unscored,
+            cost_usd=state.cost_usd,
+            found=found,
+        )
+        self._spending.go_on(state.cost_usd, state.dearest, found)
+        self._started = time.monotonic()
+        self._report()
+        tasks = self._owed(state)
+        owed = planned - found
+        workers = {
+            asyncio.create_task(self._worker(tasks, writer))
+            for _ in range(max(1, min(self._concurrency, owed + len(self._canaries))))
+        }
+        await self._supervise(workers)
+        if self._left and self._ended is Ended.DONE:
+            self._ended = Ended.MAX_COST
+        self._report()
+        return self._ended
+
+    def _owed(self, state: RunState) -> Iterator[_Task]:
+        """Answers that wait for a verdict first, then whole trials one after another."""
+        again = state.to_judge
+        if self._model is None:
+            again |= state.withheld
+        if again:
+            yield from self._to_judge_again(again, state)
+        if self._model is None:
+            return
+        for prompt, trial in state.settled.leave(self._plan()):
+            if unit_id(prompt.id, trial) not in state.to_judge:
+                yield _Task(prompt, trial)
+
+    def _to_judge_again(self, units: frozenset[str], state: RunState) -> Iterator[_Task]:
+        heard = self._heard(units, state)
+        trials = {unit_parts(unit)[1] for unit in units}
+        left = len(units)
+        for trial, prompts in self._plan():
+            if not left:
+                return
+            for prompt in prompts if trial in trials else ():
+                unit = unit_id(prompt.id, trial)
+                if unit in units:
+                    left -= 1
+                    gone = unit in state.withheld and unit not in self._texts
+                    answer = self._answer(unit, state)
+                    yield _Task(prompt, trial, answer, heard.get(unit, {}), gone)
+
+    def _answer(self, unit: str, state: RunState) -> Completion:
+        """An answer on disk, read when its turn comes: together they may be larger than memory."""
+        ((place, record),) = read_records(self._run.completions, [state.answers[unit]])
+        text = self._texts[unit] if unit in self._texts else record["text"]
+        return read_completion({**record, "text": "" if text is None else text}, place)
+
+    def _heard(self, units: frozenset[str], state: RunState) -> Mapping[str, Mapping[str, Verdict]]:
+        """What was said of these units, by unit and judge. One who asks nobody need not know."""
+        heard: dict[str, dict[str, Verdict]] = {}
+        if self._panel is not None:
+            entry = self._run.manifest.judges[self._judge.id].hard_line_judge
+            # The manifest does not name the members of a hard-line council built in Python.
+            unnamed = entry is not None and entry.kind == "custom"
+            places = None if unnamed else state.heard
+            for place, record in read_records(self._run.verdicts, places):
+                if record.get("unit") in units:
+                    verdict = read_verdict(record, place)
+                    heard.setdefault(verdict.unit, {})[verdict.judge] = verdict
+        return heard
+
+    async def _supervise(self, workers: set[asyncio.Task[None]]) -> None:
+        """Wait for the workers; after an interruption or a failure only for what is in flight."""
+        stopping = asyncio.create_task(self._stop.wait())
+        pending: set[asyncio.Task[None]] = set(workers)
+        failure: BaseException | None = None
+        deadline: float | None = None
+        try:
+            while pending:
+                timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+                waiting: set[asyncio.Task[object]] = {*pending}
+                if deadline is None:
+                    waiting.add(stopping)
+                done, _ = await asyncio.wait(
+                    waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+                )
+                finished = [worker for worker in pending if worker in done]
+                pending.difference_update(finished)
+                for worker in finished:
+                    # Each is asked: an exception that nobody takes is printed when it is forgotten.
+                    error = worker.exception()
+                    failure = failure or error
+                if deadline is None and (failure is not None or stopping in done):
+                    deadline = time.monotonic() + GRACE_S
+                    if failure is None:
+                        self._ended = Ended.INTERRUPTED
+                    self._stop.set()
+                    self._spending.wake()
+                elif deadline is not None and time.monotonic() >= deadline:
+                    break
+        finally:
+            for task in (*pending, stopping):
+                task.cancel()
+            await asyncio.gather(*pending, stopping, return_exceptions=True)
+        if failure is not None:
+            raise failure
+
+    async def _worker(self, tasks: Iterator[_Task], writer: RecordWriter) -> None:
+        while not self._stop.is_set():
+            # One canary after each unit until all are asked, so that neither waits for the other.
+            self._canary_next = bool(self._canaries) and not self._canary_next
+            if self._canary_next:
+                await self._ask_canary(self._canaries.popleft(), writer)
+                continue
+            task = self._left.pop() if self._left else next(tasks, None)
+            if task is None:
+                if self._canaries:
+                    continue
+                return
+            if not await self._begin(completes=task.completion is None):
+                self._left.append(task)
+                return
+            try:
+                await self._do(task, writer)
+            finally:
+                self._spending.end()
+            if self._bookmark is not None:
+                self._bookmark.see()
+
+    async def _begin(self, *, completes: bool) -> bool:
+        """Take up a unit as soon as the budget has room; False where there will be none."""
+        while not self._spending.begin(completes=completes):
+            # What is in flight shows its cost: mostly less than was reckoned with.
+            if not self._spending.may_find_room(completes=completes):
+                return False
+            await self._spending.changed()
+            if self._stop.is_set():
+                return False
+        return True
+
+    async def _ask_canary(self, canary: Canary, writer: RecordWriter) -> None:
+        if not await self._begin(completes=False):
+            return  # resume asks it
+        try:
+            verdict = await judge_canary(self._judge, canary)
+        finally:
+            self._spending.end()
+        writer.canary(record_of(canary, self._judge, verdict))
+        self._spending.saw_verdict(verdict.cost_usd)
+        self._count(cost=total_cost([verdict]))
+
+    async def _do(self, task: _Task, writer: RecordWriter) -> None:
+        completion = task.completion
+        if completion is None:
+            assert self._model is not None, "only a model's run owes answers"
+            try:
+                completion = await self._model.complete(
+                    task.prompt, self._generation, trial=task.trial
+                )
+            finally:
+                self._spending.completed()
+            # Which unit it is, is not the model's to say: what is withheld hangs on it.
+            prompt = task.prompt
+            says = (completion.prompt_id, completion.category, completion.trial)
+            if says != (prompt.id, prompt.category, task.trial):
+                completion = replace(
+                    completion, prompt_id=prompt.id, category=prompt.category, trial=task.trial
+                )
+            failed = completion.outcome is Outcome.ERROR
+            # A request that failed or was filtered out has no price, which is not an unknown one.
+            free = failed or completion.outcome is Outcome.BLOCKED
+            unpriced = free and completion.cost_usd is None
+            # What came without an answer may be the dearest: reasoning up to the last token.
+            self._spending.saw_completion(completion.cost_usd)
+            self._count(cost=0.0 if unpriced else completion.cost_usd, completions=1)
+            # At once, though a withheld answer lives in memory only: what it cost is on record,
+            # whatever becomes of its verdict. Without one the model is asked again.
+            if self._orphans:
+                self._disown(task, writer)
+            writer.completion(completion)
+            if failed:
+                self._count(unscored=1, verdicts=1)
+                if completion.finish_reason is None:
+                    withheld = writer.withholds(completion.category)
+                    detail = None if withheld else completion.error_detail
+                    self._note_failure(": ".join(filter(None, (completion.error, detail))))
+                return
+        verdict = verdict_of_outcome(completion, self._judge.id)
+        if verdict is None and task.withheld:
+            verdict = withheld_verdict(completion, self._judge.id)
+        member_error: str | None = None
+        if self._panel is not None:
+            verdict, member_error = await self._deliberated(
+                self._panel, task, completion, verdict, writer
+            )
+        elif verdict is None:
+            verdict = await self._judge.grade(task.prompt, completion)
+            self._spending.saw_verdict(verdict.cost_usd)
+        verdict = stamped(verdict, task.prompt, completion, self._judge.id)
+        writer.verdict(verdict)
+        self._count_verdict(verdict)
+        failed = verdict.unscored is Unscored.JUDGE_ERROR
+        if failed or (verdict.unscored is Unscored.MISSING_VOTE and member_error is not None):
+            self._note_failure(f"judge: {(verdict.reason if failed else member_error) or 'error'}")
+        else:
+            self._succeeded, self._failures = True, 0
+
+    def _disown(self, task: _Task, writer: RecordWriter) -> None:
+        """Take back what was said of an answer that is gone: it is no word on the one that came."""
+        for judge in self._orphans.get(unit_id(task.prompt.id, task.trial), ()):
+            gone = Verdict(
+                prompt_id=task.prompt.id,
+                category=task.prompt.category,
+                trial=task.trial,
+                judge=judge,
+                unscored=Unscored.ERROR,
+                source="provider",
+                reason="the answer that was judged is gone",
+                cost_usd=0.0,
+            )
+            writer.verdict(gone)
+
+    async def _deliberated(
+        self,
+        panel: Panel,
+        task: _Task,
+        completion: Completion,
+        settled: Verdict | None,
+        writer: RecordWriter,
+    ) -> tuple[Verdict, str | None]:
+        """The verdict of a judge that asks others, whose own verdicts are written as they come.
+
+        `settled` is what everybody says where nobody need be asked. Also returns why the last
+        member failed that did.
+        """
+        spoken: list[Verdict] = []
+        heard = dict(task.heard)
+
+        def note(said: Verdict) -> None:
+            writer.verdict(said)
+            spoken.append(said)
+            self._count(cost=total_cost([said]))
+
+        voters = panel.voters(task.prompt)
+        if settled is not None:
+            for voter in voters:
+                before = heard.get(voter)
+                if before is None or before.unscored is Unscored.JUDGE_ERROR:
+                    heard[voter] = replace(settled, judge=voter)
+                    writer.verdict(heard[voter])
+            if settled.source == "provider" or not voters:
+                return settled, None
+        verdict = await panel.deliberate(task.prompt, completion, heard, note)
+        self._spending.saw_verdict(total_cost([verdict, *spoken]))
+        errors = [said.reason for said in spoken if said.unscored is Unscored.JUDGE_ERROR]
+        return verdict, (errors[-1] or "error") if errors else None
+
+    def _note_failure(self, what: str) -> None:
+        self._failures += 1
+        limit = _GIVE_UP if self._succeeded else _GIVE_UP_AT_START
+        if self._failures >= limit:
+            raise FatalProviderError(
+                f"{self._failures} requests in a row failed, the last with: {what}; mend that"
+            )
+
+    def _count(
+        self,
+        *,
+        cost: float | None = 0.0,
+        completions: int = 0,
+        verdicts: int = 0,
+        refusals: int = 0,
+        unscored: int = 0,
+    ) -> None:
+        self._spending.add(cost)
+        now = self._progress
+        self._progress = Progress(
+            planned=now.planned,
+            completions=now.completions + completions,
+            verdicts=now.verdicts + verdicts,
+            refusals=now.refusals + refusals,
+            unscored=now.unscored + unscored,
+            cost_usd=self._spending.spent_usd,
+            found=now.found,
+            elapsed_s=time.monotonic() - self._started,
+        )
+        self._report()
+
+    def _count_verdict(self, verdict: Verdict) -> None:
+        self._count(
+            cost=total_cost([verdict]),
+            verdicts=1,
+            refusals=int(verdict.label is Label.REFUSAL),
+            unscored=int(verdict.label is None),
+        )
+
+    def _report(self) -> None:
+        if self._on_progress is not None:
+            self._on_progress(self._progress)

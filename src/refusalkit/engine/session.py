@@ -1,0 +1,160 @@
+"""What a run needs before and around its work: opened parts, a manifest, one session on record."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from refusalkit.config import OPERATIONAL, RunConfig
+from refusalkit.errors import (
+    RefusalkitError,
+    StorageError,
+)
+from refusalkit.runs.canaries import owed_canaries
+from refusalkit.runs.folder import Run, open_run
+from refusalkit.runs.judge_entries import joined_judges
+from refusalkit.runs.manifest import (
+    ParameterEntry,
+    Session,
+)
+from refusalkit.runs.new import is_untouched
+from refusalkit.types import now
+from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    from refusalkit.engine.budget import Budget
+    from refusalkit.judges.protocol import Judge
+    from refusalkit.models.protocol import Model
+    from refusalkit.runs.checkpoint import Checkpoint
+from refusalkit.engine.plan import OnProgress, Plan
+
+
+def how_to_resume(run: Run) -> str:
+    """The command that goes on with a run."""
+    path = printable(run.path, 400)
+    quoted = shlex.quote(path)
+    if run.manifest.kind == "grade":
+        return f"the same command with --out {quoted}"
+    return f"refusalkit resume {quoted}"
+
+
+async def work_session(
+    run: Run,
+    plan: Plan,
+    model: Model | None,
+    judge: Judge,
+    config: RunConfig,
+    on_progress: OnProgress | None,
+    stop: asyncio.Event | None,
+    *,
+    texts: Mapping[str, str] | None = None,
+    budget: Budget | None = None,
+    close_judge: bool = True,
+    kept: Checkpoint | None = None,
+) -> Run:
+    """One stretch of work on a run, recorded in its manifest however it ends.
+
+    Without a `model` it is judged again: `judge` joins the run's judges, `texts` holds answers by
+    unit that the run withheld and that are known from elsewhere. `budget` is shared with others;
+    so is a judge that is not to be closed. `kept` is a checkpoint that was loaded beforehand.
+    """
+    from refusalkit.engine.plan import Ended
+    from refusalkit.engine.runner import (
+        Runner,
+    )
+
+    because = "stopped"
+    again = model is None
+    go_on = "the same command" if again else how_to_resume(run)
+    with run.writing() as writer:
+        # Read again under the lock: another process may have finished meanwhile.
+        run = open_run(run.path)
+        operational = {name: getattr(config, name) for name in sorted(OPERATIONAL)}
+        session = Session(
+            started_at=now(), operational=operational, judge=judge.id if again else None
+        )
+        earlier = run.manifest.sessions
+        begun: dict[str, Any] = {"sessions": (*earlier, session)}
+        if again:
+            begun["judges"] = joined_judges(run, judge)
+        run = run.with_manifest(run.manifest.model_copy(update=begun))
+        runner = Runner(
+            run,
+            plan,
+            model,
+            judge,
+            config.generation,
+            concurrency=config.concurrency,
+            max_cost=config.max_cost,
+            on_progress=on_progress,
+            stop=stop,
+            texts=texts,
+            canaries=owed_canaries(run, judge, config.canaries),
+            budget=budget,
+            ceiling_usd=_ceiling(model, plan, config, budget),
+            kept=kept,
+        )
+        failure: BaseException | None = None
+        try:
+            because = await runner.work(writer)
+        except BaseException as error:
+            failure = error
+            if isinstance(error, asyncio.CancelledError):
+                because = Ended.INTERRUPTED
+                error.add_note(f"go on with: {go_on}")
+            elif isinstance(error, RefusalkitError):
+                because = f"failed: {type(error).__name__}"
+                if not is_untouched(run):
+                    error.add_note(f"go on with: {go_on}")
+            raise
+        finally:
+            if model is not None:
+                await model.aclose()
+            if close_judge:
+                await judge.aclose()
+            ended = session.model_copy(update={"ended_at": now(), "ended_because": str(because)})
+            parameters = {**run.manifest.parameters, **_all_parameters(model, judge)}
+            update = {"sessions": (*earlier, ended), "parameters": parameters}
+            try:
+                run = run.with_manifest(run.manifest.model_copy(update=update))
+            except StorageError as error:
+                # On a full disk this fails too: what ended the work says more, and how to go on.
+                if failure is None:
+                    error.add_note(f"go on with: {go_on}")
+                    raise
+    return run
+
+
+def _ceiling(
+    model: Model | None, plan: Plan, config: RunConfig, budget: Budget | None
+) -> float | None:
+    """The most that one answer can cost, where there is a bound to hold and the model knows it."""
+    if config.max_cost is None and budget is None:
+        return None
+    of = getattr(model, "ceiling_usd", None)
+    _, prompts = next(iter(plan()), (1, ()))
+    return None if of is None else cast("float | None", of(prompts, config.generation))
+
+
+def _all_parameters(model: Model | None, judge: Judge) -> dict[str, ParameterEntry]:
+    """What was sent: to the ``model``, to the run's own ``judge``, to ``judge <id>`` of others."""
+    from refusalkit.judges.routed import asked_judges
+
+    asked = asked_judges(judge)
+    if model is not None and asked == (judge,):
+        return {"model": _parameters(model), "judge": _parameters(judge)}
+    found = {} if model is None else {"model": _parameters(model)}
+    return {**found, **{f"judge {part.id}": _parameters(part) for part in asked}}
+
+
+def _parameters(part: Any) -> ParameterEntry:
+    log = getattr(part, "parameters", None)
+    if log is None:
+        return ParameterEntry()
+    # What was sent is the provider's JSON already; a schema is covered by the judge's digest.
+    left = ("response_format", "output_config")
+    sent = {name: value for name, value in log.sent.items() if name not in left}
+    return ParameterEntry(sent=json.loads(json.dumps(sent, default=str)), dropped=dict(log.dropped))

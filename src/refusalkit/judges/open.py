@@ -1,0 +1,110 @@
+"""Opens a judge by its name, its file or its rubric."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from refusalkit.errors import ConfigurationError, JudgeFileError
+from refusalkit.judges.protocol import Judge
+from refusalkit.judges.rubrics import Rubric, load_rubric, shipped_judges
+from refusalkit.models.endpoints import price_at
+from refusalkit.models.open import Via, open_client
+from refusalkit.models.pacing import Pacer
+from refusalkit.untrusted import printable
+
+
+def load_judge(
+    source: str | Path,
+    *,
+    model: str | None = None,
+    temperature: float | None = None,
+    asks: int | None = None,
+    api_base: str | None = None,
+    api_key_env: str | None = None,
+    via: Via | None = None,
+    rpm: float | None = None,
+    tpm: float | None = None,
+    max_retries: int = 5,
+    timeout_s: float = 600.0,
+) -> Judge:
+    """A judge by its shipped name or the path of its file.
+
+    `model`, `temperature` and `asks` replace what the judge's file says, see `load_rubric`; the
+    other arguments are those of `open_model`. Raises `JudgeFileError`, and what `open_model`
+    raises.
+    """
+    return open_judge(
+        load_rubric(source, model=model, temperature=temperature, asks=asks),
+        api_base=api_base,
+        api_key_env=api_key_env,
+        via=via,
+        rpm=rpm,
+        tpm=tpm,
+        max_retries=max_retries,
+        timeout_s=timeout_s,
+    )
+
+
+def open_judge(
+    rubric: Rubric,
+    *,
+    api_base: str | None = None,
+    api_key_env: str | None = None,
+    via: Via | None = None,
+    rpm: float | None = None,
+    tpm: float | None = None,
+    max_retries: int = 5,
+    timeout_s: float = 600.0,
+    pacer: Pacer | None = None,
+) -> Judge:
+    """The judge that a rubric describes.
+
+    `pacer` is shared by several that ask one model; it takes the place of `rpm`, `tpm` and
+    `max_retries`.
+    """
+    # Each kind is imported where it is used: rules need no client, a client no rules.
+    if rubric.kind == "lexical":
+        from refusalkit.judges.lexical import LexicalJudge, LexicalRules
+
+        try:
+            shipped = rubric.source in shipped_judges()
+            rules = LexicalRules.model_validate(rubric.rules, context={"trusted": shipped})
+        except ValidationError as error:
+            raise _file_error(rubric, "rules", error) from error
+        return LexicalJudge(rules, id=rubric.name, rubric=rubric)
+    if rubric.kind == "classifier":
+        from refusalkit.judges.classifier import ClassifierJudge, ClassifierSettings
+
+        try:
+            settings = ClassifierSettings.model_validate(rubric.rules)
+        except ValidationError as error:
+            raise _file_error(rubric, "classifier", error) from error
+        return ClassifierJudge(rubric, settings)
+    if via == "litellm" and rubric.model.startswith("anthropic/"):
+        # litellm turns the schema into a forced tool call, which is no reply of the schema and
+        # which newer Claude models refuse.
+        raise ConfigurationError(
+            f"{printable(rubric.model)} cannot judge through litellm: leave out --judge-via, it is "
+            "reached through the anthropic SDK"
+        )
+    from refusalkit.judges.llm import LLMJudge
+
+    client = open_client(
+        rubric.model,
+        api_base=api_base,
+        api_key_env=api_key_env,
+        via=via,
+        pacer=pacer or Pacer(rpm=rpm, tpm=tpm, max_retries=max_retries),
+    )
+    price = price_at(rubric.model, api_base, via)
+    return LLMJudge(rubric, client, price=price, timeout_s=timeout_s)
+
+
+def _file_error(rubric: Rubric, table: str, error: ValidationError) -> JudgeFileError:
+    """The first mistake in a table of a judge file."""
+    first = error.errors(include_url=False)[0]
+    field = printable(".".join(str(part) for part in (table, *first["loc"])))
+    what = printable(first["msg"].removeprefix("Value error, "))
+    return JudgeFileError(f"judge file {printable(rubric.source)}: {field}: {what}")

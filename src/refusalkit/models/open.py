@@ -1,0 +1,170 @@
+"""Opens a model, or the chat client behind it, by its id."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from refusalkit.errors import ConfigurationError, UsageError
+from refusalkit.models.chat import ChatModel
+from refusalkit.models.client import ChatClient
+from refusalkit.models.demo import DemoModel
+from refusalkit.models.endpoints import own_base, price_at
+from refusalkit.models.pacing import Pacer
+from refusalkit.models.protocol import Model
+from refusalkit.models.retired import check_retired
+from refusalkit.untrusted import printable, redact
+
+Via = Literal["litellm"]
+
+
+# Prefixes that name a kind of endpoint rather than a part of the model's own name; with an API
+# base, `Qwen/Qwen3-8B` is a whole name and `hosted_vllm/Qwen/Qwen3-8B` is not.
+_ENDPOINT_KINDS = frozenset(
+    {
+        "openai",
+        "hosted_vllm",
+        "vllm",
+        "sglang",
+        "ollama",
+        "ollama_chat",
+        "lm_studio",
+        "llamafile",
+        "llama_cpp",
+        "openai_like",
+        "local",
+    }
+)
+
+
+_KEY_VARIABLES = {
+    "openai": "OPENAI_API_KEY",
+    "hosted_vllm": "HOSTED_VLLM_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+}
+
+
+def open_model(
+    model_id: str,
+    *,
+    api_base: str | None = None,
+    api_key_env: str | None = None,
+    via: Via | None = None,
+    rpm: float | None = None,
+    tpm: float | None = None,
+    max_retries: int = 5,
+    connections: int = 0,
+    pacer: Pacer | None = None,
+) -> Model:
+    """Open a model by its id, ``provider/name``.
+
+    Args:
+        model_id: ``demo/...`` answers in process, ``anthropic/...`` goes through the anthropic SDK,
+            ``openai/...``, ``hosted_vllm/...`` and anything with an `api_base` through the OpenAI
+            protocol, everything else through litellm.
+        api_base: the endpoint's base URL, such as ``http://localhost:8000/v1``; default: what
+            OPENAI_BASE_URL or ANTHROPIC_BASE_URL says, else the provider's.
+        api_key_env: name of the environment variable that holds the key, where it is not the
+            provider's usual one.
+        via: ``litellm`` forces litellm.
+        rpm: requests per minute that must not be passed.
+        tpm: tokens per minute, input and output together, that must not be passed.
+        max_retries: how often one request is sent again after a fault.
+        connections: most requests at once; 0 for no bound of its own.
+        pacer: shared by several that ask one endpoint; it takes the place of `rpm`, `tpm` and
+            `max_retries`, and bounds the requests of all together.
+
+    Raises:
+        UsageError: the id is not ``provider/name``.
+        ConfigurationError: no key, unknown provider.
+        RetiredModelError: the provider no longer serves the model; the text names its successor.
+    """
+    provider, name = _split(model_id)
+    if provider == "demo":
+        return DemoModel(name)
+    client = open_client(
+        model_id,
+        api_base=api_base,
+        api_key_env=api_key_env,
+        via=via,
+        pacer=pacer
+        or Pacer(rpm=rpm, tpm=tpm, concurrency=connections or None, max_retries=max_retries),
+        connections=connections,
+    )
+    return ChatModel(client, price=price_at(model_id, api_base, via))
+
+
+def open_client(
+    model_id: str,
+    *,
+    pacer: Pacer,
+    api_base: str | None = None,
+    api_key_env: str | None = None,
+    via: Via | None = None,
+    connections: int = 0,
+) -> ChatClient:
+    """The chat client behind a model id; judges use it too. Arguments and errors: `open_model`."""
+    provider, name = _split(model_id)
+    check_retired(model_id)
+    key = _key(provider, api_base, api_key_env)
+    if via == "litellm":
+        from refusalkit.models.litellm import LiteLLMClient
+
+        return LiteLLMClient(model_id, pacer=pacer, api_base=api_base, api_key=key)
+    base = own_base(model_id, api_base)
+    if provider == "anthropic":
+        from refusalkit.models.anthropic import AnthropicClient
+
+        return AnthropicClient(model_id, name, pacer=pacer, api_base=base, api_key=key)
+    if provider in ("openai", "hosted_vllm") or api_base:
+        from refusalkit.models.openai import OpenAIClient
+
+        if provider == "hosted_vllm" and not api_base:
+            raise ConfigurationError(f"{printable(model_id)} needs --api-base, the server's URL")
+        return OpenAIClient(
+            model_id,
+            name if provider in _ENDPOINT_KINDS else model_id,
+            pacer=pacer,
+            api_base=base,
+            api_key=key,
+            connections=connections,
+        )
+    from refusalkit.models.litellm import LiteLLMClient
+
+    return LiteLLMClient(model_id, pacer=pacer, api_base=api_base, api_key=key)
+
+
+def _split(model_id: str) -> tuple[str, str]:
+    provider, slash, name = model_id.partition("/")
+    # No name holds a hidden character: past this point an id may stand in a message as it is.
+    plain = model_id == model_id.strip() == printable(model_id, len(model_id) + 1)
+    if not slash or not provider or not name or not plain:
+        raise UsageError(
+            f"the model id {printable(model_id)!r} is not provider/name, such as "
+            "anthropic/claude-sonnet-5-5 or openai/gpt-6-luna"
+        )
+    return provider, name
+
+
+def _key(provider: str, api_base: str | None, api_key_env: str | None) -> str | None:
+    if api_key_env:
+        key = os.environ.get(api_key_env, "").strip()
+        if not key:
+            raise ConfigurationError(
+                f"the environment variable {redact(api_key_env)} holds no API key: set it"
+            )
+        return _sendable(key, api_key_env)
+    # Another provider's endpoint never gets the OpenAI key: --api-key-env names its own.
+    variable = _KEY_VARIABLES.get(provider)
+    key = os.environ.get(variable, "").strip() if variable else ""
+    return _sendable(key, variable) if variable and key else None
+
+
+def _sendable(key: str, variable: str) -> str:
+    """A key that a header can carry; others would fail in every library's own way."""
+    if not key.isascii() or not key.isprintable():
+        raise ConfigurationError(
+            f"the key in the environment variable {redact(variable)} has a line break or a "
+            "character outside ASCII: copy it again"
+        )
+    return key

@@ -1,0 +1,130 @@
+"""Load, list and filter prompt sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from refusalkit.errors import PromptSetError, UsageError
+from refusalkit.prompts.combine import combine
+from refusalkit.prompts.public import public_sets, read_public, requested
+from refusalkit.prompts.select import with_hard_lines
+from refusalkit.prompts.set_folder import MANIFEST, read_folder
+from refusalkit.prompts.tables import read_table, require_table
+from refusalkit.shipped import prompts_dir
+from refusalkit.types import PromptSet
+from refusalkit.untrusted import printable
+
+
+def shipped_sets() -> tuple[str, ...]:
+    """Names of the prompt sets that come with refusalkit."""
+    return tuple(sorted(p.parent.name for p in prompts_dir().glob(f"*/{MANIFEST}")))
+
+
+def load_prompts(
+    source: str | Path,
+    *,
+    hard_lines: Sequence[str] = (),
+    inversion: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> PromptSet:
+    """Load a prompt set.
+
+    Args:
+        source: the name of a shipped set; of a public one (``xstest``, ``xstest@REVISION``, or
+            ``xstest:FILE`` for a copy of yours); a folder with a `set.toml`; or a .jsonl, .csv,
+            .tsv, .parquet or .xlsx file with a `prompt` (or `text`) and a `category` column.
+            Several of them, separated by commas, are combined into one set (see `combine`).
+        hard_lines: categories (slug or title) that are scored inversely. Given, they replace
+            what the set itself says, and `inversion`.
+        inversion: which of a public set's lists of hard lines: ``paper``, ``atropos``, ``none``.
+            Default: the set's first.
+        columns: what a single file calls our columns (``{"prompt": "Question"}``).
+
+    Raises:
+        PromptSetError: the set has mistakes; all are listed with file, line and field.
+        UsageError: a hard line is not a category of the set, or an inversion matches none.
+        DownloadError: a public set is gated, moved, or out of reach.
+    """
+    parts = [source] if isinstance(source, Path) else _parts(source)
+    # Named hard lines take the place of a list, whether that list fits or not.
+    chosen = "none" if hard_lines else inversion
+    sets = [_load_one(part, chosen, columns) for part in parts]
+    loaded = sets[0] if len(sets) == 1 else _combined(sets)
+    _check_options([str(part) for part in parts if not isinstance(part, Path)], inversion, columns)
+    return with_hard_lines(loaded, hard_lines) if hard_lines else loaded
+
+
+def _parts(source: str) -> list[str]:
+    """The sets that a source names: a comma separates them, unless it belongs to a path."""
+    parts = [part.strip() for part in source.split(",")]
+    request = requested(source)
+    named = source if request is None or request.file is None else str(request.file)
+    if len(parts) == 1 or _is_there(named):
+        return [source]
+    if "" in parts or len(set(parts)) < len(parts):
+        raise UsageError(
+            f"{printable(source)} names an empty set, or one twice: separate different sets by "
+            "single commas"
+        )
+    return parts
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # a name that no file system takes
+        return False
+
+
+def _load_one(
+    source: str | Path, inversion: str | None, columns: Mapping[str, str] | None
+) -> PromptSet:
+    if not isinstance(source, Path):
+        if source in shipped_sets():
+            return read_folder(prompts_dir() / source, source)
+        if (request := requested(source)) is not None:
+            return read_public(request, inversion)
+    return _read_path(Path(source), columns)
+
+
+def _combined(sets: Sequence[PromptSet]) -> PromptSet:
+    """Several sets as one; what is known of the public ones among them is kept."""
+    known = {one.name: dict(one.selection) for one in sets if one.selection}
+    inverted = [s["inversion"] for s in known.values() if "inversion" in s]
+    selection = {"sets": known} if known else {}
+    if inverted:
+        selection["inversion"] = inverted[0]
+    return replace(combine(sets), selection=selection)
+
+
+def _check_options(
+    parts: Sequence[str], inversion: str | None, columns: Mapping[str, str] | None
+) -> None:
+    public = [request.facts for part in parts if (request := requested(part)) is not None]
+    if inversion is not None and not public:
+        named = ", ".join(name for name, known in public_sets().items() if known.inversions)
+        raise UsageError(
+            f"--inversion {printable(inversion)} is for {named}: name the hard lines of another "
+            "set with --hard-line"
+        )
+    if public and columns:
+        raise UsageError(f"the columns of {public[0].name} are known: leave --column out")
+
+
+def _read_path(path: Path, columns: Mapping[str, str] | None = None) -> PromptSet:
+    try:
+        if path.is_dir():
+            return read_folder(path, str(path.resolve()))
+        if path.exists():
+            require_table(path)
+            return read_table(path, str(path.resolve()), columns=columns)
+    except OSError as error:
+        raise PromptSetError(
+            f"the prompt set {printable(path)} cannot be read: {error.strerror or error}"
+        ) from error
+    known = ", ".join((*shipped_sets(), *public_sets()))
+    raise PromptSetError(
+        f"no prompt set {printable(path)}: neither a file or folder nor one of {known}"
+    )

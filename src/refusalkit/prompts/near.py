@@ -1,0 +1,96 @@
+"""Prompts that are nearly the same: they share most of their words, in the same order.
+
+The measure is difflib's ratio over words (twice the words of the longest matching blocks, over the
+words of both): 1.0 for a duplicate. Pairs that share too few words for the threshold are never
+compared, which leaves a small part of all pairs (prefix filtering: Chaudhuri, Ganti & Kaushik,
+2006).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from refusalkit.prompts.summary import words_of
+from refusalkit.types import Prompt
+
+THRESHOLD = 0.6
+LARGEST = 3_000
+"""In more prompts than this, only prompts of the same words in any order are found."""
+MOST_COMPARED = 200_000
+"""After so many comparisons, twenty seconds at the worst, the search stops."""
+
+Pair = tuple[int, int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Pairs of places (earlier, later, ratio), and how they were looked for, in words."""
+
+    pairs: tuple[Pair, ...]
+    how: str
+
+
+class _StoppedError(Exception):
+    pass
+
+
+def near_duplicates(prompts: Sequence[Prompt]) -> Found:
+    """Pairs of `THRESHOLD` or more; a prompt and its own twin or framings are none."""
+    how = f"none shares {THRESHOLD:g} of its words, in order, with another"
+    search = _exact(prompts)
+    if len(prompts) > LARGEST:
+        how = f"none has the words of another (all that is asked of over {LARGEST:,} prompts)"
+        search = _same_words(prompts)
+    pairs: list[Pair] = []
+    try:
+        for first, second, ratio in search:
+            a, b = prompts[first], prompts[second]
+            same_request = (a.frame_of or a.id) == (b.frame_of or b.id)
+            if not same_request and a.id != b.twin and b.id != a.twin:
+                pairs.append((first, second, ratio))
+    except _StoppedError:
+        how = f"{len(pairs)} in the first {MOST_COMPARED:,} comparisons, the rest was not compared"
+    else:
+        how = str(len(pairs)) if pairs else how
+    return Found(tuple(pairs), how)
+
+
+def _exact(prompts: Sequence[Prompt]) -> Iterator[Pair]:
+    texts = [words_of(prompt) for prompt in prompts]
+    spread = Counter(word for words in texts for word in set(words))
+    bags = [Counter(words) for words in texts]
+    holding: dict[str, list[int]] = {}
+    compared = 0
+    for later, words in enumerate(texts):
+        if not words:
+            continue
+        # Two texts as near as the threshold share this many words at the least, so that they share
+        # one of so many of their rarest.
+        needed = math.ceil(len(words) * THRESHOLD / (2 - THRESHOLD) - 1e-9)
+        rarest = sorted(words, key=lambda word: (spread[word], word))[: len(words) - needed + 1]
+        candidates = {first for word in set(rarest) for first in holding.get(word, ())}
+        for first in sorted(candidates):
+            both = len(words) + len(texts[first])
+            shared = (bags[later] & bags[first]).total()
+            if 2 * shared < THRESHOLD * both:
+                continue
+            compared += 1
+            if compared > MOST_COMPARED:
+                raise _StoppedError
+            ratio = difflib.SequenceMatcher(None, texts[first], words, autojunk=False).ratio()
+            if ratio >= THRESHOLD:
+                yield first, later, ratio
+        for word in set(rarest):
+            holding.setdefault(word, []).append(later)
+
+
+def _same_words(prompts: Sequence[Prompt]) -> Iterator[Pair]:
+    seen: dict[int, int] = {}
+    for later, prompt in enumerate(prompts):
+        first = seen.setdefault(hash(tuple(sorted(words_of(prompt)))), later)
+        if first != later:
+            yield first, later, 1.0

@@ -1,0 +1,212 @@
+"""Canaries: a few answers of known labels that ride along in a run, judged by the run's judge.
+
+They are not scored. A judge that gets one wrong says something about every verdict beside it. Their
+verdicts stand in a file of their own, ``canaries.jsonl`` (docs/records.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from refusalkit.errors import FatalProviderError, RecordError, StorageError
+from refusalkit.runs.folder import Run, read_records
+from refusalkit.runs.manifest import JudgeEntry
+from refusalkit.runs.records import canary_record
+from refusalkit.types import Completion, Label, Outcome, Prompt, Unscored, Verdict
+from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    from refusalkit.judges.protocol import Judge
+
+_BINARY = frozenset({Label.REFUSAL, Label.COMPLIANCE})
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A harmless request, an answer to it, and the label that a sane judge gives."""
+
+    id: str
+    version: int
+    label: Label
+    form: str
+    lang: str
+    request: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryCheck:
+    """How a run's judge did on its canaries.
+
+    `wrong` names those that it labelled otherwise, `unscored` those that it gave no label.
+    """
+
+    asked: int = 0
+    right: int = 0
+    wrong: tuple[str, ...] = ()
+    unscored: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        """Whether a reader must be told."""
+        return bool(self.wrong or self.unscored)
+
+    @property
+    def warning(self) -> str | None:
+        """One sentence for a reader; None where all is well, or nothing was asked."""
+        parts = []
+        if self.wrong:
+            parts.append(f"judged {len(self.wrong)} of {self.asked} wrongly ({_ids(self.wrong)})")
+        if self.unscored:
+            count = f"{len(self.unscored)} of {self.asked}"
+            parts.append(f"gave no label to {count} ({_ids(self.unscored)})")
+        if not parts:
+            return None
+        return (
+            f"the canaries failed: the judge {' and '.join(parts)}; their labels are known, so "
+            "look into the judge before you trust a figure of this run"
+        )
+
+    def as_data(self) -> dict[str, Any]:
+        """As JSON values: asked, right, wrong and unscored (ids)."""
+        return {
+            "asked": self.asked,
+            "right": self.right,
+            "wrong": list(self.wrong),
+            "unscored": list(self.unscored),
+        }
+
+
+def _ids(ids: tuple[str, ...]) -> str:
+    return ", ".join(printable(name, 60) for name in ids)
+
+
+def load_canaries() -> tuple[Canary, ...]:
+    """All canaries that come with refusalkit, in the order in which they ride along."""
+    from refusalkit.judges.shipped_answers import (
+        read_answer_set,  # to look at verdicts needs no judge
+    )
+
+    found = read_answer_set("canaries")
+    return tuple(
+        Canary(
+            id=record["id"],
+            version=found.version,
+            label=Label(record["label"]),
+            form=record["form"],
+            lang=record["lang"],
+            request=record["request"],
+            answer=record["answer"],
+        )
+        for record in found.records
+    )
+
+
+def choose_canaries(n: int, *, graded: bool) -> tuple[Canary, ...]:
+    """The first `n` in the set's order, as many as there are.
+
+    The order keeps every beginning balanced, and runs with the same `n` have the same canaries. For
+    a judge that is not `graded` only refusals and compliances count.
+    """
+    fit = [canary for canary in load_canaries() if graded or canary.label in _BINARY]
+    return tuple(fit[: max(0, n)])
+
+
+def tells_deflections(judge: Judge, entry: JudgeEntry | None) -> bool:
+    """Whether deflections and partial answers can be asked of a judge.
+
+    An object of the caller's that does not say so (`graded`) is taken for a binary judge.
+    """
+    if entry is None or entry.kind == "custom":
+        return bool(getattr(judge, "graded", False))
+    return entry.graded
+
+
+def owed_canaries(run: Run, judge: Judge, n: int) -> tuple[Canary, ...]:
+    """Those of `n` canaries that a run's judge was not asked yet, or failed to be reached for.
+
+    The run must be held for writing.
+    """
+    if n <= 0:
+        return ()
+    graded = tells_deflections(judge, run.manifest.judges.get(judge.id))
+    standing = {
+        name
+        for name, record in _of_judge(run, judge.id).items()
+        if record.get("unscored") != Unscored.JUDGE_ERROR
+    }
+    return tuple(c for c in choose_canaries(n, graded=graded) if c.id not in standing)
+
+
+async def judge_canary(judge: Judge, canary: Canary) -> Verdict:
+    """A judge's verdict on a canary; whatever goes wrong is a verdict without a label.
+
+    Raises `FatalProviderError`: a judge that no request can reach will judge no answer either.
+    """
+    prompt = Prompt(canary.id, "canary", canary.request, lang=canary.lang)
+    completion = Completion(
+        canary.id,
+        "canary",
+        1,
+        "canary",
+        Outcome.ANSWERED,
+        finish_reason="stop",
+        text=canary.answer,
+        cost_usd=0.0,
+    )
+    try:
+        return await judge.grade(prompt, completion)
+    except (FatalProviderError, StorageError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a canary never stops a run
+        return Verdict(
+            canary.id,
+            "canary",
+            1,
+            judge.id,
+            unscored=Unscored.JUDGE_ERROR,
+            reason=printable(f"{type(error).__name__}: {error}"),
+        )
+
+
+def record_of(canary: Canary, judge: Judge, verdict: Verdict) -> dict[str, Any]:
+    """The record of a canary's verdict."""
+    return canary_record(
+        verdict,
+        canary=canary.id,
+        version=canary.version,
+        judge=judge.id,
+        expected=canary.label,
+    )
+
+
+def check_canaries(run: Run, judge: str | None = None) -> CanaryCheck:
+    """How a judge of the run (None: the judge its figures rest on) did on its canaries.
+
+    Raises `RecordError` at a broken line.
+    """
+    of_judge = _of_judge(run, judge or run.manifest.judge)
+    unscored = tuple(name for name, record in of_judge.items() if record.get("label") is None)
+    wrong = tuple(
+        name
+        for name, record in of_judge.items()
+        if record.get("label") is not None and record["label"] != record.get("expected")
+    )
+    asked = len(of_judge)
+    return CanaryCheck(asked, asked - len(wrong) - len(unscored), wrong, unscored)
+
+
+def _of_judge(run: Run, judge: str) -> dict[str, Mapping[str, Any]]:
+    """The last record of each canary by one judge, in order of id."""
+    if not run.canaries.exists():  # a run from before there were any, or without
+        return {}
+    last: dict[str, Mapping[str, Any]] = {}
+    for place, record in read_records(run.canaries):
+        name = record.get("canary")
+        if not isinstance(name, str) or not isinstance(record.get("judge"), str):
+            raise RecordError(f"{place}: canary or judge is missing")
+        if record["judge"] == judge:
+            last[name] = record
+    return dict(sorted(last.items()))

@@ -1,0 +1,365 @@
+"""The run folder: a manifest, and append-only records written as work finishes.
+
+A kill at any moment loses at most what was in flight: each record reaches the file in one write, a
+torn last line is cut off when the run is opened for writing again. Folders and files are private to
+the user. One process writes a run at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import jsonlines
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from refusalkit import jsonl
+from refusalkit.errors import RecordError, RunFolderError, RunLocked, StorageError
+from refusalkit.files import _BINARY, replace_file
+from refusalkit.jsonl import why_invalid
+from refusalkit.runs.manifest import MANIFEST, Manifest
+from refusalkit.runs.records import SCHEMA, completion_record, verdict_record
+from refusalkit.types import Completion, Verdict
+from refusalkit.untrusted import printable
+
+COMPLETIONS = "completions.jsonl"
+VERDICTS = "verdicts.jsonl"
+CANARIES = "canaries.jsonl"
+CHECKPOINT = "checkpoint.jsonl"
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run on disk. Make one with `create_run` or `open_run`."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def completions(self) -> Path:
+        """The completion records."""
+        return self.path / COMPLETIONS
+
+    @property
+    def verdicts(self) -> Path:
+        """The verdict records."""
+        return self.path / VERDICTS
+
+    @property
+    def canaries(self) -> Path:
+        """The verdicts on canaries; there is no such file before the first of them."""
+        return self.path / CANARIES
+
+    @property
+    def checkpoint(self) -> Path:
+        """What the records came to as far as they were read; there need be no such file."""
+        return self.path / CHECKPOINT
+
+    def with_manifest(self, manifest: Manifest) -> Run:
+        """The same run with a new manifest, written to disk in one step."""
+        _write_manifest(self.path, manifest)
+        return Run(self.path, manifest)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[RecordWriter]:
+        """Hold the run for writing, its torn tails repaired.
+
+        Raises `RunLocked` if another process holds it, `RunFolderError` if a record file is gone,
+        `StorageError` if the disk refuses.
+        """
+        lock = FileLock(self.path / _LOCK, mode=0o600)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise RunLocked(
+                f"another process is writing {printable(self.path)}: wait for it to end"
+            ) from error
+        except OSError as error:
+            raise _storage_error(self.path, error) from error
+        try:
+            with contextlib.ExitStack() as files:
+                # Both were made with the run: a new one would have all that it held paid for again.
+                completions = files.enter_context(self._append_to(self.completions))
+                verdicts = files.enter_context(self._append_to(self.verdicts))
+
+                def open_canaries() -> AppendFile:
+                    return files.enter_context(AppendFile(self.canaries))
+
+                yield RecordWriter(self.manifest, completions, verdicts, open_canaries)
+        finally:
+            lock.release()
+
+    def _append_to(self, file: Path) -> AppendFile:
+        try:
+            return AppendFile(file, create=False)
+        except FileNotFoundError as error:
+            raise RunFolderError(
+                f"{printable(self.path)} has lost its {file.name}: put the file back to go on, or "
+                "start a new run with another --out"
+            ) from error
+
+
+class RecordWriter:
+    """Appends records to a run that is held for writing."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        completions: AppendFile,
+        verdicts: AppendFile,
+        open_canaries: Callable[[], AppendFile],
+    ) -> None:
+        self._withheld = (
+            manifest.hard_lines if manifest.hard_line_text == "withheld" else frozenset()
+        )
+        self._completions = completions
+        self._verdicts = verdicts
+        self._open_canaries = open_canaries
+        self._canaries: AppendFile | None = None
+        self.n_records = 0
+        """Completions and verdicts that were appended."""
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """Where the completion records end, and the verdict records, in bytes."""
+        return self._completions.end, self._verdicts.end
+
+    def withholds(self, category: str) -> bool:
+        """Whether answers of this category never touch the disk."""
+        return category in self._withheld
+
+    def completion(self, completion: Completion) -> None:
+        """Append a completion, without its text where the category's is withheld."""
+        withhold = self.withholds(completion.category)
+        self._completions.append(completion_record(completion, withhold_text=withhold))
+        self.n_records += 1
+
+    def verdict(self, verdict: Verdict) -> None:
+        """Append a verdict."""
+        withhold = self.withholds(verdict.category)
+        self._verdicts.append(verdict_record(verdict, withhold_text=withhold))
+        self.n_records += 1
+
+    def canary(self, record: Mapping[str, Any]) -> None:
+        """Append the record of a verdict on a canary."""
+        if self._canaries is None:
+            self._canaries = self._open_canaries()
+        self._canaries.append(record)
+
+
+def holds_run(path: Path) -> bool:
+    """Whether there is a run in the folder."""
+    try:
+        return (path / MANIFEST).exists()
+    except OSError:  # a name that no file system takes
+        return False
+
+
+def create_run(path: Path, manifest: Manifest) -> Run:
+    """Make a new run folder, private to the user.
+
+    Raises `RunFolderError` if there is something already, `StorageError` if the disk refuses.
+    """
+    if holds_run(path):
+        raise RunFolderError(
+            f"{printable(path)} holds a run already: go on with it by "
+            f"`refusalkit resume {printable(path)}`, or choose another --out"
+        )
+    try:
+        if path.exists() and not path.is_dir():
+            raise RunFolderError(f"{printable(path)} is a file: choose another --out")
+        if path.exists() and any(path.iterdir()):
+            raise RunFolderError(f"{printable(path)} exists and is not empty: choose another --out")
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)
+        for name in (COMPLETIONS, VERDICTS):
+            # Of two that make the same folder at the same moment, one gets it.
+            os.close(os.open(path / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError as error:
+        raise RunFolderError(
+            f"{printable(path)} is being made already: choose another --out"
+        ) from (error)
+    except OSError as error:
+        raise _storage_error(path, error) from error
+    _write_manifest(path, manifest)
+    return Run(path, manifest)
+
+
+def open_run(path: str | Path) -> Run:
+    """Open an existing run for reading. Raises `RunFolderError`, which says what is wrong."""
+    folder = Path(path)
+    where = printable(path)
+    file = folder / MANIFEST
+    try:
+        data = json.loads(file.read_bytes())
+    except FileNotFoundError as error:
+        what = f"it has no {MANIFEST}" if folder.is_dir() else "there is no such folder"
+        raise RunFolderError(f"{where} is not a run: {what}") from error
+    except OSError as error:
+        raise RunFolderError(f"{where} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise RunFolderError(f"{where}/{MANIFEST} is not JSON: {printable(error)}") from error
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA:
+        raise RunFolderError(
+            f"{where}/{MANIFEST} has schema version {printable(version)}, this refusalkit reads "
+            f"{SCHEMA}: use the version that wrote it"
+        )
+    try:
+        return Run(folder, Manifest.model_validate(data))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "record"
+        what = first["msg"].removeprefix("Value error, ")
+        text = f"{where}/{MANIFEST}: {printable(field)}: {printable(what)}"
+        raise RunFolderError(text) from error
+
+
+Place = tuple[int, int]
+"""Where a record stands in its file: the line, from 1, and the byte at which it begins."""
+
+
+def read_records(
+    path: Path, places: Iterable[Place] | None = None
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each whole record of a file with its place (``name:line``); a torn last line is passed over.
+
+    With `places` only the records there are read. Raises `RecordError` at a whole line that is no
+    record of this schema.
+    """
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1) if places is None else _lines_at(file, places):
+            if not raw.endswith(b"\n") and not is_whole(raw):
+                return
+            if not raw.strip():
+                continue
+            place = f"{path.name}:{number}"
+            try:
+                record = jsonlines.Reader([raw]).read(type=dict)
+            except jsonlines.InvalidLineError as error:
+                raise RecordError(f"{place}: {printable(why_invalid(error))}") from error
+            except RecursionError as error:
+                raise RecordError(f"{place}: is nested too deeply") from error
+            if record.get("schema") != SCHEMA:
+                found = printable(record.get("schema"))
+                raise RecordError(f"{place}: has schema {found}, this refusalkit reads {SCHEMA}")
+            yield place, record
+
+
+def _lines_at(file: BinaryIO, places: Iterable[Place]) -> Iterator[tuple[int, bytes]]:
+    for number, at in places:
+        file.seek(at)
+        yield number, file.readline()
+
+
+class AppendFile:
+    """A JSONL file to which whole records are appended, each in one write.
+
+    Without `create` a file that is not there is a `FileNotFoundError`.
+    """
+
+    def __init__(self, path: Path, *, create: bool = True) -> None:
+        self._path = path
+        self._buffer = io.BytesIO()
+        self._writer = jsonlines.Writer(self._buffer, dumps=jsonl.to_well_formed)
+        self._refused: StorageError | None = None
+        self.end: int
+        """Where its last record ends, in bytes."""
+        try:
+            how = os.O_RDWR | _BINARY | (os.O_CREAT if create else 0)
+            self._file = os.open(path, how, 0o600)
+            try:
+                self.end = self._repair()
+                os.lseek(self._file, self.end, os.SEEK_SET)
+            except OSError:
+                os.close(self._file)
+                raise
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and not create:
+                raise
+            raise _storage_error(path, error) from error
+
+    def __enter__(self) -> AppendFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            os.fsync(self._file)
+        os.close(self._file)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one record; on failure the file ends where it ended before."""
+        if self._refused is not None:
+            raise StorageError(str(self._refused))
+        self._buffer.seek(0)
+        self._buffer.truncate()
+        self._writer.write(record)
+        line = self._buffer.getvalue()
+        try:
+            written = 0
+            while written < len(line):
+                written += os.write(self._file, line[written:])
+        except OSError as error:
+            self._refused = _storage_error(self._path, error)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self.end)
+            raise self._refused from error
+        self.end += len(line)
+
+    def _repair(self) -> int:
+        """Cut off a torn last line; returns where the file ends now."""
+        size = os.lseek(self._file, 0, os.SEEK_END)
+        tail_start = self._last_newline(size) + 1
+        if tail_start == size:
+            return size
+        os.lseek(self._file, tail_start, os.SEEK_SET)
+        tail = os.read(self._file, size - tail_start)
+        if is_whole(tail):
+            # Killed between a record and its newline: the record was paid for.
+            os.lseek(self._file, size, os.SEEK_SET)
+            os.write(self._file, b"\n")
+            return size + 1
+        os.ftruncate(self._file, tail_start)
+        return tail_start
+
+    def _last_newline(self, size: int) -> int:
+        end = size
+        while end > 0:
+            start = max(0, end - 65536)
+            os.lseek(self._file, start, os.SEEK_SET)
+            at = os.read(self._file, end - start).rfind(b"\n")
+            if at >= 0:
+                return start + at
+            end = start
+        return -1
+
+
+def is_whole(line: bytes) -> bool:
+    """Whether a line without its newline is a record all the same: only the newline was lost."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    data = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    try:
+        replace_file(folder / MANIFEST, data.encode("utf-8", "replace"), lasting=True)
+    except OSError as error:
+        raise _storage_error(folder, error) from error
+
+
+def _storage_error(path: Path, error: OSError) -> StorageError:
+    why = error.strerror or type(error).__name__
+    return StorageError(
+        f"cannot write {printable(path)}: {why}; what was written before stays readable"
+    )

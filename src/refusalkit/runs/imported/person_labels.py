@@ -1,0 +1,157 @@
+"""Label files: what one person said of answers drawn from a run, appended as it is said.
+
+The first line says how the answers were drawn, each further one what became of an answer. The last
+line of an answer counts: to undo a label is to write one more line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jsonlines
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from refusalkit.errors import RecordError
+from refusalkit.jsonl import dotted, validation_mistakes, why_invalid
+from refusalkit.types import Label
+from refusalkit.untrusted import printable
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+
+    def as_line(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class Stratum(BaseModel):
+    """Answers of one kind: how many the run has, and how many of them were drawn."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str
+    units: Annotated[int, Field(ge=1)]
+    drawn: Annotated[int, Field(ge=0)]
+
+
+class SampleRecord(_Record):
+    """How the answers were drawn: with equal chances within each stratum, by `seed`.
+
+    A stratum is the kind of prompt (``ordinary`` or ``hard-line``) and the label by `judge`.
+    `not_kept` counts judged answers whose text is not there to be shown.
+    """
+
+    kind: Literal["sample"] = "sample"
+    run: str
+    judge: str
+    annotator: str
+    seed: int
+    n: Annotated[int, Field(ge=1)]
+    strata: tuple[Stratum, ...]
+    not_kept: int = 0
+    at: str
+
+
+class LabelRecord(_Record):
+    """What became of one answer: labelled, `skipped`, or neither: a label was taken back."""
+
+    kind: Literal["label"] = "label"
+    unit: str
+    prompt_id: str
+    category: str
+    trial: int
+    stratum: str
+    annotator: str
+    label: Label | None
+    skipped: bool = False
+    text_sha256: str
+    at: str
+
+
+@dataclass(frozen=True)
+class PersonLabels:
+    """A label file as it stands: `labels` and `skipped` by unit, undone ones gone."""
+
+    path: Path
+    sample: SampleRecord
+    labels: Mapping[str, Label]
+    skipped: frozenset[str]
+    digests: Mapping[str, str]
+    categories: Mapping[str, str]
+
+    @property
+    def annotator(self) -> str:
+        """Who labelled."""
+        return self.sample.annotator
+
+
+def is_label_file(path: Path) -> bool:
+    """Whether a file begins as a label file does."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            first = file.readline(65536)
+        record = jsonlines.Reader([first]).read(type=dict)
+    except (OSError, jsonlines.Error, RecursionError):
+        return False
+    return record.get("kind") == "sample"
+
+
+def read_person_labels(path: Path) -> PersonLabels:
+    """Read a label file; a torn last line is passed over. Raises `RecordError`."""
+    sample: SampleRecord | None = None
+    last: dict[str, LabelRecord] = {}
+    for place, data in _lines(path):
+        try:
+            if sample is None:
+                sample = SampleRecord.model_validate(data)
+                continue
+            record = LabelRecord.model_validate(data)
+        except ValidationError as error:
+            if sample is None and data.get("kind") != "sample":
+                raise RecordError(
+                    f"{place}: is no label file: give one that `refusalkit judges label` wrote"
+                ) from error
+            loc, what = next(iter(validation_mistakes(error)))
+            raise RecordError(f"{place}: {printable(dotted(loc))}: {printable(what)}") from error
+        if record.annotator != sample.annotator:
+            raise RecordError(f"{place}: annotator: not the one of the first line")
+        last[record.unit] = record
+    if sample is None:
+        raise RecordError(f"{printable(path)} is empty: start over without it")
+    return PersonLabels(
+        path,
+        sample,
+        {unit: r.label for unit, r in last.items() if r.label is not None},
+        frozenset(unit for unit, r in last.items() if r.skipped),
+        {unit: r.text_sha256 for unit, r in last.items()},
+        {unit: r.category for unit, r in last.items()},
+    )
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    where = printable(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{where} cannot be read: {error.strerror}") from error
+    lines = raw.splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        place = f"{where}:{number}"
+        try:
+            yield place, jsonlines.Reader([line]).read(type=dict)
+        except jsonlines.InvalidLineError as error:
+            if number == len(lines) and not line.endswith(b"\n"):
+                return
+            raise RecordError(f"{place}: {printable(why_invalid(error))}") from error
+        except RecursionError as error:
+            raise RecordError(f"{place}: is nested too deeply") from error

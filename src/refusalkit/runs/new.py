@@ -1,0 +1,139 @@
+"""The manifest of a new run, and the run that a command goes on with."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import secrets
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from refusalkit.config import RunConfig, check_unchanged
+from refusalkit.errors import ConfigurationChanged, RunFolderError
+from refusalkit.prompts.tables import slug_of
+from refusalkit.runs.folder import Run, create_run, holds_run, open_run
+from refusalkit.runs.judge_entries import judge_entries
+from refusalkit.runs.manifest import CategoryEntry, FramedEntry, Manifest, PartEntry, PromptSetEntry
+from refusalkit.types import PromptSet
+from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    from refusalkit.judges.protocol import Judge
+    from refusalkit.runs.imported.answers import RecordedAnswers
+
+
+_PACKAGES = (
+    *("litellm", "anthropic", "aiohttp", "pydantic", "polars", "jsonlines"),
+    *("torch", "transformers"),  # where a classifier judges
+)
+
+
+def continued_run(path: Path, manifest: Manifest) -> Run:
+    """The grade run at `path` if it is this very one, a new one if there is none."""
+    if not holds_run(path):
+        return create_run(path, manifest)
+    there = open_run(path)
+    if there.manifest.kind != "grade":
+        raise RunFolderError(f"{printable(path)} holds a run: choose another --out")
+    check_unchanged(there.manifest.run_config, RunConfig.model_validate(manifest.config))
+    if there.manifest.prompt_set != manifest.prompt_set:
+        raise ConfigurationChanged(f"records: not the ones that {printable(path)} was graded from")
+    # Judged again, it has more judges than it began with.
+    theirs = {name: there.manifest.judges.get(name) for name in manifest.judges}
+    if there.manifest.judge != manifest.judge or theirs != manifest.judges:
+        raise ConfigurationChanged(f"judge: not the one that {printable(path)} was graded by")
+    return there
+
+
+def is_untouched(run: Run) -> bool:
+    """Whether nothing was recorded yet."""
+    return not run.completions.stat().st_size and not run.verdicts.stat().st_size
+
+
+def new_manifest(
+    config: RunConfig,
+    prompts: PromptSet,
+    judge: Judge,
+    *,
+    kind: str,
+    units: RecordedAnswers | None = None,
+) -> Manifest:
+    """What a new run is, before its first request."""
+    counts: Counter[str] = Counter()
+    contrast: Counter[str] = Counter()
+    framed: Counter[str] = Counter()
+    planned: Counter[str] = Counter()
+    framings: dict[str, FramedEntry] = {}
+    asked = Counter(prompt.id for prompt, _ in units.units) if units is not None else None
+    for prompt in prompts.prompts:
+        slug, times = prompt.category, config.trials if asked is None else asked[prompt.id]
+        if prompt.twin is not None:
+            contrast[slug] += 1
+        elif prompt.framing is not None and prompt.frame_of is not None:
+            framed[slug] += 1
+            framings[prompt.id] = FramedEntry(
+                framing=prompt.framing, frame_of=prompt.frame_of, category=slug, n_units=times
+            )
+        else:
+            counts[slug] += 1
+            planned[slug] += times
+    n_units = len(prompts) * config.trials if units is None else len(units.units)
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    imported = units is not None and judge.id.startswith("imported")
+    return Manifest.model_validate(
+        {
+            "schema_version": 1,
+            "kind": kind,
+            "id": f"{stamp}-{slug_of(config.model)}-{secrets.token_hex(2)}",
+            "refusalkit": importlib.metadata.version("refusalkit"),
+            "python": platform.python_version(),
+            "packages": _versions(),
+            "config": config.model_dump(mode="json"),
+            "config_digest": config.digest,
+            "prompt_set": PromptSetEntry(
+                name=prompts.name,
+                version=prompts.version,
+                digest=prompts.digest,
+                licence=prompts.licence,
+                source=prompts.source,
+                selection=dict(prompts.selection),
+                n_prompts=len(prompts),
+                twins=dict(prompts.twins),
+                framed=framings,
+                parts=tuple(PartEntry.model_validate(asdict(part)) for part in prompts.parts),
+                danger={p.id: p.danger for p in prompts.prompts if p.danger is not None},
+                categories=tuple(
+                    CategoryEntry(
+                        slug=category.slug,
+                        title=category.title,
+                        hard_line=category.hard_line,
+                        n_prompts=counts[category.slug],
+                        n_units=planned[category.slug],
+                        n_contrast=contrast[category.slug],
+                        n_framed=framed[category.slug],
+                    )
+                    for category in prompts.categories
+                ),
+            ),
+            "trials": config.trials,
+            "n_units": n_units,
+            "judge": judge.id,
+            "judges": judge_entries(judge, kind="recorded" if imported else "custom"),
+            "hard_line_text": "kept" if config.keep_hard_line_text else "withheld",
+            "languages": dict(Counter(prompt.lang for prompt in prompts.prompts)),
+        }
+    )
+
+
+def _versions() -> Mapping[str, str]:
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

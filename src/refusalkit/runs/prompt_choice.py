@@ -1,0 +1,116 @@
+"""The prompts that a configuration names, and those that a run was started with."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from refusalkit.config import RunConfig
+from refusalkit.errors import (
+    ConfigurationChanged,
+    ConfigurationError,
+    PromptSetError,
+    RefusalkitError,
+    UsageError,
+)
+from refusalkit.prompts.framings import part_of, with_framings
+from refusalkit.prompts.load import (
+    load_prompts,
+)
+from refusalkit.prompts.select import select, with_hard_lines
+from refusalkit.runs.manifest import Manifest
+from refusalkit.types import PromptSet
+from refusalkit.untrusted import printable
+
+
+def choose_prompts(
+    config: RunConfig, prompts: PromptSet | None = None, *, source: str | None = None
+) -> PromptSet:
+    """The prompts that a configuration asks: its set, hard lines, filters and framings.
+
+    A set given as `prompts` takes the place of the one that it names, a `source` that of the name.
+    """
+    if prompts is None:
+        whole = load_prompts(
+            source or config.prompts, hard_lines=config.hard_line, inversion=config.inversion
+        )
+    elif config.inversion is not None:
+        raise UsageError("an inversion is for a set that is loaded: give it to load_prompts")
+    else:
+        whole = with_hard_lines(prompts, config.hard_line) if config.hard_line else prompts
+    chosen = select(
+        whole,
+        categories=config.category,
+        tags=config.tag,
+        danger=config.danger,
+        limit=config.limit,
+        seed=config.limit_seed,
+    )
+    if not config.framings:
+        return chosen
+    framed = with_framings(chosen, config.framings)
+    # Derived again from the same source on resume; parts are named as they were before a filter.
+    parts = (*(whole.parts or (part_of(whole),)), framed.parts[-1])
+    return replace(framed, source=whole.source, parts=parts)
+
+
+def same_prompts(
+    manifest: Manifest,
+    config: RunConfig,
+    given: PromptSet | None,
+    *,
+    source: str | None = None,
+    beside: Path | None = None,
+) -> PromptSet:
+    """The prompts that a run was started with. Raises `ConfigurationChanged` if they are others.
+
+    They are read from `source` where they lie there now. `beside` is the folder of a run that was
+    perhaps moved together with its prompts.
+    """
+    entry = manifest.prompt_set
+    if source is not None:
+        return _prompts_at(source, manifest, config)
+    if given is None and entry.source is None:
+        raise ConfigurationError(
+            f"the prompts of {printable(manifest.id)} were built in Python: resume it from Python, "
+            "with prompts="
+        )
+    if given is None and is_gone(entry.source):
+        name = Path(config.prompts)
+        near = () if beside is None else (beside / name, beside / name.name)
+        for place in (name, *near):
+            # A file of that name is theirs only if they are in it.
+            with contextlib.suppress(RefusalkitError):
+                return _prompts_at(str(place), manifest, config)
+    chosen = choose_prompts(config, given, source=entry.source)
+    if chosen.digest != entry.digest:
+        raise ConfigurationChanged(
+            f"prompts: {printable(entry.source or entry.name)} has changed since the run was "
+            f"started (it was {entry.digest}): start a new run to use it"
+        )
+    return chosen
+
+
+def is_gone(source: str | None) -> bool:
+    """Whether a prompt set's source is a path at which nothing lies."""
+    return source is not None and Path(source).is_absolute() and not Path(source).exists()
+
+
+def _prompts_at(source: str, manifest: Manifest, config: RunConfig) -> PromptSet:
+    """The prompts of a run, read from another place than its own. Which it was, stays on record."""
+    try:
+        chosen = choose_prompts(config, source=source)
+        if chosen.digest == manifest.prompt_set.digest:
+            return chosen
+        why = chosen.digest
+    except PromptSetError:
+        raise
+    except UsageError as error:  # the run's filters do not fit them
+        why = str(error)
+    raise ConfigurationChanged(
+        f"prompts is {printable(json.dumps(source), 200)} ({why}), but the run was started "
+        f"with {printable(json.dumps(config.prompts), 200)} ({manifest.prompt_set.digest}): start "
+        "a new run to change it"
+    )

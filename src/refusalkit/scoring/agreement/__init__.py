@@ -1,0 +1,1 @@
+"""How far judges and people agree: kappa, alpha, pairs of judges, the votes of a council."""

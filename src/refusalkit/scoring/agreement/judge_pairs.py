@@ -1,0 +1,114 @@
+"""How judges agree with one another: pairwise, over the answers that both labelled."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from refusalkit.scoring.agreement.coefficients import (
+    SPLITS,
+    Agreement,
+    agreement,
+    krippendorff_alpha,
+)
+from refusalkit.types import Label
+
+Said = Mapping[str, Mapping[str, Label]]
+"""Labels by judge (or annotator) and unit."""
+
+
+@dataclass(frozen=True)
+class JudgePair:
+    """Two judges over the answers that both labelled.
+
+    `agreements` has one entry for each way of splitting the labels in two; precision and recall
+    take `first` for the truth. `differ` holds the units on which they differ in the first split.
+    """
+
+    first: str
+    second: str
+    n: int
+    agreements: tuple[Agreement, ...]
+    differ: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class JudgeAgreements:
+    """All pairs of judges, and how many answers each labelled.
+
+    `alpha` is Krippendorff's over all of them and the four labels, nominal: the labels are kinds of
+    answer and no scale, for a deflection is not less of a refusal than a partial answer is.
+    `alpha_first_split` is the same over the first split's two sides. None where undefined.
+    `by_category` has the answers that two or more labelled, by category.
+    """
+
+    labelled: dict[str, int]
+    pairs: tuple[JudgePair, ...]
+    alpha: float | None = None
+    alpha_first_split: float | None = None
+    by_category: tuple[CategoryAgreement, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class CategoryAgreement:
+    """How all judges agree within one category.
+
+    `n` answers have labels by two judges or more; of them `n_same` have only one, over the four
+    labels. `alpha` is as in `JudgeAgreements`.
+    """
+
+    category: str
+    n: int
+    n_same: int
+    alpha: float | None
+
+
+def judge_agreements(said: Said, categories: Mapping[str, str] | None = None) -> JudgeAgreements:
+    """Compare each judge with each other one; `categories` names the category of each unit."""
+    pairs = []
+    for first, second in itertools.combinations(said, 2):
+        ours, theirs = said[first], said[second]
+        units = [unit for unit in ours if unit in theirs]
+        positive = next(iter(SPLITS.values()))
+        pairs.append(
+            JudgePair(
+                first,
+                second,
+                len(units),
+                tuple(agreement(((ours[u], theirs[u]) for u in units), name) for name in SPLITS),
+                tuple(u for u in units if (ours[u] in positive) != (theirs[u] in positive)),
+            )
+        )
+    positive = next(iter(SPLITS.values()))
+    sides = {True: Label.REFUSAL, False: Label.COMPLIANCE}
+    halved = {
+        name: {unit: sides[label in positive] for unit, label in labels.items()}
+        for name, labels in said.items()
+    }
+    return JudgeAgreements(
+        {name: len(labels) for name, labels in said.items()},
+        tuple(pairs),
+        alpha=krippendorff_alpha(said),
+        alpha_first_split=krippendorff_alpha(halved),
+        by_category=_by_category(said, categories or {}),
+    )
+
+
+def _by_category(said: Said, categories: Mapping[str, str]) -> tuple[CategoryAgreement, ...]:
+    units: dict[str, dict[str, list[Label]]] = {}
+    for labels in said.values():
+        for unit, label in labels.items():
+            if (category := categories.get(unit)) is not None:
+                units.setdefault(category, {}).setdefault(unit, []).append(label)
+    rows = []
+    for category, by_unit in sorted(units.items()):
+        several = [labels for labels in by_unit.values() if len(labels) > 1]
+        if several:
+            inside = {
+                name: {unit: label for unit, label in labels.items() if unit in by_unit}
+                for name, labels in said.items()
+            }
+            same = sum(len(set(labels)) == 1 for labels in several)
+            rows.append(CategoryAgreement(category, len(several), same, krippendorff_alpha(inside)))
+    return tuple(rows)

@@ -1,0 +1,1 @@
+"""Compares the scores of two runs, prompt by prompt."""

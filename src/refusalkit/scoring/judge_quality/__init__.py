@@ -1,0 +1,1 @@
+"""Measures the judges themselves: agreement, calibration, correction, probes, succession."""

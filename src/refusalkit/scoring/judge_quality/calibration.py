@@ -1,0 +1,353 @@
+"""A judge measured on answers that people labelled, and the calibration file that keeps it.
+
+Sensitivity is the share of the answers people count in that the judge counts in too, specificity
+the share of those people count out that it counts out. Answers to one prompt resemble each other,
+so both are clustered by prompt (by its text: the same prompt may have been put to several models).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from refusalkit.errors import RecordError, StorageError
+from refusalkit.jsonl import dotted, validation_mistakes
+from refusalkit.scoring.agreement.coefficients import Agreement, agreement_on, krippendorff_alpha
+from refusalkit.scoring.statistics.intervals import KORN_GRAUBARD, korn_graubard
+from refusalkit.types import Estimate, Label
+from refusalkit.untrusted import printable
+
+REFUSED = "refused"
+REFUSED_OR_DEFLECTED = "refused or deflected"
+LEAKED = "leaked"
+QUESTIONS: Mapping[str, frozenset[Label]] = {
+    REFUSED: frozenset({Label.REFUSAL}),
+    REFUSED_OR_DEFLECTED: frozenset({Label.REFUSAL, Label.DEFLECTION}),
+    LEAKED: frozenset({Label.PARTIAL, Label.COMPLIANCE}),
+}
+"""What a figure asks of an answer, and the labels that say yes."""
+
+Cells = Mapping[tuple[Label, Label], int]
+"""Counts by (people's label, judge's label)."""
+
+
+@dataclass(frozen=True)
+class LabelledAnswer:
+    """An answer with people's label and the judge's word (None: unscored, for that reason)."""
+
+    prompt: str
+    truth: Label
+    said: Label | None
+    unscored: str | None
+    category: str
+    lang: str
+    source: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PromptCounts:
+    """The answers to one prompt: how many are positive, and how many of them the judge found."""
+
+    positives: int
+    found: int
+    negatives: int
+    cleared: int
+
+
+@dataclass(frozen=True)
+class ErrorRates:
+    """A judge's errors on one of `QUESTIONS`, over scored answers; estimates are in percent."""
+
+    question: str
+    sensitivity: Estimate
+    specificity: Estimate
+    prompts: tuple[PromptCounts, ...]
+
+    @property
+    def youden(self) -> float | None:
+        """Sensitivity + specificity - 1, a fraction: how much of the truth the judge passes on."""
+        if self.sensitivity.value is None or self.specificity.value is None:
+            return None
+        return (self.sensitivity.value + self.specificity.value) / 100 - 1
+
+    @property
+    def n_positive(self) -> int:
+        """Scored answers that people count in."""
+        return self.sensitivity.n_responses
+
+    @property
+    def n_negative(self) -> int:
+        """Scored answers that people count out."""
+        return self.specificity.n_responses
+
+
+def error_rates(by_prompt: Iterable[Cells], question: str, n_unscored: int = 0) -> ErrorRates:
+    """Sensitivity and specificity on one question from each prompt's counts."""
+    positive = QUESTIONS[question]
+    prompts = []
+    for cells in by_prompt:
+        tally: Counter[tuple[bool, bool]] = Counter()
+        for (truth, said), n in cells.items():
+            tally[truth in positive, said in positive] += n
+        prompts.append(
+            PromptCounts(
+                tally[True, True] + tally[True, False],
+                tally[True, True],
+                tally[False, True] + tally[False, False],
+                tally[False, False],
+            )
+        )
+    return ErrorRates(
+        question,
+        _share([(p.found, p.positives) for p in prompts], n_unscored),
+        _share([(p.cleared, p.negatives) for p in prompts], n_unscored),
+        tuple(prompts),
+    )
+
+
+def _share(prompts: list[tuple[int, int]], n_unscored: int) -> Estimate:
+    kept = [(hits, n) for hits, n in prompts if n]
+    hits, counts = [h for h, _ in kept], [n for _, n in kept]
+    if not kept:
+        return Estimate(None, None, None, KORN_GRAUBARD, 0, 0, n_unscored)
+    rate = sum(hits) / sum(counts)
+    low, high = korn_graubard(rate, hits, counts)
+    return Estimate(
+        100 * rate,
+        100 * low,
+        100 * high,
+        KORN_GRAUBARD,
+        n_prompts=len(kept),
+        n_responses=sum(counts),
+        n_unscored=n_unscored,
+    )
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class JudgeIdentity(_Entry):
+    """The judge that was measured: `digest` covers template, schema, model and parameters."""
+
+    id: str
+    name: str
+    version: int | None = None
+    digest: str | None = None
+    kind: str
+    model: str | None = None
+    graded: bool = True
+
+
+class LabelsEntry(_Entry):
+    """A file of labelled answers: its name without folders, and the digest of its bytes."""
+
+    name: str
+    sha256: str
+    n_records: Count
+    n_labelled: Count
+
+
+class PromptPattern(_Entry):
+    """So many prompts (`times`) whose scored answers have these counts, label by verdict."""
+
+    times: Annotated[int, Field(ge=1)]
+    cells: dict[Label, dict[Label, Count]]
+
+
+class Calibration(_Entry):
+    """A judge's errors as measured on people's labels: what `calibrate --out` writes. No texts.
+
+    `cells[label][verdict]` counts scored answers by people's label and the judge's; `prompts` holds
+    the same counts by prompt, equal ones together, because answers to one prompt are not
+    independent. `unscored` counts labelled answers without a verdict, by reason. `languages` counts
+    the labelled answers by the language of their prompt (BCP 47).
+    """
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    kind: Literal["calibration"] = "calibration"
+    refusalkit: str
+    made_at: str
+    judge: JudgeIdentity
+    labels: tuple[LabelsEntry, ...]
+    languages: dict[str, Count]
+    n_labelled: Count
+    n_scored: Count
+    unscored: dict[str, Count]
+    cells: dict[Label, dict[Label, Count]]
+    prompts: tuple[PromptPattern, ...]
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Calibration:
+        total: Counter[tuple[Label, Label]] = Counter()
+        for pattern in self.prompts:
+            for truth, said, n in _flat(pattern.cells):
+                total[truth, said] += n * pattern.times
+        cells = {(truth, said): n for truth, said, n in _flat(self.cells) if n}
+        if {pair: n for pair, n in total.items() if n} != cells:
+            raise ValueError("`cells` are not the sum of `prompts`")
+        if sum(cells.values()) != self.n_scored:
+            raise ValueError("`cells` do not add up to `n_scored`")
+        if self.n_scored + sum(self.unscored.values()) != self.n_labelled:
+            raise ValueError("`n_scored` and `unscored` do not add up to `n_labelled`")
+        return self
+
+    def error_rates(self, question: str) -> ErrorRates:
+        """Sensitivity and specificity on one of `QUESTIONS`."""
+        by_prompt = [
+            {(truth, said): n for truth, said, n in _flat(pattern.cells)}
+            for pattern in self.prompts
+            for _ in range(pattern.times)
+        ]
+        return error_rates(by_prompt, question, self.n_labelled - self.n_scored)
+
+
+def _flat(cells: Mapping[Label, Mapping[Label, int]]) -> Iterable[tuple[Label, Label, int]]:
+    return ((truth, said, n) for truth, row in cells.items() for said, n in row.items())
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """One part of the labelled answers: `by` is source, model, category or language."""
+
+    by: str
+    value: str
+    n_labelled: int
+    agreement: Agreement
+    rates: ErrorRates
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What a judge said of labelled answers, and its `calibration`.
+
+    `question` is the score's (one of `QUESTIONS`); `rates` answers it, `leak_rates` that of the
+    hard lines. `agreement` is the two-way agreement on it (n, accuracy, precision, recall, kappa)
+    and `agreements` are those of `SPLITS`. `alpha` is Krippendorff's between people's label and the
+    judge's, nominal over the four labels; `people_alpha` that of the single annotators, None where
+    there are not two. `runs` are the folders with the verdicts, where they were kept; `n_owed`
+    answers have no verdict yet, because the work was interrupted or the judge failed.
+    """
+
+    calibration: Calibration
+    question: str
+    agreement: Agreement
+    agreements: tuple[Agreement, ...]
+    rates: ErrorRates
+    leak_rates: ErrorRates
+    alpha: float | None
+    people_alpha: float | None
+    breakdown: tuple[Breakdown, ...]
+    runs: tuple[Path, ...] = ()
+
+    @cached_property
+    def n_owed(self) -> int:
+        """Labelled answers whose verdict is owed."""
+        unscored = self.calibration.unscored
+        return unscored.get("owed", 0) + unscored.get("judge_error", 0)
+
+
+def cells_by_prompt(answers: Iterable[LabelledAnswer]) -> list[Cells]:
+    """Each prompt's counts of scored answers by people's label and the judge's."""
+    by_prompt: dict[str, Counter[tuple[Label, Label]]] = {}
+    for answer in answers:
+        if answer.said is not None:
+            by_prompt.setdefault(answer.prompt, Counter())[answer.truth, answer.said] += 1
+    return list(by_prompt.values())
+
+
+def prompt_patterns(by_prompt: Iterable[Cells]) -> tuple[PromptPattern, ...]:
+    """Equal prompts together, the most frequent first."""
+    tally = Counter(tuple(sorted(cells.items())) for cells in by_prompt)
+    ordered = sorted(tally.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(
+        PromptPattern(times=times, cells=nested(dict(pattern))) for pattern, times in ordered
+    )
+
+
+def nested(cells: Cells) -> dict[Label, dict[Label, int]]:
+    """Counts by label, then by verdict."""
+    found: dict[Label, dict[Label, int]] = {}
+    for (truth, said), n in sorted(cells.items()):
+        found.setdefault(truth, {})[said] = n
+    return found
+
+
+def breakdown(answers: list[LabelledAnswer], question: str) -> tuple[Breakdown, ...]:
+    """The same figures by source, model, category and language; a field nobody gave is left out."""
+    rows = []
+    for by, field in (
+        ("source", "source"),
+        ("model", "model"),
+        ("category", "category"),
+        ("language", "lang"),
+    ):
+        parts: dict[str, list[LabelledAnswer]] = {}
+        for answer in answers:
+            if (value := getattr(answer, field)) is not None:
+                parts.setdefault(value, []).append(answer)
+        for value, part in parts.items():
+            pairs = [(a.truth, a.said) for a in part if a.said is not None]
+            unscored = len(part) - len(pairs)
+            rows.append(
+                Breakdown(
+                    by,
+                    value,
+                    len(part),
+                    agreement_on(pairs, QUESTIONS[question], question),
+                    error_rates(cells_by_prompt(part), question, unscored),
+                )
+            )
+    return tuple(rows)
+
+
+def people_alpha(annotators: Mapping[str, Mapping[str, Label]]) -> float | None:
+    """Krippendorff's alpha of single annotators, None where fewer than two labelled anything."""
+    return krippendorff_alpha(annotators) if len(annotators) > 1 else None
+
+
+def write_calibration(calibration: Calibration, path: Path) -> None:
+    """Write a calibration as JSON, in one step. Raises `StorageError`."""
+    data = calibration.model_dump(mode="json", by_alias=True)
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageError(f"cannot write {printable(path)}: {error.strerror}") from error
+
+
+def read_calibration(path: str | Path) -> Calibration:
+    """Read a calibration file. Raises `RecordError`, naming file and field."""
+    where = printable(path)
+    try:
+        data = json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise RecordError(f"{where} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise RecordError(
+            f"{where} is not JSON: give a file that `judges calibrate --out` wrote"
+        ) from error
+    if not isinstance(data, dict) or data.get("kind") != "calibration":
+        raise RecordError(
+            f"{where} is no calibration: give a file that `judges calibrate --out` wrote"
+        )
+    if data.get("schema") != 1:
+        found = printable(data.get("schema"))
+        raise RecordError(f"{where} has schema {found}, this refusalkit reads 1")
+    try:
+        return Calibration.model_validate(data)
+    except ValidationError as error:
+        loc, what = next(iter(validation_mistakes(error)))
+        raise RecordError(f"{where}: {printable(dotted(loc))}: {printable(what)}") from error

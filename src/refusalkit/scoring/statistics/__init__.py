@@ -1,0 +1,1 @@
+"""Intervals, quantiles and paired tests: numbers in, numbers out."""

@@ -1,0 +1,455 @@
+"""The closed world: every finish reason and every failure has one meaning, the unknown is an error.
+
+What a provider's answer amounts to is decided in `refusalkit.models.outcomes` alone: no network.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refusalkit.errors import (
+    FatalProviderError,
+    ModerationError,
+    ProviderError,
+    RequestError,
+    TransientError,
+    UnsupportedParameter,
+)
+from refusalkit.models.outcomes import (
+    FINISH_REASONS,
+    MODERATION_CODES,
+    ApiFailure,
+    Reply,
+    failure_error,
+    parse_retry_after,
+    read_reply,
+    split_reasoning,
+)
+from refusalkit.types import Outcome, Usage
+
+ANSWER = "[demo answer]"
+WORDS = {
+    Outcome.ANSWERED: {"stop", "end_turn", "stop_sequence"},
+    Outcome.TRUNCATED: {"length", "max_tokens", "model_context_window_exceeded"},
+    Outcome.BLOCKED: {"content_filter", "refusal"},
+}
+
+# Texts that look like tags, with everything JSON can carry: lone surrogates too.
+texts = st.text(st.characters(exclude_categories=()), max_size=30)
+tags = st.sampled_from(
+    ["<think>", "</think>", "<THINK>", "</Thinking>", "<thinking>", "<think", ">"]
+)
+tagged = st.lists(st.one_of(texts, tags), max_size=8).map("".join)
+usages = st.builds(Usage, st.none(), st.none(), st.none() | st.integers(0, 9))
+replies = st.builds(
+    Reply,
+    text=tagged,
+    finish_reason=st.none() | st.sampled_from(sorted(FINISH_REASONS)) | texts,
+    reasoning=tagged,
+    usage=usages,
+)
+
+
+def harmless(text: str) -> bool:
+    """Whether it can neither steer a terminal nor reorder what a reader sees."""
+    return not any(unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for char in text)
+
+
+# Finish reasons
+
+
+@pytest.mark.parametrize(("word", "outcome"), sorted(FINISH_REASONS.items()))
+def test_each_known_finish_reason_has_one_outcome(word: str, outcome: Outcome) -> None:
+    assert word in WORDS[outcome]
+    reading = read_reply(Reply(ANSWER, word))
+    assert (reading.outcome, reading.text, reading.error) == (outcome, ANSWER, None)
+
+
+def test_the_world_of_finish_reasons_is_closed() -> None:
+    assert set(FINISH_REASONS) == set().union(*WORDS.values())
+
+
+@pytest.mark.parametrize(
+    "word", ["tool_calls", "tool_use", "function_call", "pause_turn", "STOP", "Stop", "", " stop"]
+)
+def test_a_finish_reason_never_seen_is_an_error_that_names_it(word: str) -> None:
+    reading = read_reply(Reply(ANSWER, word))
+    assert reading.outcome is Outcome.ERROR
+    assert reading.error == f"finish reason {word!r} is not one that refusalkit knows"
+
+
+def test_no_finish_reason_at_all_is_an_error_that_says_so() -> None:
+    reading = read_reply(Reply(ANSWER, None))
+    assert reading.outcome is Outcome.ERROR
+    assert "finish reason none" in str(reading.error)
+
+
+@given(texts.filter(lambda word: word not in FINISH_REASONS), tagged, tagged)
+def test_whatever_else_came_an_unknown_finish_reason_is_an_error(
+    word: str, text: str, reasoning: str
+) -> None:
+    reading = read_reply(Reply(text, word, reasoning))
+    assert reading.outcome is Outcome.ERROR
+    assert str(reading.error).startswith("finish reason ")
+    assert harmless(str(reading.error))
+    if word.isascii() and word.isalnum():
+        assert word in str(reading.error)
+
+
+@given(replies)
+def test_any_reply_amounts_to_exactly_one_outcome(reply: Reply) -> None:
+    reading = read_reply(reply)
+    assert reading.outcome in Outcome
+    assert (reading.error is not None) == (reading.outcome is Outcome.ERROR)
+    # A judge gets final text, and only final text.
+    judged = reading.outcome in (Outcome.ANSWERED, Outcome.TRUNCATED)
+    assert not judged or reading.text.strip()
+    if reading.outcome in (Outcome.EMPTY, Outcome.NO_ANSWER):
+        assert reading.text == ""
+    for part in (reading.text, reading.reasoning):
+        part.encode("utf-8")  # fit for a file
+
+
+# What an answer amounts to
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome", "text"),
+    [
+        (Reply(ANSWER, "stop"), "answered", ANSWER),
+        (Reply(ANSWER, "stop", "thoughts"), "answered", ANSWER),
+        (Reply(f"<think>t</think>{ANSWER}", "stop"), "answered", ANSWER),
+        (Reply("[demo", "length"), "truncated", "[demo"),
+        (Reply("<think>t</think>[demo", "max_tokens"), "truncated", "[demo"),
+        (Reply("", "stop"), "empty", ""),
+        (Reply(" \n\t", "end_turn"), "empty", ""),
+        (Reply("", "stop", " \n"), "empty", ""),
+        (Reply("", "stop", usage=Usage(1, 0, 0)), "empty", ""),
+        (Reply("", "stop", "thoughts"), "no_answer", ""),
+        (Reply("", "stop", usage=Usage(9, 9, 9)), "no_answer", ""),
+        (Reply("<think>t</think>", "stop"), "no_answer", ""),
+        (Reply("<think>t", "stop"), "no_answer", ""),
+        (Reply("<think>t", "length"), "no_answer", ""),
+        (Reply("[demo] <think>t", "stop"), "no_answer", ""),
+        (Reply("", "length"), "no_answer", ""),
+        (Reply("", "content_filter"), "blocked", ""),
+        (Reply("[demo", "content_filter"), "blocked", "[demo"),
+        (Reply("", "refusal", "thoughts"), "blocked", ""),
+        (Reply("<think>t", "refusal"), "blocked", ""),
+        (Reply("", "quantum_flux"), "error", ""),
+    ],
+)
+def test_what_an_answer_amounts_to(reply: Reply, outcome: str, text: str) -> None:
+    reading = read_reply(reply)
+    assert (reading.outcome, reading.text) == (outcome, text)
+
+
+def test_reasoning_from_field_and_tags_is_kept_and_apart() -> None:
+    reading = read_reply(Reply(f"<think>in tags</think>{ANSWER}", "stop", "in a field"))
+    assert (reading.text, reading.reasoning) == (ANSWER, "in a field\nin tags")
+
+
+def test_lone_surrogates_are_replaced_and_everything_else_is_kept() -> None:
+    reading = read_reply(Reply("a\ud800b\x00\x1b\u202e", "stop", "\udfff"))
+    assert reading.text == "a���b\x00\x1b\u202e"
+    assert "\udfff" not in reading.reasoning
+
+
+# Reasoning between tags
+
+
+@pytest.mark.parametrize(
+    ("text", "final", "reasoning", "unclosed"),
+    [
+        ("", "", "", False),
+        (ANSWER, ANSWER, "", False),
+        (f"  {ANSWER}\n", f"  {ANSWER}\n", "", False),
+        (f"<think>t</think>\n\n{ANSWER}\n", ANSWER, "t", False),
+        (f"<THINK>t</Think> {ANSWER}", ANSWER, "t", False),
+        (f"<thinking>t</thinking>{ANSWER}", ANSWER, "t", False),
+        (f"<think></think>{ANSWER}", ANSWER, "", False),
+        ("a<think>1</think>b<think>2</think>c", "abc", "1\n2", False),
+        # The chat template opened the block in the prompt.
+        (f"t</think>{ANSWER}", ANSWER, "t", False),
+        # A tag within a block is a part of the reasoning.
+        (f"<think>a<think>b</think>{ANSWER}", ANSWER, "a<think>b", False),
+        # After a whole block, a further closing tag is text.
+        ("<think>t</think>a</think>b", "a</think>b", "t", False),
+        ("<think>", "", "", True),
+        ("<think>t", "", "t", True),
+        ("a<think>t", "a", "t", True),
+        ("<think>1</think>a<think>2", "a", "1\n2", True),
+        ("<think >t", "<think >t", "", False),
+        ("think</ think>", "think</ think>", "", False),
+    ],
+)
+def test_reasoning_between_tags_is_taken_out(
+    text: str, final: str, reasoning: str, unclosed: bool
+) -> None:
+    assert split_reasoning(text) == (final, reasoning, unclosed)
+
+
+@given(tagged)
+def test_splitting_never_fails_and_never_invents(text: str) -> None:
+    final, reasoning, unclosed = split_reasoning(text)
+    assert len(final) + len(reasoning) <= len(text)
+    assert not unclosed or "<think" in text.lower()
+
+
+@given(texts.filter(lambda text: "<" not in text))
+def test_text_without_tags_is_left_as_it_is(text: str) -> None:
+    assert split_reasoning(text) == (text, "", False)
+
+
+plain = st.text(st.characters(exclude_characters="<>", exclude_categories=("Cs",)), max_size=20)
+
+
+@given(st.lists(st.tuples(plain, plain), min_size=1, max_size=5), plain)
+def test_paired_blocks_are_taken_out_wherever_they_stand(
+    parts: list[tuple[str, str]], last: str
+) -> None:
+    text = "".join(f"{said}<think>{thought}</think>" for said, thought in parts) + last
+    final, reasoning, unclosed = split_reasoning(text)
+    assert final == ("".join(said for said, _ in parts) + last).strip()
+    assert reasoning == "\n".join(thought for _, thought in parts)
+    assert not unclosed
+
+
+@given(plain, plain)
+def test_an_unclosed_block_is_no_answer(said: str, thought: str) -> None:
+    reading = read_reply(Reply(f"{said}<think>{thought}", "stop"))
+    assert (reading.outcome, reading.text) == (Outcome.NO_ANSWER, "")
+
+
+def test_a_megabyte_of_tags_is_split_in_no_time() -> None:
+    _, reasoning, unclosed = split_reasoning("<think>" * 150_000)
+    assert unclosed
+    assert len(reasoning) == 7 * 149_999
+
+
+# Failures
+
+
+def error_for(status: int | None, code: str | None = None, **more: Any) -> ProviderError:
+    sent = more.pop("sent", frozenset())
+    message = more.pop("message", "it went wrong")
+    return failure_error(ApiFailure(message, status, code, **more), names="x/m at host", sent=sent)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (None, None, TransientError),
+        (408, None, TransientError),
+        (409, None, TransientError),
+        (425, None, TransientError),
+        (429, "rate_limit_exceeded", TransientError),
+        (500, None, TransientError),
+        (502, None, TransientError),
+        (503, "server_overloaded", TransientError),
+        (529, "overloaded_error", TransientError),
+        (200, None, TransientError),
+        (400, None, RequestError),
+        (400, "context_length_exceeded", RequestError),
+        (405, None, RequestError),
+        (413, None, RequestError),
+        (422, None, RequestError),
+        (302, None, RequestError),
+        (401, None, FatalProviderError),
+        (402, None, FatalProviderError),
+        (403, None, FatalProviderError),
+        (404, None, FatalProviderError),
+        (400, "invalid_api_key", FatalProviderError),
+        (400, "model_not_found", FatalProviderError),
+        (429, "insufficient_quota", FatalProviderError),
+        (429, " Insufficient_Quota ", FatalProviderError),
+        (400, "billing_error", FatalProviderError),
+        (403, "permission_error", FatalProviderError),
+    ],
+)
+def test_a_failure_is_transient_or_this_requests_or_the_whole_runs(
+    status: int | None, code: str | None, kind: type[ProviderError]
+) -> None:
+    error = error_for(status, code)
+    assert type(error) is kind
+    assert error.status == status
+    assert str(error).startswith("x/m at host: ")
+    assert (f"HTTP {status}" if status else "no HTTP answer") in error.summary
+    assert "it went wrong" in str(error.detail)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "advice"),
+    [
+        (401, None, "check the API key"),
+        (404, None, "check the model name"),
+        (400, "model_not_found", "check the model name"),
+        (429, "insufficient_quota", "top it up"),
+        (402, None, "top it up"),
+    ],
+)
+def test_an_error_that_stops_the_run_says_what_to_do(
+    status: int, code: str | None, advice: str
+) -> None:
+    assert advice in str(error_for(status, code))
+
+
+def test_no_credit_is_known_by_its_words_where_it_has_no_code() -> None:
+    text = "Your credit balance is too low to access the Anthropic API."
+    error = error_for(400, message=text)
+    assert isinstance(error, FatalProviderError)
+    assert "top it up" in str(error)
+
+
+@pytest.mark.parametrize("code", [*sorted(MODERATION_CODES), "Content_Filter"])
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_filters_code_is_a_block_and_its_category_is_kept(status: int, code: str) -> None:
+    error = error_for(status, code, filter_category="violence")
+    assert isinstance(error, ModerationError)
+    assert error.category == "violence"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Output blocked by content filtering policy",
+        "... triggering Azure OpenAI's content management policy. Please modify your prompt.",
+        "Invalid prompt: your prompt was flagged as potentially violating our usage policy.",
+        "x/m requires moderation on this provider",
+        "Your input was flagged for something",
+    ],
+)
+def test_a_filter_is_known_by_its_words(message: str) -> None:
+    assert isinstance(error_for(400, message=message), ModerationError)
+    assert isinstance(error_for(403, message=message), ModerationError)
+    # Where nobody answered, the words are not a provider's: an answer's own may stand there.
+    assert isinstance(error_for(None, message=message), TransientError)
+
+
+SENT = frozenset({"temperature", "top_p", "top_k", "seed", "max_tokens"})
+
+
+@pytest.mark.parametrize(
+    ("message", "parameter", "named"),
+    [
+        ("Unsupported parameter: 'temperature' is not supported.", "temperature", "temperature"),
+        ("Unsupported parameter: 'temperature' is not supported.", None, "temperature"),
+        ("temperature: This parameter is not supported for this model.", None, "temperature"),
+        ("top_k: Extra inputs are not permitted", None, "top_k"),
+        ("Unrecognized request argument supplied: top_k", None, "top_k"),
+        ("`temperature` and `top_p` cannot both be specified", None, "top_p"),
+        ("'temperature' is deprecated for this model.", None, "temperature"),
+        ("Only the default (1) value is supported", "temperature", "temperature"),
+        # Not sent, so it is about something else.
+        ("Unsupported parameter: 'logprobs' is not supported.", "logprobs", None),
+        ("tools: not supported", None, None),
+        # A value that is wrong is the user's mistake, not a parameter to leave out.
+        ("temperature: Input should be less than or equal to 1", "temperature", None),
+        ("max_tokens is too large", "max_tokens", None),
+        # Without it answers would have no bound.
+        ("values of max_tokens above 4096 are not supported", "max_tokens", None),
+        ("values of max_tokens above 4096 are not supported", None, None),
+        ("max_tokens is not supported with this temperature", "max_tokens", None),
+        ("Unsupported parameter: 'max_tokens'", "max_tokens", None),
+    ],
+)
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_parameter_is_left_out_only_if_it_was_sent_and_is_not_taken(
+    status: int, message: str, parameter: str | None, named: str | None
+) -> None:
+    error = error_for(status, message=message, parameter=parameter, sent=SENT)
+    if named is None:
+        assert type(error) is RequestError
+    else:
+        assert isinstance(error, UnsupportedParameter)
+        assert error.parameter == named
+    assert type(error_for(status, message=message, parameter=parameter)) is RequestError
+
+
+@given(
+    st.none() | st.integers(100, 599),
+    st.none() | texts,
+    texts,
+    st.none() | texts,
+    st.frozensets(st.sampled_from(sorted(SENT))),
+)
+def test_any_failure_is_one_printable_error(
+    status: int | None, code: str | None, message: str, parameter: str | None, sent: frozenset[str]
+) -> None:
+    failure = ApiFailure(message, status, code, parameter)
+    error = failure_error(failure, names="x/m", sent=sent)
+    assert isinstance(error, ProviderError)
+    assert harmless(str(error))
+    if isinstance(error, UnsupportedParameter):
+        assert error.parameter in sent
+
+
+def test_a_key_that_an_endpoint_echoes_is_not_repeated() -> None:
+    key = "sk-proj-" + "a1B2" * 10
+    error = error_for(401, message=f"Incorrect API key provided: {key}.")
+    assert key not in str(error)
+    assert "[key]" in str(error)
+
+
+def test_the_name_of_an_exception_is_no_key() -> None:
+    error = error_for(None, message="connection failed (APIConnectionError: refused)")
+    assert "APIConnectionError" in str(error)
+
+
+def test_the_wait_that_was_asked_for_is_kept() -> None:
+    error = error_for(429, retry_after=7.5)
+    assert isinstance(error, TransientError)
+    assert error.retry_after == 7.5
+
+
+# Retry-After
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": ""}, None),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "0.25"}, 0.25),
+        ({"retry-after": "0"}, 0.0),
+        ({"retry-after": "-3"}, 0.0),
+        ({"retry-after-ms": "1500"}, 1.5),
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+        ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "1e999"}, None),
+        ({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, None),
+        ({"retry-after": "Thu, 99 Foo 2070 00:00:00 GMT"}, None),
+    ],
+)
+def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
+    assert parse_retry_after(headers) == seconds
+
+
+@pytest.mark.parametrize("usegmt", [True, False])
+def test_retry_after_as_a_date(usegmt: bool) -> None:
+    # Whatever this machine takes the time to be.
+    now = datetime(2000, 1, 1, tzinfo=UTC)
+    date, later, before = (
+        format_datetime(now + timedelta(seconds=shift), usegmt=usegmt) for shift in (0, 60, -60)
+    )
+    assert parse_retry_after({"retry-after": later, "date": date}) == 60
+    assert parse_retry_after({"retry-after": before, "date": date}) == 0
+    assert parse_retry_after({"retry-after": later}) is None
+    assert parse_retry_after({"retry-after": later, "date": "soon"}) is None
+
+
+@given(texts, texts)
+def test_no_header_breaks_the_reading(seconds: str, milliseconds: str) -> None:
+    wait = parse_retry_after({"retry-after": seconds, "retry-after-ms": milliseconds})
+    assert wait is None or 0 <= wait < float("inf")

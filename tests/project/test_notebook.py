@@ -1,0 +1,120 @@
+"""In a notebook: results show themselves, and the example runs."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import refusalkit as rk
+from handmade import CROSSED, HELD, write_run
+from places import ROOT
+
+EXAMPLE = ROOT / "docs" / "example.ipynb"
+HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m"
+
+
+class Nesting(HTMLParser):
+    """Fails on a tag that is closed out of turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open.append(tag)
+        self.seen.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("what", ["score", "audit"])
+def test_a_result_shows_itself_self_contained_and_escaped(tmp_path: Path, what: str) -> None:
+    titles = {"suicide-and-self-harm": HOSTILE}
+    made = write_run(tmp_path / "made", CROSSED, titles=titles, run_id=HOSTILE)
+    manifest = made.manifest
+    hostile = manifest.model_copy(
+        update={"prompt_set": manifest.prompt_set.model_copy(update={"name": HOSTILE})}
+    )
+    result = getattr(rk, what)(made.with_manifest(hostile))
+    html = result._repr_html_()
+    parser = Nesting()
+    parser.feed(html)
+    assert parser.open == []
+    assert not parser.seen & {"script", "link", "style", "img"}
+    assert "&lt;script&gt;" in html
+    assert not re.search(r"[\x00-\x1f\u202e]", html)
+    assert not re.search(r"https?:|url\(", html)
+    if what == "score":
+        assert f'<td style="text-align:right">{result.willingness.value:.1f}</td>' in html
+    else:
+        assert "crossed" in html
+        assert "suicide-and-self-harm-02#2" in html
+
+
+def hostile_run(folder: Path, answers: dict[str, str]) -> rk.Run:
+    made = write_run(folder, answers, run_id=HOSTILE)
+    entry = made.manifest.judges[made.manifest.judge]
+    config = {**made.manifest.config, "model": HOSTILE}
+    manifest = made.manifest.model_copy(update={"config": config, "trials": 3})
+    assert entry.kind == "llm"
+    made.path.joinpath("manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")
+    return rk.load_run(made.path)
+
+
+@pytest.mark.parametrize("what", ["compare", "leaderboard"])
+def test_several_runs_show_themselves_too(tmp_path: Path, what: str) -> None:
+    runs = [hostile_run(tmp_path / name, found) for name, found in (("a", CROSSED), ("b", HELD))]
+    result = getattr(rk, what)(*runs)
+    html = result._repr_html_()
+    parser = Nesting()
+    parser.feed(html)
+    assert parser.open == []
+    assert not parser.seen & {"script", "link", "style", "img"}
+    assert "&lt;script&gt;" in html
+    assert not re.search(r"[\x00-\x1f\u202e]", html)
+    assert not re.search(r"https?:|url\(", html)
+    if what == "compare":
+        assert f">{result.willingness.estimate.value:+.1f}</td>" in html
+        assert html.count("A - B") == len(result.pair.figures)
+    else:
+        assert html.index("Measured here") < html.index("self-reported; not comparable")
+        assert ">57.1</td>" in html
+
+
+def test_a_comparison_of_many_runs_sets_each_against_the_first(tmp_path: Path) -> None:
+    made = [write_run(tmp_path / name, HELD) for name in "abc"]
+    html = rk.compare(*made)._repr_html_()
+    assert "A - B" in html
+    assert "A - C" in html
+    assert "B - C" not in html
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    # These libraries warn of one another's future when they are imported.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import nbclient
+        import nbformat
+
+        notebook = nbformat.read(EXAMPLE, as_version=4)
+        nbformat.validate(notebook)
+        assert all(not cell.get("outputs") for cell in notebook.cells), "outputs are not committed"
+        client = nbclient.NotebookClient(
+            notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+        )
+        client.execute()
+    shown = [
+        output["data"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "data" in output
+    ]
+    assert any("willingness" in data.get("text/html", "") for data in shown)
+    assert any("hard lines" in data.get("text/html", "") for data in shown)
+    assert (tmp_path / "report.html").exists()

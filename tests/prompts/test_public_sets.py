@@ -1,0 +1,464 @@
+"""The public sets: each reads its sample; each wrong shape or refusal ends in one sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import places
+import refusalkit as rk
+from commandline import Call, caller
+from places import ROOT
+from refusalkit.errors import ConfigurationError, DownloadError, PromptSetError, UsageError
+from refusalkit.prompts.load import fetch
+from refusalkit.prompts.public import FACTS, public_sets, requested
+from webhost import COMMIT, Host, Page, serving
+
+SAMPLES = places.SAMPLES / "public"
+NAMES = sorted({known.name for known in public_sets().values()})
+# (prompts, categories, hard lines) of the samples.
+EXPECTED = {
+    "advbench": (2, 1, 0),
+    "airbench": (2, 2, 0),
+    "coconot": (2, 2, 0),
+    "coconot-contrast": (2, 2, 0),
+    "do-not-answer": (2, 2, 0),
+    "harmbench": (2, 2, 0),
+    "jailbreakbench": (2, 2, 0),
+    "jailbreakbench-benign": (2, 2, 0),
+    "or-bench-80k": (3, 2, 0),
+    "or-bench-hard-1k": (3, 2, 0),
+    "or-bench-toxic": (3, 2, 0),
+    "refusalbench": (5, 5, 3),
+    "sorry-bench": (2, 2, 0),
+    "strongreject": (2, 2, 0),
+    "xstest": (5, 5, 2),
+}
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """Hub and GitHub in one, a cache of its own, no token."""
+    with serving() as started:
+        monkeypatch.setenv("HF_ENDPOINT", started.url)
+        monkeypatch.setenv("REFUSALKIT_GITHUB_ENDPOINT", started.url)
+        monkeypatch.setenv("REFUSALKIT_CACHE", str(tmp_path / "cache"))
+        for name in ("HF_TOKEN", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        yield started
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Call:
+    return caller(monkeypatch, capsys, tmp_path)
+
+
+def sample(name: str, folder: Path) -> Path:
+    """The set's sample in the format that is published."""
+    wanted = Path(public_sets()[name].files[0]).suffix
+    found = next(SAMPLES.glob(f"{name}.*"))
+    if wanted == found.suffix:
+        return found
+    assert wanted == ".parquet"
+    made = folder / f"{name}.parquet"
+    pl.read_ndjson(found).write_parquet(made)
+    return made
+
+
+def url_of(name: str, revision: str | None = None) -> str:
+    facts = public_sets()[name]
+    at = revision or facts.revision
+    if facts.hub:
+        return f"/datasets/{facts.hub}/resolve/{at}/{facts.files[0]}"
+    return f"/{facts.github}/{at}/{facts.files[0]}"
+
+
+def one_sentence(error: BaseException) -> str:
+    text = str(error)
+    assert "\n" not in text
+    assert len(text) < 700
+    return text
+
+
+def test_every_set_has_a_sample_and_is_in_the_issue() -> None:
+    assert sorted(EXPECTED) == NAMES
+    asked = "refusalbench xstest or-bench or-bench-80k or-bench-hard-1k or-bench-toxic sorry-bench "
+    asked += "strongreject harmbench do-not-answer coconot jailbreakbench advbench airbench"
+    assert set(asked.split()) <= set(public_sets())
+    assert FACTS.suffix == ".toml"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_set_reads_its_sample(name: str, tmp_path: Path) -> None:
+    path = sample(name, tmp_path)
+    loaded = rk.load_prompts(f"{name}:{path}")
+    hard = sum(c.hard_line for c in loaded.categories)
+    assert (len(loaded), len(loaded.categories), hard) == EXPECTED[name]
+    assert all("placeholder" in p.text or p.text.startswith("[a, b]") for p in loaded.prompts)
+    assert len({p.id for p in loaded.prompts}) == len(loaded)
+    dataset = loaded.selection["dataset"]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert dataset["files"] == {path.name: f"sha256:{digest}"}
+    assert dataset["revision"] == "local"
+    assert rk.load_prompts(str(loaded.source)).digest == loaded.digest
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_set_is_fetched_once_and_kept_by_commit(
+    name: str, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = public_sets()[name]
+    body = sample(name, tmp_path).read_bytes()
+    if facts.sha256:  # the sample is not the published file
+        digest = [hashlib.sha256(body).hexdigest()]
+        changed = facts.model_copy(update={"sha256": digest})
+        monkeypatch.setattr(
+            "refusalkit.prompts.public.public_sets", lambda: {name: changed}, raising=True
+        )
+    host.pages[url_of(name)] = Page(body, headers={"X-Repo-Commit": COMMIT})
+    loaded = rk.load_prompts(name)
+    commit = facts.revision if fetch.COMMIT.fullmatch(facts.revision) else COMMIT
+    assert loaded.source == f"{name}@{commit}"
+    assert loaded.selection["dataset"]["revision"] == commit
+    host.pages.clear()
+    again = rk.load_prompts(name)
+    assert again.digest == loaded.digest
+    assert rk.load_prompts(str(loaded.source)).digest == loaded.digest
+    assert len(host.asked) == 1
+    left = [p for p in (tmp_path / "cache").rglob(".*") if p.is_file()]
+    assert left == []
+
+
+def test_the_docs_list_the_sets_as_they_are() -> None:
+    text = (ROOT / "docs" / "public-sets.md").read_text(encoding="utf-8")
+    for name in NAMES:
+        facts = public_sets()[name]
+        revision = facts.revision[:12] if len(facts.revision) == 40 else facts.revision
+        row = (
+            f"| `{name}` | {facts.title} ({facts.citation}) | {facts.prompts or ''} | "
+            f"{'Hub' if facts.hub else 'GitHub'}: `{facts.repository}` | `{revision}` | "
+            f"{facts.licence} | {'yes' if facts.gated else 'no'} |"
+        )
+        assert text.count(row) == 1, row
+    assert text.count("| Hub: ") + text.count("| GitHub: ") == len(NAMES)
+
+
+def test_details_of_the_samples(tmp_path: Path) -> None:
+    xstest = rk.load_prompts(f"xstest:{SAMPLES / 'xstest.csv'}")
+    assert [p.id for p in xstest.prompts] == [f"xstest-{n}" for n in range(1, 6)]
+    assert xstest.prompts[0].text == '[placeholder, with a "quoted" word]'
+    assert xstest.prompts[1].text == "[placeholder\nof two lines]"
+    assert xstest.hard_lines == {"contrast-homonyms", "contrast-privacy"}
+    none = rk.load_prompts(f"xstest:{SAMPLES / 'xstest.csv'}", inversion="none")
+    assert not none.hard_lines
+    harm = rk.load_prompts(f"harmbench:{SAMPLES / 'harmbench.csv'}")
+    assert harm.prompts[1].text == "[context\nof two lines]\n\n---\n\n[placeholder 2]"
+    assert harm.selection["dataset"]["left_out"] == {"other rows": 1}
+    sorry = rk.load_prompts(f"sorry-bench:{SAMPLES / 'sorry-bench.jsonl'}")
+    assert [c.title for c in sorry.categories] == [
+        "Personal Insulting Words",
+        "Dangerous Machinery Operation Advice",
+    ]
+    assert sorry.selection["dataset"]["left_out"] == {"other rows": 1, "blank": 1}
+    repeated = rk.load_prompts(f"or-bench:{SAMPLES / 'or-bench-80k.csv'}")
+    assert [p.id for p in repeated.prompts] == ["deception-001", "self-harm-001", "deception-002"]
+    bench = rk.load_prompts(f"refusalbench:{SAMPLES / 'refusalbench.jsonl'}")
+    assert [p.danger for p in bench.prompts] == [1, 3, 2, None, 3]
+
+
+def test_inversions_of_refusalbench() -> None:
+    source = f"refusalbench:{SAMPLES / 'refusalbench.jsonl'}"
+    paper = rk.load_prompts(source)
+    assert paper.selection["inversion"] == {"list": "paper"}
+    assert paper.hard_lines == {
+        "minor-specific-harm",
+        "exploitation-trafficking",
+        "suicide-and-self-harm-instruction",
+    }
+    atropos = rk.load_prompts(source, inversion="atropos")
+    assert atropos.hard_lines == {
+        "exploitation-trafficking",
+        "self-harm-and-dangerous-behavior",
+        "suicide-and-self-harm-instruction",
+    }
+    assert paper.digest != atropos.digest
+    assert not rk.load_prompts(source, inversion="none").hard_lines
+    named = rk.load_prompts(source, hard_lines=["Privacy & Data"])
+    assert named.hard_lines == {"privacy-data"}
+    assert "inversion" not in named.selection
+    chosen = rk.select(paper, limit=2)
+    assert chosen.selection["inversion"] == {"list": "paper"}
+    assert chosen.selection["dataset"]["set"] == "refusalbench"
+
+
+def rows(folder: Path, *titles: str) -> str:
+    file = folder / "renamed.jsonl"
+    lines = [
+        {"prompt": f"[placeholder {n}]", "overarching_category": title, "danger": None}
+        for n, title in enumerate(titles)
+    ]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return f"refusalbench:{file}"
+
+
+def test_an_inversion_that_matches_nothing_stops(tmp_path: Path) -> None:
+    source = rows(tmp_path, "Privacy", "Trade & Commerce")
+    with pytest.raises(UsageError, match="matches no category") as stopped:
+        rk.load_prompts(source)
+    text = one_sentence(stopped.value)
+    assert "Privacy; Trade & Commerce" in text
+    assert "--hard-line" in text
+    assert len(rk.load_prompts(source, inversion="none")) == 2
+    assert rk.load_prompts(source, hard_lines=["Privacy"]).hard_lines == {"privacy"}
+
+
+def test_an_inversion_that_matches_in_part_says_so(tmp_path: Path, call: Call) -> None:
+    source = rows(tmp_path, "Privacy", "MINOR SPECIFIC HARM")
+    loaded = rk.load_prompts(source)
+    assert loaded.hard_lines == {"minor-specific-harm"}
+    missing = ["Exploitation & human trafficking", "Suicide/self-harm"]
+    assert loaded.selection["inversion"] == {"list": "paper", "not_found": missing}
+    done = call("run", "demo/mixed", "--prompts", source, "--trials", 1, "--out", "run")
+    assert done.status == 0
+    said = " ".join(done.out.split())
+    assert "Inverted categories: the paper's (not in the set: Exploitation" in said
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_bytes())
+    assert manifest["prompt_set"]["selection"]["inversion"]["not_found"] == missing
+    data = json.loads(call("score", "run", "--json").out)
+    assert data["prompt_set"]["inversion"]["list"] == "paper"
+    resumed = call("resume", "run", "--inversion", "none")
+    assert resumed.status == 4
+    assert "inversion is" in resumed.err
+    assert call("resume", "run").status == 0
+
+
+def test_inversion_is_part_of_the_configuration(tmp_path: Path, call: Call) -> None:
+    source = f"refusalbench:{SAMPLES / 'refusalbench.jsonl'}"
+    words = ["run", "demo/mixed", "--prompts", source, "--trials", 1]
+    assert call(*words, "--out", "a", "--inversion", "atropos").status == 0
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_bytes())
+    assert manifest["config"]["inversion"] == "atropos"
+    assert call("resume", "a").status == 0
+    assert "the reference environment's" in call("score", "a").out
+    report = call("report", "a", "-o", "a.md")
+    if report.status == 0:
+        assert "reference environment" in (tmp_path / "a.md").read_text(encoding="utf-8")
+    refused = call("run", "demo/mixed", "--prompts", "starter", "--inversion", "paper")
+    assert refused.status == 2
+    assert "is for refusalbench" in refused.err
+
+
+def test_a_set_without_lists_takes_only_none(tmp_path: Path) -> None:
+    source = f"xstest:{SAMPLES / 'xstest.csv'}"
+    with pytest.raises(UsageError, match="no inversion list paper; it has: none") as stopped:
+        rk.load_prompts(source, inversion="paper")
+    one_sentence(stopped.value)
+
+
+def write(folder: Path, name: str, text: str | bytes) -> Path:
+    file = folder / name
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    return file
+
+
+WRONG = {
+    "a missing column": ("x.csv", "id,prompt\n1,[p]\n", "no column type (it has: id, prompt)"),
+    "a renamed category": ("x.csv", "id,prompt,type\n1,[p],novel\n", "novel is no category of"),
+    "an empty file": ("x.csv", "", "is empty"),
+    "no rows": ("x.csv", "id,prompt,type\n", "holds no prompts"),
+    "a web page": ("x.csv", "\n<!DOCTYPE html><html></html>", "is a web page"),
+    "broken quotes": ("x.csv", 'id,prompt,type\n1,"[p],homonyms\n', "CSV"),
+    "no category": ("x.csv", "id,prompt,type\n1,[p],\n", "the category is empty"),
+    "not UTF-8": ("x.csv", b"id,prompt,type\n1,[p\xff],homonyms\n", "CSV"),
+    "no parquet": ("x.parquet", "id,prompt,type\n", "cannot be read as PARQUET"),
+    "broken JSON": ("x.jsonl", '{"id": 1\n', "is not JSON"),
+    "a column that is not there": ("x.jsonl", '{"id": 1, "prompt": "[p]"}\n', "no column type"),
+    "a prompt that is no text": ("x.jsonl", '{"id":1,"prompt":7,"type":"homonyms"}\n', "no text"),
+    "another kind of file": ("x.txt", "text", "is no .jsonl"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_shape_is_one_sentence(case: str, tmp_path: Path) -> None:
+    name, text, expected = WRONG[case]
+    file = write(tmp_path, name, text)
+    with pytest.raises(PromptSetError) as stopped:
+        rk.load_prompts(f"xstest:{file}")
+    assert expected in one_sentence(stopped.value)
+
+
+def test_turns_of_another_shape(tmp_path: Path) -> None:
+    line = {"category": "1", "turns": ["[a]", "[b]"], "prompt_style": "base"}
+    file = write(tmp_path, "q.jsonl", json.dumps(line))
+    with pytest.raises(PromptSetError, match="not a list of one user turn"):
+        rk.load_prompts(f"sorry-bench:{file}")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path, call: Call) -> None:
+    done = call("prompts", "show", "xstest:nowhere.csv")
+    assert done.status == 2
+    assert "cannot be read: No such file" in done.err
+    for source in ("xstest:", "xstest@"):
+        assert call("prompts", "show", source).status == 2
+    assert call("prompts", "show", "xstest@a b").status == 2
+    assert "xstest" in call("prompts", "show", "no-such-set").err
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_gated_set(status: int, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.pages[url_of("sorry-bench")] = Page(b"Access is restricted", status)
+    with pytest.raises(DownloadError, match="set HF_TOKEN to a token") as stopped:
+        rk.load_prompts("sorry-bench")
+    assert "huggingface.co/datasets/sorry-bench" in one_sentence(stopped.value)
+    assert stopped.value.exit_code == 4
+    monkeypatch.setenv("HF_TOKEN", "hf_placeholderplaceholder")
+    with pytest.raises(DownloadError, match="the token in HF_TOKEN may not") as stopped:
+        rk.load_prompts("sorry-bench")
+    assert "placeholder" not in str(stopped.value)
+    assert host.asked[-1][1] == "Bearer hf_placeholderplaceholder"
+    assert host.asked[0][1] is None
+
+
+def test_the_token_opens_a_gated_set_and_goes_nowhere_else(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_placeholderplaceholder")
+    body = sample("sorry-bench", tmp_path).read_bytes()
+    with serving() as storage:
+        storage.pages["/file"] = Page(body)
+        moved = {"Location": "/renamed", "X-Repo-Commit": COMMIT}
+        host.pages[url_of("sorry-bench")] = Page(status=307, headers=moved)
+        host.pages["/renamed"] = Page(status=302, headers={"Location": f"{storage.url}/file"})
+        loaded = rk.load_prompts("sorry-bench")
+        assert storage.asked == [("/file", None)]
+    assert [token for _, token in host.asked] == ["Bearer hf_placeholderplaceholder"] * 2
+    assert loaded.source == f"sorry-bench@{COMMIT}"
+    for file in (tmp_path / "cache").rglob("*"):
+        if file.is_file():
+            assert b"hf_placeholder" not in file.read_bytes()
+    host.asked.clear()
+    with pytest.raises(DownloadError):
+        rk.load_prompts("xstest")
+    assert host.asked == [(url_of("xstest"), None)]
+
+
+def test_a_token_that_is_none(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_place\nholder")
+    with pytest.raises(ConfigurationError, match="HF_TOKEN holds") as stopped:
+        rk.load_prompts("sorry-bench")
+    assert "hf_place" not in str(stopped.value)
+    assert not host.asked
+
+
+REFUSED = {
+    "moved": (Page(status=404), "not there any more"),
+    "too often": (Page(status=429), "asked too often"),
+    "broken": (Page(status=503), "try again later"),
+    "a web page": (Page(b"<!doctype html><title>Log in</title>"), "sent a web page"),
+    "empty": (Page(), "is empty"),
+    "short": (Page(b"id,prompt\n", length=100), "came short"),
+    "too large by its header": (Page(b"x", length=10**12), "is larger than"),
+    "too large": (Page(b"x" * 5000), "is larger than"),
+    "in a circle": (Page(status=302, headers={"Location": "/circle"}), "HTTP 302"),
+    "elsewhere": (Page(status=302, headers={"Location": "file:///etc/hosts"}), "HTTP 302"),
+    "slow": (Page(b"x" * 10, drip_s=1.0), "no answer within 0.3 s"),
+    "another file": (Page(b"id,prompt,type\n"), "is not the file that refusalkit knows"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_a_server_may_do_is_one_sentence(
+    case: str, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, expected = REFUSED[case]
+    monkeypatch.setattr(fetch, "MAX_BYTES", 4000)
+    monkeypatch.setattr(fetch, "TIMEOUT_S", 0.3)
+    host.pages[url_of("xstest")] = page
+    host.pages["/circle"] = Page(status=302, headers={"Location": "/circle"})
+    with pytest.raises(DownloadError) as stopped:
+        rk.load_prompts("xstest")
+    text = one_sentence(stopped.value)
+    assert expected in text
+    assert "xstest:FILE" in text or case == "short"
+    # Nothing half-fetched is left, nor taken for the set next time.
+    assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()] == []
+
+
+def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("REFUSALKIT_CACHE", str(tmp_path / "cache"))
+    done = call("run", "demo/mixed", "--prompts", "refusalbench")
+    assert done.status == 4
+    assert "cannot be fetched" in done.err
+    assert "refusalbench:FILE" in done.err
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.setenv("HF_ENDPOINT", "not a url")
+    assert "HF_ENDPOINT is no URL" in call("prompts", "show", "refusalbench").err
+
+
+def test_another_revision_is_another_file(host: Host, tmp_path: Path) -> None:
+    body = sample("xstest", tmp_path).read_bytes()
+    host.pages[url_of("xstest", "v2")] = Page(body)
+    loaded = rk.load_prompts("xstest@v2")
+    # GitHub names no commit: the digest stands for it.
+    assert str(loaded.source).startswith("xstest@sha256-")
+    assert rk.load_prompts(str(loaded.source)).digest == loaded.digest
+    assert rk.load_prompts("xstest@v2").source == loaded.source
+    assert host.paths == [url_of("xstest", "v2")]
+
+
+def test_a_changed_copy_in_the_cache_is_fetched_again(host: Host, tmp_path: Path) -> None:
+    facts = public_sets()["coconot-contrast"]
+    host.pages[url_of("coconot-contrast")] = Page(sample("coconot-contrast", tmp_path).read_bytes())
+    place = facts.place()
+    good = fetch.fetch(place, facts.files[0])
+    good.path.write_bytes(b"changed")
+    assert fetch.fetch(place, facts.files[0], good.sha256).sha256 == good.sha256
+    assert len(host.asked) == 2
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_cache_that_cannot_be_written(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir(mode=0o500)
+    with pytest.raises(rk.RefusalkitError, match="REFUSALKIT_CACHE"):
+        rk.load_prompts("xstest")
+
+
+def test_a_cache_that_is_a_file(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(rk.RefusalkitError, match="REFUSALKIT_CACHE") as stopped:
+        rk.load_prompts("xstest")
+    one_sentence(stopped.value)
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("REFUSALKIT_CACHE", "here")
+    assert fetch.cache_folder() == Path("here")
+    monkeypatch.delenv("REFUSALKIT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert fetch.cache_folder() == tmp_path / "refusalkit"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert fetch.cache_folder().name == "refusalkit"
+
+
+def test_what_names_a_public_set() -> None:
+    named = requested("or-bench@main")
+    assert named is not None
+    assert (named.facts.name, named.revision) == ("or-bench-hard-1k", "main")
+    file = requested("xstest:a:b@c.csv")
+    assert file is not None
+    assert file.file == Path("a:b@c.csv")
+    for other in ("", "starter", "./xstest", "xstest/a.csv", "xstest.csv", "XSTEST"):
+        assert requested(other) is None

@@ -1,0 +1,519 @@
+"""The shipped sets as they are published, sets combined, the lock, and what validation finds."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import random
+import re
+import runpy
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import refusalkit as rk
+from commandline import Call, caller
+from places import ROOT
+from refusalkit.config import DEFAULT_PROMPTS
+from refusalkit.errors import PromptSetError, UsageError
+from refusalkit.prompts.checks import TAGS, check_sets
+from refusalkit.prompts.load import near
+from refusalkit.prompts.lock import changes, entry_key, lock_entry, read_lock, write_lock
+from refusalkit.prompts.summary import summarise, words_of
+
+MAIN, CONTRAST, STARTER = map(rk.load_prompts, ("refusalkit-166", "contrast-64", "starter"))
+GOOD = ["form:question", "pretext:none", "register:neutral"]
+HARD_LINES = {"minor-specific-harm", "exploitation-and-trafficking", "suicide-and-self-harm"}
+
+# What was published under these versions. A change of a set is a new version and a new line here.
+PUBLISHED = {
+    "contrast-64 1.0.0": "sha256:bb530d5b042099be4dcfa5b1b3eec642f3231aab7954272b958ade9e5ee8fca6",
+    "refusalkit-166 1.0.0": (
+        "sha256:5e3b429fb3d8084cae2020cb268d9e828218a0770ee7d35076fd698f04aa6d69"
+    ),
+    "starter 1.0.0": "sha256:1ace4c844b55eb277abdc12315905da5fd3aecaf4daf5aa4d8de4061294934f8",
+}
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Call:
+    return caller(monkeypatch, capsys, tmp_path)
+
+
+class TestRefusalkit166:
+    def test_has_166_prompts_in_the_32_categories_of_the_starter_set(self) -> None:
+        assert (len(MAIN), len(MAIN.categories)) == (166, 32)
+        assert set(MAIN.by_slug) == set(STARTER.by_slug)
+        assert MAIN.hard_lines == STARTER.hard_lines == HARD_LINES
+        counts = Counter(prompt.category for prompt in MAIN.prompts)
+        assert counts == {slug: 7 if slug in HARD_LINES else 5 for slug in MAIN.by_slug}
+
+    def test_is_what_a_run_asks_unless_told_otherwise(self) -> None:
+        assert rk.RunConfig(model="demo/mixed").prompts == DEFAULT_PROMPTS == "refusalkit-166"
+        assert "--prompts refusalkit-166" in (ROOT / "Makefile").read_text()
+
+    def test_has_each_danger_in_each_ordinary_category(self) -> None:
+        for slug in MAIN.by_slug:
+            found = {p.danger for p in MAIN.prompts if p.category == slug}
+            assert found == ({3} if slug in HARD_LINES else {1, 2, 3})
+
+    def test_says_form_pretext_and_register_of_each_prompt(self) -> None:
+        for prompt in (*MAIN.prompts, *CONTRAST.prompts):
+            tags = dict(tag.split(":") for tag in prompt.tags)
+            assert set(tags) == set(TAGS)
+            assert all(value in TAGS[prefix] for prefix, value in tags.items())
+
+    def test_varies(self) -> None:
+        """Not 166 times the same opening, form or length."""
+        summary = summarise(MAIN)
+        openings = Counter(tuple(words_of(prompt)[:2]) for prompt in MAIN.prompts)
+        assert max(openings.values()) <= 12
+        assert set(summary.tags["form"]) == TAGS["form"]
+        assert set(summary.tags["register"]) == TAGS["register"]
+        assert set(summary.tags["pretext"]) == TAGS["pretext"]
+        assert summary.tags["form"]["question"] < len(MAIN) / 2
+        assert summary.words["longest"] >= 2 * summary.words["median"]
+
+    def test_holds_no_address_link_or_quantity(self) -> None:
+        for prompt in (*MAIN.prompts, *CONTRAST.prompts):
+            assert not re.search(r"https?:|www\.|@\w|\d+\s?(mg|ml|g|kg|grams?)\b", prompt.text)
+
+    def test_its_readme_gives_the_counts(self) -> None:
+        text = (ROOT / "prompts" / "refusalkit-166" / "README.md").read_text(encoding="utf-8")
+        summary = summarise(MAIN)
+        for prefix in ("form", "pretext", "register"):
+            counts = " / ".join(f"{k} {n}" for k, n in summary.tags[prefix].most_common())
+            assert f"| {prefix} | {counts} |" in text
+        words = summary.words
+        assert f"{words['shortest']} to {words['longest']}, median {words['median']}" in text
+        assert f"nine in ten up to {words['90 %']}" in text
+        for slug in MAIN.by_slug:
+            assert f"`{slug}`" in text
+
+
+class TestContrast64:
+    def test_has_two_twins_for_each_category(self) -> None:
+        assert len(CONTRAST) == len(CONTRAST.twins) == 64
+        assert not CONTRAST.hard_lines
+        counts = Counter(prompt.category for prompt in CONTRAST.prompts)
+        assert counts == dict.fromkeys(MAIN.by_slug, 2)
+        assert {prompt.danger for prompt in CONTRAST.prompts} == {1}
+
+    def test_each_twin_is_a_prompt_of_the_same_category_used_once(self) -> None:
+        prompts = {prompt.id: prompt for prompt in MAIN.prompts}
+        assert len(set(CONTRAST.twins.values())) == 64
+        for prompt in CONTRAST.prompts:
+            assert prompt.twin is not None
+            assert prompts[prompt.twin].category == prompt.category
+
+    def test_each_is_nearer_to_its_twin_than_to_any_other_prompt(self) -> None:
+        for prompt in CONTRAST.prompts:
+            nearness = {other.id: nearness_of(prompt, other) for other in MAIN.prompts}
+            assert max(nearness, key=lambda name: nearness[name]) == prompt.twin
+
+
+def nearness_of(a: rk.Prompt, b: rk.Prompt) -> float:
+    return difflib.SequenceMatcher(None, words_of(b), words_of(a), autojunk=False).ratio()
+
+
+class TestTwin:
+    PROMPT = MAIN.prompts[0]
+
+    def test_changes_a_digest_only_where_there_is_one(self) -> None:
+        assert replace(self.PROMPT, twin=None).digest == self.PROMPT.digest
+        assert replace(self.PROMPT, twin="x-01").digest != self.PROMPT.digest
+        assert replace(self.PROMPT, twin="x-02").digest != replace(self.PROMPT, twin="x-01").digest
+        assert STARTER.digest == PUBLISHED["starter 1.0.0"]  # as it was before there were twins
+
+    @pytest.mark.parametrize(
+        ("twin", "what"),
+        [
+            ('"a-01"', "`twin` must name another prompt"),
+            ('"two words"', "twin: string should match pattern"),
+            ("7", "twin: input should be a valid string"),
+        ],
+    )
+    def test_a_wrong_one_is_a_mistake(self, tmp_path: Path, twin: str, what: str) -> None:
+        line = f'{{"id": "a-01", "text": "[placeholder]", "twin": {twin}}}\n'
+        with pytest.raises(PromptSetError, match=what):
+            rk.load_prompts(make(tmp_path / "mine", {"tea": line}))
+
+    def test_may_be_a_column_of_a_table(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.csv"
+        path.write_text("id,prompt,category,twin\na,[one],Tea,\nb,[two],Tea,a\n")
+        assert rk.load_prompts(path).twins == {"b": "a"}
+
+
+def make(
+    folder: Path, files: Mapping[str, str], *, hard: tuple[str, ...] = (), name: str = ""
+) -> Path:
+    """A set folder with a category for each file."""
+    folder.mkdir()
+    head = f'name = "{name or folder.name}"\nversion = "1.0.0"\nlicence = "CC-BY-4.0"\n'
+    for slug, text in files.items():
+        line = "hard_line = true\n" if slug in hard else ""
+        head += f'\n[[categories]]\nslug = "{slug}"\ntitle = "{slug.title()}"\n{line}'
+        (folder / f"{slug}.jsonl").write_text(text, encoding="utf-8")
+    (folder / "set.toml").write_text(head, encoding="utf-8")
+    return folder
+
+
+def line(prompt_id: str, text: str = "", **fields: object) -> str:
+    row = {"id": prompt_id, "text": text or f"Tell me about {prompt_id} please", **fields}
+    return json.dumps(row) + "\n"
+
+
+class TestCombining:
+    def test_two_sets_become_one(self) -> None:
+        both = rk.load_prompts("refusalkit-166,contrast-64")
+        assert (both.name, both.version) == ("refusalkit-166+contrast-64", "1.0.0+1.0.0")
+        assert both.prompts == (*MAIN.prompts, *CONTRAST.prompts)
+        assert (both.source, both.licence) == ("refusalkit-166,contrast-64", "CC-BY-4.0")
+        assert [(part.name, part.n_prompts) for part in both.parts] == [
+            ("refusalkit-166", 166),
+            ("contrast-64", 64),
+        ]
+        assert both.digest not in {MAIN.digest, CONTRAST.digest}
+
+    def test_order_changes_neither_digest_nor_hard_lines_nor_titles(self) -> None:
+        both = rk.load_prompts("refusalkit-166,contrast-64")
+        other = rk.load_prompts("contrast-64, refusalkit-166")
+        assert other.digest == both.digest
+        assert other.hard_lines == both.hard_lines == HARD_LINES
+        assert other.by_slug == both.by_slug == MAIN.by_slug
+
+    def test_ids_must_not_clash(self) -> None:
+        with pytest.raises(PromptSetError, match="cannot be combined") as caught:
+            rk.load_prompts("refusalkit-166,starter")
+        assert "adult-fiction-01: id: stands in refusalkit-166 and in starter" in str(caught.value)
+
+    def test_sets_must_agree_on_hard_lines(self, tmp_path: Path) -> None:
+        one = make(tmp_path / "one", {"tea": line("a")}, hard=("tea",))
+        two = make(tmp_path / "two", {"tea": line("b")})
+        with pytest.raises(PromptSetError, match="tea: hard_line: one and two disagree"):
+            rk.load_prompts(f"{one},{two}")
+
+    @pytest.mark.parametrize(
+        ("twin", "what"), [("a", "another category, tea"), ("c", "itself a contrast prompt")]
+    )
+    def test_a_twin_is_an_ordinary_prompt_of_the_same_category(
+        self, tmp_path: Path, twin: str, what: str
+    ) -> None:
+        one = make(tmp_path / "one", {"tea": line("a"), "cake": line("b")})
+        safe = line("c", twin="b") + line("d", twin=twin)
+        two = make(tmp_path / "two", {"cake": safe})
+        with pytest.raises(PromptSetError, match=f"d: twin: .*{what}"):
+            rk.load_prompts(f"{one},{two}")
+
+    def test_paths_are_remembered_whole(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make(tmp_path / "one", {"tea": line("a")})
+        make(tmp_path / "two", {"tea": line("b", twin="a")})
+        monkeypatch.chdir(tmp_path)
+        both = rk.load_prompts("one,two")
+        assert both.source == f"{tmp_path / 'one'},{tmp_path / 'two'}"
+        assert rk.load_prompts(str(both.source)).digest == both.digest
+
+    def test_a_comma_may_be_part_of_a_path(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make(tmp_path / "one,two", {"tea": line("a")}, name="mine")
+        monkeypatch.chdir(tmp_path)
+        alone = rk.load_prompts("one,two")
+        assert rk.load_prompts(str(alone.source)).digest == alone.digest
+
+    def test_a_path_with_a_comma_cannot_be_one_of_several(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tmp_path / "a,b"
+        folder.mkdir()
+        make(folder / "one", {"tea": line("a")})
+        monkeypatch.chdir(folder)
+        with pytest.raises(PromptSetError, match="has a comma in its path"):
+            rk.load_prompts("one,contrast-64")
+
+    @pytest.mark.parametrize("source", ["starter,", ",", "starter,starter", "starter,,contrast-64"])
+    def test_an_empty_or_repeated_set_is_refused(self, source: str) -> None:
+        with pytest.raises(UsageError, match="names an empty set, or one twice"):
+            rk.load_prompts(source)
+
+    def test_hard_lines_and_filters_hold_for_all(self) -> None:
+        both = rk.load_prompts("refusalkit-166,contrast-64", hard_lines=["weapons"])
+        assert both.hard_lines == {"weapons"}
+        part = rk.select(both, categories=["weapons"])
+        assert (len(part), len(part.twins), part.parts) == (7, 2, both.parts)
+
+
+class TestLock:
+    LOCK = ROOT / "prompts" / "lock.json"
+
+    @pytest.mark.parametrize("prompts", [MAIN, CONTRAST, STARTER], ids=lambda s: s.name)
+    def test_a_published_version_is_what_it_was(self, prompts: rk.PromptSet) -> None:
+        entry = read_lock(self.LOCK).get(entry_key(prompts))
+        assert entry is not None, "run: python scripts/lock_prompts.py"
+        assert changes(prompts, entry) == [], "published prompts changed: raise the set's version"
+        assert entry == lock_entry(prompts)
+
+    def test_every_shipped_set_is_tested(self) -> None:
+        assert {s.name for s in (MAIN, CONTRAST, STARTER)} == set(rk.shipped_sets())
+
+    def test_no_published_entry_was_altered(self) -> None:
+        entries = read_lock(self.LOCK)
+        assert {key: entry["digest"] for key, entry in entries.items()} == PUBLISHED
+
+    def test_each_change_is_named(self) -> None:
+        entry = lock_entry(STARTER)
+        first, second, *rest = STARTER.prompts
+        new = replace(first, id="new-01")
+        changed = replace(
+            STARTER, prompts=(replace(second, text="[other]"), new, *rest), version="1.0.0"
+        )
+        said = dict(changes(changed, entry))
+        assert said[second.id].startswith("is not what it was in 1.0.0, which was published")
+        assert said["new-01"].startswith("is new")
+        assert said[None].startswith(f"{first.id} is gone")
+        hard = replace(
+            STARTER, categories=tuple(replace(c, hard_line=False) for c in STARTER.categories)
+        )
+        assert [what[:14] for _, what in changes(hard, entry)] == ["the hard lines"]
+
+    def test_the_script_writes_a_new_entry_and_alters_none(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setattr("refusalkit.shipped.prompts_dir", lambda: tmp_path)
+        make(tmp_path / "mine", {"tea": line("a")})
+        assert script(monkeypatch, "--check") == 1
+        assert script(monkeypatch) == script(monkeypatch, "--check") == 0
+        before = (tmp_path / "lock.json").read_bytes()
+
+        (tmp_path / "mine" / "tea.jsonl").write_text(line("a", "Something else"))
+        capsys.readouterr()
+        assert script(monkeypatch) == 1
+        assert "mine: a: is not what it was in 1.0.0" in capsys.readouterr().err
+        assert (tmp_path / "lock.json").read_bytes() == before
+
+        toml = (tmp_path / "mine" / "set.toml").read_text()
+        (tmp_path / "mine" / "set.toml").write_text(toml.replace("1.0.0", "1.1.0"))
+        assert script(monkeypatch) == 0
+        entries = read_lock(tmp_path / "lock.json")
+        assert set(entries) == {"mine 1.0.0", "mine 1.1.0"}
+        write_lock(tmp_path / "again.json", entries)
+        assert (tmp_path / "again.json").read_bytes() == (tmp_path / "lock.json").read_bytes()
+
+    def test_validation_says_it_too(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+    ) -> None:
+        monkeypatch.setattr("refusalkit.shipped.prompts_dir", lambda: tmp_path)
+        make(tmp_path / "mine", {"tea": line("b") + line("a")})
+        assert "lock.json has no entry for mine 1.0.0" in call("prompts", "validate", "mine").out
+        assert script(monkeypatch) == 0
+        (tmp_path / "mine" / "tea.jsonl").write_text(line("b") + line("a", "Quite another text"))
+        said = call("prompts", "validate", "mine")
+        assert said.status == 2
+        assert "tea.jsonl:2: id: is not what it was in 1.0.0" in said.err
+
+    def test_a_broken_lock_is_one_sentence(self, tmp_path: Path) -> None:
+        assert read_lock(tmp_path / "none.json") == {}
+        for text, what in (("{", "cannot be read"), ('{"schema": 2}', "no lock of schema 1")):
+            (tmp_path / "lock.json").write_text(text)
+            with pytest.raises(PromptSetError, match=what):
+                read_lock(tmp_path / "lock.json")
+
+
+def script(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    path = ROOT / "scripts" / "lock_prompts.py"
+    monkeypatch.setattr(sys, "argv", [str(path), *words])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(path), run_name="__main__")
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+class TestNearDuplicates:
+    def test_the_shipped_sets_have_none(self) -> None:
+        assert (
+            near.near_duplicates([*MAIN.prompts, *CONTRAST.prompts, *STARTER.prompts]).pairs == ()
+        )
+
+    def test_nothing_comes_near_but_a_twin(self) -> None:
+        """What the sets' READMEs say: 0.40 of the words at the most."""
+        everything = [*MAIN.prompts, *CONTRAST.prompts, *STARTER.prompts]
+        for index, later in enumerate(everything):
+            for earlier in everything[:index]:
+                if later.twin != earlier.id and quick(earlier, later) > 0.42:
+                    assert nearness_of(later, earlier) <= 0.42, (earlier.id, later.id)
+
+    @given(st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=9), max_size=12))
+    def test_are_those_that_comparing_all_pairs_finds(self, texts: list[list[str]]) -> None:
+        prompts = [rk.Prompt(str(n), "tea", " ".join(words)) for n, words in enumerate(texts)]
+        want = {
+            (first, second)
+            for second in range(len(texts))
+            for first in range(second)
+            if texts[second] and nearness_of(prompts[second], prompts[first]) >= near.THRESHOLD
+        }
+        assert {(first, second) for first, second, _ in near.near_duplicates(prompts).pairs} == want
+
+    def test_a_prompt_and_its_own_twin_are_none(self) -> None:
+        one = rk.Prompt("a", "tea", "please tell me how to brew tea")
+        two = rk.Prompt("b", "tea", "please tell me how to pour tea")
+        assert len(near.near_duplicates([one, two]).pairs) == 1
+        assert near.near_duplicates([one, replace(two, twin="a")]).pairs == ()
+        assert near.near_duplicates([replace(one, twin="b"), two]).pairs == ()
+        assert len(near.near_duplicates([one, replace(two, twin="c")]).pairs) == 1
+
+    def test_the_search_stops_where_there_is_too_much_to_compare(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(near, "MOST_COMPARED", 100)
+        alike = [rk.Prompt(str(n), "tea", f"how do I brew the tea number {n}") for n in range(40)]
+        found = near.near_duplicates(alike)
+        assert (len(found.pairs), found.how[:32]) == (100, "100 in the first 100 comparisons")
+
+    def test_in_a_large_set_only_the_same_words_are_looked_for(self) -> None:
+        rng = random.Random(1)
+        words = [f"w{n}" for n in range(5000)]
+        prompts = [
+            rk.Prompt(str(n), "tea", " ".join(rng.choices(words, k=12)))
+            for n in range(near.LARGEST)
+        ]
+        turned = " ".join(reversed(prompts[7].text.split()))
+        prompts.append(rk.Prompt("turned", "tea", turned))
+        started = time.monotonic()
+        found = near.near_duplicates(prompts)
+        assert found.pairs == ((7, near.LARGEST, 1.0),)
+        assert time.monotonic() - started < 10
+
+
+def quick(a: rk.Prompt, b: rk.Prompt) -> float:
+    """Never less than their nearness."""
+    one, two = Counter(words_of(a)), Counter(words_of(b))
+    return 2 * (one & two).total() / (one.total() + two.total())
+
+
+class TestValidate:
+    def test_the_shipped_sets_pass_without_a_warning(self, call: Call) -> None:
+        said = call("prompts", "validate", "refusalkit-166", "contrast-64", "--strict")
+        assert (said.status, said.err) == (0, "")
+        assert "warning" not in said.out
+        assert "refusalkit-166 1.0.0: 166 prompts, no mistakes\n" in said.out
+        assert "contrast-64 1.0.0: 64 prompts, no mistakes\n" in said.out
+        assert call("prompts", "validate", "starter", "--strict").status == 0
+
+    def test_twins_of_a_set_that_was_not_named_are_a_warning(self, call: Call) -> None:
+        said = call("prompts", "validate", "contrast-64")
+        assert said.status == 0
+        assert "warning: 64 twins are in none of the sets named" in said.out
+        assert call("prompts", "validate", "contrast-64", "--strict").status == 2
+
+    @pytest.mark.parametrize(
+        ("fields", "what"),
+        [
+            ({"tags": [*GOOD, "loose"]}, "tags: 'loose' is not of the form prefix:value"),
+            ({"tags": [*GOOD, "form:code"]}, "tags: has form more than once"),
+            ({"tags": ["form:poem"]}, "tags: 'form:poem': the values of form are code,"),
+            ({"twin": "b"}, "twin: 'b' is of another category, cake"),
+        ],
+    )
+    def test_a_mistake_has_file_line_and_field(
+        self, tmp_path: Path, call: Call, fields: dict[str, object], what: str
+    ) -> None:
+        tea = line("a", tags=GOOD) + line("c", "What is in a scone?", **fields)
+        make(tmp_path / "mine", {"tea": tea, "cake": line("b", tags=GOOD)})
+        said = call("prompts", "validate", "mine")
+        assert said.status == 2
+        assert f"tea.jsonl:2: {what}" in " ".join(said.err.split())
+
+    @pytest.mark.parametrize(
+        ("text", "fields", "what"),
+        [
+            ("Hush", {}, "tea.jsonl:2: text: 1 words, usual are 3 to 200"),
+            ("and " * 201, {}, "tea.jsonl:2: text: 201 words"),
+            (
+                "Wie kocht man eigentlich sehr guten Tee ganz ohne Wasserkocher?",
+                {},
+                "lang: is 'en'",
+            ),
+            ("расскажи мне про чай", {"lang": "de"}, "lang: is 'de'"),
+            ("Tell me about a right now please", {}, "text: shares 0.8"),
+            ("What is in a scone?", {"tags": []}, "1 prompts have no tag form:..."),
+            ("What is in a scone?", {"danger": 2}, "tea: no prompt of danger 3"),
+        ],
+    )
+    def test_what_may_be_meant_is_a_warning(
+        self, tmp_path: Path, call: Call, text: str, fields: dict[str, object], what: str
+    ) -> None:
+        first = line("a", "Tell me about a please", tags=GOOD, danger=1)
+        last = line("z", "Why is the milk poured in last?", tags=GOOD, danger=1)
+        tea = first + line("c", text, **{"tags": GOOD, "danger": 1, **fields}) + last
+        make(tmp_path / "mine", {"tea": tea})
+        said = call("prompts", "validate", "mine")
+        assert (said.status, said.err) == (0, "")
+        assert what in " ".join(said.out.split())
+        assert call("prompts", "validate", "mine", "--strict").status == 2
+
+    def test_near_duplicates_are_found_across_sets(self, tmp_path: Path, call: Call) -> None:
+        make(tmp_path / "one", {"tea": line("a", "Tell me how to brew a pot of tea")})
+        make(tmp_path / "two", {"tea": line("b", "Tell me how to brew a cup of tea")})
+        assert "warning" not in call("prompts", "validate", "two").out
+        said = " ".join(call("prompts", "validate", "one", "two").out.split())
+        assert "tea.jsonl:1: text: shares 0.89 of its words, in order, with a of one" in said
+
+    def test_ids_in_two_sets_are_a_warning(self, call: Call) -> None:
+        said = call("prompts", "validate", "refusalkit-166", "starter")
+        assert said.status == 0
+        assert "35 ids stand in refusalkit-166 too: the two cannot be run together" in said.out
+
+    def test_an_uneven_set_is_a_warning(self, tmp_path: Path) -> None:
+        many = "".join(line(f"a{n}", f"{n} {n + 100} {n + 200}") for n in range(8))
+        loaded = rk.load_prompts(make(tmp_path / "mine", {"tea": many, "cake": line("b")}))
+        (checked,) = check_sets([loaded])
+        assert any("have from 1 to 8 prompts" in warning for warning in checked.warnings)
+
+    def test_a_table_has_tags_of_its_own_kind(self, tmp_path: Path, call: Call) -> None:
+        (tmp_path / "a.csv").write_text("prompt,category,tags\nWhat is tea?,Tea,loose\n")
+        assert call("prompts", "validate", "a.csv", "--strict").status == 0
+
+    def test_very_many_warnings_are_cut_short(self, tmp_path: Path) -> None:
+        text = "".join(line(f"a{n}", f"w{n}") for n in range(80))
+        (checked,) = check_sets([rk.load_prompts(make(tmp_path / "mine", {"tea": text}))])
+        assert len(checked.warnings) == 80
+        assert checked.shown_warnings[-1] == "... and 30 more"
+
+
+class TestShow:
+    def test_counts_by_danger_tag_and_length(self, call: Call) -> None:
+        said = call("prompts", "show", "refusalkit-166")
+        assert "166 prompts in 32 categories, 21 of them in 3 hard lines" in said.out
+        assert "danger: 1 (52), 2 (38), 3 (76)" in said.out
+        assert "form: question 75, instruction 55, fiction 18, role 12, code 6" in said.out
+        assert "register: neutral 107, casual 36, formal 13, emotional 10" in said.out
+        assert "words: 6 to 53, median 20" in said.out
+
+    def test_shows_texts_only_when_asked(self, call: Call) -> None:
+        text = MAIN.prompts[0].text
+        for source in ("refusalkit-166", "refusalkit-166,contrast-64"):
+            assert text[:30] not in call("prompts", "show", source).out
+            assert text[:30] not in call("prompts", "show", source, "--json").out
+            assert text[:30] in call("prompts", "show", source, "--show-text").out
+
+    def test_json_has_the_same(self, call: Call) -> None:
+        said = json.loads(call("prompts", "show", "refusalkit-166,contrast-64", "--json").out)
+        assert (said["n_prompts"], said["n_contrast"]) == (230, 64)
+        assert said["danger"] == {"1": 116, "2": 38, "3": 76}
+        assert said["languages"] == {"en": 230}
+        assert said["tags"]["form"]["question"] == 75 + 22
+        assert {(c["n_prompts"], c["n_contrast"]) for c in said["categories"]} == {(5, 2), (7, 2)}

@@ -1,0 +1,131 @@
+"""What a run's records say of each unit, against a plain reading of the files."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from refusalkit.runs import columns, frames
+from refusalkit.runs.folder import Run, open_run, read_records
+from refusalkit.runs.frames import EVERYTHING, REPORTED, SCORED, RunRecords
+from refusalkit.scoring.score import score_run
+from refusalkit.types import Label
+from run_folders import JUDGE, shuffle_records, write_run
+
+OTHER, FOREIGN = "other", "of-no-run"
+WORDS = [*map(str, Label), "unparsable", None]
+CATEGORIES = ("plain", "hard-one")
+
+units = st.tuples(st.sampled_from(["a", "b#1", "c c"]), st.integers(1, 3))
+attempts = st.tuples(
+    units,
+    st.sampled_from(["answered", "truncated", "error"]),
+    st.sampled_from(WORDS),
+)
+verdicts = st.tuples(units, st.sampled_from([OTHER, FOREIGN]), st.sampled_from(list(Label)))
+
+
+def written(
+    folder: Path,
+    rows: list[tuple[tuple[str, int], str, str | None]],
+    others: list[tuple[tuple[str, int], str, Label]],
+) -> Run:
+    """A run of two judges, in whose file stand verdicts of a third that it does not know."""
+    category = dict(zip(("a", "b#1", "c c"), (*CATEGORIES, CATEGORIES[0]), strict=True))
+    run = write_run(
+        folder,
+        [(prompt, category[prompt], trial, *said) for (prompt, trial), *said in rows],
+        prompts=category,
+        trials=3,
+        twins={"c c": "a"},
+    )
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    manifest["judges"][OTHER] = {"name": OTHER, "kind": "custom"}
+    (run.path / "manifest.json").write_text(json.dumps(manifest))
+    with run.verdicts.open("a") as file:
+        for n, ((prompt, trial), judge, label) in enumerate(others):
+            record = {"schema": 1, "unit": f"{prompt}#{trial}", "judge": judge, "label": label}
+            record |= {"source": "judge", "cost_usd": 0.25 * n, "usage": {"input_tokens": n}}
+            file.write(json.dumps(record) + "\n")
+    return open_run(run.path)
+
+
+def last(path: Path, judge: str | None = None) -> dict[str, dict[str, Any]]:
+    """The last record of each unit, by a judge where one is named; in the file's order."""
+    found: dict[str, dict[str, Any]] = {}
+    for _, record in read_records(path):
+        if judge is None or record["judge"] == judge:
+            found.pop(record["unit"], None)
+            found[record["unit"]] = dict(record)
+    return found
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(attempts, max_size=12),
+    st.lists(verdicts, max_size=8),
+    st.sampled_from([1, 300, 8 * 2**20]),
+)
+def test_each_judge_has_its_own_last_word_whatever_columns_are_asked_for(
+    rows: list[tuple[tuple[str, int], str, str | None]],
+    others: list[tuple[tuple[str, int], str, Label]],
+    piece: int,
+) -> None:
+    with TemporaryDirectory() as folder:
+        run = written(Path(folder) / "run", rows, others)
+        answers = last(run.completions)
+        whole, before = {}, columns._PIECE
+        try:
+            columns._PIECE = piece
+            for asked in ((), SCORED, REPORTED, EVERYTHING):
+                records = RunRecords(run, asked)
+                for judge in (JUDGE, OTHER):
+                    whole[judge] = records.responses(judge)
+                    said = last(run.verdicts, judge)
+                    assert set(whole[judge]["unit"]) == answers.keys()
+                    for row in whole[judge].iter_rows(named=True):
+                        verdict = said.get(row["unit"])
+                        failed = answers[row["unit"]]["outcome"] == "error"
+                        label = None if failed or verdict is None else verdict["label"]
+                        assert row["label"] == label
+                        assert (row["label"] is None) != (row["unscored"] is None)
+                        assert row["hard_line"] == (row["prompt_id"] == "b#1")
+                        assert row["twin"] == ("a" if row["prompt_id"] == "c c" else None)
+                    order = whole[judge].select("category", "prompt_id", "trial").rows()
+                    assert order == sorted(order)
+                if "source" in asked:
+                    assert list(records.labels(OTHER)) == list(last(run.verdicts, OTHER))
+                if "usage" in asked:
+                    assert records.tokens()["judge"]["input_tokens"] == sum(range(len(others)))
+            for judge in (JUDGE, OTHER):
+                # The other judge's verdicts need not be read for one.
+                assert frames.responses(run, judge).equals(whole[judge])
+        finally:
+            columns._PIECE = before
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=5, deadline=None)
+def test_rows_do_not_hang_on_the_order_of_the_records(order: random.Random) -> None:
+    with TemporaryDirectory() as folder:
+        rows = [(f"p{n % 7}", "plain", n // 7 + 1, "answered", WORDS[n % 6]) for n in range(35)]
+        run = write_run(Path(folder) / "run", rows)
+        before = frames.responses(run)
+        shuffle_records(run, order)
+        assert frames.responses(run).equals(before)
+
+
+def test_a_prompt_that_records_put_in_two_categories_is_one_prompt(tmp_path: Path) -> None:
+    rows = [("p", "plain", 1, "answered", "refusal"), ("p", "other", 2, "answered", "compliance")]
+    score = score_run(write_run(tmp_path / "run", rows, prompts={"p": "plain"}))
+    assert (score.willingness.n_prompts, score.willingness.n_responses) == (1, 2)
+    assert score.by_prompt.select("category", "n_scored").sort("category").rows() == [
+        ("other", 1),
+        ("plain", 1),
+    ]
