@@ -1,0 +1,20 @@
+"""What a judge's endpoint replies gives the right verdict or none, over real sockets."""
+
+from __future__ import annotations
+
+import pytest
+
+from wire_cases import WireCase, each_case, keys, play
+
+__all__ = ["keys"]
+
+# To be put right: each is taken off the list as it is.
+PENDING = """
+    j_harmony j_THINK j_eos j_im_end j_eot j_bom j_nbsp j_ds j_groq j_azold j_ds422
+"""
+
+
+@pytest.mark.usefixtures("keys")
+@each_case("judge", "jlearn", pending=PENDING)
+def test_a_judges_reply_gives_its_verdict_or_none(case: WireCase) -> None:
+    assert play(case).wrong is None
