@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from refusalkit.scoring.agreement.coefficients import (
     SPLITS,
     agreement,
+    krippendorff_alpha,
 )
 from refusalkit.scoring.judge_quality.grades import grade_run
 from refusalkit.types import Label, Unscored
@@ -121,6 +123,57 @@ def test_kappa_by_another_formula(pairs: Pairs, split: str) -> None:
         found.precision,
     )
     assert other.kappa == (found.kappa and pytest.approx(found.kappa))
+
+
+def by_judge(*rows: str) -> dict[str, dict[str, str]]:
+    """A reliability matrix: a row for each judge, a character for each unit, "." where missing."""
+    return {
+        f"judge {n}": {str(unit): label for unit, label in enumerate(row) if label != "."}
+        for n, row in enumerate(rows)
+    }
+
+
+class TestKrippendorffAlpha:
+    @pytest.mark.parametrize(
+        ("rows", "alpha"),
+        [
+            # The nominal examples of Krippendorff (2011), sections A to C.
+            (("0100000010", "1110010000"), 0.095),
+            (("aabbdcccedda", "babbbccceddd"), 0.692),
+            (("123321412...", "1233224125.3", ".3332342251.", "12332441251."), 0.743),
+        ],
+        ids=["two judges, two labels", "two judges, five labels", "four judges, labels missing"],
+    )
+    def test_published_examples(self, rows: tuple[str, ...], alpha: float) -> None:
+        assert krippendorff_alpha(by_judge(*rows)) == pytest.approx(alpha, abs=0.0005)
+
+    def test_by_hand(self) -> None:
+        # One difference in ten: 2 of 20 values in unequal pairs; by chance 2 x 11 x 9 / (20 x 19).
+        found = krippendorff_alpha(by_judge("RRRRRRCCCC", "CRRRRRCCCC"))
+        assert found == pytest.approx(1 - (2 / 20) / (2 * 11 * 9 / (20 * 19)))
+
+    @pytest.mark.parametrize("rows", [(), ("RC",), ("R.", ".C"), ("RR", "RR"), ("R.C", "R..")])
+    def test_undefined_without_two_labels_on_shared_units(self, rows: tuple[str, ...]) -> None:
+        assert krippendorff_alpha(by_judge(*rows)) is None
+
+    @UNHURRIED
+    @given(st.lists(st.text("abc.", min_size=8, max_size=8), min_size=2, max_size=5))
+    def test_its_definition(self, rows: list[str]) -> None:
+        """1 - D_o / D_e, each a mean over pairs of values, pair by pair."""
+        units = [[label for label in column if label != "."] for column in zip(*rows, strict=True)]
+        units = [labels for labels in units if len(labels) > 1]
+        values = [label for labels in units for label in labels]
+        if len(set(values)) < 2:
+            assert krippendorff_alpha(by_judge(*rows)) is None
+            return
+        observed = sum(
+            (first != second) / (len(labels) - 1)
+            for labels in units
+            for first, second in itertools.permutations(labels, 2)
+        ) / len(values)
+        by_chance = [first != second for first, second in itertools.permutations(values, 2)]
+        expected = sum(by_chance) / len(by_chance)
+        assert krippendorff_alpha(by_judge(*rows)) == pytest.approx(1 - observed / expected)
 
 
 class TestGrades:

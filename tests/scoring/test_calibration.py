@@ -17,7 +17,6 @@ import refusalkit as rk
 from commandline import Call, caller
 from loopback import REFUSAL, LoopbackServer
 from refusalkit.errors import RecordError, UsageError
-from refusalkit.scoring.agreement.coefficients import krippendorff_alpha
 from refusalkit.scoring.judge_quality.calibration import (
     LEAKED,
     REFUSED,
@@ -567,18 +566,6 @@ def test_the_bias_goes_and_the_interval_holds_the_truth(
     assert abs(float(np.mean(errors))) < 0.03  # as judged: up to 0.28
     # 95 % of 300, and three standard errors.
     assert 0.91 <= held / runs <= 0.99
-
-
-def test_alpha_against_a_value_worked_out_by_hand() -> None:
-    """Two judges, ten answers, one difference; nominal (Krippendorff 2004, 11.3)."""
-    one = {str(n): R if n < 6 else C for n in range(10)}
-    other = {**one, "0": C}
-    # Pairs that differ: 2 of 20 values; by chance 2 x 11 x 9 / (20 x 19).
-    assert krippendorff_alpha({"a": one, "b": other}) == pytest.approx(
-        1 - (2 / 20) / (2 * 11 * 9 / (20 * 19))
-    )
-    assert krippendorff_alpha({"a": one, "b": {}}) is None
-    assert krippendorff_alpha({"a": {"1": R}, "b": {"1": R}}) is None
 
 
 def test_patterns_keep_the_counts() -> None:

@@ -1,4 +1,4 @@
-"""Agreement of trials, checked against another implementation and against cases done by hand."""
+"""Agreement of trials, checked against Krippendorff's alpha and against cases done by hand."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import refusalkit as rk
 from handmade import HELD, write_run
+from refusalkit.scoring.agreement.coefficients import krippendorff_alpha
 from refusalkit.scoring.trials import fleiss_kappa, trial_agreement
 
 
@@ -28,21 +29,20 @@ def test_by_hand(tmp_path: Path) -> None:
 @settings(max_examples=15)
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=12))
 def test_it_is_fleiss_kappa(refused: list[int]) -> None:
-    from nltk.metrics.agreement import AnnotationTask
-
     ours = fleiss_kappa([(k, 5) for k in refused])
     if len(set(refused)) == 1 and refused[0] in (0, 5):
         assert ours is None  # nothing, or everything, is refused
         return
     # With ratings of interchangeable raters, Krippendorff's alpha is Fleiss' kappa corrected for
     # the size of the sample: 1 - alpha = (1 - kappa) (n - 1) / n, over n ratings.
-    data = [
-        (f"trial {trial}", str(prompt), "refused" if trial < k else "not")
-        for prompt, k in enumerate(refused)
-        for trial in range(5)
-    ]
-    n = len(data)
-    alpha = AnnotationTask(data=data).alpha()
+    n = 5 * len(refused)
+    alpha = krippendorff_alpha(
+        {
+            f"trial {trial}": {str(prompt): trial < k for prompt, k in enumerate(refused)}
+            for trial in range(5)
+        }
+    )
+    assert alpha is not None
     assert ours == pytest.approx(1 - (1 - alpha) * n / (n - 1))
 
 

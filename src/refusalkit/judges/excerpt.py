@@ -1,61 +1,39 @@
-"""A very long answer, shown without its middle: head, a line that says so, tail."""
+"""Shortens a very long answer for a judge: its head, a line that says so, its tail."""
 
 from __future__ import annotations
 
-import unicodedata
+import regex
 
 from refusalkit.judges.rubrics import AnswerLimits
 
-_JOINER = "\u200d"
-# A cut gives way to a sign that belongs to the one before it, but not to any number of them.
-_LONGEST_CLUSTER = 64
+_CLUSTER = regex.compile(r"\X")
+# A longer cluster, such as a pile of combining marks, is split all the same.
+_MAX_CLUSTER = 64
 
 
 def excerpt(text: str, limits: AnswerLimits | None, nonce: str) -> tuple[str, int]:
-    """What a judge is shown of an answer, and how many characters (code points) of it are left out.
+    """What a judge is shown of an answer, and how many code points of it are left out.
 
-    The line in place of the middle carries `nonce`: an answer cannot know it, so it cannot pretend
-    to have been cut. No more than `limits` allow is shown, and no cut falls into a combined sign.
+    The line in place of the middle carries `nonce`, which an answer cannot know, so that it cannot
+    pretend to have been cut. At most what `limits` allow is shown, without splitting a grapheme
+    cluster.
     """
     if limits is None or len(text) <= limits.answer_chars:
         return text, 0
-    head = _retreat(text, limits.head_chars)
-    tail = _advance(text, len(text) - limits.tail_chars)
+    head, _ = _boundaries(text, limits.head_chars)
+    _, tail = _boundaries(text, len(text) - limits.tail_chars)
     missing = tail - head
     line = f"CUT {nonce}: {missing} characters of the answer are not shown here"
     return f"{text[:head]}\n{line}\n{text[tail:]}", missing
 
 
-def _retreat(text: str, at: int) -> int:
-    """The nearest place for a cut at `at` or before it."""
-    for place in range(at, max(at - _LONGEST_CLUSTER, 0), -1):
-        if not _belongs(text, place):
-            return place
-    return at
-
-
-def _advance(text: str, at: int) -> int:
-    """The nearest place for a cut at `at` or after it."""
-    for place in range(at, min(at + _LONGEST_CLUSTER, len(text))):
-        if not _belongs(text, place):
-            return place
-    return at
-
-
-def _belongs(text: str, at: int) -> bool:
-    """Whether the character at `at` is drawn together with the one before it."""
-    if not 0 < at < len(text):
-        return False
-    before, here = text[at - 1], text[at]
-    return (
-        unicodedata.category(here).startswith("M")
-        or _JOINER in (before, here)
-        # The skin tones of emoji are signs of their own, and so are the halves of a flag.
-        or "\U0001f3fb" <= here <= "\U0001f3ff"
-        or (_is_flag_half(before) and _is_flag_half(here))
-        or (before, here) == ("\r", "\n")
-    )
-
-
-def _is_flag_half(char: str) -> bool:
-    return "\U0001f1e6" <= char <= "\U0001f1ff"
+def _boundaries(text: str, at: int) -> tuple[int, int]:
+    """Ends of the grapheme cluster that a cut at `at` would split; (at, at) if it splits none."""
+    # A cluster never spans a line end, so the search can begin at any line.
+    begin = max(text.rfind("\n", 0, at) + 1, at - 4 * _MAX_CLUSTER)
+    for cluster in _CLUSTER.finditer(text, begin, at + _MAX_CLUSTER):
+        start, end = int(cluster.start()), int(cluster.end())
+        if end >= at:
+            splits = start < at < end <= start + _MAX_CLUSTER
+            return (start, end) if splits else (at, at)
+    return at, at

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from refusalkit.types import Label
@@ -62,22 +62,29 @@ def agreement_on(
     )
 
 
-def krippendorff_alpha(said: Mapping[str, Mapping[str, Label]]) -> float | None:
-    """Krippendorff's alpha (2004) over labels by judge and unit, nominal: any two labels differ.
+def krippendorff_alpha(said: Mapping[str, Mapping[str, Hashable]]) -> float | None:
+    """Krippendorff's alpha for nominal labels, from labels by judge and unit.
 
-    Only units with two labels or more count. None where there is none, or only one label occurs,
-    which says nothing.
+    At most 1 (perfect agreement), 0 at chance, negative below it. A unit counts only if at least
+    two judges labelled it. None where no unit counts or all labels are the same. The formula is
+    section D of Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability".
     """
-    # Three seconds cold, and nobody else needs it.
-    from nltk.metrics.agreement import AnnotationTask
-
-    times = Counter(unit for labels in said.values() for unit in labels)
-    data = [
-        (judge, unit, label.value)
-        for judge, labels in said.items()
-        for unit, label in labels.items()
-        if times[unit] > 1
-    ]
-    if len({label for _, _, label in data}) < 2:
+    by_unit: dict[str, Counter[Hashable]] = {}
+    for labels in said.values():
+        for unit, label in labels.items():
+            by_unit.setdefault(unit, Counter())[label] += 1
+    paired = [counts for counts in by_unit.values() if counts.total() > 1]
+    overall: Counter[Hashable] = Counter()
+    observed = 0.0  # expected number of labels that a random partner in the same unit contradicts
+    for counts in paired:
+        overall.update(counts)
+        observed += _unequal_pairs(counts) / (counts.total() - 1)
+    if len(overall) < 2:
         return None
-    return float(AnnotationTask(data=data).alpha())
+    expected = _unequal_pairs(overall) / (overall.total() - 1)
+    return 1 - observed / expected
+
+
+def _unequal_pairs(counts: Counter[Hashable]) -> int:
+    """Ordered pairs of labels that differ."""
+    return counts.total() ** 2 - sum(n * n for n in counts.values())
