@@ -173,7 +173,7 @@ _WHERE = {
     ),
     "scoring.judge_quality.correction": ("Correction",),
     "scoring.judge_quality.grades": ("Grades",),
-    "scoring.judge_quality.probes": ("JudgeProbe",),
+    "scoring.judge_quality.probe_results": ("JudgeProbe",),
     "scoring.leaderboard": ("Leaderboard",),
     "scoring.score": ("Score",),
     "scoring.variance": ("Variance",),

@@ -28,7 +28,7 @@ from places import GOLDEN
 from refusalkit.cli import cli
 from refusalkit.runs.folder import Run, read_records
 from refusalkit.runs.manifest import JudgeEntry
-from refusalkit.runs.records import read_verdict
+from refusalkit.runs.records import verdict_from_record
 from refusalkit.types import Label, Unscored
 
 UPDATE = bool(os.environ.get("REFUSALKIT_UPDATE_GOLDEN"))
@@ -58,7 +58,7 @@ def judged_again(run: Run) -> None:
     run = run.with_manifest(run.manifest.model_copy(update={"judges": judges}))
     with run.writing() as writer:
         for _, record in list(read_records(run.verdicts)):
-            verdict = replace(read_verdict(record, "here"), judge="second", cost_usd=0.0)
+            verdict = replace(verdict_from_record(record, "here"), judge="second", cost_usd=0.0)
             if verdict.category in run.manifest.hard_lines and verdict.source == "judge":
                 verdict = replace(verdict, label=None, unscored=Unscored.WITHHELD)
             elif verdict.label is Label.PARTIAL:

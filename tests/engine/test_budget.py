@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import refusalkit as rk
 from loopback import Fault, LoopbackServer, Script
-from refusalkit.engine.budget import Budget, Spending
+from refusalkit.engine.budget import Budget, RunBudget
 from refusalkit.errors import FatalProviderError
 from refusalkit.models import (
     endpoints,
@@ -158,7 +158,7 @@ def test_with_a_ceiling_at_most_the_last_unit_passes_the_bound(
     costs: list[tuple[float, float]], max_cost: float, width: int
 ) -> None:
     """Units end in the order in which they began; verdicts cost up to a fifth of the ceiling."""
-    spending = Spending(Budget(max_cost), ceiling_usd=1.0)
+    spending = RunBudget(Budget(max_cost), ceiling_usd=1.0)
     spending.go_on(0.0, Dearest(verdict=0.2), 0)
     waiting, at_work, most = list(costs), [], 0
     while True:

@@ -378,7 +378,7 @@ class TestNearDuplicates:
     def test_the_search_stops_where_there_is_too_much_to_compare(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(near, "MOST_COMPARED", 100)
+        monkeypatch.setattr(near, "MAX_COMPARED", 100)
         alike = [rk.Prompt(str(n), "tea", f"how do I brew the tea number {n}") for n in range(40)]
         found = near.near_duplicates(alike)
         assert (len(found.pairs), found.how[:32]) == (100, "100 in the first 100 comparisons")

@@ -25,7 +25,7 @@ from refusalkit.runs.checkpoint import SCHEMA, load_checkpoint
 from refusalkit.runs.extents import START, Extent
 from refusalkit.runs.folder import RecordWriter, Run, open_run, read_records
 from refusalkit.runs.manifest import JudgeEntry
-from refusalkit.runs.state import Bookmark, RunState, exact_sum, read_state
+from refusalkit.runs.state import CheckpointWriter, RunState, exact_sum, read_state
 from refusalkit.types import Completion, Label, Outcome, Unscored, Verdict
 from run_folders import JUDGE, TEXT, write_run
 
@@ -95,12 +95,12 @@ def work(run: Run, records: list[Completion | Verdict]) -> None:
 
     async def session() -> None:
         with run.writing() as writer:
-            bookmark = Bookmark(run, writer, read_state(run))
+            checkpoint_writer = CheckpointWriter(run, writer, read_state(run))
             for record in records:
                 write(writer, record)
-                bookmark.see()
+                checkpoint_writer.maybe_save()
                 await asyncio.sleep(0)
-            await bookmark.close()
+            await checkpoint_writer.close()
 
     asyncio.run(session())
 
@@ -110,7 +110,9 @@ def seen(run: Run, judge: str | None = None) -> dict[str, object] | str:
     try:
         with run.writing():
             state = read_state(run, judge)
-            judged = {u for _, r in read_records(run.verdicts, state.heard) for u in [r["unit"]]}
+            judged = {
+                u for _, r in read_records(run.verdicts, state.verdict_places) for u in [r["unit"]]
+            }
             answers = [
                 record["unit"]
                 for _, record in read_records(run.completions, state.answers.values())

@@ -28,7 +28,7 @@ import strategies
 from refusalkit.errors import RecordError, RunFolderError, RunLocked, StorageError
 from refusalkit.runs import folder, frames
 from refusalkit.runs.folder import Run, create_run, open_run, read_records
-from refusalkit.runs.records import completion_record, read_completion, verdict_record
+from refusalkit.runs.records import completion_from_record, completion_record, verdict_record
 from refusalkit.runs.state import read_state
 from refusalkit.types import Completion, Label, Outcome, Unscored, Usage, Verdict
 
@@ -103,7 +103,7 @@ def test_a_completion_is_read_back_as_it_was(
         writer.completion(completion)
     *_, (place, record) = read_records(run.completions)
     assert place == "completions.jsonl:2"
-    assert read_completion(record, place) == completion
+    assert completion_from_record(record, place) == completion
     assert len(lines(run.completions)) == 2
 
 
@@ -144,7 +144,7 @@ def test_a_lone_surrogate_from_a_model_of_ones_own_is_replaced_and_stops_nothing
     with run.writing() as writer:
         writer.completion(replace(completion, text=text, error=text))
     ((place, record),) = read_records(run.completions)
-    read = read_completion(record, place)
+    read = completion_from_record(record, place)
     assert "\N{REPLACEMENT CHARACTER}" in read.text
     assert read.error == read.text
     # The digest is that of the text on disk.
@@ -273,7 +273,9 @@ def test_any_records_survive_any_cut(
     with run.writing() as writer:
         writer.completion(added)
     kept = whole[: cut + 1].count(b"\n")  # the newline itself may be what was lost
-    read = [read_completion(record, place) for place, record in read_records(run.completions)]
+    read = [
+        completion_from_record(record, place) for place, record in read_records(run.completions)
+    ]
     assert read == [*written[:kept], added]
 
 

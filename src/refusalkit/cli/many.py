@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from refusalkit.cli.exit_codes import ERROR
-from refusalkit.cli.notices import say_preset
+from refusalkit.cli.notices import print_preset_note
 from refusalkit.cli.showing import (
     above_bound,
     is_owed,
@@ -104,7 +104,7 @@ def _check_tables(asked: Sequence[Mapping[str, Any]], plan: str | None) -> None:
             raise ConfigurationError(f"{place}: {error}") from error
         if config.preset not in presets:
             presets.append(config.preset)
-            say_preset(config.preset)
+            print_preset_note(config.preset)
 
 
 def show_several(

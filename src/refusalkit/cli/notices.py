@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _LARGE = 4 * 1024 * 1024
 
 
-def say_ordinary(config: RunConfig) -> None:
+def warn_unmarked_hard_lines(config: RunConfig) -> None:
     """Say on stderr which categories are called like our hard lines and are none.
 
     A file of one's own has no hard lines until they are named. Sets that come with refusalkit and
@@ -54,7 +54,7 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def say_preset(preset: str | None) -> None:
+def print_preset_note(preset: str | None) -> None:
     """Say on stderr what a preset means, before anything is asked."""
     if preset is None:
         return

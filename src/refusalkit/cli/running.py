@@ -8,7 +8,7 @@ import click
 
 from refusalkit.cli.exit_codes import INCOMPLETE, OK
 from refusalkit.cli.many import name_models, run_several
-from refusalkit.cli.notices import say_ordinary, say_preset
+from refusalkit.cli.notices import print_preset_note, warn_unmarked_hard_lines
 from refusalkit.cli.options import (
     given_options,
     judging,
@@ -70,8 +70,8 @@ def run(
     check_report(report, out)
     (model,) = models
     config = resolve_config({"model": model, **given_options(options)}, file=options["config_file"])
-    say_preset(config.preset)
-    say_ordinary(config)
+    print_preset_note(config.preset)
+    warn_unmarked_hard_lines(config)
     given = config.model_dump(exclude_unset=True)
     given.pop("judge", None)
     asked, prompts = given.pop("model"), given.pop("prompts", None)

@@ -21,18 +21,18 @@ class Budget:
 
     def __init__(self, max_cost: float) -> None:
         self._max_cost = max_cost
-        self._runs: list[Spending] = []
+        self._runs: list[RunBudget] = []
 
     @property
-    def runs(self) -> Sequence[Spending]:
+    def runs(self) -> Sequence[RunBudget]:
         """Those that it bounds."""
         return self._runs
 
-    def join(self, run: Spending) -> None:
+    def join(self, run: RunBudget) -> None:
         """Count a run in, for good: what it spent stays spent."""
         self._runs.append(run)
 
-    def has_room(self, run: Spending, *, completes: bool) -> bool:
+    def has_room(self, run: RunBudget, *, completes: bool) -> bool:
         """Whether one unit more of `run` stays within it."""
         spent = sum(one.spent_usd or 0.0 for one in self._runs)
         if not any(one.is_at_work for one in self._runs):
@@ -41,7 +41,7 @@ class Budget:
         return spent + most + run.most_usd(completes=completes) < self._max_cost
 
 
-class Spending:
+class RunBudget:
     """What one run has spent, and what is in flight: bounded by budgets, or not.
 
     `spent_usd` None: a price is unknown. `ceiling_usd` is the most that a completion can cost; None

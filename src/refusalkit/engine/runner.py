@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from refusalkit.engine.budget import Budget, Spending
+from refusalkit.engine.budget import Budget, RunBudget
 from refusalkit.engine.plan import Ended, OnProgress, Plan, Progress
 from refusalkit.errors import FatalProviderError
 from refusalkit.judges.council import Panel, stamped, total_cost
@@ -22,12 +22,12 @@ from refusalkit.runs.canaries import Canary, judge_canary, record_of
 from refusalkit.runs.checkpoint import Checkpoint
 from refusalkit.runs.folder import RecordWriter, Run, read_records
 from refusalkit.runs.records import (
-    read_completion,
-    read_verdict,
+    completion_from_record,
+    verdict_from_record,
     verdict_of_outcome,
     withheld_verdict,
 )
-from refusalkit.runs.state import Bookmark, RunState, read_state
+from refusalkit.runs.state import CheckpointWriter, RunState, read_state
 from refusalkit.types import (
     Completion,
     GenerationConfig,
@@ -51,13 +51,14 @@ _GIVE_UP = 40
 class _Task:
     """One unit of work; with `completion` only the verdict is owed.
 
-    `heard` holds what judges said of this answer before. `withheld`: its text was not kept.
+    `earlier_verdicts` maps judge ids to their last verdicts on this answer. `withheld`: the
+    answer's text was not kept.
     """
 
     prompt: Prompt
     trial: int
     completion: Completion | None = None
-    heard: Mapping[str, Verdict] = field(default_factory=dict)
+    earlier_verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     withheld: bool = False
 
 
@@ -104,10 +105,10 @@ class Runner:
         self._left: list[_Task] = []  # what the budget had no room for
         self._canaries = deque(canaries)
         self._canary_next = False
-        self._bookmark: Bookmark | None = None
+        self._checkpoint_writer: CheckpointWriter | None = None
         self._orphans: Mapping[str, tuple[str, ...]] = {}
         budgets = [*([] if max_cost is None else [Budget(max_cost)]), *filter(None, [budget])]
-        self._spending = Spending(*budgets, ceiling_usd=ceiling_usd)
+        self._budget = RunBudget(*budgets, ceiling_usd=ceiling_usd)
         self._succeeded = False
         self._failures = 0
         self._progress = Progress(planned=run.manifest.n_units)
@@ -122,12 +123,12 @@ class Runner:
             state = read_state(self._run, self._judge.id)
         else:
             state = read_state(self._run, kept=self._kept)
-            self._bookmark = Bookmark(self._run, writer, state)
+            self._checkpoint_writer = CheckpointWriter(self._run, writer, state)
         try:
             return await self._work(state, writer)
         finally:
-            if self._bookmark is not None:
-                await self._bookmark.close()
+            if self._checkpoint_writer is not None:
+                await self._checkpoint_writer.close()
 
     async def _work(self, state: RunState, writer: RecordWriter) -> Ended:
         self._orphans = {} if self._model is None else state.orphans
@@ -145,7 +146,7 @@ class Runner:
             cost_usd=state.cost_usd,
             found=found,
         )
-        self._spending.go_on(state.cost_usd, state.dearest, found)
+        self._budget.go_on(state.cost_usd, state.dearest, found)
         self._started = time.monotonic()
         self._report()
         tasks = self._owed(state)
@@ -174,7 +175,7 @@ class Runner:
                 yield _Task(prompt, trial)
 
     def _to_judge_again(self, units: frozenset[str], state: RunState) -> Iterator[_Task]:
-        heard = self._heard(units, state)
+        earlier_verdicts = self._earlier_verdicts(units, state)
         trials = {unit_parts(unit)[1] for unit in units}
         left = len(units)
         for trial, prompts in self._plan():
@@ -186,27 +187,29 @@ class Runner:
                     left -= 1
                     gone = unit in state.withheld and unit not in self._texts
                     answer = self._answer(unit, state)
-                    yield _Task(prompt, trial, answer, heard.get(unit, {}), gone)
+                    yield _Task(prompt, trial, answer, earlier_verdicts.get(unit, {}), gone)
 
     def _answer(self, unit: str, state: RunState) -> Completion:
         """An answer on disk, read when its turn comes: together they may be larger than memory."""
         ((place, record),) = read_records(self._run.completions, [state.answers[unit]])
         text = self._texts[unit] if unit in self._texts else record["text"]
-        return read_completion({**record, "text": "" if text is None else text}, place)
+        return completion_from_record({**record, "text": "" if text is None else text}, place)
 
-    def _heard(self, units: frozenset[str], state: RunState) -> Mapping[str, Mapping[str, Verdict]]:
+    def _earlier_verdicts(
+        self, units: frozenset[str], state: RunState
+    ) -> Mapping[str, Mapping[str, Verdict]]:
         """What was said of these units, by unit and judge. One who asks nobody need not know."""
-        heard: dict[str, dict[str, Verdict]] = {}
+        earlier_verdicts: dict[str, dict[str, Verdict]] = {}
         if self._panel is not None:
             entry = self._run.manifest.judges[self._judge.id].hard_line_judge
             # The manifest does not name the members of a hard-line council built in Python.
             unnamed = entry is not None and entry.kind == "custom"
-            places = None if unnamed else state.heard
+            places = None if unnamed else state.verdict_places
             for place, record in read_records(self._run.verdicts, places):
                 if record.get("unit") in units:
-                    verdict = read_verdict(record, place)
-                    heard.setdefault(verdict.unit, {})[verdict.judge] = verdict
-        return heard
+                    verdict = verdict_from_record(record, place)
+                    earlier_verdicts.setdefault(verdict.unit, {})[verdict.judge] = verdict
+        return earlier_verdicts
 
     async def _supervise(self, workers: set[asyncio.Task[None]]) -> None:
         """Wait for the workers; after an interruption or a failure only for what is in flight."""
@@ -234,7 +237,7 @@ class Runner:
                     if failure is None:
                         self._ended = Ended.INTERRUPTED
                     self._stop.set()
-                    self._spending.wake()
+                    self._budget.wake()
                 elif deadline is not None and time.monotonic() >= deadline:
                     break
         finally:
@@ -262,17 +265,17 @@ class Runner:
             try:
                 await self._do(task, writer)
             finally:
-                self._spending.end()
-            if self._bookmark is not None:
-                self._bookmark.see()
+                self._budget.end()
+            if self._checkpoint_writer is not None:
+                self._checkpoint_writer.maybe_save()
 
     async def _begin(self, *, completes: bool) -> bool:
         """Take up a unit as soon as the budget has room; False where there will be none."""
-        while not self._spending.begin(completes=completes):
+        while not self._budget.begin(completes=completes):
             # What is in flight shows its cost: mostly less than was reckoned with.
-            if not self._spending.may_find_room(completes=completes):
+            if not self._budget.may_find_room(completes=completes):
                 return False
-            await self._spending.changed()
+            await self._budget.changed()
             if self._stop.is_set():
                 return False
         return True
@@ -283,9 +286,9 @@ class Runner:
         try:
             verdict = await judge_canary(self._judge, canary)
         finally:
-            self._spending.end()
+            self._budget.end()
         writer.canary(record_of(canary, self._judge, verdict))
-        self._spending.saw_verdict(verdict.cost_usd)
+        self._budget.saw_verdict(verdict.cost_usd)
         self._count(cost=total_cost([verdict]))
 
     async def _do(self, task: _Task, writer: RecordWriter) -> None:
@@ -297,7 +300,7 @@ class Runner:
                     task.prompt, self._generation, trial=task.trial
                 )
             finally:
-                self._spending.completed()
+                self._budget.completed()
             # Which unit it is, is not the model's to say: what is withheld hangs on it.
             prompt = task.prompt
             says = (completion.prompt_id, completion.category, completion.trial)
@@ -310,7 +313,7 @@ class Runner:
             free = failed or completion.outcome is Outcome.BLOCKED
             unpriced = free and completion.cost_usd is None
             # What came without an answer may be the dearest: reasoning up to the last token.
-            self._spending.saw_completion(completion.cost_usd)
+            self._budget.saw_completion(completion.cost_usd)
             self._count(cost=0.0 if unpriced else completion.cost_usd, completions=1)
             # At once, though a withheld answer lives in memory only: what it cost is on record,
             # whatever becomes of its verdict. Without one the model is asked again.
@@ -334,7 +337,7 @@ class Runner:
             )
         elif verdict is None:
             verdict = await self._judge.grade(task.prompt, completion)
-            self._spending.saw_verdict(verdict.cost_usd)
+            self._budget.saw_verdict(verdict.cost_usd)
         verdict = stamped(verdict, task.prompt, completion, self._judge.id)
         writer.verdict(verdict)
         self._count_verdict(verdict)
@@ -373,7 +376,7 @@ class Runner:
         member failed that did.
         """
         spoken: list[Verdict] = []
-        heard = dict(task.heard)
+        earlier_verdicts = dict(task.earlier_verdicts)
 
         def note(said: Verdict) -> None:
             writer.verdict(said)
@@ -383,14 +386,14 @@ class Runner:
         voters = panel.voters(task.prompt)
         if settled is not None:
             for voter in voters:
-                before = heard.get(voter)
+                before = earlier_verdicts.get(voter)
                 if before is None or before.unscored is Unscored.JUDGE_ERROR:
-                    heard[voter] = replace(settled, judge=voter)
-                    writer.verdict(heard[voter])
+                    earlier_verdicts[voter] = replace(settled, judge=voter)
+                    writer.verdict(earlier_verdicts[voter])
             if settled.source == "provider" or not voters:
                 return settled, None
-        verdict = await panel.deliberate(task.prompt, completion, heard, note)
-        self._spending.saw_verdict(total_cost([verdict, *spoken]))
+        verdict = await panel.deliberate(task.prompt, completion, earlier_verdicts, note)
+        self._budget.saw_verdict(total_cost([verdict, *spoken]))
         errors = [said.reason for said in spoken if said.unscored is Unscored.JUDGE_ERROR]
         return verdict, (errors[-1] or "error") if errors else None
 
@@ -411,7 +414,7 @@ class Runner:
         refusals: int = 0,
         unscored: int = 0,
     ) -> None:
-        self._spending.add(cost)
+        self._budget.add(cost)
         now = self._progress
         self._progress = Progress(
             planned=now.planned,
@@ -419,7 +422,7 @@ class Runner:
             verdicts=now.verdicts + verdicts,
             refusals=now.refusals + refusals,
             unscored=now.unscored + unscored,
-            cost_usd=self._spending.spent_usd,
+            cost_usd=self._budget.spent_usd,
             found=now.found,
             elapsed_s=time.monotonic() - self._started,
         )

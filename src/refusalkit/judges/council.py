@@ -30,7 +30,7 @@ from refusalkit.judges.protocol import Judge
 from refusalkit.types import Completion, Label, Prompt, Unscored, Usage, Verdict
 from refusalkit.untrusted import printable
 
-Heard = Mapping[str, Verdict]
+EarlierVerdicts = Mapping[str, Verdict]
 """What judges said of an answer before, by judge id: the last verdict of each."""
 Note = Callable[[Verdict], None]
 """Takes a member's verdict the moment it is there."""
@@ -51,9 +51,9 @@ class Panel(Protocol):
         ...
 
     async def deliberate(
-        self, prompt: Prompt, completion: Completion, heard: Heard, note: Note
+        self, prompt: Prompt, completion: Completion, earlier_verdicts: EarlierVerdicts, note: Note
     ) -> Verdict:
-        """Label one answer, asking nobody whose verdict in `heard` stands."""
+        """Label one answer, asking nobody whose verdict in `earlier_verdicts` stands."""
         ...
 
 
@@ -106,23 +106,23 @@ class Council:
         return replace(verdict, usage=usage, cost_usd=total_cost(spoken))
 
     async def deliberate(
-        self, prompt: Prompt, completion: Completion, heard: Heard, note: Note
+        self, prompt: Prompt, completion: Completion, earlier_verdicts: EarlierVerdicts, note: Note
     ) -> Verdict:
-        """Label one completion; members whose verdict in `heard` stands are not asked again.
+        """Label one completion; members with a valid earlier verdict are not asked again.
 
         `note` takes each fresh verdict of a member as it comes. What the members cost stands in
         their verdicts; the council's own costs nothing.
         """
 
         async def vote(member: Judge) -> Verdict:
-            before = heard.get(member.id)
+            before = earlier_verdicts.get(member.id)
             if before is not None and before.unscored is not Unscored.JUDGE_ERROR:
                 return before
             said = stamped(await member.grade(prompt, completion), prompt, completion, member.id)
             note(said)
             return said
 
-        # All are heard to the end: what was paid for is kept even where one cannot go on.
+        # All run to the end: what was paid for is kept even where one cannot go on.
         spoken = await asyncio.gather(*map(vote, self.members), return_exceptions=True)
         votes = []
         for said in spoken:

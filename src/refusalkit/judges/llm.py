@@ -45,7 +45,7 @@ from refusalkit.untrusted import printable, well_formed
 if TYPE_CHECKING:
     from refusalkit.judges.lexical import LexicalJudge
 
-_LONGEST_REASON = 300
+_MAX_REASON = 300
 _NOTHING_USED = Usage()
 
 
@@ -198,7 +198,7 @@ class LLMJudge:
         word = data[VERDICT_FIELD]
         label = self.rubric.labels.get(word)
         reason = data.get(REASON_FIELD)
-        short = printable(reason, _LONGEST_REASON) if isinstance(reason, str) and reason else None
+        short = printable(reason, _MAX_REASON) if isinstance(reason, str) and reason else None
         # The label's own name would say nothing new.
         own = word if label is not None and word != label.value else None
         return Ruling(label, short, own, data.get(RESTS_ON_FIELD))

@@ -12,7 +12,7 @@ from dataclasses import replace
 from refusalkit.errors import UsageError
 from refusalkit.judges.council import (
     Council,
-    Heard,
+    EarlierVerdicts,
     Note,
     Panel,
     digest_of_parts,
@@ -84,11 +84,11 @@ class ComposedJudge:
         )
 
     async def deliberate(
-        self, prompt: Prompt, completion: Completion, heard: Heard, note: Note
+        self, prompt: Prompt, completion: Completion, earlier_verdicts: EarlierVerdicts, note: Note
     ) -> Verdict:
-        """Label one completion, asking nobody again whose verdict in `heard` stands."""
+        """Label one completion, asking nobody again whose verdict in `earlier_verdicts` stands."""
         asked = self._asked(prompt)
-        before = heard.get(self.id)
+        before = earlier_verdicts.get(self.id)
         if (
             self.fallback is not None
             and before is not None
@@ -99,7 +99,7 @@ class ComposedJudge:
             said = await self.fallback.grade(prompt, completion)
             return self._signed(said, self.fallback, prompt, completion)
         if isinstance(asked, Panel):
-            said = await asked.deliberate(prompt, completion, heard, note)
+            said = await asked.deliberate(prompt, completion, earlier_verdicts, note)
         else:
             said = await asked.grade(prompt, completion)
         return await self._completed(said, asked, prompt, completion)

@@ -14,7 +14,7 @@ from refusalkit.errors import ConfigurationError
 from refusalkit.models.client import ChatClient, ChatRequest, Relearned
 from refusalkit.models.litellm_calls import complete, load_litellm
 from refusalkit.models.litellm_session import Exchange, Unread, close_connections, exchange_from
-from refusalkit.models.openai import filter_category, read_completion, refused_category
+from refusalkit.models.openai import filter_category, parse_chat_completion, refused_category
 from refusalkit.models.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.models.pacing import Pacer
 from refusalkit.types import Usage
@@ -242,7 +242,7 @@ def _read_list(exchange: Exchange, *, structured: bool) -> Reply | None:
     try:
         data = jsonl.from_bytes(exchange.body)
         if isinstance(data["choices"][0]["message"]["content"], list):
-            return read_completion(data, structured=structured)
+            return parse_chat_completion(data, structured=structured)
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         pass
     return None

@@ -169,7 +169,7 @@ class OpenAIClient(ChatClient):
                 raise Relearned(f"{self.names}: HTTP {status}", status=status)
             raise self._failed(failure, sent=sent)
         try:
-            reply = read_completion(data, structured=request.schema is not None)
+            reply = parse_chat_completion(data, structured=request.schema is not None)
         except (LookupError, TypeError, AttributeError) as error:
             usage = _usage(data.get("usage"))
             failure = ApiFailure("the body is no chat completion", status=200, usage=usage)
@@ -234,7 +234,7 @@ def _failure(status: int, headers: Mapping[str, str], data: object) -> ApiFailur
     )
 
 
-def read_completion(data: Mapping[str, Any], *, structured: bool) -> Reply:
+def parse_chat_completion(data: Mapping[str, Any], *, structured: bool) -> Reply:
     """A chat completion of the OpenAI protocol.
 
     Raises LookupError, TypeError or AttributeError: it is none.

@@ -27,9 +27,9 @@ from refusalkit.shipped import LOCK_FILE, prompts_dir
 from refusalkit.types import Prompt, PromptSet
 from refusalkit.untrusted import printable
 
-FEWEST_WORDS, MOST_WORDS = 3, 200
-_MOST_UNEVEN = 3
-_MOST_WARNINGS = 50
+FEWEST_WORDS, MAX_WORDS = 3, 200
+_MAX_UNEVEN = 3
+_MAX_WARNINGS = 50
 _TAG = re.compile(r"[a-z][a-z0-9-]*:[^\s:,;][^:,;]*")
 TAGS: Mapping[str, frozenset[str]] = {
     "form": frozenset({"question", "instruction", "fiction", "role", "code"}),
@@ -65,7 +65,7 @@ class Checked:
     @property
     def shown_warnings(self) -> list[str]:
         """The warnings, cut short where there are very many."""
-        shown = self.warnings[:_MOST_WARNINGS]
+        shown = self.warnings[:_MAX_WARNINGS]
         more = len(self.warnings) - len(shown)
         return [*shown, f"... and {more} more"] if more else shown
 
@@ -177,8 +177,8 @@ def _check_texts(one: Checked, where: _Places) -> None:
     for prompt in one.prompts.prompts:
         length = len(prompt.text.split())
         what = None
-        if not FEWEST_WORDS <= length <= MOST_WORDS:
-            what = f"text: {length} words, usual are {FEWEST_WORDS} to {MOST_WORDS}"
+        if not FEWEST_WORDS <= length <= MAX_WORDS:
+            what = f"text: {length} words, usual are {FEWEST_WORDS} to {MAX_WORDS}"
         elif not _fits_language(prompt):
             what = f"lang: is {prompt.lang!r}, but the text hardly looks it"
         if what is not None:
@@ -202,7 +202,7 @@ def _check_balance(one: Checked) -> None:
     counts = one.summary.categories
     ordinary = [c for c in one.prompts.categories if not c.hard_line and counts[c.slug].n_prompts]
     sizes = [counts[category.slug].n_prompts for category in ordinary]
-    if sizes and max(sizes) > _MOST_UNEVEN * min(sizes):
+    if sizes and max(sizes) > _MAX_UNEVEN * min(sizes):
         one.warnings.append(
             f"ordinary categories have from {min(sizes)} to {max(sizes)} prompts: the larger ones "
             "decide the score"

@@ -8,7 +8,7 @@ from refusalkit.errors import PromptSetError
 from refusalkit.types import Category, Prompt, PromptSet, SetPart
 from refusalkit.untrusted import printable
 
-_MOST_SHOWN = 20
+_MAX_SHOWN = 20
 
 
 def combine(sets: Sequence[PromptSet]) -> PromptSet:
@@ -38,7 +38,7 @@ def combine(sets: Sequence[PromptSet]) -> PromptSet:
             if slug in speaking:
                 decided.setdefault(slug, one)
     if mistakes:
-        shown = mistakes[:_MOST_SHOWN]
+        shown = mistakes[:_MAX_SHOWN]
         if len(mistakes) > len(shown):
             shown.append(f"... and {len(mistakes) - len(shown)} more")
         raise PromptSetError(f"the sets {printable(name)} cannot be combined:", shown)

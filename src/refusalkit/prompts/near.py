@@ -20,7 +20,7 @@ from refusalkit.types import Prompt
 THRESHOLD = 0.6
 LARGEST = 3_000
 """In more prompts than this, only prompts of the same words in any order are found."""
-MOST_COMPARED = 200_000
+MAX_COMPARED = 200_000
 """After so many comparisons, twenty seconds at the worst, the search stops."""
 
 Pair = tuple[int, int, float]
@@ -53,7 +53,7 @@ def near_duplicates(prompts: Sequence[Prompt]) -> Found:
             if not same_request and a.id != b.twin and b.id != a.twin:
                 pairs.append((first, second, ratio))
     except _StoppedError:
-        how = f"{len(pairs)} in the first {MOST_COMPARED:,} comparisons, the rest was not compared"
+        how = f"{len(pairs)} in the first {MAX_COMPARED:,} comparisons, the rest was not compared"
     else:
         how = str(len(pairs)) if pairs else how
     return Found(tuple(pairs), how)
@@ -79,7 +79,7 @@ def _exact(prompts: Sequence[Prompt]) -> Iterator[Pair]:
             if 2 * shared < THRESHOLD * both:
                 continue
             compared += 1
-            if compared > MOST_COMPARED:
+            if compared > MAX_COMPARED:
                 raise _StoppedError
             ratio = difflib.SequenceMatcher(None, texts[first], words, autojunk=False).ratio()
             if ratio >= THRESHOLD:

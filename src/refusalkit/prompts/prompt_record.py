@@ -16,7 +16,7 @@ from refusalkit.untrusted import printable, well_formed
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$"
 SLUG_PATTERN = r"^[a-z0-9][a-z0-9-]{0,79}$"
 
-_MOST_MISTAKES_SHOWN = 100
+_MAX_MISTAKES_SHOWN = 100
 
 
 class _Record(BaseModel):
@@ -99,7 +99,7 @@ class Mistakes:
         """Note a mistake at `place` (``file:line``) in `field`."""
         self.count += 1
         # A table of a million rows may be wrong in each of them.
-        if self.count <= _MOST_MISTAKES_SHOWN:
+        if self.count <= _MAX_MISTAKES_SHOWN:
             self.lines.append(f"{printable(place)}: {printable(field)}: {printable(what)}")
 
     def add_validation(self, place: str, error: ValidationError) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from refusalkit.scoring.audit import Audit, HardLine
 from refusalkit.untrusted import printable
 
-_MOST_LEAKS = 100
+_MAX_LEAKS = 100
 # Nothing of this is markup, a link, an emoji or a mention.
 _PLAIN = re.compile(r"[A-Za-z0-9(](?:[A-Za-z0-9 ,;()%'/+.-]|[:&](?= ))*")
 _MARK = {"held": "✅", "crossed": "❌", "inconclusive": "⚠️"}
@@ -95,10 +95,10 @@ def _leaks_table(audit: Audit) -> str:
             quoted(row["rests_on"]) if row["rests_on"] else "",
             quoted(row["judge"]),
         )
-        for row in audit.leaks.head(_MOST_LEAKS).iter_rows(named=True)
+        for row in audit.leaks.head(_MAX_LEAKS).iter_rows(named=True)
     ]
     table = _table(("leaking prompt", "trial", "label", "rests on", "judge"), rows)
-    more = len(audit.leaks) - _MOST_LEAKS
+    more = len(audit.leaks) - _MAX_LEAKS
     return f"{table}\n\n... and {more} more leaking responses." if more > 0 else table
 
 

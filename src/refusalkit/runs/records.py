@@ -95,7 +95,7 @@ def canary_record(
     }
 
 
-def read_completion(record: Mapping[str, Any], where: str) -> Completion:
+def completion_from_record(record: Mapping[str, Any], where: str) -> Completion:
     """The completion of a record that kept its text. Raises `RecordError`, naming `where`."""
     fields = {
         "prompt_id": str,
@@ -177,7 +177,7 @@ def withheld_verdict(completion: Completion, judge: str) -> Verdict:
     )
 
 
-def read_verdict(record: Mapping[str, Any], where: str) -> Verdict:
+def verdict_from_record(record: Mapping[str, Any], where: str) -> Verdict:
     """The verdict of a record. Raises `RecordError`, naming `where`."""
     for name, kind in {"prompt_id": str, "category": str, "trial": int, "judge": str}.items():
         if not isinstance(record.get(name), kind):

@@ -47,8 +47,8 @@ class RunState:
     `settled` units have a completion and a verdict that stand. `to_judge` units have an answer on
     disk and owe the verdict (of a council: its own or a member's). `withheld` units owe one too,
     but their text was not kept: nothing is left to judge, so the model is asked again. `answers`
-    says where the completion of each of these stands, `heard` are the places of what the judge and
-    its members have said of them. `orphans` names by unit those whose verdict is there while the
+    says where the completion of each of these is, `verdict_places` where the verdicts of the judge
+    and its members on them are. `orphans` names by unit those whose verdict is there while the
     answer that they read is not: a loss of power may leave one of two files shorter. `checkpoint`
     is what was found, to be gone on from; the last `n_unsaved` of
     its records are not in the one on disk.
@@ -58,7 +58,7 @@ class RunState:
     to_judge: frozenset[str]
     withheld: frozenset[str]
     answers: Mapping[str, Place]
-    heard: tuple[Place, ...]
+    verdict_places: tuple[Place, ...]
     orphans: Mapping[str, tuple[str, ...]]
     refusals: int
     unscored: int
@@ -134,7 +134,7 @@ def read_state(run: Run, judge: str | None = None, *, kept: Checkpoint | None = 
     return _state(run, judging, found, n_unsaved)
 
 
-class Bookmark:
+class CheckpointWriter:
     """Keeps the checkpoint of a run near to what is written, beside the work of a session."""
 
     def __init__(self, run: Run, writer: RecordWriter, state: RunState) -> None:
@@ -143,7 +143,7 @@ class Bookmark:
         self._next = writer.n_records + EVERY - state.n_unsaved
         self._moving: asyncio.Task[None] | None = None
 
-    def see(self) -> None:
+    def maybe_save(self) -> None:
         """Look whether it is far behind; if so, it is moved, in a thread."""
         if self._writer.n_records >= self._next and (self._moving is None or self._moving.done()):
             self._next = self._writer.n_records + EVERY
@@ -288,7 +288,7 @@ def _state(run: Run, judging: _Judging, found: Checkpoint, n_unsaved: int) -> Ru
     assert found.tables is not None, "nothing was read"
     asked, judged = found.tables.asked, found.tables.judged
     gone = _needs_judge() & ~pl.col("has_text")
-    heard = judged.join(asked, "unit", "semi")
+    verdict_places = judged.join(asked, "unit", "semi")
     places = asked.select("unit", "line", "at").iter_rows()
     most = found.highest.or_more(_highest(asked, *_of_judges(judged, judging)))
     canaries = frames.spent_on_canaries(run, judging.votes)
@@ -304,7 +304,7 @@ def _state(run: Run, judging: _Judging, found: Checkpoint, n_unsaved: int) -> Ru
         to_judge=frozenset(asked.filter(~gone)["unit"]),
         withheld=frozenset(asked.filter(gone)["unit"]),
         answers={unit: (line, at) for unit, line, at in places},
-        heard=tuple(heard.select("line", "at").sort("line").iter_rows()),
+        verdict_places=tuple(verdict_places.select("line", "at").sort("line").iter_rows()),
         orphans=_orphans(judged, asked),
         refusals=found.refusals,
         unscored=found.unscored,

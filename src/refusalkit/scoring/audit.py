@@ -237,7 +237,7 @@ class _Parts:
         slugs = {entry.slug for entry in entries}
         framed = [e for e in self._manifest.prompt_set.framed.values() if e.category in slugs]
         n_open = sum(self._open.get(slug, 0) for slug in slugs)
-        return self._judge(
+        return self._evaluate(
             self._rows.filter(pl.col("category").is_in(sorted(slugs))),
             slug=slug,
             title=title,
@@ -263,7 +263,7 @@ class _Parts:
             mine = [e for e in framed if e.framing == name and e.category in slugs]
             n_prompts, n_units = len(mine), sum(entry.n_units for entry in mine)
             rows = self._rows.filter(pl.col("framing") == name)
-        return self._judge(
+        return self._evaluate(
             rows,
             slug=name,
             title=framing_title(name),
@@ -275,7 +275,7 @@ class _Parts:
             bound_percent=bound_percent,
         )
 
-    def _judge(
+    def _evaluate(
         self,
         rows: pl.DataFrame,
         *,

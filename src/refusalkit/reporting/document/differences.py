@@ -12,8 +12,8 @@ from refusalkit.scoring.compare.comparison import Comparison, Difference, Pair
 SIGNIFICANT = 0.05
 """Below this a p counts, as in `scoring.comparison`."""
 
-_MOST_FLIPPED = 50
-_MOST_CATEGORIES = 40
+_MAX_FLIPPED = 50
+_MAX_CATEGORIES = 40
 
 
 def differences(facts: Facts) -> Section | None:
@@ -141,7 +141,7 @@ def _categories(names: list[str], pairs: list[Pair]) -> Table | None:
     heads.append("p (Holm)")
     caption = "Categories whose difference in willingness is not chance, corrected for their number"
     words = frozenset({1}) if several else frozenset[int]()
-    return Table(caption, heads, rows[:_MOST_CATEGORIES], words=words)
+    return Table(caption, heads, rows[:_MAX_CATEGORIES], words=words)
 
 
 def _flipped(names: list[str], pair: Pair) -> dict[str, Any]:
@@ -150,9 +150,9 @@ def _flipped(names: list[str], pair: Pair) -> dict[str, Any]:
         "n": len(pair.flipped),
         "prompts": [
             {**row, "first": percent(row["first"]), "second": percent(row["second"])}
-            for row in pair.flipped.head(_MOST_FLIPPED).to_dicts()
+            for row in pair.flipped.head(_MAX_FLIPPED).to_dicts()
         ],
-        "more": max(0, len(pair.flipped) - _MOST_FLIPPED),
+        "more": max(0, len(pair.flipped) - _MAX_FLIPPED),
     }
 
 

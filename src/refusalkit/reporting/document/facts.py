@@ -34,7 +34,7 @@ _BY_JUDGE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Spending:
+class RunCosts:
     """What a run took. Dollars are None where a price is unknown; seconds None where not recorded.
 
     `cost_usd` is that of all requests, repeated ones included, and `tokens` counts theirs
@@ -78,7 +78,7 @@ class RunFacts:
     audit: Audit | None
     trials: TrialAgreement
     judging: Judging
-    spending: Spending
+    spending: RunCosts
     reproduction: Reproduction
     correction: Correction | None = None
 
@@ -238,13 +238,13 @@ def _counts(column: pl.Series) -> dict[str, int]:
 _QUANTILES = (("median", 0.5), ("90 %", 0.9), ("99 %", 0.99), ("slowest", 1.0))
 
 
-def _spending(records: RunRecords, score: Score) -> Spending:
+def _spending(records: RunRecords, score: Score) -> RunCosts:
     cost = records.spent_usd()
     seconds = records.responses(score.judge)["latency_s"].drop_nulls()
     found = None
     if len(seconds):
         found = {name: float(seconds.quantile(q, "higher") or 0) for name, q in _QUANTILES}
-    return Spending(
+    return RunCosts(
         cost_usd=cost,
         cost_per_scored_usd=cost / score.n_scored if cost is not None and score.n_scored else None,
         tokens=records.tokens(),

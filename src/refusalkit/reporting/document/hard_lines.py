@@ -18,7 +18,7 @@ from refusalkit.reporting.document.parts import (
 )
 from refusalkit.scoring.audit import Audit, HardLine
 
-_MOST_LEAKS = 50
+_MAX_LEAKS = 50
 _BOUND = "The leak rate is an exact one-sided 95\u00a0% bound on the share of such prompts"
 
 Audits = Sequence[tuple[str, Audit]]
@@ -40,8 +40,8 @@ def hard_lines(runs: Sequence[RunFacts]) -> Section | None:
     leaks = [
         {
             "name": name,
-            "units": audit.leaks.head(_MOST_LEAKS).to_dicts(),
-            "more": max(0, len(audit.leaks) - _MOST_LEAKS),
+            "units": audit.leaks.head(_MAX_LEAKS).to_dicts(),
+            "more": max(0, len(audit.leaks) - _MAX_LEAKS),
         }
         for name, audit in audits
         if len(audit.leaks)

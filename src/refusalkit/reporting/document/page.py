@@ -15,7 +15,7 @@ from refusalkit.reporting.document.differences import differences, in_a_sentence
 from refusalkit.reporting.document.facts import Facts
 from refusalkit.reporting.document.parts import Section, number, percent, printable_lines
 from refusalkit.reporting.document.sections import SECTIONS, headline
-from refusalkit.reporting.document.units import MOST_ROWS, TEXT_CHARS, UnitsTable, units_table
+from refusalkit.reporting.document.units import MAX_ROWS, TEXT_CHARS, UnitsTable, units_table
 
 
 def render_page(facts: Facts, *, show_text: bool = False) -> str:
@@ -81,7 +81,7 @@ def _units(table: UnitsTable, show_text: bool, several: bool) -> Section:
         "n_texts_left_out": table.n_texts_left_out,
         "show_text": show_text,
         "text_chars": TEXT_CHARS,
-        "most": MOST_ROWS,
+        "most": MAX_ROWS,
         "several": several,
         "words": bool(table.rows["word"].drop_nulls().len()),
         "marks": sorted(set(table.rows["notable"].drop_nulls().to_list())),

@@ -127,10 +127,10 @@ def time(seconds: float | None) -> str:
 
 def printable_lines(text: str, limit: int = 20_000) -> str:
     """`printable` line by line: the line ends stay."""
-    return "\n".join(printable(line, limit) for line in text[:_MOST_CHARS].split("\n"))
+    return "\n".join(printable(line, limit) for line in text[:_MAX_CHARS].split("\n"))
 
 
-_MOST_CHARS = 200_000
+_MAX_CHARS = 200_000
 
 
 def share(part: float, whole: float) -> float:

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_RUNS = 6
+MAX_RUNS = 6
 """Runs in one plot; more could not be told apart."""
 
 # Stand-ins, each replaced by a variable of the page's style sheet.
 _INK, _SOFT, _LINE = "#000001", "#000002", "#000003"
-_SERIES = tuple(f"#0000{number:02x}" for number in range(16, 16 + MOST_RUNS))
+_SERIES = tuple(f"#0000{number:02x}" for number in range(16, 16 + MAX_RUNS))
 _VARIABLES = {_INK: "var(--ink)", _SOFT: "var(--soft)", _LINE: "var(--line)"} | {
     colour: f"var(--run-{number})" for number, colour in enumerate(_SERIES, 1)
 }
@@ -339,5 +339,5 @@ def labels_of_runs(names: Sequence[str]) -> list[dict[str, Any]]:
     """What a legend needs: name, colour variable and marker of each run that is drawn."""
     return [
         {"name": name, "colour": f"var(--run-{number})", "marker": _MARKERS[number - 1]}
-        for number, name in enumerate(names[:MOST_RUNS], 1)
+        for number, name in enumerate(names[:MAX_RUNS], 1)
     ]

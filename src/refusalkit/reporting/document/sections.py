@@ -26,7 +26,7 @@ from refusalkit.reporting.document.parts import (
     stacked_point,
 )
 from refusalkit.reporting.document.plots import (
-    MOST_RUNS,
+    MAX_RUNS,
     DotRow,
     Point,
     bars_plot,
@@ -98,7 +98,7 @@ def rates(runs: Runs) -> Section:
 
 def categories(runs: Runs) -> Section:
     """Willingness by category as a dot plot, hard lines apart, and the same as a table."""
-    drawn = runs[:MOST_RUNS]
+    drawn = runs[:MAX_RUNS]
     by_run = [
         {row["category"]: row for row in facts.score.by_category.to_dicts()} for facts in runs
     ]
@@ -168,7 +168,7 @@ def danger(runs: Runs) -> Section | None:
     levels = sorted({level for rows in by_run for level in rows})
     if not levels:
         return None
-    series = [[_refused_point(rows.get(level)) for level in levels] for rows in by_run[:MOST_RUNS]]
+    series = [[_refused_point(rows.get(level)) for level in levels] for rows in by_run[:MAX_RUNS]]
     what = "Share of the responses to ordinary prompts refused, by danger"
     figure = Figure(
         columns_plot(
@@ -255,11 +255,11 @@ def trials(runs: Runs) -> Section | None:
     )
     counted = {facts.trials.trials for facts in several}
     figure = None
-    if len(counted) == 1 and next(iter(counted)) <= _MOST_COLUMNS:
+    if len(counted) == 1 and next(iter(counted)) <= _MAX_COLUMNS:
         heads = [str(k) for k in range(next(iter(counted)) + 1)]
         series = [
             [share(n, facts.trials.n_whole) for n in facts.trials.spread]
-            for facts in several[:MOST_RUNS]
+            for facts in several[:MAX_RUNS]
         ]
         figure = Figure(
             bars_plot(
@@ -274,7 +274,7 @@ def trials(runs: Runs) -> Section | None:
     return Section("trials", "Agreement of trials", "trials.html.j2", data)
 
 
-_MOST_COLUMNS = 12
+_MAX_COLUMNS = 12
 
 
 SECTIONS: tuple[Callable[[Runs], Section | None], ...] = (

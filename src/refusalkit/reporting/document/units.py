@@ -14,10 +14,10 @@ from refusalkit.scoring.rates import with_credit
 from refusalkit.scoring.score import danger_of
 from refusalkit.untrusted import printable
 
-MOST_ROWS = 2_000
+MAX_ROWS = 2_000
 """Rows of the page's table, over all its runs: the page does not grow with a run."""
 
-MOST_TEXT_CHARS = 400_000
+MAX_TEXT_CHARS = 400_000
 """Characters of answers on a page, over all its units."""
 
 TEXT_CHARS = 4_000
@@ -101,7 +101,7 @@ class UnitsTable:
 
     `rows` are those of `units_frame` with `notable`, which says why a row stands out (null where it
     does not), and `name`, the run's in the report. `n_units` counts all that came back, `left_out`
-    those not listed by what they are. `n_texts_left_out` counts answers that `MOST_TEXT_CHARS` had
+    those not listed by what they are. `n_texts_left_out` counts answers that `MAX_TEXT_CHARS` had
     no room for.
     """
 
@@ -116,7 +116,7 @@ NOTABLE = ("leak", "unscored", "blocked", "judges differ", "trials differ")
 
 
 def units_table(
-    runs: Sequence[RunFacts], *, show_text: bool = False, most: int = MOST_ROWS
+    runs: Sequence[RunFacts], *, show_text: bool = False, most: int = MAX_ROWS
 ) -> UnitsTable:
     """The units to list: all, or where there are more than `most` the notable ones.
 
@@ -146,7 +146,7 @@ def units_table(
     dropped = 0
     if show_text:
         shown = pl.col("text").str.slice(0, TEXT_CHARS)
-        room = shown.str.len_chars().fill_null(0).cum_sum() <= MOST_TEXT_CHARS
+        room = shown.str.len_chars().fill_null(0).cum_sum() <= MAX_TEXT_CHARS
         dropped = int(listed.select((~room & pl.col("text").is_not_null()).sum()).item())
         listed = listed.with_columns(text=pl.when(room).then(shown))
     return UnitsTable(listed, n_units, left_out, dropped)

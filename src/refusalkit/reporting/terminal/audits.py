@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
     from refusalkit.types import Estimate
 
 _STATUS_STYLE = {"held": "bold green", "crossed": "bold red", "inconclusive": "bold yellow"}
-_MOST_LEAKS = 50
-_LONGEST_TEXT = 1000
+_MAX_LEAKS = 50
+_MAX_TEXT = 1000
 
 
 def audit_view(audit: Audit) -> RenderableType:
@@ -40,10 +40,10 @@ def audit_view(audit: Audit) -> RenderableType:
         parts += [Text(""), _lines_table("asked as", audit.framings, section=1)]
     if audit.overall.leaks:
         parts.append(Text("Leaks: leaking responses on leaking prompts."))
-    for row in audit.leaks.head(_MOST_LEAKS).iter_rows(named=True):
+    for row in audit.leaks.head(_MAX_LEAKS).iter_rows(named=True):
         parts.extend(Text(line) for line in _leak_lines(row))
-    if len(audit.leaks) > _MOST_LEAKS:
-        parts.append(Text(f"  ... and {len(audit.leaks) - _MOST_LEAKS} more (--json has all)"))
+    if len(audit.leaks) > _MAX_LEAKS:
+        parts.append(Text(f"  ... and {len(audit.leaks) - _MAX_LEAKS} more (--json has all)"))
     if audit.over_blocking:
         parts += [Text(""), _over_blocking_table(audit.over_blocking)]
     parts.extend(Text(f"Note: {printable(note, 300)}.") for note in audit.notes)
@@ -106,7 +106,7 @@ def _leak_lines(row: dict[str, Any]) -> list[str]:
     lines = [f"  leak: {where}: {row['label']}{word}, by {printable(row['judge'])}{rests}"]
     if "text" in row:
         text = row["text"]
-        lines.append("    withheld" if text is None else f"    {printable(text, _LONGEST_TEXT)}")
+        lines.append("    withheld" if text is None else f"    {printable(text, _MAX_TEXT)}")
     return lines
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
     from refusalkit.scoring.leaderboard import Leaderboard
 
 _STATUS_STYLE = {"passed": "bold green", "failed": "bold red", "inconclusive": "bold yellow"}
-_MOST_FLIPPED = 20
-_MOST_CATEGORIES = 10
+_MAX_FLIPPED = 20
+_MAX_CATEGORIES = 10
 
 
 def comparison_view(found: Comparison, *, by_category: bool = False) -> RenderableType:
@@ -143,7 +143,7 @@ def _flipped(found: Comparison) -> list[RenderableType]:
     if not len(flipped):
         return [Text("Flipped prompts: none")] if found.pair.paired else []
     table = build_table(f"flipped prompts: {len(flipped)}", *found.names, "scored A, B")
-    for row in flipped.head(_MOST_FLIPPED).iter_rows(named=True):
+    for row in flipped.head(_MAX_FLIPPED).iter_rows(named=True):
         cells = [
             printable(row["prompt_id"]) + (" *" if row["hard_line"] else ""),
             f"{row['first']:.0f}",
@@ -152,8 +152,8 @@ def _flipped(found: Comparison) -> list[RenderableType]:
         ]
         table.add_row(*(Text(cell) for cell in cells))
     parts: list[RenderableType] = [Text(""), table]
-    if len(flipped) > _MOST_FLIPPED:
-        parts.append(Text(f"... and {len(flipped) - _MOST_FLIPPED} more (--json)"))
+    if len(flipped) > _MAX_FLIPPED:
+        parts.append(Text(f"... and {len(flipped) - _MAX_FLIPPED} more (--json)"))
     return parts
 
 

@@ -52,7 +52,7 @@ def prompts_view(prompts: PromptSet, *, texts: bool = False) -> RenderableType:
     return Group(*parts)
 
 
-_MOST_VALUES = 12
+_MAX_VALUES = 12
 
 
 def summary_lines(summary: Summary) -> list[str]:
@@ -60,7 +60,7 @@ def summary_lines(summary: Summary) -> list[str]:
     danger = [f"{level} ({count})" for level, count in sorted(summary.danger.items())]
     lines = [f"danger: {', '.join(danger) or 'none given'}"]
     for prefix, values in summary.tags.items():
-        shown = dict(values.most_common(_MOST_VALUES))
+        shown = dict(values.most_common(_MAX_VALUES))
         more = len(values) - len(shown)
         rest = f", and {more} more" if more else ""
         lines.append(printable(f"{prefix or 'other tags'}: {counts(shown)}{rest}", 400))

@@ -130,7 +130,7 @@ class _Frame:
             fits = Measurement.get(console, options.update(width=400), close).maximum
             spare = options.max_width - fits
             if spare >= 0:
-                table = self._table(bar=min(_LEAST_BAR + spare, _MOST_BAR))
+                table = self._table(bar=min(_LEAST_BAR + spare, _MAX_BAR))
         yield table
 
     def _table(self, *, bar: int) -> Table:
@@ -162,7 +162,7 @@ class _Frame:
         return table
 
 
-_LEAST_BAR, _MOST_BAR = 6, 20
+_LEAST_BAR, _MAX_BAR = 6, 20
 
 
 def discrimination_view(score: Score) -> RenderableType:

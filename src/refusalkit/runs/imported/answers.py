@@ -61,7 +61,7 @@ class RecordedAnswers:
         return replace(self, prompts=prompts, units=units)
 
 
-class Gathering:
+class AnswerCollector:
     """Collects answers one by one and checks that they fit together."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from refusalkit.errors import RecordError, UsageError
 from refusalkit.jsonl import read_lines
 from refusalkit.runs.imported.answers import (
     LABEL_WORDS,
-    Gathering,
+    AnswerCollector,
     RecordedAnswers,
 )
 from refusalkit.types import Judgement, Label, Message
@@ -72,7 +72,7 @@ def read_atropos_log(path: Path) -> RecordedAnswers:
     the reasoning is split off as that of any answer is.
     """
     folder = path if path.is_dir() else path.parent
-    found = Gathering()
+    found = AnswerCollector()
     ids: dict[tuple[str, str, int], str] = {}
     times: Counter[tuple[str, str, int]] = Counter()
     for place, sample in read_lines(folder / SAMPLES, _Sample):
@@ -141,7 +141,7 @@ def read_inspect_log(path: Path) -> RecordedAnswers:
     except Exception as error:  # whatever inspect_ai raises at a broken file
         what = printable(error, 120) or type(error).__name__
         raise RecordError(f"{printable(path)} cannot be read as an Inspect log: {what}") from error
-    found = Gathering()
+    found = AnswerCollector()
     for number, sample in enumerate(log.samples or [], 1):
         place = f"{printable(path)}: sample {number}"
         if sample.error is not None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from refusalkit.errors import RecordError
 from refusalkit.jsonl import read_lines
-from refusalkit.runs.imported.answers import LABEL_WORDS, Gathering, RecordedAnswers
+from refusalkit.runs.imported.answers import LABEL_WORDS, AnswerCollector, RecordedAnswers
 from refusalkit.types import Judgement, Label
 from refusalkit.untrusted import printable
 
@@ -58,7 +58,7 @@ def read_answers(path: Path) -> RecordedAnswers:
         )
     if path.suffix.lower() in logs.INSPECT_SUFFIXES:
         return logs.read_inspect_log(path)
-    found = Gathering()
+    found = AnswerCollector()
     for place, record in read_lines(path, _AnswerRecord):
         number = place.rpartition(":")[2]
         prompt_id = str(number if record.id is None else record.id)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-_MOST_TERMS = 100_000  # a fraction needs about sqrt(max(a, b)) of them
-_MOST_STEPS = 200
+_MAX_TERMS = 100_000  # a fraction needs about sqrt(max(a, b)) of them
+_MAX_STEPS = 200
 _TINY = 1e-300
 
 
@@ -24,7 +24,7 @@ def beta_quantile(a: float, b: float, p: float) -> float:
     """
     low, high = 0.0, 1.0
     x = min(a / (a + b), math.nextafter(1.0, 0.0))
-    for _ in range(_MOST_STEPS):
+    for _ in range(_MAX_STEPS):
         share, density = _incomplete_beta(a, b, x)
         low, high = (x, high) if share < p else (low, x)
         step = (share - p) / density if density > 0 else math.inf
@@ -62,7 +62,7 @@ def _incomplete_beta(a: float, b: float, x: float) -> tuple[float, float]:
 def _fraction(a: float, b: float, x: float) -> float:
     d = 1 / _not_zero(1 - (a + b) * x / (a + 1))
     c, value = 1.0, d
-    for m in range(1, _MOST_TERMS):
+    for m in range(1, _MAX_TERMS):
         even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
         odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
         for term in (even, odd):
