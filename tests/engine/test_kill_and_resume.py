@@ -142,9 +142,9 @@ def standing(run: Run) -> dict[str, tuple[object, ...]]:
 
 # The command, with a checkpoint after so many records.
 CHECKPOINTED = """
-from refusalkit import owed
+from refusalkit.runs import state
 from refusalkit.cli import script
-owed.EVERY = 9
+state.EVERY = 9
 script()
 """
 

@@ -83,7 +83,8 @@ def test_a_published_judge_that_is_gone_is_named() -> None:
 def test_the_script_writes_a_new_entry_and_alters_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("refusalkit.shipped.judges_dir", lambda: tmp_path)
+    for reader in ("shipped", "judges.rubrics"):
+        monkeypatch.setattr(f"refusalkit.{reader}.judges_dir", lambda: tmp_path)
     text = (ROOT / "judges" / "refusalbench.toml").read_text(encoding="utf-8")
     judge = tmp_path / "refusalbench.toml"
     judge.write_text(text, encoding="utf-8")

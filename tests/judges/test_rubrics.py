@@ -71,7 +71,7 @@ class TestShipped:
     def test_other_files_beside_them_are_no_judges(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("refusalkit.shipped.judges_dir", lambda: tmp_path)
+        monkeypatch.setattr("refusalkit.judges.rubrics.judges_dir", lambda: tmp_path)
         (tmp_path / "mine.toml").write_text(f'kind = "llm"\n{GOOD}')
         (tmp_path / "attacks.toml").write_text('name = "attacks"\n[[attack]]\nkind = "x"\n')
         (tmp_path / "empty.toml").write_text("")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from places import ROOT
 from refusalkit import load_prompts, select, shipped_sets
 from refusalkit.errors import PromptSetError, UsageError
-from refusalkit.prompts.load import tables
+from refusalkit.prompts import tables
 from refusalkit.types import Category, Message, Prompt, PromptSet, plain_prompts
 
 HARD_LINES = {"minor-specific-harm", "exploitation-and-trafficking", "suicide-and-self-harm"}

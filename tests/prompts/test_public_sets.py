@@ -17,7 +17,7 @@ import refusalkit as rk
 from commandline import Call, caller
 from places import ROOT
 from refusalkit.errors import ConfigurationError, DownloadError, PromptSetError, UsageError
-from refusalkit.prompts.load import fetch
+from refusalkit.prompts import fetch
 from refusalkit.prompts.public import FACTS, public_sets, requested
 from webhost import COMMIT, Host, Page, serving
 

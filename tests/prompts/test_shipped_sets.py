@@ -23,8 +23,8 @@ from commandline import Call, caller
 from places import ROOT
 from refusalkit.config import DEFAULT_PROMPTS
 from refusalkit.errors import PromptSetError, UsageError
+from refusalkit.prompts import near
 from refusalkit.prompts.checks import TAGS, check_sets
-from refusalkit.prompts.load import near
 from refusalkit.prompts.lock import changes, entry_key, lock_entry, read_lock, write_lock
 from refusalkit.prompts.summary import summarise, words_of
 
@@ -293,7 +293,8 @@ class TestLock:
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        monkeypatch.setattr("refusalkit.shipped.prompts_dir", lambda: tmp_path)
+        for reader in ("shipped", "prompts.load", "prompts.checks"):
+            monkeypatch.setattr(f"refusalkit.{reader}.prompts_dir", lambda: tmp_path)
         make(tmp_path / "mine", {"tea": line("a")})
         assert script(monkeypatch, "--check") == 1
         assert script(monkeypatch) == script(monkeypatch, "--check") == 0
@@ -316,7 +317,8 @@ class TestLock:
     def test_validation_says_it_too(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
     ) -> None:
-        monkeypatch.setattr("refusalkit.shipped.prompts_dir", lambda: tmp_path)
+        for reader in ("shipped", "prompts.load", "prompts.checks"):
+            monkeypatch.setattr(f"refusalkit.{reader}.prompts_dir", lambda: tmp_path)
         make(tmp_path / "mine", {"tea": line("b") + line("a")})
         assert "lock.json has no entry for mine 1.0.0" in call("prompts", "validate", "mine").out
         assert script(monkeypatch) == 0

@@ -109,7 +109,9 @@ def test_through_litellm_too_a_body_is_bounded_and_a_redirect_not_followed(
 
 MEMORY = """
 import asyncio, resource, sys
-from refusalkit.models import ChatModel, Pacer, open_client
+from refusalkit.models.chat import ChatModel
+from refusalkit.models.open import open_client
+from refusalkit.models.pacing import Pacer
 from refusalkit.types import GenerationConfig, Prompt
 async def ask():
     model = ChatModel(open_client(sys.argv[1], pacer=Pacer(max_retries=0), api_base=sys.argv[2]))
