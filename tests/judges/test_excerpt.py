@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from refusalkit.judges.excerpt import excerpt
 from refusalkit.judges.llm import LLMJudge
 from refusalkit.judges.rubrics import AnswerLimits, load_rubric
-from refusalkit.models.client import ChatClient, ChatRequest
+from refusalkit.models.client import ChatClient
 from refusalkit.models.outcomes import Reply
 from refusalkit.models.pacing import Pacer
+from refusalkit.models.request_form import ChatRequest
 from refusalkit.types import Completion, Outcome, Prompt
 
 NONCE = "0123456789abcdef"

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from loopback import LoopbackServer, Script
 from refusalkit.judges.llm import LLMJudge
 from refusalkit.judges.rubrics import Rubric, load_rubric
-from refusalkit.models.client import ChatClient, ChatRequest
+from refusalkit.models.client import ChatClient
 from refusalkit.models.open import open_client
 from refusalkit.models.outcomes import FINISH_REASONS, Reply
 from refusalkit.models.pacing import Pacer
+from refusalkit.models.request_form import ChatRequest
 from refusalkit.types import Completion, Label, Message, Outcome, Prompt
 from refusalkit.untrusted import well_formed
 

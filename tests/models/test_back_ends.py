@@ -34,11 +34,12 @@ from refusalkit import errors
 from refusalkit.judges.llm import LLMJudge
 from refusalkit.judges.rubrics import load_rubric
 from refusalkit.models.chat import ChatModel
-from refusalkit.models.client import ChatClient, ChatRequest, ParameterLog
+from refusalkit.models.client import ChatClient, ParameterLog
 from refusalkit.models.demo import DemoModel
 from refusalkit.models.open import open_client, open_model
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.prices import Price
+from refusalkit.models.request_form import ChatRequest
 from refusalkit.models.retired import check_retired
 from refusalkit.types import (
     Completion,
@@ -796,7 +797,7 @@ def test_a_judge_asks_claude_for_its_schema_and_nothing_else(server: LoopbackSer
         (Fault("judge_refuses", variant="field"), Unscored.JUDGE_BLOCKED, 1),
         (Fault("content_filter", where="judge"), Unscored.JUDGE_BLOCKED, 1),
         (Fault("moderation_error", where="judge"), Unscored.JUDGE_BLOCKED, 1),
-        (Fault("server_error", where="judge"), Unscored.JUDGE_ERROR, RETRIES + 1),
+        (Fault("overloaded", where="judge"), Unscored.JUDGE_ERROR, RETRIES + 1),
         (Fault("drop", where="judge"), Unscored.JUDGE_ERROR, RETRIES + 1),
         (Fault("malformed_json", where="judge"), Unscored.JUDGE_ERROR, RETRIES + 1),
     ],

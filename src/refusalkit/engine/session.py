@@ -157,4 +157,9 @@ def _parameters(part: Any) -> ParameterEntry:
     # What was sent is the provider's JSON already; a schema is covered by the judge's digest.
     left = ("response_format", "output_config")
     sent = {name: value for name, value in log.sent.items() if name not in left}
-    return ParameterEntry(sent=json.loads(json.dumps(sent, default=str)), dropped=dict(log.dropped))
+    return ParameterEntry(
+        sent=json.loads(json.dumps(sent, default=str)),
+        dropped=dict(log.dropped),
+        reply_form=log.reply_form,
+        system_role=log.system_role,
+    )

@@ -139,6 +139,7 @@ def _open(named: NamedJudge, config: RunConfig, pacers: Pacers) -> Judge:
         via=config.judge_via,
         timeout_s=config.timeout_s,
         pacer=pacers.share(endpoint, fresh, limits),
+        share_form=lambda form: pacers.share_form(endpoint, form),
     )
 
 

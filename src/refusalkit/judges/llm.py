@@ -26,9 +26,10 @@ from refusalkit.judges.rubrics import (
     fill,
     load_rubric,
 )
-from refusalkit.models.client import ChatClient, ChatRequest, ParameterLog
+from refusalkit.models.client import ChatClient, ParameterLog
 from refusalkit.models.outcomes import Reading, Reply, read_reply
 from refusalkit.models.prices import Price
+from refusalkit.models.request_form import ChatRequest
 from refusalkit.types import (
     Completion,
     GenerationConfig,
@@ -147,10 +148,15 @@ class LLMJudge:
                 return more, paid
             return usage + more, None if cost is None or paid is None else cost + paid
 
-        declined = False
+        declined = misread = False
         for asked in range(self.rubric.asks):
             request = ChatRequest(
-                self.messages(prompt, completion), self._config, self.rubric.schema, self._recurs
+                self.messages(prompt, completion),
+                self._config,
+                self.rubric.schema,
+                self._recurs,
+                # A server may take the schema and not keep to it: then words may help.
+                schema_in_text=misread,
             )
             try:
                 reply, _attempts = await self._client.chat(request)
@@ -169,6 +175,8 @@ class LLMJudge:
                 return unscored(Unscored.JUDGE_BLOCKED, why)
             ruling = self._ruling(reading)
             if ruling.label is not None:
+                if misread:
+                    self._client.form.write_schema_out()
                 return verdict(
                     label=ruling.label,
                     reason=ruling.reason,
@@ -178,6 +186,7 @@ class LLMJudge:
                     cost_usd=cost,
                 )
             declined = reading.outcome is Outcome.ANSWERED and _declines(reading.text)
+            misread = reading.outcome is Outcome.ANSWERED and not declined
         times = {1: "once", 2: "twice"}.get(self.rubric.asks, f"{self.rubric.asks} times")
         if declined:
             why = f"the judge declined to judge, in prose; asked {times}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -12,6 +13,7 @@ from refusalkit.judges.rubrics import Rubric, load_rubric, shipped_judges
 from refusalkit.models.endpoints import price_at
 from refusalkit.models.open import Via, open_client
 from refusalkit.models.pacing import Pacer
+from refusalkit.models.request_form import RequestForm
 from refusalkit.untrusted import printable
 
 
@@ -58,11 +60,12 @@ def open_judge(
     max_retries: int = 5,
     timeout_s: float = 600.0,
     pacer: Pacer | None = None,
+    share_form: Callable[[RequestForm], RequestForm] | None = None,
 ) -> Judge:
     """The judge that a rubric describes.
 
     `pacer` is shared by several that ask one model; it takes the place of `rpm`, `tpm` and
-    `max_retries`.
+    `max_retries`. `share_form` hands out what is known of the form that the endpoint takes.
     """
     # Each kind is imported where it is used: rules need no client, a client no rules.
     if rubric.kind == "lexical":
@@ -98,6 +101,8 @@ def open_judge(
         via=via,
         pacer=pacer or Pacer(rpm=rpm, tpm=tpm, max_retries=max_retries),
     )
+    if share_form is not None:
+        client.form = share_form(client.form)
     price = price_at(rubric.model, api_base, via)
     return LLMJudge(rubric, client, price=price, timeout_s=timeout_s)
 

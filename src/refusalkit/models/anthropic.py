@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from refusalkit.errors import ConfigurationError
-from refusalkit.models.client import LARGEST_BODY, ChatClient, ChatRequest
+from refusalkit.models.client import LARGEST_BODY, ChatClient
 from refusalkit.models.compressed import ENCODINGS, is_packed, new_unpacker, unpacked
 from refusalkit.models.endpoints import OFFICIAL
 from refusalkit.models.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.models.pacing import Pacer
+from refusalkit.models.request_form import ChatRequest, ReplyForm
 from refusalkit.types import Usage
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ _SAMPLING = ("temperature", "top_p", "top_k")
 
 class AnthropicClient(ChatClient):
     """`name` is the model as Anthropic knows it."""
+
+    # Its API has no JSON without a schema.
+    reply_forms = (ReplyForm.JSON_SCHEMA, ReplyForm.TEXT)
 
     def __init__(
         self,
@@ -64,7 +68,7 @@ class AnthropicClient(ChatClient):
                 wanted["thinking"] = {"type": "adaptive"}
         elif config.reasoning == "off":
             wanted["thinking"] = {"type": "disabled"}
-        if request.schema is not None:
+        if request.schema is not None and request.reply_form is ReplyForm.JSON_SCHEMA:
             wanted["output_config"] = {"format": {"type": "json_schema", "schema": request.schema}}
         return self._take(wanted)
 

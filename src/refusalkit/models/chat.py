@@ -8,9 +8,10 @@ from dataclasses import replace
 from functools import partial
 
 from refusalkit.errors import FatalProviderError, ModerationError, ProviderError
-from refusalkit.models.client import ChatClient, ChatRequest, ParameterLog
+from refusalkit.models.client import ChatClient, ParameterLog
 from refusalkit.models.outcomes import read_reply
 from refusalkit.models.prices import Price
+from refusalkit.models.request_form import ChatRequest
 from refusalkit.types import Completion, GenerationConfig, Message, Outcome, Prompt, Usage
 from refusalkit.untrusted import printable
 

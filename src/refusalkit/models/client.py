@@ -8,7 +8,7 @@ import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from refusalkit.errors import (
@@ -20,8 +20,9 @@ from refusalkit.errors import (
 from refusalkit.models.deadlines import Deadlines
 from refusalkit.models.outcomes import ApiFailure, Reply, failure_error
 from refusalkit.models.pacing import Pacer
+from refusalkit.models.request_form import ChatRequest, ReplyForm, RequestForm, ShapedRequest
 from refusalkit.models.token_limit import Demand, Spent
-from refusalkit.types import GenerationConfig, Message, Usage
+from refusalkit.types import Usage
 from refusalkit.untrusted import Keys, printable
 
 _Said = TypeVar("_Said", ApiFailure, Reply)
@@ -31,62 +32,18 @@ _FIELDS = {said: tuple(one.name for one in fields(said)) for said in (ApiFailure
 LARGEST_BODY = 8 * 1024 * 1024
 
 
-@dataclass(slots=True)
-class ChatRequest:
-    """One conversation to continue. `schema` asks for a reply that is JSON of that shape.
-
-    `recurs` says what of it stands in later requests, too, and is worth a place in the provider's
-    prompt cache: nothing, the system messages, or None for not known.
-    """
-
-    messages: tuple[Message, ...]
-    config: GenerationConfig
-    schema: Mapping[str, Any] | None = None
-    recurs: Literal["nothing", "system"] | None = None
-
-    @property
-    def system(self) -> str | None:
-        """The system messages as one text."""
-        return "\n\n".join([m.content for m in self.messages if m.role == "system"]) or None
-
-    @property
-    def turns(self) -> list[dict[str, str]]:
-        """The messages without the system's, as providers take them."""
-        return [{"role": m.role, "content": m.content} for m in self.messages if m.role != "system"]
-
-    @property
-    def conversation(self) -> list[dict[str, str]]:
-        """The messages as the OpenAI protocol has them: the system's first, and as one."""
-        system = self.system
-        first = [] if system is None else [{"role": "system", "content": system}]
-        return first + self.turns
-
-    @property
-    def sampling(self) -> dict[str, Any]:
-        """The sampling parameters by the names that all APIs share; None is not to be sent."""
-        config = self.config
-        return {
-            "temperature": config.temperature,
-            "top_p": config.top_p,
-            "top_k": config.top_k,
-            "seed": config.seed,
-        }
-
-    @property
-    def response_format(self) -> dict[str, Any] | None:
-        """The schema as the OpenAI protocol asks for it."""
-        if self.schema is None:
-            return None
-        schema = {"name": "verdict", "schema": dict(self.schema), "strict": True}
-        return {"type": "json_schema", "json_schema": schema}
-
-
 @dataclass
 class ParameterLog:
-    """What was really sent beside the messages, and what was left out and why."""
+    """What was really sent beside the messages, and what was left out and why.
+
+    `reply_form` says how a judge was asked for JSON (``json_schema``, ``json_object`` or ``text``),
+    None where nobody was; `system_role` whether there was a system message of its own.
+    """
 
     sent: dict[str, Any] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
+    reply_form: str | None = None
+    system_role: bool = True
 
     def drop(self, name: str, why: str) -> None:
         """Leave `name` out from now on."""
@@ -101,8 +58,13 @@ class ChatClient(ABC):
     """A connection to one model at one endpoint.
 
     A back end implements `_send` and `_close`; retries, pacing, the deadline and the parameters
-    that a model turns out not to take are handled here, once.
+    that a model turns out not to take are handled here, once. `form` is what its endpoint takes,
+    shared by clients of one endpoint.
     """
+
+    reply_forms: ClassVar[Sequence[ReplyForm]] = tuple(ReplyForm)
+    # Whether an error's status is the endpoint's own.
+    sees_status: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -114,6 +76,7 @@ class ChatClient(ABC):
     ) -> None:
         self.model_id = model_id
         self.parameters = ParameterLog()
+        self.form = RequestForm()
         self.names = model_id
         try:
             base = urlsplit(api_base or "")
@@ -140,27 +103,35 @@ class ChatClient(ABC):
         lost: list[Usage] = []
         demand = _demand(request) if self._pacer.counts_tokens else None
         before = 0
-        while True:
-            try:
-                reply, attempts = await self._pacer.send(
-                    lambda: self._send_counting(request, lost), demand=demand, spent=_spent
-                )
-            except Relearned as error:
-                before += error.attempts  # sent again: another request, which waits for its turn
-            except ProviderError as error:
-                error.attempts += before
-                error.usage = _together(lost)
-                raise
-            else:
-                if lost:
-                    reply.usage = _with_lost(reply.usage, lost)
-                return self._cleaned(reply), before + attempts
+        shaped = ShapedRequest(request, self.form, self.reply_forms)
+        await shaped.wait_for_first()
+        try:
+            while True:
+                try:
+                    reply, attempts = await self._pacer.send(
+                        lambda: self._send_counting(shaped, lost), demand=demand, spent=_spent
+                    )
+                except Relearned as error:
+                    before += error.attempts  # sent again: another request, with its own turn
+                except ProviderError as error:
+                    error.attempts += before
+                    if self.sees_status and shaped.reshape(error, retried=True):
+                        before = error.attempts
+                        continue
+                    error.usage = _together(lost)
+                    raise
+                else:
+                    if lost:
+                        reply.usage = _with_lost(reply.usage, lost)
+                    return self._cleaned(reply), before + attempts
+        finally:
+            shaped.end()
 
     async def aclose(self) -> None:
         """Close the connection."""
         await self._close()
 
-    async def _send_counting(self, request: ChatRequest, lost: list[Usage]) -> Reply:
+    async def _send_counting(self, request: ShapedRequest, lost: list[Usage]) -> Reply:
         try:
             return await self._send_learning(request)
         except ProviderError as error:
@@ -168,16 +139,32 @@ class ChatClient(ABC):
                 lost.append(error.usage)
             raise
 
-    async def _send_learning(self, request: ChatRequest) -> Reply:
+    async def _send_learning(self, shaped: ShapedRequest) -> Reply:
         known = set(self.parameters.dropped)
+        request = shaped.current()
         try:
-            return await self._send_once(request)
-        except UnsupportedParameter as error:
-            if error.parameter in known:
-                raise  # it was not sent: the complaint is about something else
+            reply = await self._send_once(request)
+        except Relearned:
+            raise
+        except ProviderError as error:
+            if shaped.reshape(error):
+                raise Relearned(error.summary, status=error.status) from error
+            if not isinstance(error, UnsupportedParameter) or error.parameter in known:
+                raise  # what was not sent is not what the complaint is about
             why = f"the endpoint does not take it: {printable(error, 160)}"
             self.parameters.drop(error.parameter, why)
             raise Relearned(error.summary, status=error.status) from error
+        shaped.answered()
+        self._note_form(request)
+        return reply
+
+    def _note_form(self, request: ChatRequest) -> None:
+        log, form = self.parameters, self.form
+        if request.schema is not None:
+            log.reply_form = str(request.reply_form)
+        if form.notes:
+            log.system_role = form.system_role
+            log.dropped.update(form.notes)
 
     async def _send_once(self, request: ChatRequest) -> Reply:
         try:

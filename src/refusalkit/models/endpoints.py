@@ -8,6 +8,7 @@ from collections.abc import Hashable, Mapping
 from refusalkit.errors import ConfigurationError
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.prices import Price, price_of
+from refusalkit.models.request_form import RequestForm
 
 OFFICIAL = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 """The base URLs of the providers that have a back end of their own here."""
@@ -51,6 +52,7 @@ class Pacers:
 
     def __init__(self) -> None:
         self._shared: dict[Hashable, tuple[Pacer, Mapping[str, float | None]]] = {}
+        self._forms: dict[Hashable, RequestForm] = {}
 
     def share(self, endpoint: Hashable, pacer: Pacer, limits: Mapping[str, float | None]) -> Pacer:
         """The endpoint's pacer: this one if it is the first. `limits` are those asked for, by name.
@@ -65,6 +67,10 @@ class Pacers:
                     "and both ask one endpoint, which has one pace: give both the same"
                 )
         return shared
+
+    def share_form(self, endpoint: Hashable, form: RequestForm) -> RequestForm:
+        """What is known of the form that an endpoint takes; this one if it is the first."""
+        return self._forms.setdefault(endpoint, form)
 
 
 def _said(limit: float | None) -> str:

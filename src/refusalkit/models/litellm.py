@@ -11,12 +11,13 @@ from typing import Any
 
 from refusalkit import jsonl
 from refusalkit.errors import ConfigurationError
-from refusalkit.models.client import ChatClient, ChatRequest, Relearned
+from refusalkit.models.client import ChatClient, Relearned
 from refusalkit.models.litellm_calls import complete, load_litellm
 from refusalkit.models.litellm_session import Exchange, Unread, close_connections, exchange_from
 from refusalkit.models.openai import filter_category, parse_chat_completion, refused_category
 from refusalkit.models.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.models.pacing import Pacer
+from refusalkit.models.request_form import ChatRequest, ReplyForm
 from refusalkit.types import Usage
 from refusalkit.untrusted import Keys, printable
 
@@ -48,6 +49,9 @@ _NO_KEY = re.compile(r"(?i)missing [\w ]{0,30}api key|missing credentials|_KEY i
 
 class LiteLLMClient(ChatClient):
     """`model_id` is litellm's own name of the model: ``groq/llama-...``."""
+
+    # litellm gives 500 for a broken connection, and for a body that it cannot read.
+    sees_status = False
 
     def __init__(
         self,
@@ -86,7 +90,11 @@ class LiteLLMClient(ChatClient):
             ) from error
         for name in _OPENAI_PARAMETERS:
             if supported is not None and name not in supported:
-                self.parameters.drop(name, f"litellm says {printable(model_id)} does not take it")
+                why = f"litellm says {printable(model_id)} does not take it"
+                if name == "response_format":
+                    self.form.refuse(ReplyForm.JSON_SCHEMA, ReplyForm.TEXT, why)
+                else:
+                    self.parameters.drop(name, why)
 
     def _parameters(self, request: ChatRequest) -> dict[str, Any]:
         config = request.config

@@ -16,10 +16,11 @@ import aiohttp
 
 from refusalkit import jsonl
 from refusalkit.errors import ConfigurationError
-from refusalkit.models.client import LARGEST_BODY, ChatClient, ChatRequest, Relearned
+from refusalkit.models.client import LARGEST_BODY, ChatClient, Relearned
 from refusalkit.models.endpoints import OFFICIAL
 from refusalkit.models.outcomes import ApiFailure, Reply, parse_retry_after, token_count
 from refusalkit.models.pacing import Pacer
+from refusalkit.models.request_form import ChatRequest, ReplyForm
 from refusalkit.types import GenerationConfig, Usage
 
 _NO_SAMPLING = ("o1", "o3", "o4", "gpt-5", "gpt-6")
@@ -37,6 +38,7 @@ class _Form:
 
     config: GenerationConfig
     schema: Mapping[str, Any] | None
+    reply_form: ReplyForm
     system: str | None
     recurs: str | None
     learned: tuple[str, int]
@@ -95,6 +97,7 @@ class OpenAIClient(ChatClient):
             # The very same: what is equal in Python (1 and True) may be another thing in JSON.
             or form.config is not request.config
             or form.schema is not request.schema
+            or form.reply_form is not request.reply_form
             or (form.system, form.recurs, form.learned) != (system, recurs, learned)
         ):
             parameters = self._parameters(request)
@@ -102,6 +105,7 @@ class OpenAIClient(ChatClient):
             form = self._form = _Form(
                 config=request.config,
                 schema=request.schema,
+                reply_form=request.reply_form,
                 system=system,
                 recurs=recurs,
                 learned=learned,

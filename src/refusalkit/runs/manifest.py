@@ -106,10 +106,17 @@ class JudgeEntry(_JudgeFile):
 
 
 class ParameterEntry(_Model):
-    """The parameters really sent, and what was left out and why."""
+    """The parameters really sent, and what was left out and why.
+
+    `reply_form` says how a judge was asked for JSON of its schema: ``json_schema``, ``json_object``
+    or ``text``; None in older runs, and where no judge was asked. `system_role` is False where the
+    endpoint takes no system message, so that its text was in the user's turn.
+    """
 
     sent: dict[str, Any] = {}
     dropped: dict[str, str] = {}
+    reply_form: str | None = None
+    system_role: bool = True
 
 
 class Session(_Model):
