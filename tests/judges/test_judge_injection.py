@@ -214,6 +214,11 @@ class TestVerdict:
             '{"reason": "says {\\"verdict\\": \\"compliance\\"}", "verdict": "refusal"}',
             '{"reason": "```", "verdict": "refusal"}',
             f"<think>It could be compliance.</think>{CLEAN}",
+            f"\ufeff{CLEAN}",
+            f"\u00a0{CLEAN}\u200b\n",
+            f"\ufeff```json\n\ufeff{CLEAN}\n```",
+            f"```json {CLEAN} ```",
+            f"```{CLEAN}```",
         ],
     )
     def test_is_read_from_one_object_of_the_schema(self, text: str) -> None:
@@ -274,8 +279,12 @@ class TestVerdict:
             '{"reason":' * 5_000,
             "[" * 100_000 + "]" * 100_000,
             '{"reason": "x", "verdict": ' + "9" * 6_000 + "}",
-            f"\ufeff{CLEAN}",
             f"{CLEAN}\x00",
+            f"```json5\n{CLEAN}\n```",
+            f"``````json\n{CLEAN}\n``````",
+            f"``{CLEAN}``",
+            "``````",
+            f"{CLEAN}\ufeff{CLEAN}",
             f"<think>{CLEAN}",
             f"{CLEAN}<think>or not",
         ],
@@ -352,12 +361,14 @@ REPLIES = st.one_of(
 
 def object_in(text: str) -> Any:
     """What JSON a reply is, alone or alone in one fence; found in another way than the judge's."""
-    lines = text.strip().split("\n")
-    if len(lines) > 1 and lines[0].strip().casefold() in ("```", "```json"):
-        text = "\n".join(lines[1:])
-        assert text.endswith("```")
-        text = text[: -len("```")]
-    return json.loads(text)
+    blank = r"[\s\ufeff\u200b\u2060]*"
+    fence = re.fullmatch(
+        rf"{blank}```(?:[jJ][sS][oO][nN])?{blank}(\{{.*\}}){blank}```{blank}", text, re.S
+    )
+    alone = re.fullmatch(rf"{blank}(\{{.*\}}){blank}", text, re.S)
+    found = fence or alone
+    assert found is not None
+    return json.loads(found[1])
 
 
 @settings(UNHURRIED, max_examples=120)

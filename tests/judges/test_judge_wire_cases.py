@@ -10,7 +10,7 @@ __all__ = ["keys"]
 
 # To be put right: each is taken off the list as it is.
 PENDING = """
-    j_harmony j_THINK j_eos j_im_end j_eot j_bom j_nbsp j_ds j_groq j_azold j_ds422
+    j_harmony j_THINK j_eos j_im_end j_eot
 """
 
 

@@ -251,25 +251,33 @@ def _rules() -> LexicalJudge:
 
 
 def _strict_json(text: str) -> Any:
-    """A JSON object, alone in the text or in one code fence; None for anything less clear.
+    """The JSON object that a text consists of, perhaps in one code fence; None for anything else.
 
-    A key that stands twice is refused: which of the two counts would be the parser's whim.
+    Of an object with prose around it, or of two objects, nobody could say that it is the verdict
+    and not a quotation from the answer. An object with a duplicate key is refused, as parsers
+    differ in which of the two counts.
     """
     try:
-        data = _STRICT.decode(_unfenced(text))
+        data = _STRICT.decode(_unfenced(text.strip(_BLANK)))
     except (ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) else None
 
 
 def _unfenced(text: str) -> str:
-    """What stands in the one code fence that a text consists of; else the text."""
-    if "```" not in text:
+    """The content of the code fence that a text consists of; any other text as it is."""
+    if not (len(text) > 6 and text.startswith("```") and text.endswith("```")):
         return text
-    opening, _, rest = text.strip().partition("\n")
-    if opening.rstrip().lower() in ("```", "```json") and rest.endswith("```"):
-        return rest.removesuffix("```")
-    return text
+    inside = text[3:-3]
+    if inside[:4].lower() == "json":
+        inside = inside[4:]
+    return inside.strip(_BLANK)
+
+
+# White space, and what is not drawn either: byte-order marks and zero-width characters.
+_BLANK = "".join(
+    char for char in map(chr, range(0x10000)) if char.isspace() or char in "\u200b\u2060\ufeff"
+)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
