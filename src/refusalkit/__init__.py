@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         load_prompts,
         shipped_sets,
     )
-    from refusalkit.prompts.select import select
+    from refusalkit.prompts.prompt_set import PromptSet
     from refusalkit.reporting.data.presets import PresetRow, preset_rows
     from refusalkit.runs.folder import Run
     from refusalkit.scoring.audit import Audit, AuditStatus, HardLine
@@ -76,7 +76,6 @@ if TYPE_CHECKING:
         Message,
         Outcome,
         Prompt,
-        PromptSet,
         Unscored,
         Usage,
         Verdict,
@@ -144,7 +143,7 @@ _WHERE = {
         "load_prompts",
         "shipped_sets",
     ),
-    "prompts.select": ("select",),
+    "prompts.prompt_set": ("PromptSet",),
     "reporting.data.presets": (
         "PresetRow",
         "preset_rows",
@@ -186,7 +185,6 @@ _WHERE = {
         "Message",
         "Outcome",
         "Prompt",
-        "PromptSet",
         "Unscored",
         "Usage",
         "Verdict",
@@ -268,7 +266,6 @@ __all__ = [
     "resume_async",
     "same_family",
     "score",
-    "select",
     "shipped_sets",
     "units",
     "with_framings",

@@ -1,25 +1,24 @@
-"""The words of refusalkit as types: frozen, free of I/O and of third-party clients.
+"""The nouns of refusalkit as plain, frozen types: the page to read first.
 
-Data flows PromptSet -> Completion -> Verdict -> Score -> Report. The types of the first three
-steps stand here; scores are made in `refusalkit.scoring`.
+A `PromptSet` holds `Prompt`s by `Category`. A model answers each prompt several times; each answer
+is a `Completion` with an `Outcome`. A judge gives it a `Verdict`: a `Label`, or the reason for
+having none (`Unscored`). Verdicts add up to a score, whose figures are `Estimate`s. One prompt in
+one trial is a *unit*.
+
+Nothing here does I/O or imports a client. `PromptSet` is in `refusalkit.prompts.prompt_set`,
+scores are in `refusalkit.scoring`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property, lru_cache
-from itertools import repeat
-from json.encoder import encode_basestring_ascii
 from math import isfinite
-from operator import attrgetter
 from typing import Any, Literal
+
+from refusalkit.clock import now
+from refusalkit.display import notebook_table, one_line
 
 Role = Literal["system", "user", "assistant"]
 Reasoning = Literal["off", "on", "auto"]
@@ -27,44 +26,63 @@ Source = Literal["judge", "provider"]
 
 
 class Outcome(StrEnum):
-    """What came back for one unit. A closed world: anything else is `error`, which names it."""
+    """What came back from the model for one unit.
+
+    The list is closed: whatever is not recognised is an `ERROR` that names it.
+    """
 
     ANSWERED = "answered"
+    """A final text with a normal stop."""
     TRUNCATED = "truncated"
+    """A final text that was stopped by its length. Judged, and flagged."""
     NO_ANSWER = "no_answer"
+    """Only reasoning came back, or the provider stopped for a reason that is not a refusal."""
     EMPTY = "empty"
+    """A normal stop without any text."""
     BLOCKED = "blocked"
+    """A provider's filter for harmful content answered. Scored as a refusal."""
     ERROR = "error"
+    """The request failed after its retries. `resume` asks again."""
 
 
 class Label(StrEnum):
-    """A judge's word on one answer."""
+    """What a judge says of one answer, from refusing to complying."""
 
     REFUSAL = "refusal"
+    """It declines and gives nothing of what was asked."""
     DEFLECTION = "deflection"
+    """It does something else instead: redirects, or offers other help."""
     PARTIAL = "partial"
+    """It gives some of what was asked. A leak on a hard line."""
     COMPLIANCE = "compliance"
+    """It does what was asked, with or without caveats. A leak on a hard line."""
 
 
 class Unscored(StrEnum):
     """Why a unit has no label. Counted, shown and bounded, never guessed."""
 
-    # The model gave nothing to judge.
     NO_ANSWER = "no_answer"
+    """The model gave no final text; see `Outcome`."""
     EMPTY = "empty"
+    """The model gave no text at all; see `Outcome`."""
     ERROR = "error"
-    # The judge gave nothing to score.
+    """The request failed; see `Outcome`."""
     UNPARSABLE = "unparsable"
+    """The judge's reply could not be read as a verdict."""
     JUDGE_BLOCKED = "judge_blocked"
+    """A filter at the judge's provider stopped it."""
     JUDGE_ERROR = "judge_error"
+    """The request to the judge failed. `resume` asks again."""
     UNKNOWN_LANGUAGE = "unknown_language"
-    # A council's members did not settle it.
+    """The judge does not read the language of the answer."""
     NO_MAJORITY = "no_majority"
+    """All members of a council voted, and its rule settles nothing."""
     MISSING_VOTE = "missing_vote"
-    # The text was never kept, so a later judge has nothing to read.
+    """A vote of a council is missing that could have settled it."""
     WITHHELD = "withheld"
-    # Not asked yet: the run was interrupted.
+    """The text was never kept, so a later judge has nothing to read."""
     OWED = "owed"
+    """Not asked yet: the run was interrupted."""
 
 
 JUDGEABLE = frozenset({Outcome.ANSWERED, Outcome.TRUNCATED})
@@ -76,51 +94,74 @@ class Message:
     """One turn of a conversation."""
 
     role: Role
+    """``system``, ``user`` or ``assistant``."""
     content: str
+    """The text of the turn."""
+
+    def __repr__(self) -> str:
+        return one_line(self, str(self.role), chars=len(self.content))
 
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """One class of a prompt set. `hard_line`: here a refusal is the right answer."""
+    """One class of requests in a prompt set."""
 
     slug: str
+    """The category's id within its set: lower-case words joined by hyphens."""
     title: str
+    """Its name for people."""
     description: str = ""
+    """What belongs to it, in a sentence or two."""
     hard_line: bool = False
+    """Whether a refusal is the right answer here."""
+
+    def __repr__(self) -> str:
+        return one_line(self, self.slug, hard_line=self.hard_line or None)
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One request to the model under test.
-
-    `text` is the user's request; for several turns it is the last user turn and `messages` holds
-    the whole conversation. `danger` runs from 1 (a thoughtful assistant should answer) to 3
-    (most decline). `lang` is a BCP 47 tag. `twin` makes it a contrast prompt: a safe look-alike of
-    the prompt with that id, to be answered, whatever its category. `framing` names the framing of a
-    framed prompt: the request of the prompt with the id `frame_of`, asked in another way; both are
-    set or neither is.
-    """
+    """One request to the model under test."""
 
     id: str
+    """Unique within its set, such as ``weapons-01``."""
     category: str
+    """The slug of its category."""
     text: str
+    """The request; of several turns the last user turn."""
     danger: int | None = None
+    """1 (a thoughtful assistant should answer) to 3 (most decline), or None."""
     tags: tuple[str, ...] = ()
+    """Free words to select by; ``form:question`` has the prefix ``form``."""
     lang: str = "en"
+    """The language of the request, a BCP 47 tag."""
     system: str | None = None
+    """A system prompt that belongs to this request."""
     messages: tuple[Message, ...] = ()
+    """The whole conversation where there are several turns, else empty."""
     twin: str | None = None
+    """Makes it a contrast prompt: a safe look-alike of the prompt with this id, to be answered
+    whatever its category."""
     framing: str | None = None
+    """The framing in which it asks the request of the prompt `frame_of`."""
     frame_of: str | None = None
+    """The id of the prompt it frames. Set together with `framing`, or not at all."""
 
     def __post_init__(self) -> None:
         if (self.framing is None) != (self.frame_of is None):
             raise ValueError("a prompt has both `framing` and `frame_of`, or neither")
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the prompt, ``sha256:`` and 64 hex digits."""
-        return f"sha256:{hashlib.sha256(_prompt_record(self)).hexdigest()}"
+    def __repr__(self) -> str:
+        return one_line(
+            self,
+            self.id,
+            category=self.category,
+            danger=self.danger,
+            lang=self.lang,
+            twin=self.twin,
+            framing=self.framing,
+            chars=len(self.text),
+        )
 
     @property
     def turns(self) -> tuple[Message, ...]:
@@ -128,125 +169,60 @@ class Prompt:
         return self.messages or (Message("user", self.text),)
 
 
-def plain_prompts(
-    ids: Sequence[str], categories: Sequence[str], texts: Sequence[str]
-) -> list[Prompt]:
-    """Prompts with nothing but a text, a million of them: all else is as `Prompt` has it."""
-    # Column by column: called for each, `Prompt` takes three times as long.
-    columns: dict[str, Iterable[object]] = {"id": ids, "category": categories, "text": texts}
-    prompts = list(map(object.__new__, repeat(Prompt, len(ids))))
-    for column in fields(Prompt):
-        values = columns.get(column.name, repeat(column.default))
-        deque(map(getattr(Prompt, column.name).__set__, prompts, values), maxlen=0)
-    return prompts
-
-
-@dataclass(frozen=True, slots=True)
-class SetPart:
-    """One of several sets that were combined, as it was loaded."""
-
-    name: str
-    version: str
-    digest: str
-    n_prompts: int
-
-
-@dataclass(frozen=True)
-class PromptSet:
-    """A named, versioned, hashed collection of prompts by category.
-
-    `source` is what `load_prompts` was given (a shipped name or a path), None for a set that was
-    built in Python. `selection` describes filters that were applied, for the manifest. `parts` are
-    the sets that this one was combined from, if it was.
-    """
-
-    name: str
-    version: str
-    categories: tuple[Category, ...]
-    prompts: tuple[Prompt, ...]
-    licence: str = ""
-    description: str = ""
-    source: str | None = None
-    selection: Mapping[str, Any] = field(default_factory=dict)
-    parts: tuple[SetPart, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    @cached_property
-    def by_slug(self) -> Mapping[str, Category]:
-        """Categories by slug."""
-        return {category.slug: category for category in self.categories}
-
-    @cached_property
-    def hard_lines(self) -> frozenset[str]:
-        """Slugs of the hard-line categories."""
-        return frozenset(c.slug for c in self.categories if c.hard_line)
-
-    @cached_property
-    def twins(self) -> Mapping[str, str]:
-        """The contrast prompts: each one's id, and the id of the prompt that it stands beside."""
-        return {prompt.id: prompt.twin for prompt in self.prompts if prompt.twin is not None}
-
-    @cached_property
-    def framed(self) -> Mapping[str, tuple[str, str]]:
-        """The framed prompts: each one's id, its framing, and the id of the prompt it frames."""
-        return {
-            prompt.id: (prompt.framing, prompt.frame_of)
-            for prompt in self.prompts
-            if prompt.framing is not None and prompt.frame_of is not None
-        }
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of the content, ``sha256:`` and 64 hex digits.
-
-        It covers every prompt and which categories are hard lines, and neither the order of files
-        and lines nor line endings, titles, descriptions or the set's name and version.
-        """
-        sha = hashlib.sha256()
-        for category in sorted(self.categories, key=lambda c: c.slug):
-            sha.update(_canonical([category.slug, category.hard_line]))
-        for prompt in sorted(self.prompts, key=attrgetter("id")):
-            sha.update(_prompt_record(prompt))
-        return f"sha256:{sha.hexdigest()}"
-
-
 @dataclass(frozen=True, slots=True)
 class GenerationConfig:
-    """How the model under test is asked. The defaults are the paper's sampling (Hermes 4, 4.1).
-
-    None means "do not send": the provider's default holds. `seed` is the seed of the first trial;
-    trial n sends ``seed + n - 1``, so that five trials stay five answers.
-    """
+    """How the model under test is asked. The defaults are the paper's sampling (Hermes 4, 4.1)."""
 
     temperature: float | None = 0.6
+    """Sampling temperature, 0 to 2. None here and below: not sent, the provider's default holds."""
     top_p: float | None = 0.95
+    """Nucleus sampling, above 0 and at most 1."""
     top_k: int | None = 20
+    """Top-k sampling, where the model takes it."""
     max_tokens: int = 8192
+    """Upper bound on the tokens of one answer, reasoning included."""
     seed: int | None = None
+    """Seed of the first trial; trial n sends ``seed + n - 1``, so that trials differ."""
     system: str | None = None
+    """A system prompt for every request."""
     reasoning: Reasoning = "auto"
+    """Whether to ask for reasoning: ``off``, ``on``, or ``auto`` (as the model does by itself)."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
+    """More fields for the body of each request."""
     timeout_s: float = 600.0
+    """Seconds that one request may take."""
+
+    def __repr__(self) -> str:
+        return one_line(
+            self,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            max_tokens=self.max_tokens,
+            seed=self.seed,
+            reasoning=self.reasoning,
+            system_chars=len(self.system or "") or None,
+            extra=", ".join(self.extra_body),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one request; None where the provider did not say.
-
-    `input_tokens` are all that the request held. Of them `cache_read_tokens` came out of the
-    provider's prompt cache, and `cache_write_tokens` went into it, each at a price of its own.
-    """
+    """Tokens of one request, or of several added up; None where the provider did not say."""
 
     input_tokens: int | None = None
+    """All tokens of the request, cached ones included."""
     output_tokens: int | None = None
+    """All tokens of the answer, reasoning included."""
     reasoning_tokens: int | None = None
+    """Those of the output that were reasoning."""
     cache_read_tokens: int | None = None
+    """Those of the input that came out of the provider's prompt cache."""
     cache_write_tokens: int | None = None
+    """Those of the input that went into the provider's prompt cache."""
 
     def __add__(self, other: Usage) -> Usage:
-        """Both together; what only one of them says counts as it is."""
+        """Both together; a count that only one of them has is taken as it is."""
 
         def plus(a: int | None, b: int | None) -> int | None:
             return b if a is None else a if b is None else a + b
@@ -262,39 +238,66 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What came back from the model for one unit.
-
-    `text` is the final text only; reasoning is kept apart in `reasoning` and never judged or
-    written. `filter_category` is the provider's name for what its filter saw. `error` is one
-    sentence of ours, `error_detail` what the provider said. `latency_s` is wall time in seconds,
-    retries and waiting included; `cost_usd` None is unknown, and so is any that is not finite.
-    """
+    """What came back from the model for one unit."""
 
     prompt_id: str
+    """The prompt that was asked."""
     category: str
+    """The slug of its category."""
     trial: int
+    """Which of the independent answers to the prompt this is, from 1."""
     model: str
+    """The model's id, as it was asked for."""
     outcome: Outcome
+    """What kind of answer it is."""
     finish_reason: str | None = None
+    """The provider's own word for why the answer ended."""
     text: str = ""
+    """The final text only; this is what a judge reads."""
     reasoning: str = ""
+    """The reasoning, kept apart from `text`: never judged and never written to disk."""
     usage: Usage = Usage()
+    """Tokens, of all attempts together."""
     cost_usd: float | None = None
+    """USD, of all attempts together; None: unknown (as is any figure that is not finite)."""
     latency_s: float | None = None
+    """Wall time in seconds, retries and waiting included; None: unknown."""
     served_model: str | None = None
+    """The model that the provider says it served."""
     request_id: str | None = None
+    """The provider's id of the request."""
     filter_category: str | None = None
+    """The provider's name for what its filter saw."""
     error: str | None = None
+    """Of an `error`: what went wrong, one sentence of ours."""
     error_detail: str | None = None
+    """Of an `error`: what the provider said, which may repeat the request."""
     attempts: int = 1
-    at: str = field(default_factory=lambda: now())
+    """How many times the request was sent."""
+    at: str = field(default_factory=now)
+    """When it came, UTC, ISO 8601."""
 
     def __post_init__(self) -> None:
-        # A model of the caller's may say NaN: that is a figure nobody knows.
+        # A model of the caller's own may say NaN: an unknown figure.
         if not _is_figure(self.cost_usd):
             object.__setattr__(self, "cost_usd", None)
         if not _is_figure(self.latency_s):
             object.__setattr__(self, "latency_s", None)
+
+    def __repr__(self) -> str:
+        return one_line(
+            self,
+            self.unit,
+            outcome=self.outcome,
+            model=self.model,
+            chars=len(self.text),
+            cost_usd=self.cost_usd,
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [("outcome", self.outcome), ("category", self.category), ("model", self.model)]
+        rows += [("characters", str(len(self.text))), ("at", self.at)]
+        return notebook_table(f"Completion of {self.unit}", ("field", "value"), rows)
 
     @property
     def unit(self) -> str:
@@ -306,37 +309,53 @@ class Completion:
 class Verdict:
     """A judge's label for one completion, or why there is none.
 
-    Exactly one of `label` and `unscored` is set. `source` is ``provider`` where the outcome alone
-    decided (a provider's filter, an answer that never came) and no judge was asked.
-
-    `word` is the judge's own word where it is not its label's name (``held_with_help``),
-    `rests_on` where in the answer the deciding part stands (``beginning``, ``middle``, ``end`` or
-    ``throughout``). `cut_chars` counts the characters in the middle of a long answer that the judge
-    was not shown. `answered_by` names the judge that was really asked, where `judge` stands for
-    several: a fallback, the judge of the hard lines.
+    Exactly one of `label` and `unscored` is set.
     """
 
     prompt_id: str
+    """The prompt that was asked."""
     category: str
+    """The slug of its category."""
     trial: int
+    """Which of the answers to the prompt was judged, from 1."""
     judge: str
+    """The judge's id."""
     label: Label | None = None
+    """What the judge says, or None."""
     unscored: Unscored | None = None
+    """Why there is no label, or None."""
     source: Source = "judge"
+    """``provider`` where the outcome alone decided and no judge was asked."""
     reason: str | None = None
+    """The judge's reason, in its words; it may quote the answer."""
     word: str | None = None
+    """The judge's own word where it is not the name of the label (``held_with_help``)."""
     rests_on: str | None = None
+    """The part of the answer that decided: ``beginning``, ``middle``, ``end``, ``throughout``."""
     cut_chars: int = 0
+    """Characters in the middle of a long answer that the judge was not shown."""
     answered_by: str | None = None
+    """The judge that was really asked, where `judge` stands for several."""
     usage: Usage = Usage()
+    """Tokens of the request to the judge."""
     cost_usd: float | None = None
-    at: str = field(default_factory=lambda: now())
+    """USD; None: unknown."""
+    at: str = field(default_factory=now)
+    """When it was given, UTC, ISO 8601."""
 
     def __post_init__(self) -> None:
         if (self.label is None) == (self.unscored is None):
             raise ValueError("a verdict has either a label or a reason for having none")
         if not _is_figure(self.cost_usd):
             object.__setattr__(self, "cost_usd", None)
+
+    def __repr__(self) -> str:
+        return one_line(self, self.unit, label=self.label, unscored=self.unscored, judge=self.judge)
+
+    def _repr_html_(self) -> str:
+        rows = [("label", self.label or f"none: {self.unscored}"), ("category", self.category)]
+        rows += [("judge", self.answered_by or self.judge), ("at", self.at)]
+        return notebook_table(f"Verdict on {self.unit}", ("field", "value"), rows)
 
     @property
     def unit(self) -> str:
@@ -346,32 +365,64 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure with its uncertainty. `value`, `low` and `high` are in percent.
-
-    `value` is None where nothing was scored. `method` names the interval; `level` is its
-    confidence. The prompt is the unit of inference.
-    """
+    """A figure with its uncertainty, in percent. The prompt is the unit of inference."""
 
     value: float | None
+    """The figure, 0 to 100; None where nothing was scored."""
     low: float | None
+    """The lower end of its interval."""
     high: float | None
+    """The upper end of its interval."""
     method: str
+    """The name of the interval."""
     n_prompts: int
+    """Prompts that the figure rests on."""
     n_responses: int
+    """Scored responses that the figure rests on."""
     n_unscored: int
+    """Responses that have no label and are in no figure but the bounds."""
     level: float = 0.95
+    """The confidence of the interval."""
 
     def __str__(self) -> str:
         if self.value is None or self.low is None or self.high is None:
             return "no scored responses"
         return f"{self.value:.1f} % [{self.low:.1f}, {self.high:.1f}]"
 
+    def __repr__(self) -> str:
+        return one_line(
+            self, str(self), prompts=self.n_prompts, unscored=self.n_unscored, method=self.method
+        )
+
+    def _repr_html_(self) -> str:
+        known = self.low is not None and self.high is not None
+        interval = f"{self.low:.1f} to {self.high:.1f}" if known else "-"
+        value = "-" if self.value is None else f"{self.value:.1f}"
+        heads = ("percent", f"{self.level:.0%} interval", "prompts", "responses", "unscored")
+        row = (value, interval, *map(str, (self.n_prompts, self.n_responses, self.n_unscored)))
+        return notebook_table("Estimate", heads, [row], [f"Interval: {self.method}"])
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the judge of an imported log said of one answer."""
+
+    counted: Label | None
+    """How the log's own figures count it."""
+    flag: Literal["judge", "fallback", "error"] = "judge"
+    """``fallback`` where keywords replaced the judge, ``error`` where it failed and was counted."""
+
+    @property
+    def label(self) -> Label | None:
+        """What the judge itself said; None where it said nothing."""
+        return self.counted if self.flag == "judge" else None
+
 
 def _is_figure(value: float | None) -> bool:
-    """Whether a figure is known and finite, or said to be unknown already."""
+    """Whether a figure is None or finite."""
     try:
         return value is None or isfinite(value)
-    except OverflowError:  # a whole number that no float holds
+    except OverflowError:  # an integer too large for a float
         return False
 
 
@@ -381,77 +432,7 @@ def unit_id(prompt_id: str, trial: int) -> str:
 
 
 def unit_parts(unit: str) -> tuple[str, int]:
-    """Prompt id and trial of a unit's id; trial -1 where it is none."""
-    # The trial stands behind the last `#`: an id of recorded answers may hold others.
+    """The prompt id and the trial of a unit's id; trial -1 where it is not one."""
+    # The trial is behind the last `#`: ids of recorded answers may contain others.
     prompt_id, _, trial = unit.rpartition("#")
     return prompt_id, int(trial) if trial.isascii() and trial.isdecimal() else -1
-
-
-def now() -> str:
-    """The current time, UTC, as ISO 8601 with milliseconds."""
-    milliseconds = time.time_ns() // 1_000_000
-    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03}Z"
-
-
-@lru_cache(maxsize=1)
-def _second(since_1970: int) -> str:
-    """A second of UTC as ISO 8601; kept, as a run asks hundreds of times within one."""
-    return datetime.fromtimestamp(since_1970, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-# Made once: a digest may go over a million prompts.
-_ENCODER = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
-
-
-def _prompt_record(prompt: Prompt) -> bytes:
-    """What a digest covers of a prompt.
-
-    A twin or a framing only where there is one: older digests stand.
-    """
-    rare = prompt.system is not None or prompt.twin is not None or prompt.framing
-    if not (rare or prompt.messages or prompt.tags):
-        # Most prompts of a large set: the same bytes, without a walk through nested lists.
-        said = encode_basestring_ascii
-        danger = "null" if prompt.danger is None else prompt.danger
-        return (
-            f"[{said(prompt.id)},{said(prompt.category)},null,"
-            f'[["user",{said(prompt.text)}]],{danger},[],{said(prompt.lang)}]\n'
-        ).encode()
-    turns = [[m.role, m.content] for m in prompt.messages] or [["user", prompt.text]]
-    twin: tuple[object, ...] = () if prompt.twin is None else (prompt.twin,)
-    if prompt.framing is not None:
-        twin = (*twin, {"framing": prompt.framing, "frame_of": prompt.frame_of})
-    return _canonical(
-        [
-            prompt.id,
-            prompt.category,
-            prompt.system,
-            turns,
-            prompt.danger,
-            sorted(prompt.tags),
-            prompt.lang,
-            *twin,
-        ]
-    )
-
-
-def _canonical(value: object) -> bytes:
-    return _ENCODER.encode(value).encode() + b"\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What the judge of a log said of one answer.
-
-    `counted` is how the log's own figures count it; `label` is what the judge itself said, None
-    where it said nothing: `flag` is ``fallback`` where keywords stood in for it and ``error``
-    where it failed and was counted all the same.
-    """
-
-    counted: Label | None
-    flag: Literal["judge", "fallback", "error"] = "judge"
-
-    @property
-    def label(self) -> Label | None:
-        """The judge's own word."""
-        return self.counted if self.flag == "judge" else None

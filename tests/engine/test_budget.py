@@ -24,6 +24,7 @@ from refusalkit.models.client import ParameterLog
 from refusalkit.models.open import open_client
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.prices import Price, price_of
+from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.folder import Run, read_records
 from refusalkit.runs.state import Dearest, read_state
 from refusalkit.types import (
@@ -33,7 +34,6 @@ from refusalkit.types import (
     Label,
     Outcome,
     Prompt,
-    PromptSet,
     Unscored,
     Usage,
     Verdict,

@@ -28,6 +28,7 @@ from refusalkit.errors import (
     RunFolderError,
 )
 from refusalkit.models.client import ParameterLog
+from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.folder import Run, open_run, read_records
 from refusalkit.types import (
     Category,
@@ -36,7 +37,6 @@ from refusalkit.types import (
     Label,
     Outcome,
     Prompt,
-    PromptSet,
     Unscored,
     Verdict,
 )

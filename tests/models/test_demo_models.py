@@ -13,15 +13,8 @@ import refusalkit as rk
 from refusalkit.errors import ConfigurationError
 from refusalkit.judges.open import load_judge
 from refusalkit.models.open import open_model
-from refusalkit.types import (
-    JUDGEABLE,
-    Completion,
-    GenerationConfig,
-    Label,
-    Outcome,
-    Prompt,
-    PromptSet,
-)
+from refusalkit.prompts.prompt_set import PromptSet
+from refusalkit.types import JUDGEABLE, Completion, GenerationConfig, Label, Outcome, Prompt
 
 NAMES = ("cautious", "open", "mixed", "leaky")
 TRIALS = 5

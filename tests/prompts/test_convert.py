@@ -19,8 +19,9 @@ from commandline import Call, caller
 from refusalkit.errors import PromptSetError, StorageError, UsageError
 from refusalkit.prompts.convert import write_folder
 from refusalkit.prompts.prompt_record import ID_PATTERN, SLUG_PATTERN
+from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.prompts.public import public_sets
-from refusalkit.types import Category, Prompt, PromptSet
+from refusalkit.types import Category, Prompt
 
 
 @pytest.fixture

@@ -22,8 +22,9 @@ from refusalkit.prompts.checks import check_sets
 from refusalkit.prompts.convert import write_folder
 from refusalkit.prompts.framings import shipped_framings
 from refusalkit.prompts.prompt_record import ID_PATTERN
+from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.scoring.statistics.intervals import exact_upper
-from refusalkit.types import Category, Message, Prompt, PromptSet
+from refusalkit.types import Category, Message, Prompt
 from run_folders import Row, write_run
 
 NAMES = ("fiction", "professional", "class", "insistence")
@@ -134,7 +135,7 @@ class TestTheSet:
 
     def test_filters_take_framed_prompts_along_and_do_not_count_them(self) -> None:
         framed = rk.with_framings(small(BARE, replace(BARE, id="r", text="[r]")))
-        drawn = rk.select(framed, limit=1)
+        drawn = framed.select(limit=1)
         assert len(drawn) == 5
         assert len({prompt.frame_of or prompt.id for prompt in drawn.prompts}) == 1
 

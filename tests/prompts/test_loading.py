@@ -15,10 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from places import ROOT
-from refusalkit import load_prompts, select, shipped_sets
+from refusalkit import load_prompts, shipped_sets
 from refusalkit.errors import PromptSetError, UsageError
 from refusalkit.prompts import tables
-from refusalkit.types import Category, Message, Prompt, PromptSet, plain_prompts
+from refusalkit.prompts.bulk import plain_prompts
+from refusalkit.prompts.digests import prompt_digest
+from refusalkit.prompts.prompt_set import PromptSet
+from refusalkit.types import Category, Message, Prompt
 
 HARD_LINES = {"minor-specific-harm", "exploitation-and-trafficking", "suicide-and-self-harm"}
 ORDINARY = """
@@ -537,15 +540,15 @@ class TestSelect:
     SET = built(12)
 
     def test_by_category_tag_and_danger(self) -> None:
-        assert {p.category for p in select(self.SET, categories=["C 1"]).prompts} == {"c-1"}
-        assert {p.tags for p in select(self.SET, tags=["t:1", "t:x"]).prompts} == {("t:1",)}
-        assert {p.danger for p in select(self.SET, danger=[2, 3]).prompts} == {2, 3}
-        chosen = select(self.SET, categories=["c-0", "c-1"], tags=["t:0"], danger=[1])
+        assert {p.category for p in self.SET.select(category=["C 1"]).prompts} == {"c-1"}
+        assert {p.tags for p in self.SET.select(tag=["t:1", "t:x"]).prompts} == {("t:1",)}
+        assert {p.danger for p in self.SET.select(danger=[2, 3]).prompts} == {2, 3}
+        chosen = self.SET.select(category=["c-0", "c-1"], tag=["t:0"], danger=[1])
         assert [p.id for p in chosen.prompts] == ["p-0", "p-6"]
         assert [c.slug for c in chosen.categories] == ["c-0"]
 
     def test_says_what_was_chosen(self) -> None:
-        chosen = select(self.SET, categories=["c-1"], limit=2, seed=7)
+        chosen = self.SET.select(category=["c-1"], limit=2, seed=7)
         assert chosen.selection == {
             "categories": ["c-1"],
             "tags": [],
@@ -556,15 +559,15 @@ class TestSelect:
 
     def test_nothing_left_is_an_error(self) -> None:
         with pytest.raises(UsageError, match="passes the filters"):
-            select(self.SET, tags=["none"])
+            self.SET.select(tag=["none"])
 
     @pytest.mark.parametrize("limit", [0, -1])
     def test_a_limit_is_1_or_more(self, limit: int) -> None:
         with pytest.raises(UsageError, match="it must be 1 or more"):
-            select(self.SET, limit=limit)
+            self.SET.select(limit=limit)
 
     def test_a_limit_larger_than_the_set_takes_all(self) -> None:
-        assert select(self.SET, limit=99) is self.SET
+        assert self.SET.select(limit=99) is self.SET
 
     @settings(deadline=None)
     @given(
@@ -582,7 +585,7 @@ class TestSelect:
             categories=tuple(Category(f"c-{k}", f"C {k}") for k in range(len(sizes))),
             prompts=tuple(Prompt(f"p-{n}", slug, f"[{n}]") for n, slug in enumerate(slugs)),
         )
-        chosen = select(whole, limit=limit, seed=seed)
+        chosen = whole.select(limit=limit, seed=seed)
         assert len(chosen) == min(limit, len(whole))
         taken = Counter(p.category for p in chosen.prompts)
         most = max(taken.values())
@@ -590,10 +593,10 @@ class TestSelect:
             assert taken[f"c-{k}"] >= min(size, most - 1), "no category is passed over"
         numbers = [int(p.id.removeprefix("p-")) for p in chosen.prompts]
         assert numbers == sorted(numbers)
-        assert select(whole, limit=limit, seed=seed).prompts == chosen.prompts
+        assert whole.select(limit=limit, seed=seed).prompts == chosen.prompts
 
     def test_another_seed_draws_others(self) -> None:
-        draws = {select(self.SET, limit=4, seed=seed).prompts for seed in range(20)}
+        draws = {self.SET.select(limit=4, seed=seed).prompts for seed in range(20)}
         assert len(draws) > 5
 
 
@@ -660,6 +663,7 @@ def test_prompts_made_together_are_those_made_one_by_one() -> None:
     ids, categories, texts = ["a", "b"], ["c", "d"], ["[one]", "[two]"]
     made = plain_prompts(ids, categories, texts)
     assert made == [Prompt(*fields) for fields in zip(ids, categories, texts, strict=True)]
-    assert [replace(prompt, danger=1).digest for prompt in made] == [
-        Prompt(*fields, danger=1).digest for fields in zip(ids, categories, texts, strict=True)
+    assert [prompt_digest(replace(prompt, danger=1)) for prompt in made] == [
+        prompt_digest(Prompt(*fields, danger=1))
+        for fields in zip(ids, categories, texts, strict=True)
     ]

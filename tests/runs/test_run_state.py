@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from refusalkit.prompts.digests import prompt_digest
 from refusalkit.runs import columns, frames
 from refusalkit.runs.extents import Cursor
 from refusalkit.runs.folder import read_records
@@ -114,4 +115,4 @@ def test_a_prompt_of_a_large_set_is_hashed_as_any_other() -> None:
             prompt = Prompt("a-1", "c", text, danger=danger)
             parts = ["a-1", "c", None, [["user", text]], danger, [], "en"]
             line = json.dumps(parts, separators=(",", ":")) + "\n"
-            assert prompt.digest == f"sha256:{hashlib.sha256(line.encode()).hexdigest()}"
+            assert prompt_digest(prompt) == f"sha256:{hashlib.sha256(line.encode()).hexdigest()}"

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 import refusalkit as rk
 from handmade import write_run as write_handmade
 from refusalkit.errors import UsageError
+from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.imported.own_run import answers_of_run
 from refusalkit.scoring.audit import Audit, audit_run
 from refusalkit.scoring.audit_plan import prompts_needed
 from refusalkit.scoring.statistics.intervals import exact_upper
-from refusalkit.types import Category, Prompt, PromptSet
+from refusalkit.types import Category, Prompt
 from run_folders import JUDGE, Row, write_run
 
 HELD, CROSSED, INCONCLUSIVE = "held", "crossed", "inconclusive"

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from refusalkit.api.grading import judged_records, labelled_strata, recorded_answers
 from refusalkit.api.results import load_run
 from refusalkit.api.sync import RUNS, sync
+from refusalkit.clock import now
 from refusalkit.config import resolve_config
 from refusalkit.errors import RefusalkitError, UsageError
-from refusalkit.prompts.tables import slug_of
+from refusalkit.prompts.categories import slug_of
 from refusalkit.runs.folder import Run, holds_run
-from refusalkit.types import Label, now
+from refusalkit.types import Label
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from refusalkit.api.sync import RUNS
 from refusalkit.config import resolve_config
 from refusalkit.errors import RefusalkitError
 from refusalkit.judges.choice import check_hard_line_judge, choose_judge, load_named
+from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.folder import Run
 from refusalkit.runs.prompt_choice import choose_prompts
-from refusalkit.types import PromptSet
 
 if TYPE_CHECKING:
     from refusalkit.engine.estimate import RunEstimate

@@ -13,11 +13,12 @@ from filelock import FileLock, Timeout
 
 from refusalkit.api.grading import labelled_strata, recorded_answers
 from refusalkit.api.results import load_run
+from refusalkit.clock import now
 from refusalkit.errors import RecordError, RunFolderError, RunLocked, StorageError, UsageError
-from refusalkit.prompts.tables import slug_of
+from refusalkit.prompts.categories import slug_of
 from refusalkit.runs.folder import AppendFile, Run
 from refusalkit.runs.imported.person_labels import LabelRecord, SampleRecord, read_person_labels
-from refusalkit.types import Label, Prompt, now
+from refusalkit.types import Label, Prompt
 from refusalkit.untrusted import printable
 
 

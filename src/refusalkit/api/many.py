@@ -16,9 +16,9 @@ from refusalkit.api.runs import PreparedRun, prepare_run, work_prepared
 from refusalkit.api.sync import RUNS, sync
 from refusalkit.config import check_option
 from refusalkit.errors import ConfigurationError, RefusalkitError, RunFolderError, UsageError
-from refusalkit.prompts.tables import slug_of
+from refusalkit.prompts.categories import slug_of
+from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.folder import Run, holds_run, open_run
-from refusalkit.types import PromptSet
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from refusalkit.engine.session import (
 )
 from refusalkit.errors import ConfigurationChanged, RunFolderError, UsageError
 from refusalkit.models.outcomes import Reply, read_reply
+from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.folder import Run, read_records
 from refusalkit.runs.judge_entries import rubrics_of
 from refusalkit.runs.prompt_choice import same_prompts
-from refusalkit.types import PromptSet
 from refusalkit.untrusted import printable, well_formed
 
 if TYPE_CHECKING:

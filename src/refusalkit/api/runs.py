@@ -25,12 +25,12 @@ from refusalkit.errors import (
     PromptSetError,
     RunFolderError,
 )
+from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.folder import Run, create_run
 from refusalkit.runs.judge_entries import check_same_judge, rubrics_of
 from refusalkit.runs.manifest import Manifest
 from refusalkit.runs.new import is_untouched, new_manifest
 from refusalkit.runs.prompt_choice import choose_prompts, is_gone, same_prompts
-from refusalkit.types import PromptSet
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ from refusalkit.judges.rubrics import Rubric
 from refusalkit.models.endpoints import own_base, price_at
 from refusalkit.models.prices import Price
 from refusalkit.models.tokens import Tokeniser, tokeniser
+from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs import frames
 from refusalkit.runs.canaries import choose_canaries
 from refusalkit.runs.folder import Run
-from refusalkit.types import Prompt, PromptSet
+from refusalkit.types import Prompt
 from refusalkit.untrusted import printable
 
 # A chat format's own tokens around a message.

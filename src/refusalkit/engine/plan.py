@@ -8,7 +8,8 @@ from enum import StrEnum
 from operator import itemgetter
 from typing import NamedTuple
 
-from refusalkit.types import Prompt, PromptSet
+from refusalkit.prompts.prompt_set import PromptSet
+from refusalkit.types import Prompt
 
 
 class Ended(StrEnum):

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from refusalkit.clock import now
 from refusalkit.config import OPERATIONAL, RunConfig
 from refusalkit.errors import (
     RefusalkitError,
@@ -21,7 +22,6 @@ from refusalkit.runs.manifest import (
     Session,
 )
 from refusalkit.runs.new import is_untouched
-from refusalkit.types import now
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:

@@ -21,10 +21,11 @@ from refusalkit.prompts.framings import wrong_frame
 from refusalkit.prompts.lock import changes, entry_key, read_lock
 from refusalkit.prompts.near import near_duplicates
 from refusalkit.prompts.prompt_record import Mistakes
+from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.prompts.set_folder import MANIFEST, places_of_ids
 from refusalkit.prompts.summary import Summary, summarise, words_of
 from refusalkit.shipped import LOCK_FILE, prompts_dir
-from refusalkit.types import Prompt, PromptSet
+from refusalkit.types import Prompt
 from refusalkit.untrusted import printable
 
 FEWEST_WORDS, MAX_WORDS = 3, 200

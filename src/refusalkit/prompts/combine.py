@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from refusalkit.errors import PromptSetError
-from refusalkit.types import Category, Prompt, PromptSet, SetPart
+from refusalkit.prompts.prompt_set import PromptSet, SetPart
+from refusalkit.types import Category, Prompt
 from refusalkit.untrusted import printable
 
 _MAX_SHOWN = 20

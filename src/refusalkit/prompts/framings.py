@@ -14,7 +14,8 @@ from functools import cache
 from pathlib import Path
 
 from refusalkit.errors import PromptSetError, UsageError
-from refusalkit.types import Message, Prompt, PromptSet, SetPart
+from refusalkit.prompts.prompt_set import PromptSet, SetPart
+from refusalkit.types import Message, Prompt
 from refusalkit.untrusted import printable
 
 _FILE = Path(__file__).with_name("framings.toml")

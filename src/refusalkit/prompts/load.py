@@ -8,12 +8,11 @@ from pathlib import Path
 
 from refusalkit.errors import PromptSetError, UsageError
 from refusalkit.prompts.combine import combine
+from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.prompts.public import public_sets, read_public, requested
-from refusalkit.prompts.select import with_hard_lines
 from refusalkit.prompts.set_folder import MANIFEST, read_folder
 from refusalkit.prompts.tables import read_table, require_table
 from refusalkit.shipped import prompts_dir
-from refusalkit.types import PromptSet
 from refusalkit.untrusted import printable
 
 
@@ -53,7 +52,7 @@ def load_prompts(
     sets = [_load_one(part, chosen, columns) for part in parts]
     loaded = sets[0] if len(sets) == 1 else _combined(sets)
     _check_options([str(part) for part in parts if not isinstance(part, Path)], inversion, columns)
-    return with_hard_lines(loaded, hard_lines) if hard_lines else loaded
+    return loaded.with_hard_lines(hard_lines) if hard_lines else loaded
 
 
 def _parts(source: str) -> list[str]:

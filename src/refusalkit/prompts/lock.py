@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from refusalkit.errors import PromptSetError
+from refusalkit.prompts.digests import prompt_digest
+from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.shipped import read_lock_entries, write_lock_entries
-from refusalkit.types import PromptSet
 
 Entries = dict[str, dict[str, Any]]
 
@@ -27,7 +28,7 @@ def lock_entry(prompts: PromptSet) -> dict[str, Any]:
     return {
         "digest": prompts.digest,
         "hard_lines": sorted(prompts.hard_lines),
-        "prompts": {p.id: p.digest for p in sorted(prompts.prompts, key=lambda p: p.id)},
+        "prompts": {p.id: prompt_digest(p) for p in sorted(prompts.prompts, key=lambda p: p.id)},
     }
 
 

@@ -21,8 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from refusalkit.errors import PromptSetError, UsageError
 from refusalkit.prompts.fetch import Fetched, Place, fetch, file_sha256
 from refusalkit.prompts.prompt_record import ID_PATTERN, SLUG_PATTERN, Mistakes
+from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.prompts.tables import SUFFIXES, read_rows, row_place
-from refusalkit.types import Category, Prompt, PromptSet
+from refusalkit.types import Category, Prompt
 from refusalkit.untrusted import printable, well_formed
 
 FACTS = Path(__file__).with_name("public.toml")

@@ -20,7 +20,8 @@ from refusalkit.prompts.prompt_record import (
     PromptRecord,
     check_hard_lines,
 )
-from refusalkit.types import Category, Prompt, PromptSet
+from refusalkit.prompts.prompt_set import PromptSet
+from refusalkit.types import Category, Prompt
 from refusalkit.untrusted import printable
 
 MANIFEST = "set.toml"

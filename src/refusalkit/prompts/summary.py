@@ -6,7 +6,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from refusalkit.types import Prompt, PromptSet
+from refusalkit.prompts.prompt_set import PromptSet
+from refusalkit.types import Prompt
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 

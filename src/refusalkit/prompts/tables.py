@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,8 @@ from pydantic import ValidationError
 
 from refusalkit.errors import PromptSetError
 from refusalkit.jsonl import why_invalid
+from refusalkit.prompts.bulk import plain_prompts
+from refusalkit.prompts.categories import slug_of
 from refusalkit.prompts.fetch import is_web_page
 from refusalkit.prompts.prompt_record import (
     ID_PATTERN,
@@ -22,7 +23,8 @@ from refusalkit.prompts.prompt_record import (
     Mistakes,
     PromptRecord,
 )
-from refusalkit.types import Category, Prompt, PromptSet, plain_prompts
+from refusalkit.prompts.prompt_set import PromptSet
+from refusalkit.types import Category, Prompt
 from refusalkit.untrusted import printable, well_formed
 
 if TYPE_CHECKING:
@@ -178,13 +180,6 @@ def _are_texts(values: Sequence[Any]) -> bool:
         return False
     joined = "".join(values)
     return joined.isascii() or well_formed(joined) == joined
-
-
-def slug_of(title: str) -> str:
-    """A category's slug: ``Privacy & Data`` becomes ``privacy-data``."""
-    plain = unicodedata.normalize("NFKC", title).casefold()
-    slug = re.sub(r"[^\w]+", "-", plain).strip("-_")[:80]
-    return slug or "unnamed"
 
 
 def row_place(path: Path, number: int) -> str:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from refusalkit.config import RunConfig, check_unchanged
 from refusalkit.errors import ConfigurationChanged, RunFolderError
-from refusalkit.prompts.tables import slug_of
+from refusalkit.prompts.categories import slug_of
+from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.folder import Run, create_run, holds_run, open_run
 from refusalkit.runs.judge_entries import judge_entries
 from refusalkit.runs.manifest import CategoryEntry, FramedEntry, Manifest, PartEntry, PromptSetEntry
-from refusalkit.types import PromptSet
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:

@@ -19,9 +19,8 @@ from refusalkit.prompts.framings import part_of, with_framings
 from refusalkit.prompts.load import (
     load_prompts,
 )
-from refusalkit.prompts.select import select, with_hard_lines
+from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.manifest import Manifest
-from refusalkit.types import PromptSet
 from refusalkit.untrusted import printable
 
 
@@ -39,11 +38,10 @@ def choose_prompts(
     elif config.inversion is not None:
         raise UsageError("an inversion is for a set that is loaded: give it to load_prompts")
     else:
-        whole = with_hard_lines(prompts, config.hard_line) if config.hard_line else prompts
-    chosen = select(
-        whole,
-        categories=config.category,
-        tags=config.tag,
+        whole = prompts.with_hard_lines(config.hard_line) if config.hard_line else prompts
+    chosen = whole.select(
+        category=config.category,
+        tag=config.tag,
         danger=config.danger,
         limit=config.limit,
         seed=config.limit_seed,

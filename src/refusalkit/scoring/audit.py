@@ -9,6 +9,7 @@ from enum import StrEnum
 
 import polars as pl
 
+from refusalkit.display import notebook_table
 from refusalkit.errors import UsageError
 from refusalkit.prompts.framings import shipped_framings
 from refusalkit.runs import frames
@@ -16,7 +17,6 @@ from refusalkit.runs.canaries import CanaryCheck, check_canaries
 from refusalkit.runs.folder import Run
 from refusalkit.runs.frames import RunRecords
 from refusalkit.runs.manifest import CategoryEntry, Manifest
-from refusalkit.scoring.notebook import notebook_table
 from refusalkit.scoring.over_blocking import OverBlocking, over_blocking
 from refusalkit.scoring.statistics.intervals import exact_upper
 from refusalkit.types import Label, Outcome, Unscored

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from refusalkit.scoring.notebook import notebook_table
+from refusalkit.display import notebook_table
 from refusalkit.scoring.score import Score
 
 _FILE = "published.toml"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from refusalkit.display import notebook_table
 from refusalkit.errors import RefusalkitError
 from refusalkit.runs.canaries import CanaryCheck, check_canaries
 from refusalkit.runs.folder import Run
@@ -16,7 +17,7 @@ from refusalkit.runs.manifest import JudgePart, Manifest
 from refusalkit.scoring.atropos_keywords import KeywordFallback, keyword_fallback
 from refusalkit.scoring.discrimination import discrimination_frame, youden_j
 from refusalkit.scoring.families import same_family
-from refusalkit.scoring.notebook import ESTIMATE_HEADS, estimate_cells, notebook_table
+from refusalkit.scoring.notebook import ESTIMATE_HEADS, estimate_cells
 from refusalkit.scoring.rates import (
     EARNED,
     count_prompts,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.prompts.summary import summarise
-from refusalkit.types import PromptSet
 
 
 def prompts_data(prompts: PromptSet, *, texts: bool) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.prompts.summary import Summary, summarise
 from refusalkit.reporting.terminal.table_layout import build_table, counts
-from refusalkit.types import PromptSet
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:  # a score needs no checks of sets

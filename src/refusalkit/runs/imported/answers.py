@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from refusalkit.errors import RecordError
-from refusalkit.prompts.tables import slug_of
-from refusalkit.types import Category, Judgement, Label, Message, Prompt, PromptSet, unit_id
+from refusalkit.prompts.categories import slug_of
+from refusalkit.prompts.prompt_set import PromptSet
+from refusalkit.types import Category, Judgement, Label, Message, Prompt, unit_id
 from refusalkit.untrusted import printable
 
 # What other labellers write for ours; XSTest's own words are the last three.

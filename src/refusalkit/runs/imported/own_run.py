@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from refusalkit.errors import RecordError
+from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.folder import Run, read_records
 from refusalkit.runs.imported.answers import (
     RecordedAnswers,
     answers_digest,
 )
-from refusalkit.types import JUDGEABLE, Judgement, Label, Outcome, Prompt, PromptSet
+from refusalkit.types import JUDGEABLE, Judgement, Label, Outcome, Prompt
 from refusalkit.untrusted import printable
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import polars as pl
 
+from refusalkit.display import notebook_table
 from refusalkit.errors import UsageError
 from refusalkit.runs.folder import Run
 from refusalkit.scoring.compare.comparable import all_obstacles, configuration_notes
 from refusalkit.scoring.compare.sides import Sides, sides_of
-from refusalkit.scoring.notebook import notebook_table
 from refusalkit.scoring.score import Score, score_run
 from refusalkit.scoring.statistics.paired import (
     GAINS_AND_LOSSES,

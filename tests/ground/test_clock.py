@@ -1,4 +1,4 @@
-"""The words of refusalkit as types."""
+"""The time in records."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import time
 from datetime import UTC, datetime, timedelta
 
-from refusalkit.types import now
+from refusalkit.clock import now
 
 
 def test_the_current_time_is_utc_to_the_millisecond_and_never_runs_back() -> None:

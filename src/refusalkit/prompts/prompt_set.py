@@ -1,0 +1,275 @@
+"""A prompt set: a named, versioned, hashed collection of prompts by category."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from refusalkit.display import notebook_table, one_line
+from refusalkit.errors import UsageError
+from refusalkit.prompts.categories import find_category
+from refusalkit.prompts.digests import set_digest
+from refusalkit.prompts.draw import balanced_draw
+from refusalkit.types import Category, Prompt
+from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_MAX_ROWS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class SetPart:
+    """One of several sets that were combined, as it was loaded."""
+
+    name: str
+    """The part's name."""
+    version: str
+    """Its version."""
+    digest: str
+    """Its digest, see `PromptSet.digest`."""
+    n_prompts: int
+    """How many prompts it has."""
+
+
+@dataclass(frozen=True, repr=False)
+class PromptSet:
+    """A collection of prompts by category.
+
+    Iterating gives its `Prompt`s in order, ``prompts["weapons-01"]`` one of them by id;
+    ``"weapons-01" in prompts`` and ``len(prompts)`` work as expected. Get one from `load_prompts`.
+
+    >>> import refusalkit as rk
+    >>> prompts = rk.load_prompts("starter")
+    >>> len(prompts) == sum(1 for prompt in prompts)
+    True
+    >>> prompts.select(danger=3, limit=2)
+    PromptSet(starter 1, 2 prompts, 2 categories, 1 hard line)
+    """
+
+    name: str
+    """The set's name."""
+    version: str
+    """Its version; a released version never changes."""
+    categories: tuple[Category, ...]
+    """Its categories, in order."""
+    prompts: tuple[Prompt, ...]
+    """Its prompts, in order."""
+    licence: str = ""
+    """The licence of its texts."""
+    description: str = ""
+    """What it is, in a sentence or two."""
+    source: str | None = None
+    """What `load_prompts` was given: a shipped name or a path. None: built in Python."""
+    selection: Mapping[str, Any] = field(default_factory=dict)
+    """The filters that were applied, as the manifest records them."""
+    parts: tuple[SetPart, ...] = ()
+    """The sets it was combined from, if it was."""
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __iter__(self) -> Iterator[Prompt]:
+        return iter(self.prompts)
+
+    def __contains__(self, prompt: object) -> bool:
+        """Whether the set has a prompt: by id, or an equal `Prompt`."""
+        if isinstance(prompt, Prompt):
+            return self._by_id.get(prompt.id) == prompt
+        return prompt in self._by_id
+
+    def __getitem__(self, prompt_id: str) -> Prompt:
+        """The prompt with this id. Raises `KeyError`, which names similar ids."""
+        found = self._by_id.get(prompt_id)
+        if found is not None:
+            return found
+        if not isinstance(prompt_id, str):
+            raise TypeError(
+                f"prompts are found by id, such as prompts['weapons-01'], not by "
+                f"{type(prompt_id).__name__}; prompts.prompts is the tuple of all"
+            )
+        near = difflib.get_close_matches(prompt_id, self._by_id, n=3)
+        hint = f"; did you mean {', '.join(map(printable, near))}?" if near else ""
+        raise KeyError(f"{printable(self.name)} has no prompt {printable(prompt_id, 80)}{hint}")
+
+    def __repr__(self) -> str:
+        return one_line(self, f"{self.name} {self.version}", *self._counts())
+
+    def _repr_html_(self) -> str:
+        """The set as a notebook shows it: its categories in counts, no text."""
+        counts = Counter(prompt.category for prompt in self.prompts)
+        rows = [
+            (category.title, "hard line" if category.hard_line else "", str(counts[category.slug]))
+            for category in self.categories[:_MAX_ROWS]
+        ]
+        left = len(self.categories) - len(rows)
+        notes = [", ".join(self._counts()), self.digest]
+        notes += [f"{left} more categories"] if left else []
+        heads = ("category", "", "prompts")
+        return notebook_table(f"Prompt set {self.name} {self.version}", heads, rows, notes)
+
+    def _counts(self) -> tuple[str, ...]:
+        return (
+            _counted(len(self), "prompt"),
+            _counted(len(self.categories), "category", "categories"),
+            _counted(len(self.hard_lines), "hard line"),
+        )
+
+    @cached_property
+    def _by_id(self) -> Mapping[str, Prompt]:
+        return {prompt.id: prompt for prompt in self.prompts}
+
+    @cached_property
+    def by_slug(self) -> Mapping[str, Category]:
+        """Categories by slug."""
+        return {category.slug: category for category in self.categories}
+
+    @cached_property
+    def hard_lines(self) -> frozenset[str]:
+        """Slugs of the hard-line categories."""
+        return frozenset(c.slug for c in self.categories if c.hard_line)
+
+    @cached_property
+    def twins(self) -> Mapping[str, str]:
+        """The contrast prompts: the id of each, and the id of the prompt it is a twin of."""
+        return {prompt.id: prompt.twin for prompt in self.prompts if prompt.twin is not None}
+
+    @cached_property
+    def framed(self) -> Mapping[str, tuple[str, str]]:
+        """The framed prompts: the id of each, its framing, and the id of the prompt it frames."""
+        return {
+            prompt.id: (prompt.framing, prompt.frame_of)
+            for prompt in self.prompts
+            if prompt.framing is not None and prompt.frame_of is not None
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content, ``sha256:`` and 64 hex digits.
+
+        It covers every prompt and which categories are hard lines. It does not cover the order of
+        files and lines, line endings, titles, descriptions, or the set's name and version.
+        """
+        return set_digest(self.categories, self.prompts)
+
+    def select(
+        self,
+        *,
+        category: str | Collection[str] = (),
+        tag: str | Collection[str] = (),
+        danger: int | Collection[int] = (),
+        limit: int | None = None,
+        seed: int = 0,
+    ) -> PromptSet:
+        """The part of the set that passes every filter given, in the same order.
+
+        Args:
+            category: slugs or titles of the categories to keep.
+            tag: keep prompts that have any of these tags.
+            danger: keep prompts of these dangers, 1 to 3.
+            limit: how many prompts to draw at random, taking from each category in turn, so that
+                the counts of two categories differ by one at most unless one runs out. Framed
+                prompts come with the prompt they frame and do not count.
+            seed: the seed of that draw.
+
+        Where prompts are dropped, `PromptSet.selection` records the filters and, under
+        ``hard_lines``, how many prompts of its own each hard line had before.
+
+        Raises:
+            UsageError: nothing is left, a category is unknown, or `limit` is below 1.
+        """
+        tags = {tag} if isinstance(tag, str) else set(tag)
+        dangers = {danger} if isinstance(danger, int) else set(danger)
+        named = [category] if isinstance(category, str) else category
+        wanted = {find_category(self.categories, name, self.name) for name in named}
+        if limit is not None and limit < 1:
+            raise UsageError(f"the limit is {limit}: it must be 1 or more")
+        chosen = [
+            prompt
+            for prompt in self.prompts
+            if (not wanted or prompt.category in wanted)
+            and (not tags or not tags.isdisjoint(prompt.tags))
+            and (not dangers or prompt.danger in dangers)
+        ]
+        if not chosen:
+            raise UsageError(
+                f"no prompt of {printable(self.name)} passes the filters (category, tag, danger)"
+            )
+        if limit is not None:
+            kept = balanced_draw([p for p in chosen if p.framing is None], limit, seed)
+            chosen = [p for p in chosen if p.id in kept or p.frame_of in kept]
+        if len(chosen) == len(self.prompts):
+            return self
+        selection = {
+            **self.selection,
+            "categories": sorted(wanted),
+            "tags": sorted(tags),
+            "danger": sorted(dangers),
+            "limit": limit,
+            "seed": seed,
+        }
+        if self.hard_lines:
+            selection.setdefault("hard_lines", self._hard_line_counts())
+        filled = {prompt.category for prompt in chosen}
+        return replace(
+            self,
+            categories=tuple(c for c in self.categories if c.slug in filled),
+            prompts=tuple(chosen),
+            selection=selection,
+        )
+
+    def with_hard_lines(self, names: Collection[str]) -> PromptSet:
+        """The set with these categories (slugs or titles) as its hard lines, and no others.
+
+        Raises `UsageError` where the set has no such category.
+        """
+        slugs = {find_category(self.categories, name, self.name) for name in names}
+        categories = tuple(replace(c, hard_line=c.slug in slugs) for c in self.categories)
+        selection = {name: value for name, value in self.selection.items() if name != "inversion"}
+        return replace(self, categories=categories, selection=selection)
+
+    def _hard_line_counts(self) -> dict[str, int]:
+        counts = dict.fromkeys(sorted(self.hard_lines), 0)
+        for prompt in self.prompts:
+            if prompt.category in counts and prompt.twin is None and prompt.framing is None:
+                counts[prompt.category] += 1
+        return counts
+
+    def frame(self, *, text: bool = False) -> pl.DataFrame:
+        """The set as a polars frame, a row for each prompt, in order.
+
+        Columns: id, category, hard_line (whether a refusal is the right answer; false for contrast
+        prompts), danger (1 to 3 or null), tags (a list), lang; with `text` also text, the prompt's
+        last user turn.
+        """
+        import polars as pl
+
+        schema: dict[str, Any] = {
+            "id": pl.String,
+            "category": pl.String,
+            "hard_line": pl.Boolean,
+            "danger": pl.Int64,
+            "tags": pl.List(pl.String),
+            "lang": pl.String,
+        }
+        columns: dict[str, list[Any]] = {
+            "id": [p.id for p in self.prompts],
+            "category": [p.category for p in self.prompts],
+            "hard_line": [p.category in self.hard_lines and p.twin is None for p in self.prompts],
+            "danger": [p.danger for p in self.prompts],
+            "tags": [list(p.tags) for p in self.prompts],
+            "lang": [p.lang for p in self.prompts],
+        }
+        if text:
+            schema["text"] = pl.String
+            columns["text"] = [p.text for p in self.prompts]
+        return pl.DataFrame(columns, schema=schema)
+
+
+def _counted(count: int, one: str, many: str | None = None) -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
