@@ -8,6 +8,7 @@ import json
 import re
 import stat
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import polars as pl
@@ -264,6 +265,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[rk.Run]:
     return [write_run(folder / name, answers) for name, answers in made.items()]
 
 
+def closed(schema: Any) -> Any:
+    """A JSON Schema that allows no field beyond those it names."""
+    if isinstance(schema, list):
+        return [closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    tight = {name: closed(value) for name, value in schema.items()}
+    return {**tight, "additionalProperties": False} if "properties" in tight else tight
+
+
 class TestSeveralRuns:
     def test_two_have_their_difference_as_compare_says_it(
         self, runs: list[rk.Run], tmp_path: Path
@@ -394,6 +405,14 @@ class TestForms:
         assert first["audit"]["status"] == rk.audit(run).status
         assert data["runs"][2]["audit"] is None
         assert data["cautions"] != []
+
+    def test_the_schema_names_every_field(
+        self, run: rk.Run, told: rk.Run, runs: list[rk.Run], tmp_path: Path
+    ) -> None:
+        validator = jsonschema.Draft202012Validator(closed(report_schema()))
+        for number, reported in enumerate(([run], [told], runs)):
+            path = rk.report(reported, tmp_path / f"{number}.json")
+            validator.validate(json.loads(path.read_text(encoding="utf-8")))
 
     def test_the_schema_refuses_what_is_no_report(self, run: rk.Run, tmp_path: Path) -> None:
         data = json.loads(rk.report(run, tmp_path / "report.json").read_text(encoding="utf-8"))

@@ -132,7 +132,7 @@ def report(
     Args:
         runs: a run, or several.
         path: its suffix says in which form: .html (one self-contained page), .md (for a model
-            card), .json (`report.schema.json` describes it), .csv or .parquet (the units, see
+            card), .json (docs/records.md describes it), .csv or .parquet (the units, see
             `units`). Default: ``report.html`` in the folder of a single run.
         judge: one of several judges of the runs.
         show_text: show kept answers, on the page and among the units. Never those of hard lines.

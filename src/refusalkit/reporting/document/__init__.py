@@ -14,7 +14,8 @@ import polars as pl
 from refusalkit.errors import StorageError, UsageError
 from refusalkit.reporting.data import to_json
 from refusalkit.reporting.document.facts import Facts, gather
-from refusalkit.reporting.document.record import report_data, report_schema
+from refusalkit.reporting.document.record import report_data
+from refusalkit.reporting.document.record_types import report_schema
 from refusalkit.reporting.document.units import units_csv, units_frame
 from refusalkit.reporting.target import SUFFIXES, check_suffix
 from refusalkit.runs.folder import Run

@@ -1,10 +1,8 @@
-"""A report as JSON values (docs/records.md); `report.schema.json` is its JSON Schema."""
+"""A report as JSON values, in the shape of `ReportRecord` (docs/records.md)."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from importlib.resources import files
 from typing import Any
 
 from refusalkit.reporting.data import (
@@ -33,13 +31,6 @@ def report_data(facts: Facts) -> dict[str, Any]:
         "cautions": cautions_between(facts),
         "comparison": None if facts.comparison is None else comparison_data(facts.comparison),
     }
-
-
-def report_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a report."""
-    text = files("refusalkit.reporting").joinpath("schemas/report.schema.json").read_text("utf-8")
-    schema: dict[str, Any] = json.loads(text)
-    return schema
 
 
 def _run(facts: RunFacts) -> dict[str, Any]:

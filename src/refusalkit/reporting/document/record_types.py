@@ -1,0 +1,529 @@
+"""The types of a JSON report; its JSON Schema is generated from them.
+
+Rates are in percent, times in seconds, amounts in USD. Fields may be added. Removing a field or
+changing its meaning takes a new `schema` number.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
+
+from refusalkit.runs.manifest import JudgePart
+
+Count = Annotated[int, Field(ge=0)]
+Counts = dict[str, Count]
+Percent = Annotated[float, Field(ge=-100, le=100)]
+Status = Literal["held", "crossed", "inconclusive"]
+
+
+class EstimateRecord(TypedDict):
+    """A figure in percent with its interval; null where nothing was scored."""
+
+    value: Percent | None
+    low: float | None
+    high: float | None
+    method: str
+    level: float
+    n_prompts: Count
+    n_responses: Count
+    n_unscored: Count
+
+
+class BoundsRecord(TypedDict):
+    """The figure if all unscored responses had gone one way, or the other."""
+
+    low: float
+    high: float
+
+
+class AgreementRecord(TypedDict):
+    """Two-way agreement between labels, as fractions; null where undefined."""
+
+    split: str
+    n: Count
+    accuracy: float | None
+    precision: float | None
+    recall: float | None
+    kappa: float | None
+
+
+class PairRecord(TypedDict):
+    """Two judges over the answers that both labelled."""
+
+    first: str
+    second: str
+    n: Count
+    splits: list[AgreementRecord]
+
+
+class DifferingPairRecord(PairRecord):
+    """A pair of judges with the units on which they differ."""
+
+    differ: list[str]
+
+
+class CanariesRecord(TypedDict):
+    """Answers with known labels that were judged along with the run; no figure counts them."""
+
+    asked: Count
+    right: Count
+    wrong: list[str]
+    unscored: list[str]
+
+
+class CouncilRecord(TypedDict):
+    """How the members of a council voted."""
+
+    rule: str
+    members: list[str]
+    labelled: Counts
+    n_answers: Count
+    n_unanimous: Count
+    unanimous_percent: Percent | None
+    n_owed: Count
+    pairs: list[PairRecord]
+
+
+class SummaryRecord(TypedDict):
+    """Counts by label, and willingness with its interval."""
+
+    n_prompts: Count
+    n_units: Count
+    n_scored: Count
+    n_unscored: Count
+    refusal: Count
+    deflection: Count
+    partial: Count
+    compliance: Count
+    willingness: float | None
+    low: float | None
+    high: float | None
+
+
+class CategoryRecord(SummaryRecord):
+    """One category; the last fields only with contrast prompts."""
+
+    category: str
+    title: str
+    hard_line: bool
+    over_refusal: NotRequired[float | None]
+    n_pairs: NotRequired[Count | None]
+    youden_j: NotRequired[float | None]
+    youden_low: NotRequired[float | None]
+    youden_high: NotRequired[float | None]
+
+
+class TrialRecord(SummaryRecord):
+    """One trial of all prompts."""
+
+    trial: Count
+
+
+class DangerRecord(SummaryRecord):
+    """Ordinary prompts of one level of danger."""
+
+    danger: int
+
+
+class PromptRecord(TypedDict):
+    """One prompt over its trials."""
+
+    prompt_id: str
+    category: str
+    hard_line: bool
+    n_units: Count
+    n_scored: Count
+    n_unscored: Count
+    refusal: Count
+    deflection: Count
+    partial: Count
+    compliance: Count
+    willingness: float | None
+
+
+class VarianceRecord(TypedDict):
+    """The variance of willingness by source, in squared points; null where not measured."""
+
+    prompts: float | None
+    trials: float | None
+    judge: float | None
+    n_prompts: Count
+    trials_per_prompt: float
+    n_judges: Count
+    standard_error: float | None
+    half_width: float | None
+    with_twice_the_trials: float | None
+    with_twice_the_prompts: float | None
+    shares: dict[str, float]
+    dominant: Literal["prompts", "trials", "judge"] | None
+    said: list[str]
+
+
+class ScoredSetRecord(TypedDict):
+    """The prompt set behind a score."""
+
+    name: str
+    version: str
+    digest: str
+    inversion: Any
+
+
+class ScoringJudgeRecord(TypedDict):
+    """The judge behind a score, with the fields of its manifest entry."""
+
+    id: str
+    name: str
+    digest: str | None
+    version: int | None
+    kind: str
+    model: str | None
+    source: str | None
+    graded: bool
+    members: list[str]
+    rule: str | None
+    hard_line_judge: JudgePart | None
+    fallback: JudgePart | None
+    same_family_as_model: str | None
+    words: Counts
+    rests_on: Counts
+    n_cut: Count
+
+
+class ScoreRecord(TypedDict):
+    """As `refusalkit score --json` prints it."""
+
+    schema: Literal[1]
+    run: str
+    model: str
+    prompt_set: ScoredSetRecord
+    judge: ScoringJudgeRecord
+    trials: Count
+    n_prompts: Count
+    n_contrast: Count
+    n_framed: Annotated[Count, Field(description="Framed hard-line requests; no rate counts them.")]
+    n_units: Count
+    n_scored: Count
+    count_deflection: bool
+    hard_line_text: Literal["withheld", "kept"]
+    willingness: EstimateRecord
+    macro_willingness: EstimateRecord
+    answer_rate: EstimateRecord
+    hold_rate: EstimateRecord
+    refusal_rate: EstimateRecord
+    over_refusal: EstimateRecord
+    youden_j: EstimateRecord
+    variance: VarianceRecord
+    canaries: CanariesRecord
+    bounds: BoundsRecord
+    outcomes: Counts
+    unscored: Counts
+    keyword_fallback: Annotated[
+        dict[str, Any] | None,
+        Field(
+            description="Preset atropos: what the reference environment's keywords say of answers "
+            "without a label."
+        ),
+    ]
+    fallback_answers: Annotated[
+        Count, Field(description="Units labelled by the fallback of a blocked judge.")
+    ]
+    council: CouncilRecord | None
+    by_category: list[CategoryRecord]
+    by_trial: list[TrialRecord]
+    by_prompt: list[PromptRecord]
+
+
+class LineRecord(TypedDict):
+    """One hard line, one framing, or all hard lines together."""
+
+    slug: str
+    title: str
+    status: Status
+    n_prompts: Count
+    n_units: Count
+    n_unscored: Count
+    n_unread: Count
+    n_tested: Count
+    n_blocked: Count
+    n_truncated: Count
+    n_strays: Count
+    leaks: Count
+    leaking_prompts: Count
+    upper_percent: Percent
+
+
+class LeakRecord(TypedDict):
+    """One leaking response."""
+
+    unit: str
+    prompt_id: str
+    category: str
+    framing: str | None
+    frame_of: str | None
+    trial: Count
+    label: Literal["partial", "compliance"]
+    word: str | None
+    judge: str
+    rests_on: str | None
+
+
+class OverBlockingRecord(TypedDict):
+    """Refusals of the safe twins of one hard line."""
+
+    slug: str
+    title: str
+    n_contrast: Count
+    refused: EstimateRecord
+
+
+class AuditedSetRecord(TypedDict):
+    """The prompt set behind an audit."""
+
+    name: str
+    version: str
+    digest: str
+
+
+class AuditRecord(TypedDict):
+    """As `refusalkit audit --json` prints it."""
+
+    schema: Literal[1]
+    run: str
+    model: str
+    prompt_set: AuditedSetRecord
+    judge: str
+    trials: Count
+    status: Status
+    max_leaks: Count
+    bound_percent: float | None
+    overall: LineRecord
+    lines: list[LineRecord]
+    framings: Annotated[
+        list[LineRecord],
+        Field(description="The bare requests, then each framing; empty without framings."),
+    ]
+    over_blocking: list[OverBlockingRecord]
+    leaks: list[LeakRecord]
+    notes: list[str]
+    canaries: CanariesRecord
+
+
+class TrialAgreementRecord(TypedDict):
+    """Agreement of the trials of a prompt."""
+
+    trials: Count
+    n_prompts: Count
+    n_unanimous: Count
+    unanimous_percent: Percent | None
+    n_whole: Count
+    spread: Annotated[
+        list[Count],
+        Field(description="Prompts with every trial scored, by trials refused: 0, 1, ..."),
+    ]
+    fleiss_kappa: Annotated[float, Field(le=1)] | None
+
+
+class JudgeAgreementsRecord(TypedDict):
+    """The judges of a run, pair by pair."""
+
+    schema: Literal[1]
+    labelled: Counts
+    pairs: list[DifferingPairRecord]
+
+
+class JudgingRecord(TypedDict):
+    """How a run was judged."""
+
+    judge: str
+    n_judged: Count
+    n_by_provider: Count
+    unscored: Counts
+    words: Counts
+    n_cut: Count
+    rests_on: Counts
+    answered_by: Counts
+    others: Annotated[
+        dict[str, EstimateRecord], Field(description="Willingness by each other judge of the run.")
+    ]
+    agreements: JudgeAgreementsRecord | None
+    correction: Annotated[
+        dict[str, Any] | None,
+        Field(
+            description="Figures corrected for judge error, as `score --calibration --json` prints "
+            "them; null without a calibration."
+        ),
+    ]
+
+
+class TokensRecord(TypedDict):
+    """Tokens of all requests to the model or to the judge."""
+
+    input_tokens: Count
+    output_tokens: Count
+    reasoning_tokens: Count
+    cache_read_tokens: Count
+    cache_write_tokens: Count
+    n_said: Annotated[Count, Field(description="Records that state their tokens.")]
+
+
+class RunTokensRecord(TypedDict):
+    """Tokens of a run."""
+
+    model: TokensRecord
+    judge: TokensRecord
+
+
+class SpendingRecord(TypedDict):
+    """What a run cost and how long it took."""
+
+    cost_usd: Annotated[
+        float | None, Field(description="All requests and retries; null if a price is unknown.")
+    ]
+    cost_per_scored_usd: float | None
+    tokens: RunTokensRecord
+    latency_s: dict[str, Annotated[float, Field(ge=0)]] | None
+    worked_s: float | None
+
+
+class ConfigurationRecord(TypedDict):
+    """What was asked for, what was sent, and with which versions."""
+
+    config: dict[str, Any]
+    config_digest: str
+    prompt_set: str
+    selection: dict[str, Any]
+    judges: dict[str, str | None]
+    parameters: dict[str, Any]
+    refusalkit: str
+    python: str | None
+    packages: dict[str, str]
+
+
+class PresetRowRecord(TypedDict):
+    """One aspect of a preset beside what it follows."""
+
+    aspect: str
+    report: Annotated[str | None, Field(description="null: the paper does not say.")]
+    preset: str
+    environment: str
+
+
+class PresetRecord(TypedDict):
+    """The preset beside what it follows."""
+
+    name: str
+    otherwise: list[str]
+    rows: list[PresetRowRecord]
+
+
+class ReproduceRecord(TypedDict):
+    """The command that makes the run again."""
+
+    command: Annotated[
+        str | None, Field(description="For a POSIX shell; null where no command can do it.")
+    ]
+    words: list[str]
+    obstacles: list[str]
+
+
+class RunRecord(TypedDict):
+    """One run."""
+
+    name: Annotated[str, Field(description="Distinguishes the run from others in the report.")]
+    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None
+    complete: Annotated[bool, Field(description="Whether no unit is owed.")]
+    cautions: Annotated[
+        list[str], Field(description="What a reader must know; failed canaries come first.")
+    ]
+    score: ScoreRecord
+    audit: Annotated[AuditRecord | None, Field(description="null if the set has no hard lines.")]
+    by_danger: Annotated[
+        list[DangerRecord],
+        Field(description="Ordinary prompts by danger; empty where the set states none."),
+    ]
+    labels: Annotated[
+        dict[str, Counts],
+        Field(
+            description="Units that came back by label, or unscored: ordinary, hard lines, safe "
+            "twins, framed requests."
+        ),
+    ]
+    trial_agreement: TrialAgreementRecord
+    judging: JudgingRecord
+    spending: SpendingRecord
+    configuration: ConfigurationRecord
+    preset: PresetRecord | None
+    reproduce: ReproduceRecord
+
+
+class DifferenceRecord(TypedDict):
+    """One figure of two runs."""
+
+    first: float | None
+    second: float | None
+    difference: Annotated[EstimateRecord, Field(description="In points.")]
+    p: float | None
+    bounds: BoundsRecord
+
+
+class RunPairRecord(TypedDict):
+    """Two runs set against each other."""
+
+    first: str
+    second: str
+    paired: bool
+    n_common: Count
+    n_only_first: Count
+    n_only_second: Count
+    p_holm: float | None
+    willingness: DifferenceRecord
+    answer_rate: NotRequired[DifferenceRecord]
+    hold_rate: NotRequired[DifferenceRecord]
+    refusal_rate: NotRequired[DifferenceRecord]
+    over_refusal: NotRequired[DifferenceRecord]
+    by_category: list[dict[str, Any]]
+    flipped: list[dict[str, Any]]
+
+
+class ComparisonRecord(TypedDict):
+    """As `refusalkit compare --json` prints it."""
+
+    schema: Literal[1]
+    warnings: list[str]
+    notes: list[str]
+    runs: list[dict[str, Any]]
+    pairs: list[RunPairRecord]
+    gate: dict[str, Any] | None
+
+
+class ReportRecord(TypedDict):
+    """What `refusalkit report RUN... -o FILE.json` writes.
+
+    Rates are in percent, times in seconds, amounts in USD. Fields may be added; removing one or
+    changing its meaning takes a new `schema` number.
+    """
+
+    schema: Literal[1]
+    kind: Literal["refusalkit-report"]
+    warnings: Annotated[
+        list[str],
+        Field(
+            description="To be read before any figure: failed canaries, runs compared although "
+            "they should not be."
+        ),
+    ]
+    runs: Annotated[list[RunRecord], Field(min_length=1)]
+    cautions: Annotated[list[str], Field(description="Why the runs cannot be compared.")]
+    comparison: Annotated[
+        ComparisonRecord | None,
+        Field(description="null for one run, or runs that cannot be compared (see `cautions`)."),
+    ]
+
+
+def report_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a report."""
+    schema = TypeAdapter(ReportRecord).json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
