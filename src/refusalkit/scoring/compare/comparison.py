@@ -21,10 +21,9 @@ from refusalkit.scoring.statistics.paired import (
     GAINS_AND_LOSSES,
     UNPAIRED,
     holm,
+    interval_p,
     letters,
     paired_interval,
-    shuffle_p,
-    sign_flip_p,
     smallest_p,
     unpaired_interval,
 )
@@ -32,10 +31,9 @@ from refusalkit.types import Estimate
 from refusalkit.untrusted import printable
 
 SIGNIFICANT = 0.05
+LEVEL = 0.95
 GATE_LEVEL = 0.95
 FIGURES = ("willingness", "answer_rate", "hold_rate", "refusal_rate", "over_refusal")
-SIGN_FLIP = "sign-flip permutation test over prompts"
-SHUFFLE = "permutation test over prompts of both runs, Welch's t"
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,8 @@ class Difference:
     both runs have a scored response to, where the runs are paired. So they may differ a little from
     each run's own score where responses are unscored. `estimate` holds the difference and its
     interval; its `n_unscored` counts the responses missing on both sides. `p` is two-sided, of the
-    permutation test; None where there is nothing to compare. `bounds` is the difference, in points,
+    interval's own test: at most 0.05 exactly where the 95 % interval leaves out 0; None where there
+    is nothing to compare. `bounds` is the difference, in points,
     had every unscored response of the first run gone down and of the second up, and the reverse.
     """
 
@@ -355,13 +354,14 @@ def _difference(name: str, sides: Sides) -> Difference:
         nothing = Estimate(None, None, None, method, 0, 0, sides.n_missing)
         return Difference(name, None, None, nothing, None, bounds)
     mean_first, mean_second = sum(first) / len(first), sum(second) / len(second)
-    if sides.paired:
-        apart = [a - b for a, b in zip(first, second, strict=True)]
-        low, high = paired_interval(apart, sides.trials)
-        p = sign_flip_p(apart)
-    else:
-        low, high = unpaired_interval(first, second, sides.trials)
-        p = shuffle_p(first, second)
+
+    def interval(level: float) -> tuple[float, float]:
+        if sides.paired:
+            apart = [a - b for a, b in zip(first, second, strict=True)]
+            return paired_interval(apart, sides.trials, level=level)
+        return unpaired_interval(first, second, sides.trials, level=level)
+
+    low, high = interval(LEVEL)
     estimate = Estimate(
         value=100 * (mean_first - mean_second),
         low=100 * low,
@@ -371,6 +371,7 @@ def _difference(name: str, sides: Sides) -> Difference:
         n_responses=sides.n_responses,
         n_unscored=sides.n_missing,
     )
+    p = interval_p(interval)
     return Difference(name, 100 * mean_first, 100 * mean_second, estimate, p, bounds)
 
 
