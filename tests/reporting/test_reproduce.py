@@ -69,19 +69,26 @@ def parsed(words: list[str]) -> RunConfig:
     return resolve_config({"model": model, **given_options(given)}, file=file)
 
 
-def test_a_demo_run_is_made_again_with_the_same_digest(tmp_path: Path, call: Call) -> None:
-    first = rk.benchmark(
-        "demo/mixed",
-        "starter",
-        out=tmp_path / "first",
-        trials=1,
-        limit=6,
-        seed=-3,
-        system='It\'s\na $HOME "test"; --judge x',
-        extra_body={"note": "it's \u00fc"},
-        danger=[1, 3],
-        count_deflection=True,
-    )
+@pytest.mark.parametrize(
+    "options",
+    [
+        {
+            "limit": 6,
+            "seed": -3,
+            "system": 'It\'s\na $HOME "test"; --judge x',
+            "extra_body": {"note": "it's \u00fc"},
+            "danger": [1, 3],
+            "count_deflection": True,
+        },
+        {"framings": True, "category": ["weapons"], "hard_line": ["weapons"]},
+        {"framings": True, "preset": "modern", "judge": "lexical", "keep_hard_line_text": True},
+    ],
+    ids=["sampling", "framings", "preset"],
+)
+def test_the_printed_command_makes_the_same_run_again(
+    options: dict[str, Any], tmp_path: Path, call: Call
+) -> None:
+    first = rk.benchmark("demo/mixed", "starter", out=tmp_path / "first", trials=1, **options)
     again = gather([first]).runs[0].reproduction
     words = shlex.split(again.command)
     assert words[0] == "refusalkit"
@@ -94,14 +101,17 @@ def test_a_demo_run_is_made_again_with_the_same_digest(tmp_path: Path, call: Cal
     second = rk.load_run(tmp_path / "again").manifest
     assert second.config_digest == first.manifest.config_digest
     assert second.prompt_set.digest == first.manifest.prompt_set.digest
+    assert second.n_units == first.manifest.n_units
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
 CONFIGS = st.fixed_dictionaries(
     {"model": st.sampled_from(["demo/mixed", "openai/gpt-6-luna"])},
     optional={
-        "preset": st.sampled_from(["paper", "modern"]),
-        "prompts": TEXT,
+        "preset": st.sampled_from(["paper", "modern", "atropos"]),
+        "prompts": TEXT | st.just("refusalbench@main"),
+        "inversion": st.sampled_from(["paper", "atropos", "none"]),
+        "framings": st.booleans(),
         "hard_line": st.lists(TEXT, max_size=2),
         "category": st.lists(TEXT, max_size=2),
         "danger": st.lists(st.integers(1, 3), max_size=2),
@@ -141,11 +151,12 @@ def test_every_measured_field_has_an_option() -> None:
     assert set(RunConfig.model_fields) - OPERATIONAL <= options
 
 
-def test_what_no_command_can_say_is_said() -> None:
-    config = RunConfig(model="openai/gpt-6-luna", temperature=None)
+def test_it_says_what_no_command_can() -> None:
+    config = RunConfig(model="openai/gpt-6-luna", temperature=None, framings=("fiction", "class"))
     found = reproduction(manifest_of(config, source=None))
     assert found.command == ""
     assert found.obstacles == (
         "the prompts were built in Python",
+        "only some framings were asked: fiction, class",
         "temperature was set to none from Python",
     )

@@ -479,8 +479,13 @@ def resume_with_a_healthy_judge(refusalkit: Call, server: LoopbackServer, path: 
     assert (score.n_units, score.n_scored) == (len(units), len(units))
 
     server.reset()
+    sent = rk.load_run(path).manifest.parameters
+    assert sent["model"].sent
+    assert sent["judge"].sent
     assert refusalkit("resume", "run").status == 0  # nothing is owed any more
     assert server.log == []
+    # A session that sends nothing erases nothing of what earlier ones sent.
+    assert rk.load_run(path).manifest.parameters == sent
 
 
 # Hard lines

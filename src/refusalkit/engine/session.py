@@ -116,7 +116,7 @@ async def work_session(
             if close_judge:
                 await judge.aclose()
             ended = session.model_copy(update={"ended_at": now(), "ended_because": str(because)})
-            parameters = {**run.manifest.parameters, **_all_parameters(model, judge)}
+            parameters = _with_earlier(run.manifest.parameters, _all_parameters(model, judge))
             update = {"sessions": (*earlier, ended), "parameters": parameters}
             try:
                 run = run.with_manifest(run.manifest.model_copy(update=update))
@@ -148,6 +148,26 @@ def _all_parameters(model: Model | None, judge: Judge) -> dict[str, ParameterEnt
         return {"model": _parameters(model), "judge": _parameters(judge)}
     found = {} if model is None else {"model": _parameters(model)}
     return {**found, **{f"judge {part.id}": _parameters(part) for part in asked}}
+
+
+def _with_earlier(
+    earlier: Mapping[str, ParameterEntry], now: Mapping[str, ParameterEntry]
+) -> dict[str, ParameterEntry]:
+    """The parameters of all sessions: one that sent nothing erases nothing."""
+    joined = dict(earlier)
+    for name, entry in now.items():
+        before = earlier.get(name)
+        if before is None:
+            joined[name] = entry
+        elif entry.sent or entry.dropped:
+            joined[name] = entry.model_copy(
+                update={
+                    "sent": {**before.sent, **entry.sent},
+                    "dropped": {**before.dropped, **entry.dropped},
+                    "reply_form": entry.reply_form or before.reply_form,
+                }
+            )
+    return joined
 
 
 def _parameters(part: Any) -> ParameterEntry:

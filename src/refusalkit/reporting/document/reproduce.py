@@ -1,4 +1,4 @@
-"""The command line that makes a run again, from its manifest."""
+"""The command that reproduces a run, from its manifest."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from refusalkit.config import RunConfig, resolve_config
 from refusalkit.errors import RefusalkitError
 from refusalkit.runs.manifest import Manifest
 
-# Where a request goes is no part of what is measured, and without it none arrives.
+# Endpoints are not part of what is measured, but a command without them would go elsewhere.
 _WHERE = ("api_base", "api_key_env", "judge_api_base", "judge_api_key_env")
 
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """How to make a run again.
+    """How to reproduce a run.
 
-    `words` are the command's, unquoted; empty where no command can, and `obstacles` say why.
+    `words` is the command, unquoted; empty if no command can do it, and then `obstacles` says why.
     """
 
     words: tuple[str, ...]
@@ -32,7 +32,7 @@ class Reproduction:
 
     @property
     def command_lines(self) -> str:
-        """The command with each option on a line of its own where it is long."""
+        """The command; a long one has each option on its own line."""
         if len(self.command) <= 78:
             return self.command
         head, rest = self.words[:3], self.words[3:]
@@ -47,10 +47,10 @@ class Reproduction:
 
 
 def reproduction(manifest: Manifest) -> Reproduction:
-    """The `refusalkit run` (or `grade`) whose configuration has the digest of this run's.
+    """The `refusalkit run` (or `grade`) command whose configuration has this run's digest.
 
-    Only what differs from the defaults and the preset is named. There is no command for a run that
-    was made with Python objects, or that sent no temperature: the command line cannot say either.
+    It names only what differs from the defaults and the preset. No command exists for a run made
+    with Python objects, or with a value that no option can give, such as no temperature.
     """
     try:
         config = manifest.run_config
@@ -67,7 +67,7 @@ def reproduction(manifest: Manifest) -> Reproduction:
     if judge.source is None and judge.kind == "custom":
         obstacles.append("the judge was an object built in Python")
     options, inexpressible = _options(config, tuple(config.measured))
-    obstacles += [f"{name} was set to none from Python" for name in inexpressible]
+    obstacles += inexpressible
     if obstacles:
         return Reproduction((), tuple(obstacles))
     return Reproduction(("refusalkit", "run", config.model, *options, *_where(config)))
@@ -78,21 +78,28 @@ def _where(config: RunConfig) -> list[str]:
 
 
 def _options(config: RunConfig, names: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """The options that take the defaults to `config`, and the fields that no option can set."""
+    """The options that turn the defaults into `config`, and why some fields have none."""
     given: dict[str, Any] = {"model": config.model}
-    if config.preset is not None:
+    words, obstacles = [], []
+    if config.preset is not None and "preset" in names:
         given["preset"] = config.preset
-    base = resolve_config(given)
-    ordered = sorted(names, key=list(RunConfig.model_fields).index)
-    words = ["--preset", config.preset] if config.preset is not None and "preset" in names else []
-    impossible = []
-    for name in ordered:
+        words += ["--preset", config.preset]
+    for name in sorted(names, key=list(RunConfig.model_fields).index):
         value = getattr(config, name)
-        if name in ("model", "preset") or value == getattr(base, name):
+        # Resolved anew each time: one option can replace what a preset chose for another.
+        if name in ("model", "preset") or value == getattr(resolve_config(given), name):
             continue
         option = f"--{name.replace('_', '-')}"
-        if value is None or value is False:
-            impossible.append(name)
+        if value is None or value is False or value == ():
+            obstacles.append(f"{name} was set to none from Python")
+            continue
+        given[name] = value
+        if name == "framings":
+            # The option is a flag for all of them.
+            if value == resolve_config({**given, name: True}).framings:
+                words.append(option)
+            else:
+                obstacles.append(f"only some framings were asked: {', '.join(value)}")
         elif value is True:
             words.append(option)
         elif isinstance(value, tuple):
@@ -100,7 +107,7 @@ def _options(config: RunConfig, names: tuple[str, ...]) -> tuple[list[str], list
                 words += _pair(option, item)
         else:
             words += _pair(option, value)
-    return words, impossible
+    return words, obstacles
 
 
 def _pair(option: str, value: Any) -> list[str]:
