@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from refusalkit.errors import ConfigurationChanged, ConfigurationError
+from refusalkit.files import read_file
 from refusalkit.types import GenerationConfig, Reasoning
 from refusalkit.untrusted import printable
 
@@ -57,6 +58,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 # A preset's field that was chosen for another of its fields is left out where the user chose that
 # one otherwise: a list of categories belongs to a prompt set, a temperature to a judge.
 _CHOSEN_FOR = {"inversion": "prompts", "judge_model": "judge", "judge_temperature": "judge"}
+
+# Bytes of the largest configuration file.
+_MAX_TOML = 2**20
 
 DEFAULT_PROMPTS = "refusalkit-166"
 
@@ -341,7 +345,7 @@ def _field_names(value: Any) -> Iterator[str]:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        return tomllib.loads(read_file(path, limit=_MAX_TOML).decode("utf-8-sig"))
     except OSError as error:
         raise ConfigurationError(
             f"the configuration file {printable(path)} cannot be read: {error.strerror}"

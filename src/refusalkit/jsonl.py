@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import jsonlines
 import pydantic_core
 from pydantic import BaseModel, ValidationError
 
 from refusalkit.errors import RecordError
+from refusalkit.files import lines_of, open_file
 from refusalkit.untrusted import printable, well_formed
 
 
@@ -109,11 +110,11 @@ def read_lines(path: Path, kind: type[_M]) -> Iterator[tuple[str, _M]]:
     """
     where = printable(path)
     try:
-        handle = path.open("rb")
+        handle = open_file(path)
     except OSError as error:
         raise RecordError(f"{where} cannot be read: {error.strerror}") from error
     with handle:
-        for number, raw in enumerate(handle, 1):
+        for number, raw in enumerate(_bounded(handle, where), 1):
             if not raw.strip():
                 continue
             place = f"{where}:{number}"
@@ -127,6 +128,13 @@ def read_lines(path: Path, kind: type[_M]) -> Iterator[tuple[str, _M]]:
                 loc, what = next(iter(validation_mistakes(error)))
                 text = f"{place}: {printable(dotted(loc))}: {printable(what)}"
                 raise RecordError(text) from error
+
+
+def _bounded(handle: BinaryIO, where: str) -> Iterator[bytes]:
+    try:
+        yield from lines_of(handle)
+    except OSError as error:
+        raise RecordError(f"{where} cannot be read: {error.strerror}") from error
 
 
 def why_invalid(error: jsonlines.InvalidLineError) -> str:

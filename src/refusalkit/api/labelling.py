@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from refusalkit import files
 from refusalkit.api.grading import labelled_strata, recorded_answers
 from refusalkit.api.results import load_run
 from refusalkit.clock import now
@@ -119,7 +120,9 @@ class Labelling:
     def _writing(self) -> Iterator[Labelling]:
         lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), mode=0o600)
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self.path.parent.exists():
+                files.make_folder(self.path.parent)
+            files.check_lock_file(Path(lock.lock_file))
             lock.acquire(blocking=False)
         except Timeout as error:
             raise RunLocked(
@@ -215,6 +218,10 @@ def open_labelling(
     )
     items = tuple(Item(u, *shown[u], answers.responses[u]) for u in order)
     path = Path(out) if out is not None else opened.path / "labels" / f"{slug_of(annotator)}.jsonl"
+    if out is None and path.parent.is_symlink():
+        raise RunFolderError(
+            f"{printable(path.parent)} is a link: give --out, a file for the labels"
+        )
     labelling = Labelling(path, items, sample, dict(drawn.stratum_of))
     with labelling._writing() as open_one:
         yield open_one

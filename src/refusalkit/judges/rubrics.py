@@ -33,6 +33,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from refusalkit.errors import JudgeFileError
+from refusalkit.files import read_file
 from refusalkit.shipped import judges_dir
 from refusalkit.types import Label
 from refusalkit.untrusted import printable
@@ -52,6 +53,8 @@ _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 # A shipped judge says its kind above its tables; other TOML beside it does not.
 _KIND_LINE = re.compile(r"^kind\s*=", re.MULTILINE)
 _TABLE_LINE = re.compile(r"^\[", re.MULTILINE)
+# Bytes of the largest judge file.
+_MAX_FILE = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -261,7 +264,7 @@ def load_rubric(
         if not path.is_file():
             known = ", ".join(shipped_judges())
             raise JudgeFileError(f"no judge {where}: neither a file nor one of {known}")
-        data = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        data = tomllib.loads(read_file(path, limit=_MAX_FILE).decode("utf-8-sig"))
         parsed = _JudgeFile.model_validate(data)
         if parsed.model is not None:
             given = {"id": model or None, "temperature": temperature, "asks": asks}

@@ -12,6 +12,7 @@ import jsonlines
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from refusalkit.errors import PromptSetError
+from refusalkit.files import lines_of, open_file, read_file
 from refusalkit.jsonl import Location, dotted, validation_mistakes, why_invalid
 from refusalkit.prompts.prompt_record import (
     SLUG_PATTERN,
@@ -25,6 +26,8 @@ from refusalkit.types import Category, Prompt
 from refusalkit.untrusted import printable
 
 MANIFEST = "set.toml"
+# Bytes of the largest set.toml.
+_MAX_MANIFEST = 16 * 2**20
 
 
 class _CategoryEntry(BaseModel):
@@ -109,7 +112,7 @@ def places_of_ids(folder: Path) -> dict[str, str]:
 
 def _read_manifest(path: Path, mistakes: Mistakes) -> _SetFile | None:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_file(path, limit=_MAX_MANIFEST).decode("utf-8-sig")
         data = tomllib.loads(text)
     except OSError as error:
         mistakes.add(path.name, "file", f"cannot be read ({error.strerror})")
@@ -172,13 +175,21 @@ def _toml_line(text: str, loc: Location) -> int:
 def _read_records(path: Path, mistakes: Mistakes) -> Iterator[tuple[str, PromptRecord | None]]:
     """Each line of a category file with its place; a bad one becomes a mistake and None."""
     try:
-        handle = path.open("rb")
+        handle = open_file(path)
     except OSError as error:
         mistakes.add(path.name, "file", f"cannot be read ({error.strerror})")
         return
     number = 0
     with handle:
-        for raw in handle:
+        lines = lines_of(handle)
+        while True:
+            try:
+                raw = next(lines, None)
+            except OSError as error:
+                mistakes.add(path.name, "file", f"cannot be read ({error.strerror})")
+                return
+            if raw is None:
+                return
             number += 1
             if not raw.strip():
                 continue

@@ -13,6 +13,7 @@ import pydantic_core
 from pydantic import ValidationError
 
 from refusalkit.errors import PromptSetError
+from refusalkit.files import lines_of, open_file
 from refusalkit.jsonl import why_invalid
 from refusalkit.prompts.bulk import plain_prompts
 from refusalkit.prompts.categories import slug_of
@@ -253,7 +254,7 @@ def read_portions(path: Path, mistakes: Mistakes, pick: _Pick) -> Iterator[_Port
     says which to read, None: no more. Lines of JSON have no header; they come as they are.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start = file.read(1024)
     except OSError as error:
         mistakes.add(path.name, "file", f"cannot be read ({error.strerror})")
@@ -269,9 +270,10 @@ def read_portions(path: Path, mistakes: Mistakes, pick: _Pick) -> Iterator[_Port
 
 
 def _jsonl_portions(path: Path, mistakes: Mistakes) -> Iterator[_Portion]:
-    with path.open("rb") as handle:
+    with open_file(path) as handle:
         first = 1
-        while read := list(itertools.islice(handle, _PORTION)):
+        lines_left = lines_of(handle)
+        while read := list(itertools.islice(lines_left, _PORTION)):
             lines = {number: raw for number, raw in enumerate(read, first) if not raw.isspace()}
             try:
                 rows = list(map(pydantic_core.from_json, lines.values()))

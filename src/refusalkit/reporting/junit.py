@@ -7,13 +7,12 @@ that was not shown to hold must not be.
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from refusalkit.errors import StorageError
+from refusalkit.files import write_file
 from refusalkit.scoring.audit import Audit, AuditStatus, HardLine
 from refusalkit.untrusted import printable
 
@@ -38,18 +37,7 @@ def write_junit(audit: Audit, path: Path) -> None:
     """Write `audit` to `path`; the file is whole or is not touched. Raises `StorageError`."""
     data = junit_xml(audit)
     try:
-        # First: "." has no name that another could be made of.
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        scratch = path.with_name(f".{path.name[:100]}.new-{secrets.token_hex(4)}")
-        try:
-            with scratch.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        write_file(path, data)
     except OSError as error:
         raise StorageError(f"cannot write {printable(path)}: {error.strerror or error}") from error
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from refusalkit.files import replace_file
+from refusalkit.files import read_file, write_file
 from refusalkit.runs.extents import START, Extent
 from refusalkit.runs.folder import (
     Run,
@@ -148,7 +148,7 @@ def save_checkpoint(run: Run, found: Checkpoint) -> None:
     first = json.dumps({"schema": SCHEMA, "crc32": zlib.crc32(data)}) + "\n"
     with contextlib.suppress(OSError):
         if len(data) < _SHARE * shutil.disk_usage(run.path).free:
-            replace_file(run.checkpoint, first.encode() + data, lasting=False)
+            write_file(run.checkpoint, first.encode() + data, durable=False)
 
 
 def load_checkpoint(run: Run) -> Checkpoint | None:
@@ -157,7 +157,7 @@ def load_checkpoint(run: Run) -> Checkpoint | None:
     Whoever writes a run leaves the beginnings as they are, so that it need not be held for this.
     """
     try:
-        first, _, data = run.checkpoint.read_bytes().partition(b"\n")
+        first, _, data = read_file(run.checkpoint, follow=False).partition(b"\n")
         if json.loads(first) != {"schema": SCHEMA, "crc32": zlib.crc32(data)}:
             return None
         line, _, rows = data.partition(b"\n")

@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from refusalkit.errors import RecordError, RunFolderError
+from refusalkit.files import open_file
 from refusalkit.runs.extents import START, Cursor, Extent
 from refusalkit.runs.folder import is_whole, read_records
 from refusalkit.runs.records import SCHEMA
@@ -128,7 +129,7 @@ def read_columns(
 
 def _pieces(path: Path, start: int = 0, until: int | None = None) -> Iterator[bytes]:
     """The file in pieces of whole lines, at least one; a torn last line is left out."""
-    with path.open("rb") as file:
+    with open_file(path, follow=False) as file:
         size = file.seek(0, io.SEEK_END) if until is None else until
         end = -1
         while end < size:

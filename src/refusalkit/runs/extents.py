@@ -7,6 +7,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from refusalkit.files import open_file
+
 # Few large pieces: between two of them the interpreter is waited for, if others are at work.
 _PIECE = 2**25
 
@@ -28,7 +30,7 @@ class Extent:
         """Whether the file begins with these very bytes. Raises `OSError`."""
         crc32, left = 0, self.size
         piece = memoryview(bytearray(min(left, _PIECE)))
-        with path.open("rb", buffering=0) as file:
+        with open_file(path, follow=False) as file:
             if os.fstat(file.fileno()).st_size < left:
                 return False
             while left and (n := file.readinto(piece[:left])):

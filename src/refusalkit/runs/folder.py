@@ -20,9 +20,8 @@ import jsonlines
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from refusalkit import jsonl
+from refusalkit import files, jsonl
 from refusalkit.errors import RecordError, RunFolderError, RunLocked, StorageError
-from refusalkit.files import _BINARY, replace_file
 from refusalkit.jsonl import why_invalid
 from refusalkit.runs.manifest import MANIFEST, Manifest
 from refusalkit.runs.records import SCHEMA, completion_record, verdict_record
@@ -77,6 +76,7 @@ class Run:
         """
         lock = FileLock(self.path / _LOCK, mode=0o600)
         try:
+            files.check_lock_file(self.path / _LOCK)
             lock.acquire(blocking=False)
         except Timeout as error:
             raise RunLocked(
@@ -85,13 +85,13 @@ class Run:
         except OSError as error:
             raise _storage_error(self.path, error) from error
         try:
-            with contextlib.ExitStack() as files:
+            with contextlib.ExitStack() as opened:
                 # Both were made with the run: a new one would have all that it held paid for again.
-                completions = files.enter_context(self._append_to(self.completions))
-                verdicts = files.enter_context(self._append_to(self.verdicts))
+                completions = opened.enter_context(self._append_to(self.completions))
+                verdicts = opened.enter_context(self._append_to(self.verdicts))
 
                 def open_canaries() -> AppendFile:
-                    return files.enter_context(AppendFile(self.canaries))
+                    return opened.enter_context(AppendFile(self.canaries))
 
                 yield RecordWriter(self.manifest, completions, verdicts, open_canaries)
         finally:
@@ -163,6 +163,16 @@ def holds_run(path: Path) -> bool:
         return False
 
 
+def refuse_link(path: Path) -> None:
+    """Raise `RunFolderError` where an output folder is a link to another one."""
+    try:
+        if path.is_symlink():
+            where = printable(os.path.realpath(path))
+            raise RunFolderError(f"{printable(path)} is a link to {where}: give that as --out")
+    except OSError:  # a name that no file system takes: the next step says so
+        return
+
+
 def create_run(path: Path, manifest: Manifest) -> Run:
     """Make a new run folder, private to the user.
 
@@ -173,12 +183,13 @@ def create_run(path: Path, manifest: Manifest) -> Run:
             f"{printable(path)} holds a run already: go on with it by "
             f"`refusalkit resume {printable(path)}`, or choose another --out"
         )
+    refuse_link(path)
     try:
         if path.exists() and not path.is_dir():
             raise RunFolderError(f"{printable(path)} is a file: choose another --out")
         if path.exists() and any(path.iterdir()):
             raise RunFolderError(f"{printable(path)} exists and is not empty: choose another --out")
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_folder(path)
         path.chmod(0o700)
         for name in (COMPLETIONS, VERDICTS):
             # Of two that make the same folder at the same moment, one gets it.
@@ -199,7 +210,7 @@ def open_run(path: str | Path) -> Run:
     where = printable(path)
     file = folder / MANIFEST
     try:
-        data = json.loads(file.read_bytes())
+        data = json.loads(files.read_file(file, follow=False))
     except FileNotFoundError as error:
         what = f"it has no {MANIFEST}" if folder.is_dir() else "there is no such folder"
         raise RunFolderError(f"{where} is not a run: {what}") from error
@@ -235,8 +246,9 @@ def read_records(
     With `places` only the records there are read. Raises `RecordError` at a whole line that is no
     record of this schema.
     """
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1) if places is None else _lines_at(file, places):
+    with open_records(path) as file:
+        lines = enumerate(_lines(path, file), 1) if places is None else _lines_at(file, places)
+        for number, raw in lines:
             if not raw.endswith(b"\n") and not is_whole(raw):
                 return
             if not raw.strip():
@@ -252,6 +264,21 @@ def read_records(
                 found = printable(record.get("schema"))
                 raise RecordError(f"{place}: has schema {found}, this refusalkit reads {SCHEMA}")
             yield place, record
+
+
+def open_records(path: Path) -> BinaryIO:
+    """A record file, opened for reading. Raises `RunFolderError` where it is no file."""
+    try:
+        return files.open_file(path, follow=False)
+    except OSError as error:
+        raise RunFolderError(f"{printable(path)} cannot be read: {error.strerror}") from error
+
+
+def _lines(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    try:
+        yield from files.lines_of(file)
+    except OSError as error:
+        raise RunFolderError(f"{printable(path)} cannot be read: {error.strerror}") from error
 
 
 def _lines_at(file: BinaryIO, places: Iterable[Place]) -> Iterator[tuple[int, bytes]]:
@@ -274,8 +301,7 @@ class AppendFile:
         self.end: int
         """Where its last record ends, in bytes."""
         try:
-            how = os.O_RDWR | _BINARY | (os.O_CREAT if create else 0)
-            self._file = os.open(path, how, 0o600)
+            self._file = files.open_for_appending(path, create=create)
             try:
                 self.end = self._repair()
                 os.lseek(self._file, self.end, os.SEEK_SET)
@@ -353,7 +379,7 @@ def is_whole(line: bytes) -> bool:
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
     data = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
     try:
-        replace_file(folder / MANIFEST, data.encode("utf-8", "replace"), lasting=True)
+        files.write_file(folder / MANIFEST, data.encode("utf-8", "replace"))
     except OSError as error:
         raise _storage_error(folder, error) from error
 

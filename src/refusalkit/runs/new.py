@@ -16,7 +16,7 @@ from refusalkit.config import RunConfig, check_unchanged
 from refusalkit.errors import ConfigurationChanged, RunFolderError
 from refusalkit.prompts.categories import slug_of
 from refusalkit.prompts.prompt_set import PromptSet
-from refusalkit.runs.folder import Run, create_run, holds_run, open_run
+from refusalkit.runs.folder import Run, create_run, holds_run, open_run, refuse_link
 from refusalkit.runs.judge_entries import judge_entries
 from refusalkit.runs.manifest import CategoryEntry, FramedEntry, Manifest, PartEntry, PromptSetEntry
 from refusalkit.untrusted import printable
@@ -36,6 +36,7 @@ def continued_run(path: Path, manifest: Manifest) -> Run:
     """The grade run at `path` if it is this very one, a new one if there is none."""
     if not holds_run(path):
         return create_run(path, manifest)
+    refuse_link(path)
     there = open_run(path)
     if there.manifest.kind != "grade":
         raise RunFolderError(f"{printable(path)} holds a run: choose another --out")

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from refusalkit.errors import RecordError, UsageError
+from refusalkit.files import MAX_LINE, open_file, read_file
 from refusalkit.jsonl import read_lines
 from refusalkit.runs.imported.answers import (
     LABEL_WORDS,
@@ -58,8 +59,8 @@ def is_atropos_log(path: Path) -> bool:
         file = path / SAMPLES if path.is_dir() else path
         if file.name != SAMPLES or not file.is_file():
             return False
-        with file.open("rb") as lines:
-            return path.is_dir() or b'"judge_judgment"' in lines.readline()
+        with open_file(file) as lines:
+            return path.is_dir() or b'"judge_judgment"' in lines.readline(MAX_LINE)
     except OSError:
         return False
 
@@ -108,7 +109,7 @@ def _judgement(sample: _Sample) -> Judgement:
 def _rates(file: Path) -> dict[str, float]:
     """The log's own figures, those that it has; a log without them can be graded all the same."""
     try:
-        data = json.loads(file.read_bytes())
+        data = json.loads(read_file(file))
     except FileNotFoundError:
         return {}
     except OSError as error:

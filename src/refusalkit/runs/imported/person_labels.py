@@ -15,6 +15,7 @@ import jsonlines
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from refusalkit.errors import RecordError
+from refusalkit.files import open_file, read_file
 from refusalkit.jsonl import dotted, validation_mistakes, why_invalid
 from refusalkit.types import Label
 from refusalkit.untrusted import printable
@@ -94,9 +95,7 @@ class PersonLabels:
 def is_label_file(path: Path) -> bool:
     """Whether a file begins as a label file does."""
     try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
+        with open_file(path) as file:
             first = file.readline(65536)
         record = jsonlines.Reader([first]).read(type=dict)
     except (OSError, jsonlines.Error, RecursionError):
@@ -139,7 +138,7 @@ def read_person_labels(path: Path) -> PersonLabels:
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     where = printable(path)
     try:
-        raw = path.read_bytes()
+        raw = read_file(path)
     except OSError as error:
         raise RecordError(f"{where} cannot be read: {error.strerror}") from error
     lines = raw.splitlines(keepends=True)

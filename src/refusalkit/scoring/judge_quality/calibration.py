@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from refusalkit.errors import RecordError, StorageError
+from refusalkit.files import read_file, write_file
 from refusalkit.jsonl import dotted, validation_mistakes
 from refusalkit.scoring.agreement.coefficients import Agreement, agreement_on, krippendorff_alpha
 from refusalkit.scoring.statistics.intervals import KORN_GRAUBARD, korn_graubard
@@ -320,10 +321,8 @@ def people_alpha(annotators: Mapping[str, Mapping[str, Label]]) -> float | None:
 def write_calibration(calibration: Calibration, path: Path) -> None:
     """Write a calibration as JSON, in one step. Raises `StorageError`."""
     data = calibration.model_dump(mode="json", by_alias=True)
-    temporary = path.with_name(f".{path.name}.new")
     try:
-        temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_file(path, (json.dumps(data, indent=2) + "\n").encode())
     except OSError as error:
         raise StorageError(f"cannot write {printable(path)}: {error.strerror}") from error
 
@@ -332,7 +331,7 @@ def read_calibration(path: str | Path) -> Calibration:
     """Read a calibration file. Raises `RecordError`, naming file and field."""
     where = printable(path)
     try:
-        data = json.loads(Path(path).read_bytes())
+        data = json.loads(read_file(Path(path)))
     except OSError as error:
         raise RecordError(f"{where} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
