@@ -457,13 +457,13 @@ def test_a_crash_while_the_manifest_is_written_leaves_the_old_one(
     class Crash(BaseException):
         pass
 
-    def crash(*_: object) -> None:
+    def crash(*_: object, **__: object) -> None:
         raise Crash
 
     old = (run.path / "manifest.json").read_bytes()
     with monkeypatch.context() as patched:
         if step == "replace":
-            patched.setattr(Path, "replace", crash)
+            patched.setattr(os, "replace", crash)
         elif step == "fsync":
             patched.setattr(os, "fsync", crash)
         else:
@@ -604,7 +604,8 @@ def test_on_a_disk_that_is_full_for_the_manifest_too_it_is_still_said_how_to_go_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: int | None
 ) -> None:
     """Full after so many records, or just when all work is done."""
-    out, real, there, written = tmp_path / "run", os.write, folder.replace_file, itertools.count()
+    out, real, written = tmp_path / "run", os.write, itertools.count()
+    there = folder.files.write_file
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def write(file: int, data: bytes) -> int:
@@ -612,14 +613,14 @@ def test_on_a_disk_that_is_full_for_the_manifest_too_it_is_still_said_how_to_go_
             raise full
         return real(file, data)
 
-    def replace_manifest(path: Path, data: bytes, *, lasting: bool) -> None:
+    def write_manifest(path: Path, data: bytes) -> None:
         if path.name == "manifest.json" and b'"ended_at": "' in data:
             raise full
-        there(path, data, lasting=lasting)
+        there(path, data)
 
     with monkeypatch.context() as patched:
         patched.setattr(folder.os, "write", write)
-        patched.setattr(folder, "replace_file", replace_manifest)
+        patched.setattr(folder.files, "write_file", write_manifest)
         with pytest.raises(StorageError, match="No space left on device") as raised:
             rk.benchmark("demo/open", limit=5, trials=1, out=out)
     where = "completions.jsonl: |verdicts.jsonl: " if records else "run: "

@@ -126,6 +126,7 @@ def report(
     show_text: bool = False,
     anyway: bool = False,
     calibration: Calibration | str | Path | None = None,
+    force: bool = False,
 ) -> Path:
     """Write the report of a run, or of several side by side, and return where it lies.
 
@@ -140,6 +141,7 @@ def report(
             everything.
         calibration: of the judge (see `calibrate`): the figures are shown a second time, corrected
             for its errors.
+        force: replace a file that is no report of refusalkit's, too.
 
     The file appears whole or not at all. Raises `UsageError` for another suffix or where several
     runs have no `path`, `RunFolderError`, `RecordError`, `StorageError`.
@@ -161,6 +163,7 @@ def report(
         show_text=show_text,
         anyway=anyway,
         calibration=calibration,
+        force=force,
     )
     return target
 

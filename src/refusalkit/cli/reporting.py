@@ -21,6 +21,7 @@ from refusalkit.untrusted import printable
 @opt("--judge", metavar="ID", help="One of several judges of the runs.")
 @opt("--anyway", is_flag=True, help="Compare runs on other prompts or judges, with a warning.")
 @opt("--calibration", metavar="FILE", help="Show the figures corrected for judge error, too.")
+@opt("--force", is_flag=True, help="Replace FILE even if it is not a report.")
 @opt("--json", "as_json", is_flag=True, help="Print the report as JSON and write no file.")
 def report(
     runs: tuple[str, ...],
@@ -29,6 +30,7 @@ def report(
     judge: str | None,
     anyway: bool,
     calibration: str | None,
+    force: bool,
     as_json: bool,
 ) -> int:
     """Write a report of RUN, or of several side by side.
@@ -55,7 +57,13 @@ def report(
     if out is None and len(runs) > 1:
         raise click.UsageError("several runs have no folder of their own: name the file with -o")
     path = refusalkit.report(
-        list(runs), out, judge=judge, show_text=show_text, anyway=anyway, calibration=calibration
+        list(runs),
+        out,
+        judge=judge,
+        show_text=show_text,
+        anyway=anyway,
+        calibration=calibration,
+        force=force,
     )
     click.echo(f"Report: {printable(path, 400)}")
     return OK

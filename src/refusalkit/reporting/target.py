@@ -7,9 +7,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from refusalkit.errors import UsageError
+from refusalkit.files import open_file
 from refusalkit.untrusted import printable
 
 SUFFIXES = (".html", ".md", ".json", ".csv", ".parquet")
+
+# What a report of ours begins with, or near to: a .parquet file is known by its end.
+_BEGINNINGS = {
+    ".html": b'<meta name="generator" content="refusalkit ',
+    ".md": b"# RefusalBench by refusalkit",
+    ".json": b'"kind": "refusalkit-report"',
+    ".csv": b"run,model,judge,unit,prompt_id,category,hard_line,",
+}
+_NEAR = 4096
 
 
 def check_suffix(path: Path) -> None:
@@ -25,6 +35,7 @@ def check_target(path: Path, made: Iterable[Path] = ()) -> None:
     Folders among `made`, and those above them, will be there by then.
     """
     check_suffix(path)
+    check_replaced(path)
     folder, name = path.parent, printable(path)
     if path.is_dir():
         raise UsageError(f"{name} is a folder: give the report a file name of its own")
@@ -37,3 +48,32 @@ def check_target(path: Path, made: Iterable[Path] = ()) -> None:
     coming = {one for place in made for one in (place.resolve(), *place.resolve().parents)}
     if folder.resolve() not in coming:
         raise UsageError(f"{name}: there is no folder {printable(folder)}: make it first")
+
+
+def check_replaced(path: Path) -> None:
+    """Raises `UsageError` where something that is no report of ours would be replaced."""
+    if not path.exists() or path.is_dir() or _is_report(path):
+        return
+    raise UsageError(
+        f"{printable(path)} is there and is no report of refusalkit's: choose another name, or "
+        "replace it with `refusalkit report ... --force`"
+    )
+
+
+def _is_report(path: Path) -> bool:
+    """Whether a file looks like a report that was written before, or is empty."""
+    try:
+        with open_file(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            if path.suffix != ".parquet":
+                return not size or _BEGINNINGS[path.suffix] in file.read(_NEAR)
+            # The names of the columns stand in the footer, whose length stands before the end.
+            file.seek(max(0, size - 8))
+            tail = file.read(8)
+            footer = int.from_bytes(tail[:4], "little")
+            file.seek(max(0, size - 8 - min(footer, 2**20)))
+            found = file.read(footer + 8)
+            return not size or (tail[4:] == b"PAR1" and b"hard_line" in found)
+    except OSError:
+        return False

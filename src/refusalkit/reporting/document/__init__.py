@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
 from refusalkit.errors import StorageError, UsageError
+from refusalkit.files import write_file
 from refusalkit.reporting.data import to_json
 from refusalkit.reporting.document.facts import Facts, gather
 from refusalkit.reporting.document.record import report_data
 from refusalkit.reporting.document.record_types import report_schema
 from refusalkit.reporting.document.units import units_csv, units_frame
-from refusalkit.reporting.target import SUFFIXES, check_suffix
+from refusalkit.reporting.target import SUFFIXES, check_replaced, check_suffix
 from refusalkit.runs.folder import Run
 from refusalkit.runs.frames import REPORTED, RunRecords
 from refusalkit.scoring.judge_quality.calibration import Calibration
@@ -34,6 +32,7 @@ def write_report(
     show_text: bool = False,
     anyway: bool = False,
     calibration: Calibration | None = None,
+    force: bool = False,
 ) -> None:
     """Write the report of one or several runs in the form that `path`'s suffix names.
 
@@ -41,16 +40,22 @@ def write_report(
     whole or not at all. `show_text` adds kept answers to the page and to the units, never those
     of hard lines. Several runs are compared where they can be, with `anyway` also where they should
     not be, which then warns the reader. A `calibration` of the judge corrects the figures, beside
-    the uncorrected ones.
+    the uncorrected ones. A file that is no report of ours is replaced only with `force`.
 
     Raises `UsageError` for another suffix, no run, or a judge that is not of a run; `StorageError`
     where the disk refuses.
     """
     check_suffix(path)
+    if not force:
+        check_replaced(path)
     if not runs:
         raise UsageError("a report needs at least one run")
     made = _render(runs, path.suffix, judge, show_text, anyway, calibration)
-    _write(path, made, private=show_text)
+    try:
+        # With answers in it, it is its owner's alone, as the run folder is.
+        write_file(path, made, private=show_text)
+    except OSError as error:
+        raise StorageError(f"cannot write {printable(path)}: {error.strerror}") from error
 
 
 def _render(
@@ -85,21 +90,3 @@ def _text(facts: Facts, suffix: str, show_text: bool) -> str:
 
         return render_model_card(facts)
     return to_json(report_data(facts)) + "\n"
-
-
-def _write(path: Path, data: bytes, *, private: bool) -> None:
-    """All of the file or nothing: written beside its place, then put there in one step."""
-    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")
-    try:
-        # With answers in it, it is its owner's alone, as the run folder is.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        with os.fdopen(os.open(temporary, flags, 0o600 if private else 0o666), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise StorageError(f"cannot write {printable(path)}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
