@@ -8,6 +8,7 @@ echoed back.
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import json
 import re
@@ -47,6 +48,22 @@ def redact(text: object, limit: int = 200) -> str:
     """`printable` text with anything that looks like a credential replaced by ``[key]``."""
     # Keys go before the cut: half a key at the end would no longer look like one.
     return printable(_KEY.sub(r"\g<name>[key]", str(text)[: limit * 20]), limit)
+
+
+# What providers call things: `content_filter`, `req_011CSHoE...`, `meta-llama/Llama-3.3-70B`.
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*")
+_PARTS = re.compile(r"[._:/@+-]")
+
+
+def identifier(text: str, limit: int = 64, *, parts: int = 8) -> str:
+    """`text` if it looks like a name or an id, else its digest, ``sha256:`` and 16 digits.
+
+    For fields that a server fills where nothing that an answer says may be kept: a name has no
+    space, at most `limit` characters, and no more than `parts` parts.
+    """
+    if len(text) <= limit and _IDENTIFIER.fullmatch(text) and len(_PARTS.split(text)) <= parts:
+        return text
+    return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
 # Shorter ones guard nothing ("EMPTY", "none"), and taking them out would tear words apart.

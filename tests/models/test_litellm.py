@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -403,3 +404,59 @@ def test_a_key_that_is_missing_ends_the_run_at_its_first_request(
     with pytest.raises(FatalProviderError, match="check the API key") as raised:
         asyncio.run(main())
     assert raised.value.attempts == 1
+
+
+# What litellm logs
+
+
+@contextlib.contextmanager
+def answering(body: Any) -> Iterator[str]:
+    """A provider that answers each request with this; yields its URL."""
+    data = json.dumps(body).encode()
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+MARKER = "WITHHELD \x1b]0;owned\x07 text"
+
+
+def test_what_a_server_says_is_not_logged_and_the_host_programs_log_is_as_it_was(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """litellm warns of a finish reason that it does not know, word for word."""
+    load_litellm()
+    logger = logging.getLogger("LiteLLM")
+    before = (list(logger.filters), logger.level, logger.disabled, list(logger.handlers))
+    said = {**OPENAI, "choices": [{**OPENAI["choices"][0], "finish_reason": MARKER}]}
+
+    async def both(base: str) -> list[Completion]:
+        asked = asyncio.ensure_future(ask(IN_A_THREAD, base, times=3))
+        while not asked.done():
+            await asyncio.sleep(0.01)
+            logger.warning("the host's own")
+        return await asked
+
+    with answering(said) as base:
+        found = asyncio.run(both(base))
+    assert [one.outcome for one in found] == [Outcome.ERROR] * 3  # its word is no known one
+    assert {record.getMessage() for record in caplog.records} == {"the host's own"}
+    assert "WITHHELD" not in "".join(capfd.readouterr())
+    assert (list(logger.filters), logger.level, logger.disabled, list(logger.handlers)) == before

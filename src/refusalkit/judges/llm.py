@@ -41,7 +41,7 @@ from refusalkit.types import (
     Usage,
     Verdict,
 )
-from refusalkit.untrusted import printable, well_formed
+from refusalkit.untrusted import identifier, printable, well_formed
 
 if TYPE_CHECKING:
     from refusalkit.judges.lexical import LexicalJudge
@@ -171,7 +171,8 @@ class LLMJudge:
             usage, cost = with_more(reply.usage, first=not asked)
             reading = read_reply(reply)
             if reading.outcome is Outcome.BLOCKED:
-                why = f"the judge was stopped, or declined ({printable(reply.finish_reason)})"
+                word = identifier(reply.finish_reason or "none")
+                why = f"the judge was stopped, or declined ({word})"
                 return unscored(Unscored.JUDGE_BLOCKED, why)
             ruling = self._ruling(reading)
             if ruling.label is not None:

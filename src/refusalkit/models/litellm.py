@@ -13,6 +13,7 @@ from refusalkit import jsonl
 from refusalkit.errors import ConfigurationError
 from refusalkit.models.client import ChatClient, Relearned
 from refusalkit.models.litellm_calls import complete, load_litellm
+from refusalkit.models.litellm_log import unlogged
 from refusalkit.models.litellm_session import Exchange, Unread, close_connections, exchange_from
 from refusalkit.models.openai import filter_category, parse_chat_completion, refused_category
 from refusalkit.models.outcomes import ApiFailure, Reply, parse_retry_after, token_count
@@ -114,7 +115,7 @@ class LiteLLMClient(ChatClient):
         call = {**parameters, **_extra(litellm, request.config.extra_body)}
         self._loop = asyncio.get_running_loop()
         _IN_USE.add(self)
-        with exchange_from(self._loop, litellm, self._hide_key) as exchange:
+        with unlogged(), exchange_from(self._loop, litellm, self._hide_key) as exchange:
             # Some ways through litellm take the session, others a handler around it.
             if self._takes_handler:
                 call["client"] = exchange.connections.handler

@@ -22,7 +22,7 @@ from refusalkit.errors import (
     UnsupportedParameter,
 )
 from refusalkit.types import Outcome, Usage
-from refusalkit.untrusted import printable, redact, well_formed
+from refusalkit.untrusted import identifier, printable, redact, well_formed
 
 # OpenAI's and Anthropic's documented reasons. `tool_calls`, `tool_use`, `function_call` and
 # `pause_turn` are documented too, but no tools are offered: they are errors, as unknown ones are.
@@ -184,7 +184,7 @@ def failure_error(
     """
     folded = (failure.code or "").strip().casefold()
     status = failure.status
-    code = printable(failure.code.strip(), 60) if failure.code and failure.code.strip() else None
+    code = identifier(failure.code.strip()) if failure.code and failure.code.strip() else None
     summary = f"{names}: HTTP {status}" if status is not None else f"{names}: no HTTP answer"
     if code:
         summary += f" ({code})"

@@ -6,6 +6,7 @@ A record's fields are a contract with other programs (docs/records.md); `schema`
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,18 +14,29 @@ from pydantic import TypeAdapter, ValidationError
 
 from refusalkit.errors import RecordError
 from refusalkit.types import Completion, Label, Outcome, Source, Unscored, Usage, Verdict
-from refusalkit.untrusted import printable, well_formed
+from refusalkit.untrusted import identifier, printable, well_formed
 
 SCHEMA = 1
+_QUOTED = re.compile(r"['\"].*['\"]", re.DOTALL)
 
 
 def completion_record(completion: Completion, *, withhold_text: bool) -> dict[str, Any]:
     """The record of a completion.
 
     With `withhold_text` neither the text nor the provider's own words (which may repeat it) are in
-    the record: its digest, length and outcome are.
+    the record: its digest, length and outcome are. Of the fields that the provider fills, what does
+    not look like an identifier is replaced by its digest.
     """
     text = well_formed(completion.text)
+
+    def named(value: str | None, limit: int = 64) -> str | None:
+        return identifier(value, limit) if withhold_text and value else value
+
+    finish_reason = named(completion.finish_reason, 40)
+    error = completion.error
+    if error is not None and finish_reason != completion.finish_reason:
+        # The error quotes the finish reason.
+        error = _QUOTED.sub(repr(finish_reason), error)
     return {
         "schema": SCHEMA,
         "unit": completion.unit,
@@ -33,7 +45,7 @@ def completion_record(completion: Completion, *, withhold_text: bool) -> dict[st
         "trial": completion.trial,
         "model": completion.model,
         "outcome": completion.outcome.value,
-        "finish_reason": completion.finish_reason,
+        "finish_reason": finish_reason,
         "text": None if withhold_text else text,
         "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "text_chars": len(text),
@@ -41,14 +53,22 @@ def completion_record(completion: Completion, *, withhold_text: bool) -> dict[st
         "usage": _usage_record(completion.usage),
         "cost_usd": completion.cost_usd,
         "latency_s": None if completion.latency_s is None else round(completion.latency_s, 4),
-        "served_model": completion.served_model,
-        "request_id": completion.request_id,
-        "filter_category": completion.filter_category,
-        "error": completion.error,
+        "served_model": _served_model(completion) if withhold_text else completion.served_model,
+        "request_id": named(completion.request_id),
+        "filter_category": named(completion.filter_category, 40),
+        "error": error,
         "error_detail": None if withhold_text else completion.error_detail,
         "attempts": completion.attempts,
         "at": completion.at,
     }
+
+
+def _served_model(completion: Completion) -> str | None:
+    """The name of the model that a provider says has answered, or its digest."""
+    said = completion.served_model
+    if said is None or completion.model.endswith(said):
+        return said
+    return identifier(said, 96, parts=16)
 
 
 def verdict_record(verdict: Verdict, *, withhold_text: bool) -> dict[str, Any]:
