@@ -52,7 +52,7 @@ def unlogged() -> Iterator[None]:
 
 
 def _begin() -> None:
-    global _open_requests  # noqa: PLW0603 - loggers are the process's
+    global _open_requests
     with _LOCK:
         _open_requests += 1
         if _open_requests > 1:
@@ -64,7 +64,7 @@ def _begin() -> None:
 
 
 def _end() -> None:
-    global _open_requests  # noqa: PLW0603
+    global _open_requests
     with _LOCK:
         _open_requests -= 1
         if not _open_requests:
