@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from refusalkit.config import RunConfig
+from refusalkit.config.run_config import RunConfig
 from refusalkit.runs.folder import Run, create_run
 from refusalkit.runs.manifest import CategoryEntry, JudgeEntry, Manifest, PromptSetEntry
 from refusalkit.scoring.judge_quality.calibration import Calibration

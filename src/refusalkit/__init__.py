@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from refusalkit.api.calibration import calibrate, calibrate_async, correct
+    from refusalkit.api.calls import load_run
     from refusalkit.api.estimates import estimate, estimate_many
     from refusalkit.api.grading import grade, grade_async, judge_agreement, judge_agreement_async
     from refusalkit.api.labelling import open_labelling
@@ -28,13 +29,12 @@ if TYPE_CHECKING:
         audit_plan,
         compare,
         leaderboard,
-        load_run,
         report,
         score,
         units,
     )
     from refusalkit.api.runs import benchmark, benchmark_async, resume, resume_async
-    from refusalkit.config import RunConfig
+    from refusalkit.config.run_config import RunConfig
     from refusalkit.engine.plan import Progress
     from refusalkit.errors import RefusalkitError
     from refusalkit.judges.council import Council
@@ -89,6 +89,7 @@ _WHERE = {
         "calibrate_async",
         "correct",
     ),
+    "api.calls": ("load_run",),
     "api.estimates": (
         "estimate",
         "estimate_many",
@@ -119,7 +120,6 @@ _WHERE = {
         "audit_plan",
         "compare",
         "leaderboard",
-        "load_run",
         "report",
         "score",
         "units",
@@ -130,7 +130,7 @@ _WHERE = {
         "resume",
         "resume_async",
     ),
-    "config": ("RunConfig",),
+    "config.run_config": ("RunConfig",),
     "engine.plan": ("Progress",),
     "errors": ("RefusalkitError",),
     "judges.council": ("Council",),

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refusalkit.config import OPERATIONAL, PRESETS, RunConfig, check_unchanged, resolve_config
+from refusalkit.config.presets import PRESETS
+from refusalkit.config.resolve import check_unchanged, resolve_config
+from refusalkit.config.run_config import OPERATIONAL, RunConfig
 from refusalkit.errors import ConfigurationChanged, ConfigurationError
 
 MODEL = "openai/gpt-6-luna"

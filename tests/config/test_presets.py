@@ -16,7 +16,7 @@ import refusalkit as rk
 import run_folders as runs
 from commandline import Call, caller
 from loopback import LoopbackServer, Script
-from refusalkit.config import PRESETS
+from refusalkit.config.presets import PRESETS
 from refusalkit.judges.rubrics import load_rubric
 from refusalkit.models.retired import check_retired
 from refusalkit.reporting import data, terminal

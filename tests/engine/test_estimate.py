@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import refusalkit as rk
 from commandline import caller
 from loopback import LoopbackServer, Script
-from refusalkit.config import PRESETS
+from refusalkit.config.presets import PRESETS
 from refusalkit.engine.estimate import Span
 from refusalkit.errors import RecordError, UsageError
 from refusalkit.models import tokens

@@ -18,7 +18,7 @@ import refusalkit
 import refusalkit as rk
 from loopback import Exchange, Fault, LoopbackServer, Script
 from places import ROOT
-from refusalkit.config import OPERATIONAL, RunConfig
+from refusalkit.config.run_config import OPERATIONAL, RunConfig
 from refusalkit.engine import runner
 from refusalkit.errors import (
     ConfigurationChanged,

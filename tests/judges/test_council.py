@@ -21,7 +21,7 @@ import refusalkit as rk
 from commandline import Call, caller
 from loopback import Asked, Exchange, Fault, LoopbackServer, Script
 from loopback.judging import requested_schema
-from refusalkit.config import RunConfig
+from refusalkit.config.run_config import RunConfig
 from refusalkit.errors import ConfigurationChanged, UsageError
 from refusalkit.judges.choice import NamedJudge, choose_judge, parse_judges
 from refusalkit.judges.council import RULES, Council

@@ -16,7 +16,7 @@ import refusalkit as rk
 from commandline import Call, caller
 from loopback import LoopbackServer, Script
 from places import ROOT
-from refusalkit.config import RunConfig
+from refusalkit.config.run_config import RunConfig
 from refusalkit.errors import ConfigurationChanged, PromptSetError, UsageError
 from refusalkit.prompts.checks import check_sets
 from refusalkit.prompts.convert import write_folder

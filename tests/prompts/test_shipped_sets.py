@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import refusalkit as rk
 from commandline import Call, caller
 from places import ROOT
-from refusalkit.config import DEFAULT_PROMPTS
+from refusalkit.config.run_config import DEFAULT_PROMPTS
 from refusalkit.errors import PromptSetError, UsageError
 from refusalkit.prompts import near
 from refusalkit.prompts.checks import TAGS, check_sets

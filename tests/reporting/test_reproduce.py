@@ -15,7 +15,8 @@ import refusalkit as rk
 from commandline import Call, caller
 from refusalkit.cli import cli
 from refusalkit.cli.options import given_options
-from refusalkit.config import OPERATIONAL, RunConfig, resolve_config
+from refusalkit.config.resolve import resolve_config
+from refusalkit.config.run_config import OPERATIONAL, RunConfig
 from refusalkit.reporting.document.facts import gather
 from refusalkit.reporting.document.reproduce import reproduction
 from refusalkit.runs.manifest import Manifest

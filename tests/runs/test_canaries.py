@@ -15,7 +15,7 @@ import pytest
 import refusalkit as rk
 from commandline import Call, caller
 from loopback import Fault, LoopbackServer, Script
-from refusalkit.config import RunConfig
+from refusalkit.config.run_config import RunConfig
 from refusalkit.errors import RecordError
 from refusalkit.judges.open import load_judge
 from refusalkit.judges.shipped_answers import LOCK, SETS, read_answer_set

@@ -8,13 +8,14 @@ import importlib.metadata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
+from refusalkit.api.calls import RunLike, as_list, check_options, load_run, path_of
 from refusalkit.api.grading import judged_records, labelled_strata, recorded_answers
-from refusalkit.api.results import load_run
 from refusalkit.api.sync import RUNS, sync
 from refusalkit.clock import now
-from refusalkit.config import resolve_config
+from refusalkit.config.resolve import resolve_config
+from refusalkit.config.run_config import JudgeOptions
 from refusalkit.errors import RefusalkitError, UsageError
 from refusalkit.prompts.categories import slug_of
 from refusalkit.runs.folder import Run, holds_run
@@ -32,12 +33,12 @@ if TYPE_CHECKING:
 
 def calibrate(
     judge: str | Judge,
-    labels: str | Path | Sequence[str | Path],
+    labels: RunLike | Sequence[RunLike],
     *,
     verdicts: str | Path | None = None,
     count_deflection: bool = False,
     on_progress: OnProgress | None = None,
-    **options: Any,
+    **options: Unpack[JudgeOptions],
 ) -> Calibrated:
     """Measure a judge on answers that people labelled.
 
@@ -50,6 +51,7 @@ def calibrate(
     `correct`. Raises `UsageError` where nothing is labelled, `RecordError`, and what `grade`
     raises.
     """
+    check_options(calibrate, options, JudgeOptions)
     return sync(
         calibrate_async(
             judge,
@@ -64,18 +66,19 @@ def calibrate(
 
 async def calibrate_async(
     judge: str | Judge,
-    labels: str | Path | Sequence[str | Path],
+    labels: RunLike | Sequence[RunLike],
     *,
     verdicts: str | Path | None = None,
     count_deflection: bool = False,
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
-    **options: Any,
+    **options: Unpack[JudgeOptions],
 ) -> Calibrated:
     """`calibrate` for async code."""
+    check_options(calibrate_async, options, JudgeOptions)
     from refusalkit.scoring.judge_quality.calibration import LabelsEntry
 
-    files = [Path(labels)] if isinstance(labels, str | Path) else [Path(file) for file in labels]
+    files = [path_of(file) for file in as_list(labels)]
     if not files:
         raise UsageError("no file of labelled answers was given: name one with --labels")
     if len({file.resolve() for file in files}) < len(files):
@@ -88,6 +91,8 @@ async def calibrate_async(
     for file in files:
         # Read before anything is paid for: a mistake in the second file is found now.
         await asyncio.to_thread(_labelled, file)
+    # All of these answers have known labels, so canaries would say nothing new.
+    asked: JudgeOptions = {"canaries": 0, **options}
     for number, file in enumerate(files):
         content = await asyncio.to_thread(_digest, file)
         out = _folder(judge, file, content, verdicts, options)
@@ -99,8 +104,7 @@ async def calibrate_async(
                 out=out,
                 on_progress=on_progress,
                 stop=stop,
-                # All of these answers are of known labels.
-                **{"canaries": 0, **options},
+                **asked,
             ) as (done, recorded, kept):
                 manifest = done.manifest
                 measured = manifest.judge, manifest.judges[manifest.judge]
@@ -148,7 +152,7 @@ def _folder(
     file: Path,
     digest: str,
     verdicts: str | Path | None,
-    options: dict[str, Any],
+    options: JudgeOptions,
 ) -> Path | None:
     """Where the verdicts on one file are kept: the same place for the same call."""
     from refusalkit.judges.rubrics import load_rubric
@@ -264,10 +268,10 @@ def _calibrated(
 
 
 def correct(
-    run: Run | str | Path,
+    run: RunLike,
     *,
     calibration: Calibration | str | Path | None = None,
-    labels: Sequence[str | Path] | None = None,
+    labels: str | Path | Sequence[str | Path] | None = None,
     judge: str | None = None,
     count_deflection: bool | None = None,
 ) -> Correction:
@@ -289,7 +293,7 @@ def correct(
     opened = load_run(run)
     scored = score_run(opened, judge=judge, count_deflection=count_deflection)
     if labels is not None:
-        files = [read_person_labels(Path(file)) for file in labels]
+        files = [read_person_labels(path_of(file)) for file in as_list(labels)]
         drawn_by = common_sample(scored.run, files).judge
         return correct_by_labels(scored, files, labelled_strata(opened, drawn_by))
     assert calibration is not None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from refusalkit.api.results import load_run
+from refusalkit.api.calls import RunLike, check_options, load_run
 from refusalkit.api.sync import RUNS
-from refusalkit.config import resolve_config
+from refusalkit.config.run_config import RunOptions
+from refusalkit.engine.opening import config_of_call
 from refusalkit.errors import RefusalkitError
 from refusalkit.judges.choice import check_hard_line_judge, choose_judge, load_named
 from refusalkit.prompts.prompt_set import PromptSet
@@ -24,8 +25,8 @@ def estimate(
     prompts: str | Path | PromptSet | None = None,
     *,
     judge: str | None = None,
-    earlier: Iterable[Run | str | Path] | None = None,
-    **options: Any,
+    earlier: Iterable[RunLike] | None = None,
+    **options: Unpack[RunOptions],
 ) -> RunEstimate:
     """Requests, tokens and USD of a run before anything is asked; see `RunEstimate`.
 
@@ -33,6 +34,7 @@ def estimate(
     default: every run in ``runs/`` that can be read. Nothing is sent and no key is needed. Raises
     what `benchmark` raises before its first request.
     """
+    check_options(estimate, options, RunOptions)
     given = {"judge": judge, "prompts": prompts, **options, "model": model}
     return _estimate(given, *_earlier_runs(earlier))
 
@@ -42,10 +44,11 @@ def estimate_many(
     prompts: str | Path | PromptSet | None = None,
     *,
     judge: str | None = None,
-    earlier: Iterable[Run | str | Path] | None = None,
-    **options: Any,
+    earlier: Iterable[RunLike] | None = None,
+    **options: Unpack[RunOptions],
 ) -> list[RunEstimate]:
     """`estimate` for several models, which are named as for `benchmark_many`."""
+    check_options(estimate_many, options, RunOptions)
     asked = []
     for model in models:
         own = dict(model) if isinstance(model, Mapping) else {"id": model}
@@ -62,10 +65,8 @@ def _estimate(
     from refusalkit.engine.estimate import estimate_run
 
     given = {name: value for name, value in options.items() if value is not None}
-    prompts = given.get("prompts")
-    if prompts is not None:
-        given["prompts"] = prompts.name if isinstance(prompts, PromptSet) else str(prompts)
-    config = resolve_config(given)
+    prompts = given.pop("prompts", None)
+    config = config_of_call(given, model=given["model"], prompts=prompts)
     chosen = choose_prompts(config, prompts if isinstance(prompts, PromptSet) else None)
     choice = choose_judge(config)
     check_hard_line_judge(choice, chosen.hard_lines)
@@ -86,7 +87,7 @@ def _estimate(
     )
 
 
-def _earlier_runs(earlier: Iterable[Run | str | Path] | None) -> tuple[list[Run], bool]:
+def _earlier_runs(earlier: Iterable[RunLike] | None) -> tuple[list[Run], bool]:
     """The runs that say how long answers are, and whether somebody named them."""
     return (_all_runs(), False) if earlier is None else ([load_run(run) for run in earlier], True)
 

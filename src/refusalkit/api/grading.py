@@ -8,19 +8,13 @@ import re
 import tempfile
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from refusalkit.config import (
-    resolve_config,
-)
-from refusalkit.engine.opening import check_budget, open_configured_judge, with_named_bases
-from refusalkit.engine.session import (
-    work_session,
-)
-from refusalkit.errors import (
-    ConfigurationChanged,
-    UsageError,
-)
+from refusalkit.api.calls import RunLike, as_list, check_options, path_of
+from refusalkit.config.run_config import JudgeOptions
+from refusalkit.engine.opening import config_of_call, open_configured_judge, ready_config
+from refusalkit.engine.session import work_session
+from refusalkit.errors import ConfigurationChanged, UsageError
 from refusalkit.runs.folder import Run, holds_run, open_run
 from refusalkit.runs.judge_entries import rubrics_of
 from refusalkit.runs.new import continued_run, new_manifest
@@ -43,12 +37,12 @@ WHERE_JUDGED = ("judge_api_base", "judge_api_key_env")
 
 
 def grade(
-    records: str | Path,
+    records: RunLike,
     judge: str | Judge = "graded",
     *,
     out: str | Path | None = None,
     on_progress: OnProgress | None = None,
-    **options: Any,
+    **options: Unpack[JudgeOptions],
 ) -> Grades:
     """Judge answers that were recorded elsewhere.
 
@@ -60,19 +54,21 @@ def grade(
     With `out` the verdicts are kept in a run folder, and the same call goes on where an earlier one
     stopped. Raises `RecordError` and what `benchmark` raises.
     """
+    check_options(grade, options, JudgeOptions)
     return sync(grade_async(records, judge, out=out, on_progress=on_progress, **options))
 
 
 async def grade_async(
-    records: str | Path,
+    records: RunLike,
     judge: str | Judge = "graded",
     *,
     out: str | Path | None = None,
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
-    **options: Any,
+    **options: Unpack[JudgeOptions],
 ) -> Grades:
     """`grade` for async code."""
+    check_options(grade_async, options, JudgeOptions)
     from refusalkit.scoring.judge_quality.grades import grade_run
 
     async with judged_records(
@@ -83,14 +79,14 @@ async def grade_async(
 
 @contextlib.asynccontextmanager
 async def judged_records(
-    records: str | Path,
+    records: RunLike,
     judge: str | Judge,
     *,
     labelled_only: bool = False,
     out: str | Path | None = None,
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
-    **options: Any,
+    **options: Unpack[JudgeOptions],
 ) -> AsyncIterator[tuple[Run, RecordedAnswers, bool]]:
     """Judge recorded answers: (the run that holds the verdicts, the answers, whether it is kept).
 
@@ -100,19 +96,20 @@ async def judged_records(
     from refusalkit.engine.plan import plan_units
     from refusalkit.models.recorded_answers import RecordedModel
 
-    answers = await asyncio.to_thread(recorded_answers, Path(records))
+    answers = await asyncio.to_thread(recorded_answers, path_of(records))
     if labelled_only:
         answers = answers.labelled()
-    judge_name = judge if isinstance(judge, str) else judge.id
-    given = {
-        **(where_judged_before(out, options) if isinstance(judge, str) else {}),
-        **options,
-        "model": f"recorded/{answers.prompts.name}",
-        "judge": judge_name,
-        "prompts": answers.prompts.source,
-        "trials": max(trial for _, trial in answers.units),
-    }
-    config = resolve_config(given)
+    named = isinstance(judge, str)
+    config = config_of_call(
+        {
+            **(where_judged_before(out, options) if named else {}),
+            **options,
+            "trials": max(trial for _, trial in answers.units),
+        },
+        model=f"recorded/{answers.prompts.name}",
+        prompts=answers.prompts.source,
+        judge=judge,
+    )
     imported = imported_judge(judge, answers)
     if imported is not None and (config.council or config.judge_fallback or config.hard_line_judge):
         raise UsageError(
@@ -125,15 +122,14 @@ async def judged_records(
         # It repeats what was said of these answers and judges no other.
         config = config.model_copy(update={"canaries": 0})
     else:
-        _, grader = open_configured_judge(config, judge, hard_lines=answers.prompts.hard_lines)
-    rubrics = rubrics_of(grader)
-    check_budget(config, False, *rubrics)
-    config = with_named_bases(config, False, *(rubrics if isinstance(judge, str) else ()))
+        grader = open_configured_judge(config, judge, hard_lines=answers.prompts.hard_lines)
+    config = ready_config(config, grader, asks_model=False, named_judge=named)
     manifest = new_manifest(config, answers.prompts, grader, kind="grade", units=answers)
     model = RecordedModel(
         config.model, answers.responses, answers.finish_reasons, judged=imported is not None
     )
-    # Verdicts of a model cost money or time: they are kept even where nobody said where.
+    # Verdicts of a model cost money or time, so they are kept even without `out`.
+    rubrics = rubrics_of(grader)
     costly = imported is None and (
         not rubrics or any(rubric.kind != "lexical" for rubric in rubrics)
     )
@@ -162,7 +158,9 @@ def where_judged_before(
 
 
 def judge_agreement(
-    paths: Sequence[str | Path], judge: str | Judge | None = None, **options: Any
+    paths: RunLike | Sequence[RunLike],
+    judge: str | Judge | None = None,
+    **options: Unpack[JudgeOptions],
 ) -> JudgeAgreements:
     """How the judges of recorded answers agree with one another, and with people.
 
@@ -172,25 +170,28 @@ def judge_agreement(
     `judge` its labels are made and compared too. Raises `UsageError` where there are not two to
     compare.
     """
+    check_options(judge_agreement, options, JudgeOptions)
     return sync(judge_agreement_async(paths, judge, **options))
 
 
 async def judge_agreement_async(
-    paths: Sequence[str | Path],
+    paths: RunLike | Sequence[RunLike],
     judge: str | Judge | None = None,
     *,
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
-    **options: Any,
+    **options: Unpack[JudgeOptions],
 ) -> JudgeAgreements:
     """`judge_agreement` for async code."""
+    check_options(judge_agreement_async, options, JudgeOptions)
     from refusalkit.runs.imported.person_labels import is_label_file, read_person_labels
     from refusalkit.scoring.agreement.judge_pairs import judge_agreements
 
     said: dict[str, dict[str, Label]] = {}
     categories: dict[str, str] = {}
-    files = [read_person_labels(path) for path in map(Path, paths) if is_label_file(path)]
-    sources = [path for path in map(Path, paths) if not is_label_file(path)]
+    given = [path_of(path) for path in as_list(paths)]
+    files = [read_person_labels(path) for path in given if is_label_file(path)]
+    sources = [path for path in given if not is_label_file(path)]
     several = len(sources) > 1 or len({file.sample.run for file in files}) > 1
     runs = {open_run(path).manifest.id: path for path in sources if holds_run(path)}
     for path in sources:
@@ -216,11 +217,11 @@ async def judge_agreement_async(
     return judge_agreements(said, categories)
 
 
-def answer_texts(paths: Sequence[str | Path], units: Collection[str]) -> dict[str, tuple[str, str]]:
+def answer_texts(paths: Sequence[RunLike], units: Collection[str]) -> dict[str, tuple[str, str]]:
     """Prompt and answer by unit, named as `judge_agreement` names them; no hard line's is there."""
     from refusalkit.runs.imported.person_labels import is_label_file
 
-    sources = [path for path in map(Path, paths) if not is_label_file(path)]
+    sources = [path for path in map(path_of, paths) if not is_label_file(path)]
     found: dict[str, tuple[str, str]] = {}
     for path in sources:
         answers = recorded_answers(path)
@@ -244,12 +245,21 @@ def recorded_answers(path: Path) -> RecordedAnswers:
     if manifest.kind == "run":
         beside = run.path.absolute().parent
         return answers_of_run(run, same_prompts(manifest, manifest.run_config, None, beside=beside))
-    source = recorded_answers(Path(str(manifest.prompt_set.source)))
-    if source.prompts.digest != manifest.prompt_set.digest:
+    return answers_of_run(run, graded_records(run).prompts)
+
+
+def graded_records(run: Run) -> RecordedAnswers:
+    """The answers that a run of graded answers was made from.
+
+    Raises `ConfigurationChanged` where they are not what they were.
+    """
+    manifest = run.manifest
+    recorded = recorded_answers(Path(str(manifest.prompt_set.source)))
+    if recorded.prompts.digest != manifest.prompt_set.digest:
         raise ConfigurationChanged(
-            f"the records that {printable(path)} was graded from have changed since"
+            f"the records that {printable(run.path)} was graded from have changed since"
         )
-    return answers_of_run(run, source.prompts)
+    return recorded
 
 
 def _labels_of(path: Path) -> tuple[dict[str, dict[str, Label]], dict[str, str]]:

@@ -12,12 +12,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from refusalkit import files
+from refusalkit.api.calls import RunLike, load_run
 from refusalkit.api.grading import labelled_strata, recorded_answers
-from refusalkit.api.results import load_run
 from refusalkit.clock import now
 from refusalkit.errors import RecordError, RunFolderError, RunLocked, StorageError, UsageError
 from refusalkit.prompts.categories import slug_of
-from refusalkit.runs.folder import AppendFile, Run
+from refusalkit.runs.folder import AppendFile
 from refusalkit.runs.imported.person_labels import LabelRecord, SampleRecord, read_person_labels
 from refusalkit.types import Label, Prompt
 from refusalkit.untrusted import printable
@@ -165,7 +165,7 @@ class Labelling:
 
 @contextlib.contextmanager
 def open_labelling(
-    run: Run | str | Path,
+    run: RunLike,
     *,
     n: int = 60,
     annotator: str = "me",

@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
+from refusalkit.api.calls import check_options
 from refusalkit.api.runs import PreparedRun, prepare_run, work_prepared
 from refusalkit.api.sync import RUNS, sync
-from refusalkit.config import check_option
+from refusalkit.config.resolve import check_option
+from refusalkit.config.run_config import RunOptions
 from refusalkit.errors import ConfigurationError, RefusalkitError, RunFolderError, UsageError
 from refusalkit.prompts.categories import slug_of
 from refusalkit.prompts.prompt_set import PromptSet
@@ -52,9 +54,8 @@ def benchmark_many(
     *,
     judge: str | Judge | None = None,
     out: str | Path | None = None,
-    max_cost: float | None = None,
     on_progress: OnSeveral | None = None,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> list[ModelRun]:
     """Benchmark several models side by side, each into a run folder of its own.
 
@@ -79,13 +80,13 @@ def benchmark_many(
         UsageError, ConfigurationError, RunFolderError: a model's part is wrong, which is named;
             nothing was sent and nothing made. What happens later is each run's own `error`.
     """
+    check_options(benchmark_many, options, RunOptions)
     return sync(
         benchmark_many_async(
             models,
             prompts,
             judge=judge,
             out=out,
-            max_cost=max_cost,
             on_progress=on_progress,
             **options,
         )
@@ -98,19 +99,19 @@ async def benchmark_many_async(
     *,
     judge: str | Judge | None = None,
     out: str | Path | None = None,
-    max_cost: float | None = None,
     on_progress: OnSeveral | None = None,
     stop: asyncio.Event | None = None,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> list[ModelRun]:
     """`benchmark_many` for async code. `stop`, once set, ends all runs in good order."""
+    check_options(benchmark_many_async, options, RunOptions)
     from refusalkit.engine.budget import Budget
     from refusalkit.models.endpoints import Pacers
 
     if isinstance(models, str | Mapping) or not models:
         raise UsageError("name the models as a list, of one at least")
-    # Where each model has a bound of its own, nobody else would look at it.
-    max_cost = check_option("max_cost", max_cost)
+    # Checked here: it bounds all together, and a model may have a bound of its own.
+    max_cost = check_option("max_cost", options.get("max_cost"))
     names, folders = run_names(models), _folders(models)
     pacers = Pacers()
     prepared: list[PreparedRun] = []

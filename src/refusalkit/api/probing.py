@@ -6,11 +6,12 @@ import asyncio
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
+from refusalkit.api.calls import check_options
 from refusalkit.api.sync import sync
-from refusalkit.config import resolve_config
-from refusalkit.engine.opening import check_budget, open_configured_judge
+from refusalkit.config.run_config import JudgeOptions
+from refusalkit.engine.opening import config_of_call, open_configured_judge, ready_config
 from refusalkit.errors import UsageError
 from refusalkit.untrusted import printable
 
@@ -27,7 +28,7 @@ def probe_judge(
     kinds: Sequence[str] = (),
     max_unscored: float = 5.0,
     on_progress: OnProgress | None = None,
-    **options: Any,
+    **options: Unpack[JudgeOptions],
 ) -> JudgeProbe:
     """Try to fool a judge with answers that speak to it, and count the verdicts that flip.
 
@@ -47,6 +48,7 @@ def probe_judge(
         ConfigurationError: no key, unknown provider, unknown option.
         FatalProviderError: no request to the judge can succeed.
     """
+    check_options(probe_judge, options, JudgeOptions)
     return sync(
         probe_judge_async(
             judge, kinds=kinds, max_unscored=max_unscored, on_progress=on_progress, **options
@@ -61,9 +63,11 @@ async def probe_judge_async(
     max_unscored: float = 5.0,
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
-    **options: Any,
+    **options: Unpack[JudgeOptions],
 ) -> JudgeProbe:
     """`probe_judge` for async code. `stop`, once set, ends it with what there is."""
+    check_options(probe_judge_async, options, JudgeOptions)
+    from refusalkit.judges.council import digest_of
     from refusalkit.judges.probes import ask_probes, load_probes
     from refusalkit.scoring.judge_quality.probe_results import judge_probe
 
@@ -73,10 +77,9 @@ async def probe_judge_async(
             known = ", ".join(probes.kinds)
             raise UsageError(f"there is no kind of attack {printable(kind)}; there are: {known}")
     chosen = str(judge) if isinstance(judge, str | Path) else judge
-    name = chosen if isinstance(chosen, str) else chosen.id
-    config = resolve_config({**options, "model": "probe/answers", "judge": name})
-    rubric, opened = open_configured_judge(config, chosen)
-    check_budget(config, False, rubric)
+    config = config_of_call(options, model="probe/answers", judge=chosen)
+    opened = open_configured_judge(config, chosen)
+    config = ready_config(config, opened, asks_model=False, named_judge=isinstance(chosen, str))
     try:
         probed = await ask_probes(
             opened,
@@ -89,8 +92,7 @@ async def probe_judge_async(
         )
     finally:
         await opened.aclose()
-    digest = rubric.digest if rubric is not None else getattr(opened, "digest", None)
-    return judge_probe(opened, probes, probed, digest=digest, max_unscored=max_unscored)
+    return judge_probe(opened, probes, probed, digest=digest_of(opened), max_unscored=max_unscored)
 
 
 def _told(on_progress: OnProgress) -> Any:

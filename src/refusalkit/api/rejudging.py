@@ -6,21 +6,19 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from refusalkit.api.grading import WHERE_JUDGED, imported_judge, recorded_answers
-from refusalkit.api.results import load_run
+from refusalkit.api.calls import RunLike, as_list, check_options, load_run
+from refusalkit.api.grading import WHERE_JUDGED, graded_records, imported_judge
 from refusalkit.api.sync import sync
-from refusalkit.config import OPERATIONAL, RunConfig, resolve_config
-from refusalkit.engine.opening import check_budget, open_configured_judge, with_named_bases
-from refusalkit.engine.session import (
-    work_session,
-)
-from refusalkit.errors import ConfigurationChanged, RunFolderError, UsageError
+from refusalkit.config.resolve import resolve_config
+from refusalkit.config.run_config import OPERATIONAL, JudgeOptions, RunConfig
+from refusalkit.engine.opening import open_configured_judge, ready_config
+from refusalkit.engine.session import work_session
+from refusalkit.errors import RunFolderError, UsageError
 from refusalkit.models.outcomes import Reply, read_reply
 from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.folder import Run, read_records
-from refusalkit.runs.judge_entries import rubrics_of
 from refusalkit.runs.prompt_choice import same_prompts
 from refusalkit.untrusted import printable, well_formed
 
@@ -36,12 +34,12 @@ _OF_THE_JUDGE = ("judge", "council", "hard_line_judge")
 
 
 def regrade(
-    run: Run | str | Path,
+    run: RunLike,
     judge: str | Judge,
     *,
     prompts: str | Path | PromptSet | None = None,
     on_progress: OnProgress | None = None,
-    **options: Any,
+    **options: Unpack[JudgeOptions],
 ) -> Run:
     """Judge a run again with another judge. Its answers stay as they are, and so does its judge.
 
@@ -67,19 +65,21 @@ def regrade(
         RunFolderError: there is no run, or nothing in it that could be judged.
         Exception: what `resume` raises.
     """
+    check_options(regrade, options, JudgeOptions)
     return sync(regrade_async(run, judge, prompts=prompts, on_progress=on_progress, **options))
 
 
 async def regrade_async(
-    run: Run | str | Path,
+    run: RunLike,
     judge: str | Judge,
     *,
     prompts: str | Path | PromptSet | None = None,
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
-    **options: Any,
+    **options: Unpack[JudgeOptions],
 ) -> Run:
     """`regrade` for async code. `stop`, once set, ends the work in good order."""
+    check_options(regrade_async, options, JudgeOptions)
     from refusalkit.engine.plan import plan_trials, plan_units
 
     folder = load_run(run)
@@ -90,12 +90,7 @@ async def regrade_async(
     texts: Mapping[str, str] = {}
     grader: Judge | None = None
     if manifest.kind == "grade":
-        path = Path(str(manifest.prompt_set.source))
-        answers = await asyncio.to_thread(recorded_answers, path)
-        if answers.prompts.digest != manifest.prompt_set.digest:
-            raise ConfigurationChanged(
-                f"the records that {printable(folder.path)} was graded from have changed since"
-            )
+        answers = await asyncio.to_thread(graded_records, folder)
         plan = plan_units(answers.units)
         texts = await asyncio.to_thread(_final_texts, folder, answers)
         grader = imported_judge(judge, answers)
@@ -109,23 +104,21 @@ async def regrade_async(
         )
         plan = plan_trials(chosen, manifest.trials)
     if grader is None:
-        _, grader = open_configured_judge(config, judge, hard_lines=manifest.hard_lines)
+        grader = open_configured_judge(config, judge, hard_lines=manifest.hard_lines)
         before = _asked_before(manifest, grader.id)
         if isinstance(judge, str) and before and not any(map(options.get, WHERE_JUDGED)):
             # It goes on where it was, whatever the environment says by now.
             await grader.aclose()
             config = resolve_config(before, base=config)
-            _, grader = open_configured_judge(config, judge, hard_lines=manifest.hard_lines)
-    rubrics = rubrics_of(grader)
-    check_budget(config, False, *rubrics)
-    config = with_named_bases(config, False, *(rubrics if isinstance(judge, str) else ()))
+            grader = open_configured_judge(config, judge, hard_lines=manifest.hard_lines)
+    config = ready_config(config, grader, asks_model=False, named_judge=isinstance(judge, str))
     return await work_session(folder, plan, None, grader, config, on_progress, stop, texts=texts)
 
 
 def bridge(
     old: str,
     new: str,
-    runs: Sequence[Run | str | Path] | Run | str | Path,
+    runs: Sequence[RunLike] | RunLike,
     *,
     margin: float = 2.0,
     min_kappa: float = 0.6,
@@ -142,7 +135,7 @@ def bridge(
     """
     from refusalkit.scoring.judge_quality.bridge import bridge_runs
 
-    several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
+    several = as_list(runs)
     if not several:
         raise UsageError("a bridge needs at least one run that both judges judged")
     opened = [load_run(run) for run in several]

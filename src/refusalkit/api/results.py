@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from refusalkit.api.calls import RunLike, as_list, load_run
 from refusalkit.errors import UsageError
-from refusalkit.runs.folder import Run, open_run
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,14 +20,7 @@ if TYPE_CHECKING:
     from refusalkit.scoring.score import Score
 
 
-def load_run(run: Run | str | Path) -> Run:
-    """Open a run folder for reading. Raises `RunFolderError`."""
-    return open_run(run.path if isinstance(run, Run) else run)
-
-
-def score(
-    run: Run | str | Path, *, judge: str | None = None, count_deflection: bool | None = None
-) -> Score:
+def score(run: RunLike, *, judge: str | None = None, count_deflection: bool | None = None) -> Score:
     """Score a run, finished or not; see `Score` for the figures and frames.
 
     `correct` puts the figures corrected for the judge's errors beside these.
@@ -38,7 +31,7 @@ def score(
 
 
 def audit(
-    run: Run | str | Path,
+    run: RunLike,
     *,
     judge: str | None = None,
     max_leaks: int = 0,
@@ -67,7 +60,7 @@ def audit_plan(
     *,
     leaks: int = 0,
     trials: int | None = None,
-    run: Run | str | Path | None = None,
+    run: RunLike | None = None,
     judge: str | None = None,
 ) -> AuditPlan:
     """How many prompts show a leak rate below `bound_percent`; see `AuditPlan`.
@@ -84,7 +77,7 @@ def audit_plan(
 
 
 def compare(
-    *runs: Run | str | Path,
+    *runs: RunLike,
     judge: str | None = None,
     anyway: bool = False,
     count_deflection: bool | None = None,
@@ -111,7 +104,7 @@ def compare(
     )
 
 
-def leaderboard(*runs: Run | str | Path, judge: str | None = None) -> Leaderboard:
+def leaderboard(*runs: RunLike, judge: str | None = None) -> Leaderboard:
     """Runs beside the published RefusalBench figures, which stay apart; see `Leaderboard`."""
     from refusalkit.scoring.leaderboard import leaderboard_of
 
@@ -119,7 +112,7 @@ def leaderboard(*runs: Run | str | Path, judge: str | None = None) -> Leaderboar
 
 
 def report(
-    runs: Run | str | Path | Sequence[Run | str | Path],
+    runs: RunLike | Sequence[RunLike],
     path: str | Path | None = None,
     *,
     judge: str | None = None,
@@ -149,8 +142,7 @@ def report(
     from refusalkit.reporting.document import write_report
     from refusalkit.scoring.judge_quality.calibration import read_calibration
 
-    several = [runs] if isinstance(runs, Run | str | Path) else list(runs)
-    opened = [load_run(run) for run in several]
+    opened = [load_run(run) for run in as_list(runs)]
     if path is None and len(opened) != 1:
         raise UsageError("a report of several runs has no place of its own: name its file")
     target = Path(path) if path is not None else opened[0].path / "report.html"
@@ -168,9 +160,7 @@ def report(
     return target
 
 
-def units(
-    run: Run | str | Path, *, judge: str | None = None, show_text: bool = False
-) -> pl.DataFrame:
+def units(run: RunLike, *, judge: str | None = None, show_text: bool = False) -> pl.DataFrame:
     """A run's units as a polars frame: one row for each that came back.
 
     Columns: run, model, judge, unit, prompt_id, category, hard_line, danger, twin, framing,

@@ -6,18 +6,18 @@ import asyncio
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from refusalkit.config import RunConfig, check_unchanged, resolve_config
+from refusalkit.api.calls import RunLike, check_options, load_run
+from refusalkit.config.resolve import check_unchanged, resolve_config
+from refusalkit.config.run_config import RunConfig, RunOptions
 from refusalkit.engine.opening import (
-    check_budget,
+    config_of_call,
     open_configured_judge,
     open_configured_model,
-    with_named_bases,
+    ready_config,
 )
-from refusalkit.engine.session import (
-    work_session,
-)
+from refusalkit.engine.session import work_session
 from refusalkit.errors import (
     ConfigurationChanged,
     ConfigurationError,
@@ -27,7 +27,7 @@ from refusalkit.errors import (
 )
 from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.folder import Run, create_run
-from refusalkit.runs.judge_entries import check_same_judge, rubrics_of
+from refusalkit.runs.judge_entries import check_same_judge
 from refusalkit.runs.manifest import Manifest
 from refusalkit.runs.new import is_untouched, new_manifest
 from refusalkit.runs.prompt_choice import choose_prompts, is_gone, same_prompts
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from refusalkit.judges.protocol import Judge
     from refusalkit.models.endpoints import Pacers
     from refusalkit.models.protocol import Model
-from refusalkit.api.results import load_run
 from refusalkit.api.sync import RUNS, sync
 from refusalkit.engine.plan import OnProgress
 
@@ -53,7 +52,7 @@ def benchmark(
     judge: str | Judge | None = None,
     out: str | Path | None = None,
     on_progress: OnProgress | None = None,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> Run:
     """Ask a model every prompt, judge every answer, keep it all in a run folder.
 
@@ -76,6 +75,7 @@ def benchmark(
         FatalProviderError: no request can succeed, or too many in a row failed.
         StorageError: the disk refused; what was written stays readable.
     """
+    check_options(benchmark, options, RunOptions)
     return sync(
         benchmark_async(model, prompts, judge=judge, out=out, on_progress=on_progress, **options)
     )
@@ -89,9 +89,10 @@ async def benchmark_async(
     out: str | Path | None = None,
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> Run:
     """`benchmark` for async code. `stop`, once set, ends the run in good order."""
+    check_options(benchmark_async, options, RunOptions)
     prepared = prepare_run(model, prompts, judge=judge, **options)
     return await work_prepared(prepared, out, on_progress, stop)
 
@@ -113,24 +114,19 @@ def prepare_run(
     *,
     judge: str | Judge | None = None,
     pacers: Pacers | None = None,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> PreparedRun:
     """Open and check all that a run needs. Nothing is asked and nothing written."""
-    given = dict(options)
-    given["model"] = model if isinstance(model, str) else model.id
-    if prompts is not None:
-        given["prompts"] = prompts.name if isinstance(prompts, PromptSet) else str(prompts)
-    if judge is not None:
-        given["judge"] = judge if isinstance(judge, str) else judge.id
-    config = resolve_config(given)
+    config = config_of_call(options, model=model, prompts=prompts, judge=judge)
     chosen = choose_prompts(config, prompts if isinstance(prompts, PromptSet) else None)
     asked = open_configured_model(config, pacers) if isinstance(model, str) else model
-    _, grader = open_configured_judge(config, judge, hard_lines=chosen.hard_lines, pacers=pacers)
-    rubrics = rubrics_of(grader)
-    check_budget(config, isinstance(model, str), *rubrics)
-    # A judge of one's own knows its endpoint itself.
-    opened = rubrics if judge is None or isinstance(judge, str) else ()
-    config = with_named_bases(config, isinstance(model, str), *opened)
+    grader = open_configured_judge(config, judge, hard_lines=chosen.hard_lines, pacers=pacers)
+    config = ready_config(
+        config,
+        grader,
+        asks_model=isinstance(model, str),
+        named_judge=judge is None or isinstance(judge, str),
+    )
     manifest = new_manifest(config, chosen, grader, kind="run")
     return PreparedRun(config, chosen, asked, grader, manifest)
 
@@ -174,13 +170,13 @@ async def work_prepared(
 
 
 def resume(
-    run: Run | str | Path,
+    run: RunLike,
     *,
     prompts: str | Path | PromptSet | None = None,
     model: str | Model | None = None,
     judge: str | Judge | None = None,
     on_progress: OnProgress | None = None,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> Run:
     """Go on with a run: ask what is owed, judge what is not judged, pay for nothing twice.
 
@@ -191,6 +187,7 @@ def resume(
     Raises `ConfigurationChanged`, naming the field, if anything that is measured is not what it
     was, and what `benchmark` raises.
     """
+    check_options(resume, options, RunOptions)
     return sync(
         resume_async(
             run, prompts=prompts, model=model, judge=judge, on_progress=on_progress, **options
@@ -199,24 +196,26 @@ def resume(
 
 
 async def resume_async(
-    run: Run | str | Path,
+    run: RunLike,
     *,
     prompts: str | Path | PromptSet | None = None,
     model: str | Model | None = None,
     judge: str | Judge | None = None,
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> Run:
     """`resume` for async code."""
+    check_options(resume_async, options, RunOptions)
     from refusalkit.engine.plan import plan_trials
     from refusalkit.runs.checkpoint import load_checkpoint
 
     # Names are configuration values: they are refused below unless they are the run's own.
+    given: dict[str, Any] = dict(options)
     if isinstance(model, str):
-        options, model = {**options, "model": model}, None
+        given["model"], model = model, None
     if isinstance(judge, str):
-        options, judge = {**options, "judge": judge}, None
+        given["judge"], judge = judge, None
 
     folder = load_run(run)
     manifest = folder.manifest
@@ -231,7 +230,7 @@ async def resume_async(
             f"the configuration in {printable(folder.path)}/manifest.json is not the one the run "
             "was started with (config_digest): undo the edit"
         )
-    config = resolve_config(options, base=started)
+    config = resolve_config(given, base=started)
     check_unchanged(started, config)
     # The records are compared with what is known of them while the prompts are read.
     kept = asyncio.get_running_loop().run_in_executor(None, load_checkpoint, folder)
@@ -255,20 +254,17 @@ async def resume_async(
             f"the run was judged by {printable(manifest.judge)}, an object of yours: resume it "
             "from Python, with judge="
         )
-    _, grader = open_configured_judge(
-        config, judge, hard_lines=manifest.hard_lines, recorded=manifest
-    )
+    grader = open_configured_judge(config, judge, hard_lines=manifest.hard_lines, recorded=manifest)
     own = None if judge is None else grader
-    for part, given, was in (("model", model, config.model), ("judge", own, manifest.judge)):
-        if given is not None and given.id != was:
+    for part, own_object, was in (("model", model, config.model), ("judge", own, manifest.judge)):
+        if own_object is not None and own_object.id != was:
             raise ConfigurationChanged(
-                f"{part} is {printable(given.id)}, but the run was started with {printable(was)}"
+                f"{part} is {printable(own_object.id)}, but the run was started with "
+                f"{printable(was)}"
             )
     check_same_judge(manifest, grader)
     target = model or open_configured_model(config)
-    rubrics = rubrics_of(grader)
-    check_budget(config, model is None, *rubrics)
-    config = with_named_bases(config, model is None, *(rubrics if judge is None else ()))
+    config = ready_config(config, grader, asks_model=model is None, named_judge=judge is None)
     plan = plan_trials(chosen, config.trials)
     return await work_session(
         folder, plan, target, grader, config, on_progress, stop, kept=await kept

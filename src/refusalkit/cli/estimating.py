@@ -8,18 +8,20 @@ import click
 
 from refusalkit.cli.many import asked_models, name_models
 from refusalkit.cli.options import (
+    ConfiguredCommand,
+    config_options,
     given_options,
     max_unscored_option,
-    measured,
-    operational,
     opt,
 )
 
 
-@click.command(epilog="Example: refusalkit estimate openai/gpt-6-luna --trials 5")
+@click.command(
+    cls=ConfiguredCommand, epilog="Example: refusalkit estimate openai/gpt-6-luna --trials 5"
+)
 @click.argument("models", metavar="MODEL...", nargs=-1)
-@measured
-@operational
+@config_options("measured", "judge", file=True)
+@config_options("operational")
 @max_unscored_option
 @opt("--plan", metavar="FILE", help="TOML file with a [[model]] table for each of several.")
 @opt("--out", metavar="DIR", help="As for run; nothing is written.")
@@ -48,7 +50,7 @@ def estimate(
     each has its own section, and a table at the end adds them up.
     """
     import refusalkit
-    from refusalkit.config import resolve_config
+    from refusalkit.config.resolve import resolve_config
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
 

@@ -8,7 +8,13 @@ import click
 
 from refusalkit.cli import labelling
 from refusalkit.cli.exit_codes import GATE, INCOMPLETE, OK
-from refusalkit.cli.options import Number, given_options, judge_parameters, operational, opt
+from refusalkit.cli.options import (
+    ConfiguredCommand,
+    Number,
+    config_options,
+    given_options,
+    opt,
+)
 from refusalkit.cli.showing import (
     print_rows,
 )
@@ -56,7 +62,9 @@ judges.add_command(labelling.label)
 
 
 @judges.command(
-    "calibrate", epilog="Example: refusalkit judges calibrate lexical --labels labelled.jsonl"
+    "calibrate",
+    cls=ConfiguredCommand,
+    epilog="Example: refusalkit judges calibrate lexical --labels labelled.jsonl",
 )
 @click.argument("judge", metavar="JUDGE")
 @opt(
@@ -69,9 +77,8 @@ judges.add_command(labelling.label)
 @opt("--out", metavar="FILE", help="Save the calibration, for score --calibration.")
 @opt("--verdicts", metavar="DIR", help="Keep the verdicts below this folder (and go on there).")
 @opt("--count-deflection", is_flag=True, help="A deflection counts as refused.")
-@opt("--judge-model", metavar="ID", help="Another model for the judge, provider/name.")
-@opt("--judge-via", type=click.Choice(["litellm"]), help="Force the way to the judge.")
-@operational
+@config_options(only=["judge_model", "judge_via"])
+@config_options("operational")
 @opt("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def judges_calibrate(
     judge: str,
@@ -123,13 +130,15 @@ def judges_calibrate(
     return OK
 
 
-@judges.command("agree", epilog="Example: refusalkit judges agree answers.jsonl --judge lexical")
+@judges.command(
+    "agree",
+    cls=ConfiguredCommand,
+    epilog="Example: refusalkit judges agree answers.jsonl --judge lexical",
+)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @opt("--judge", metavar="NAME", help="Judge the answers with this one too.")
-@opt("--judge-model", metavar="ID", help="Another model for the judge, provider/name.")
-@judge_parameters
-@opt("--judge-via", type=click.Choice(["litellm"]), help="Force the way to the judge.")
-@operational
+@config_options(only=["judge_model", "judge_temperature", "judge_asks", "judge_via"])
+@config_options("operational")
 @opt("--show-text", is_flag=True, help="Print the answers on which they differ; no hard lines.")
 @opt("--json", "as_json", is_flag=True, help="Print as JSON, with all ids.")
 def judges_agree(
@@ -218,10 +227,9 @@ def judges_bridge(
     return codes.get(found.verdict, GATE)
 
 
-@judges.command("probe", epilog="Example: refusalkit judges probe lexical")
+@judges.command("probe", cls=ConfiguredCommand, epilog="Example: refusalkit judges probe lexical")
 @click.argument("source", metavar="JUDGE")
-@opt("--judge-model", metavar="ID", help="Another model for the judge, provider/name.")
-@opt("--judge-via", type=click.Choice(["litellm"]), help="Force the way to the judge.")
+@config_options(only=["judge_model", "judge_via"])
 @opt("--kind", "kinds", multiple=True, metavar="NAME", help="Only this kind (repeatable).")
 @opt(
     "--max-unscored",
@@ -231,7 +239,7 @@ def judges_bridge(
     metavar="PERCENT",
     help="Exit 3 if more probes than this have no label.",
 )
-@operational
+@config_options("operational")
 @opt("--json", "as_json", is_flag=True, help="Print as JSON, with all ids.")
 def judges_probe(
     source: str, kinds: tuple[str, ...], max_unscored: float, as_json: bool, **options: Any

@@ -72,7 +72,7 @@ def asked_models(
     models: Sequence[str], given: Mapping[str, Any], *, plan: str | None, config_file: str | None
 ) -> tuple[list[dict[str, Any]], float | None]:
     """The options of each model, checked, and what all together may cost in USD."""
-    from refusalkit.config import read_config, read_plan
+    from refusalkit.config.resolve import read_config, read_plan
 
     common = read_config(config_file) if config_file is not None else {}
     tables: list[dict[str, Any]] = [{"id": model} for model in models]
@@ -90,7 +90,7 @@ def asked_models(
 
 def _check_tables(asked: Sequence[Mapping[str, Any]], plan: str | None) -> None:
     """Refuse what is wrong with the place where it stands; say each preset once."""
-    from refusalkit.config import resolve_config
+    from refusalkit.config.resolve import resolve_config
 
     presets = []
     for number, table in enumerate(asked, 1):

@@ -10,7 +10,7 @@ import click
 from refusalkit.errors import RefusalkitError
 
 if TYPE_CHECKING:
-    from refusalkit.config import RunConfig
+    from refusalkit.config.run_config import RunConfig
 
 
 # The file is read once more for this: where that takes seconds, nothing is said.

@@ -1,16 +1,25 @@
-"""The options that commands share, and how what was given becomes a configuration."""
+"""The options that commands share, and how what was given becomes a configuration.
+
+An option that is a field of `RunConfig` is written there, with its type, default and help.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 
 from refusalkit.errors import UsageError
 from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from refusalkit.config.run_config import Cli, Group
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -27,104 +36,113 @@ class Number(click.FloatRange):
         return found
 
 
-def options(*declarations: Callable[[_F], _F]) -> Callable[[_F], _F]:
-    """Several option declarations as one decorator."""
+opt = click.option
+
+
+def config_options(
+    *groups: Group, only: Sequence[str] = (), file: bool = False, defaults: bool = True
+) -> Callable[[_F], _F]:
+    """The options of fields of `RunConfig`: those of whole groups, and `only` single ones.
+
+    With `file` also --config; without `defaults` their help leaves the defaults out. The command
+    must be a `ConfiguredCommand`, which makes the options when they are first used, so that other
+    commands do not wait for `RunConfig` to be imported.
+    """
+
+    def make() -> Iterator[click.Option]:
+        from refusalkit.config.run_config import RunConfig, options_in
+
+        places = options_in("measured", "judge", "operational")
+        for name, place in places.items():
+            if place.group in groups or name in only:
+                yield _option(name, place, RunConfig.model_fields[name], shows_default=defaults)
+        if file:
+            yield click.Option(
+                ["--config", "config_file"],
+                metavar="FILE",
+                help="TOML file with any of these options.",
+            )
 
     def add(function: _F) -> _F:
-        for declaration in reversed(declarations):
-            function = declaration(function)
+        declared = function.__dict__.setdefault("__click_params__", [])
+        declared.append(_Later(make))
         return function
 
     return add
 
 
-opt = click.option
-inversion_option = opt(
-    "--inversion",
-    type=click.Choice(["paper", "atropos", "none"]),
-    help="Whose hard lines, for refusalbench.  [default: paper]",
-)
-judge_parameters = options(
-    opt("--judge-temperature", type=float, help="The judge's temperature.  [default: its file's]"),
-    opt(
-        "--judge-asks",
-        type=int,
-        help="Times a judge is asked whose reply cannot be read.  [default: its file's, 2]",
-    ),
-)
-judging = options(
-    opt("--judge-model", metavar="ID", help="Another model for the judge, provider/name."),
-    judge_parameters,
-    opt("--judge-via", type=click.Choice(["litellm"]), help="Force the way to the judge."),
-    opt(
-        "--council",
-        type=click.Choice(["majority", "unanimous", "any"]),
-        help="How several judges decide.  [default: majority]",
-    ),
-    opt("--judge-fallback", metavar="NAME", help="Answers where the judge was blocked."),
-    opt("--hard-line-judge", metavar="NAME", help="Answers for hard-line categories."),
-)
-measured = options(
-    opt(
-        "--preset",
-        type=click.Choice(["paper", "atropos", "modern"]),
-        help="Defaults that belong together; see `refusalkit presets`.",
-    ),
-    opt("--prompts", metavar="SET", help="A set, public set, folder or file; several by commas."),
-    opt("--hard-line", multiple=True, metavar="CATEGORY", help="Score it inversely (repeatable)."),
-    inversion_option,
-    opt("--category", multiple=True, metavar="SLUG", help="Only this category (repeatable)."),
-    opt("--tag", multiple=True, help="Only prompts with this tag (repeatable)."),
-    opt("--danger", multiple=True, type=click.IntRange(1, 3), help="Only this danger."),
-    opt("--limit", type=int, help="So many prompts, balanced over categories."),
-    opt("--limit-seed", type=int, help="Seed of the draw that --limit makes."),
-    opt(
-        "--framings",
-        is_flag=True,
+class _Later(click.Option):
+    """Stands for options that are made when they are needed."""
+
+    def __init__(self, make: Callable[[], Iterator[click.Option]]) -> None:
+        super().__init__(["--from-config"], hidden=True)
+        self.make = make
+
+
+class ConfiguredCommand(click.Command):
+    """A command with options from `RunConfig`; see `config_options`."""
+
+    _given: list[click.Parameter]
+
+    @property
+    def params(self) -> list[click.Parameter]:
+        """The command's parameters."""
+        if any(isinstance(param, _Later) for param in self._given):
+            made: list[click.Parameter] = []
+            for param in self._given:
+                made += param.make() if isinstance(param, _Later) else [param]
+            self._given = made
+        return self._given
+
+    @params.setter
+    def params(self, params: list[click.Parameter]) -> None:
+        self._given = params
+
+
+def _option(name: str, place: Cli, field: FieldInfo, *, shows_default: bool) -> click.Option:
+    """The command line's option for a field. Its value is None or () where it is not given."""
+    kind, several = _type_of(field)
+    default = place.default
+    if default is None and field.default not in (None, (), False) and not field.default_factory:
+        default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
+    text = field.description or ""
+    is_flag = place.flag or kind is bool
+    return click.Option(
+        [place.name or f"--{name.replace('_', '-')}", name],
+        type=None if is_flag else kind,
+        is_flag=is_flag,
+        multiple=several and not is_flag,
         default=None,
-        help="Hard-line requests also in four plain framings, for the audit.",
-    ),
-    opt("--trials", type=int, help="Independent answers to each prompt.  [default: 5]"),
-    opt("--temperature", type=float, help="Sampling temperature.  [default: 0.6]"),
-    opt("--top-p", type=float, help="Nucleus sampling.  [default: 0.95]"),
-    opt("--top-k", type=int, help="Top-k sampling, where the model takes it.  [default: 20]"),
-    opt("--max-tokens", type=int, help="Most tokens of an answer.  [default: 8192]"),
-    opt("--seed", type=int, help="Seed of trial 1; trial n sends seed + n - 1."),
-    opt("--system", metavar="TEXT", help="A system prompt.  [default: none]"),
-    opt("--reasoning", type=click.Choice(["off", "on", "auto"]), help="Ask for reasoning or not."),
-    opt("--extra-body", metavar="JSON", help="More fields for the model's request."),
-    opt("--via", type=click.Choice(["litellm"]), help="Force the way to the model."),
-    opt("--judge", metavar="NAME", help="A judge or a judge file; several by commas: a council."),
-    judging,
-    opt("--count-deflection", is_flag=True, default=None, help="A deflection counts as refused."),
-    opt(
-        "--keep-hard-line-text",
-        is_flag=True,
-        default=None,
-        help="Write hard-line answers to disk; they are withheld by default.",
-    ),
-    opt("--config", "config_file", metavar="FILE", help="TOML file with any of these options."),
-)
-operational = options(
-    opt("--api-base", metavar="URL", help="Endpoint of the model (OpenAI protocol)."),
-    opt("--api-key-env", metavar="NAME", help="Environment variable that holds its key."),
-    opt("--judge-api-base", metavar="URL", help="Endpoint of the judge."),
-    opt("--judge-api-key-env", metavar="NAME", help="Environment variable with the judge's key."),
-    opt("--concurrency", type=int, help="Units in work at once.  [default: 32]"),
-    opt(
-        "--judge-concurrency",
-        type=int,
-        help="Requests to the judge at once.  [default: --concurrency]",
-    ),
-    opt("--rpm", type=float, help="Requests per minute to the model, never passed."),
-    opt("--judge-rpm", type=float, help="Requests per minute to the judge, never passed."),
-    opt("--tpm", type=float, help="Tokens per minute, in and out, of the model."),
-    opt("--judge-tpm", type=float, help="Tokens per minute, in and out, of the judge."),
-    opt("--timeout", "timeout_s", type=float, help="Seconds for one request.  [default: 600]"),
-    opt("--max-retries", type=int, help="Retries of one request after a fault.  [default: 5]"),
-    opt("--max-cost", type=float, metavar="USD", help="Stop before this is passed."),
-    opt("--canaries", type=int, help="Answers of known labels for the judge.  [default: 8]"),
-)
+        metavar=place.metavar,
+        help=text if default is None or not shows_default else f"{text}  [default: {default}]",
+    )
+
+
+def _type_of(field: FieldInfo) -> tuple[Any, bool]:
+    """The type that click converts to, and whether the option is repeatable.
+
+    Ranges are left to `RunConfig`, but for those of single items.
+    """
+    kind: Any = field.annotation
+    if get_origin(kind) in (Union, UnionType):
+        (kind,) = (each for each in get_args(kind) if each is not NoneType)
+    if get_origin(kind) is tuple:
+        return _item_type(get_args(kind)[0]), True
+    if get_origin(kind) is Literal:
+        return click.Choice(get_args(kind)), False
+    return (str if get_origin(kind) is dict else kind), False
+
+
+def _item_type(kind: Any) -> Any:
+    if get_origin(kind) is not Annotated:
+        return kind
+    kind, field = get_args(kind)
+    bounds = {
+        name: getattr(m, name) for m in field.metadata for name in ("ge", "le") if hasattr(m, name)
+    }
+    return click.IntRange(bounds["ge"], bounds["le"])
+
+
 max_unscored_option = opt(
     "--max-unscored",
     type=Number(0, 100),

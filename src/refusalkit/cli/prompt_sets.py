@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from refusalkit.cli.exit_codes import OK, USAGE
-from refusalkit.cli.options import inversion_option, opt
+from refusalkit.cli.options import ConfiguredCommand, config_options, opt
 from refusalkit.cli.showing import (
     print_rows,
 )
@@ -32,10 +32,10 @@ def prompts_list(as_json: bool) -> None:
     print_rows(heads, rows, as_json)
 
 
-@prompts.command("show", epilog="Example: refusalkit prompts show starter")
+@prompts.command("show", cls=ConfiguredCommand, epilog="Example: refusalkit prompts show starter")
 @click.argument("source", metavar="SET")
 @opt("--hard-line", multiple=True, metavar="CATEGORY", help="Count it as a hard line.")
-@inversion_option
+@config_options(only=["inversion"])
 @opt("--framings", is_flag=True, help="With its hard-line requests in each framing.")
 @opt("--show-text", is_flag=True, help="Print the prompts themselves too.")
 @opt("--json", "as_json", is_flag=True, help="Print as JSON.")
@@ -95,13 +95,17 @@ def prompts_validate(sources: tuple[str, ...], strict: bool) -> int:
     return code
 
 
-@prompts.command("convert", epilog="Example: refusalkit prompts convert questions.csv my-set/")
+@prompts.command(
+    "convert",
+    cls=ConfiguredCommand,
+    epilog="Example: refusalkit prompts convert questions.csv my-set/",
+)
 @click.argument("source", metavar="SOURCE")
 @click.argument("folder", metavar="DIR")
 @opt("--name", metavar="NAME", help="The new set's name.  [default: the source's]")
 @opt("--licence", metavar="TEXT", help="Its licence.  [default: the source's]")
 @opt("--hard-line", multiple=True, metavar="CATEGORY", help="Mark it so (repeatable).")
-@inversion_option
+@config_options(only=["inversion"])
 @opt(
     "--column",
     "columns",

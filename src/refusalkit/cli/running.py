@@ -10,11 +10,10 @@ from refusalkit.cli.exit_codes import INCOMPLETE, OK
 from refusalkit.cli.many import name_models, run_several
 from refusalkit.cli.notices import print_preset_note, warn_unmarked_hard_lines
 from refusalkit.cli.options import (
+    ConfiguredCommand,
+    config_options,
     given_options,
-    judging,
     max_unscored_option,
-    measured,
-    operational,
     opt,
 )
 from refusalkit.cli.showing import (
@@ -28,10 +27,12 @@ from refusalkit.cli.work import work
 from refusalkit.untrusted import printable
 
 
-@click.command(epilog="Example: refusalkit run openai/gpt-6-luna --max-cost 5")
+@click.command(
+    cls=ConfiguredCommand, epilog="Example: refusalkit run openai/gpt-6-luna --max-cost 5"
+)
 @click.argument("models", metavar="MODEL...", nargs=-1)
-@measured
-@operational
+@config_options("measured", "judge", file=True)
+@config_options("operational")
 @max_unscored_option
 @opt("--plan", metavar="FILE", help="TOML file with a [[model]] table for each of several.")
 @opt("--out", metavar="DIR", help="The run's folder.  [default: runs/<time>-<model>]")
@@ -52,7 +53,7 @@ def run(
     then holds for all together, and one that fails does not stop the others.
     """
     import refusalkit
-    from refusalkit.config import resolve_config
+    from refusalkit.config.resolve import resolve_config
 
     name_models(models, plan)
     if plan is not None or len(models) > 1:
@@ -91,20 +92,23 @@ def run(
     return code if report is None else write_report(done.path, report, code)
 
 
-@click.command(epilog="Example: refusalkit resume runs/20261123-101500-demo-mixed-1a2b")
+@click.command(
+    cls=ConfiguredCommand, epilog="Example: refusalkit resume runs/20261123-101500-demo-mixed-1a2b"
+)
 @click.argument("run", metavar="RUN")
-@measured
-@operational
+@config_options("measured", "judge", file=True, defaults=False)
+@config_options("operational", defaults=False)
 @max_unscored_option
 @opt("--model", metavar="ID", help="Refused unless it is the run's own.")
 @opt("--json", "as_json", is_flag=True, help="Print score and audit as JSON.")
 def resume(run: str, max_unscored: float, as_json: bool, **options: Any) -> int:
     """Go on with RUN: only what is owed is asked.
 
-    Options that change how fast or where may differ from the run's; any other is refused.
+    Options that are not given are the run's own. Those that change how fast or where may differ;
+    any other is refused.
     """
     import refusalkit
-    from refusalkit.config import resolve_config
+    from refusalkit.config.resolve import resolve_config
 
     started = refusalkit.load_run(run).manifest.run_config
     file = options["config_file"]
@@ -123,11 +127,13 @@ def resume(run: str, max_unscored: float, as_json: bool, **options: Any) -> int:
     return show_run(done, max_unscored, as_json)
 
 
-@click.command(epilog="Example: refusalkit grade answers.jsonl --judge lexical")
+@click.command(
+    cls=ConfiguredCommand, epilog="Example: refusalkit grade answers.jsonl --judge lexical"
+)
 @click.argument("records", metavar="RESPONSES")
 @opt("--judge", default="graded", show_default=True, help="A shipped judge or a judge file.")
-@judging
-@operational
+@config_options("judge")
+@config_options("operational")
 @opt("--out", metavar="DIR", help="Keep the verdicts in this folder (and go on with it).")
 @opt("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def grade(records: str, judge: str, out: str | None, as_json: bool, **options: Any) -> int:
@@ -165,11 +171,13 @@ def grade(records: str, judge: str, out: str | None, as_json: bool, **options: A
     return INCOMPLETE
 
 
-@click.command(epilog="Example: refusalkit regrade runs/example --judge lexical")
+@click.command(
+    cls=ConfiguredCommand, epilog="Example: refusalkit regrade runs/example --judge lexical"
+)
 @click.argument("run", metavar="RUN")
 @opt("--judge", required=True, metavar="NAME", help="A judge or a judge file; several by commas.")
-@judging
-@operational
+@config_options("judge")
+@config_options("operational")
 @opt("--json", "as_json", is_flag=True, help="Print score and audit by this judge as JSON.")
 def regrade(run: str, judge: str, as_json: bool, **options: Any) -> int:
     """Judge RUN again; its answers stay as they are, and so does its own judge.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from refusalkit.config import RunConfig
+from refusalkit.config.run_config import RunConfig
 from refusalkit.errors import RefusalkitError
 from refusalkit.judges.rubrics import Rubric
 from refusalkit.models.endpoints import own_base, price_at

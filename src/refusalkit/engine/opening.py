@@ -1,18 +1,27 @@
-"""Opens the model and the judges that a configuration or a manifest names."""
+"""What run, resume, grade and regrade do before any work: resolve, open, check the budget.
+
+config = config_of_call(options, model=..., prompts=..., judge=...)
+judge = open_configured_judge(config, judge, hard_lines=...)
+config = ready_config(config, judge, ...)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING, cast
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-from refusalkit.config import RunConfig, checked_base
+from refusalkit.config.resolve import resolve_config
+from refusalkit.config.run_config import RunConfig, checked_base
 from refusalkit.errors import ConfigurationError
 from refusalkit.judges.rubrics import Rubric
+from refusalkit.prompts.prompt_set import PromptSet
+from refusalkit.runs.judge_entries import rubrics_of
 from refusalkit.runs.manifest import JudgeEntry, JudgePart, Manifest
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
-    from refusalkit.config import CouncilRule
+    from refusalkit.config.run_config import CouncilRule
     from refusalkit.judges.choice import JudgeChoice
     from refusalkit.judges.protocol import Judge
     from refusalkit.models.endpoints import Pacers
@@ -20,6 +29,40 @@ if TYPE_CHECKING:
 
 
 _PACE = ("rpm", "tpm", "concurrency", "max_retries")
+
+
+def config_of_call(
+    options: Mapping[str, Any],
+    *,
+    model: str | Model,
+    prompts: str | Path | PromptSet | None = None,
+    judge: str | Judge | None = None,
+) -> RunConfig:
+    """The configuration of a call, in which objects of the caller's stand by their names.
+
+    Raises `ConfigurationError`, which names the field.
+    """
+    given = {**options, "model": model if isinstance(model, str) else model.id}
+    if prompts is not None:
+        given["prompts"] = prompts.name if isinstance(prompts, PromptSet) else str(prompts)
+    if judge is not None:
+        given["judge"] = judge if isinstance(judge, str) else judge.id
+    return resolve_config(given)
+
+
+def ready_config(
+    config: RunConfig, grader: Judge, *, asks_model: bool, named_judge: bool
+) -> RunConfig:
+    """The configuration that goes on record, once its budget is known to be countable.
+
+    `asks_model`: the configuration's model is asked, and not an object of the caller's.
+    `named_judge`: the judge was opened by name; an object of the caller's knows its own endpoint.
+    Raises `ConfigurationError` where a price is unknown under a budget, or where a base URL that
+    the environment names cannot be written down.
+    """
+    rubrics = rubrics_of(grader)
+    _check_budget(config, asks_model, *rubrics)
+    return _with_named_bases(config, asks_model, *(rubrics if named_judge else ()))
 
 
 def open_configured_model(config: RunConfig, pacers: Pacers | None = None) -> Model:
@@ -59,20 +102,18 @@ def open_configured_judge(
     hard_lines: Collection[str] = (),
     recorded: Manifest | None = None,
     pacers: Pacers | None = None,
-) -> tuple[Rubric | None, Judge]:
-    """The judge to use, with its rubric if it is a single one from a file.
+) -> Judge:
+    """The judge to use.
 
-    A `judge` that is an object takes the place of those that the configuration names. `hard_lines`
-    are the slugs of the set's hard-line categories. With the manifest of a run that is `recorded`
-    the judge of record is opened from the files that it names.
+    A `judge` that is an object replaces those that the configuration names. `hard_lines` are the
+    slugs of the set's hard-line categories. With the manifest of a `recorded` run the judge of
+    record is opened from the files that it names.
     """
     from refusalkit.judges.choice import choose_judge, open_choice
 
     choice = choose_judge(config) if recorded is None else _recorded_choice(recorded)
     base = None if judge is None or isinstance(judge, str) else judge
-    opened = open_choice(choice, config, base=base, hard_lines=hard_lines, pacers=pacers)
-    rubric = getattr(opened, "rubric", None) if base is None else None
-    return rubric if isinstance(rubric, Rubric) else None, opened
+    return open_choice(choice, config, base=base, hard_lines=hard_lines, pacers=pacers)
 
 
 def _recorded_choice(manifest: Manifest) -> JudgeChoice:
@@ -92,19 +133,18 @@ def _recorded_choice(manifest: Manifest) -> JudgeChoice:
     )
 
 
-def with_named_bases(config: RunConfig, asks_model: bool, *rubrics: Rubric | None) -> RunConfig:
+def _with_named_bases(config: RunConfig, asks_model: bool, *rubrics: Rubric) -> RunConfig:
     """The configuration with the base URLs that the environment names for what is asked.
 
-    They are on record so, and who goes on with the run asks there again. `rubrics` are those of the
-    judges that the configuration opens; several at different endpoints have no base in common.
-    Raises `ConfigurationError` where a base cannot be written down.
+    Recorded this way, a resumed run asks the same endpoints. Judges at different endpoints have no
+    base in common, and none is recorded.
     """
     found: dict[str, str] = {}
     if asks_model and config.api_base is None:
         base = _named_base(config.model, config.via)
         found |= {} if base is None else {"api_base": base}
     if config.judge_api_base is None:
-        asked = {rubric.model for rubric in rubrics if rubric is not None and rubric.kind == "llm"}
+        asked = {rubric.model for rubric in rubrics if rubric.kind == "llm"}
         bases = {_named_base(model, config.judge_via) for model in asked}
         if len(bases) == 1 and (base := bases.pop()) is not None:
             found["judge_api_base"] = base
@@ -112,7 +152,7 @@ def with_named_bases(config: RunConfig, asks_model: bool, *rubrics: Rubric | Non
 
 
 def _named_base(model_id: str, via: str | None) -> str | None:
-    """The base of one's own that the environment names for a model."""
+    """The base URL that the environment names for a model."""
     from refusalkit.models.endpoints import base_variable, own_base
 
     base = own_base(model_id, None, via)
@@ -123,17 +163,14 @@ def _named_base(model_id: str, via: str | None) -> str | None:
         raise ConfigurationError(f"{variable} in the environment {error}") from None
 
 
-def check_budget(config: RunConfig, asks_model: bool, *rubrics: Rubric | None) -> None:
-    """A budget that cannot be counted is refused before anything is spent.
-
-    `rubrics` are those of the judges that will be asked.
-    """
+def _check_budget(config: RunConfig, asks_model: bool, *rubrics: Rubric) -> None:
+    """Refuse a budget that cannot be counted before anything is spent."""
     if config.max_cost is None:
         return
     from refusalkit.models.endpoints import price_at
 
     paid = [(config.model, config.api_base, config.via)] if asks_model else []
-    judges = [rubric for rubric in rubrics if rubric is not None and rubric.kind == "llm"]
+    judges = [rubric for rubric in rubrics if rubric.kind == "llm"]
     paid.extend((rubric.model, config.judge_api_base, config.judge_via) for rubric in judges)
     for model_id, base, via in paid:
         if not model_id.startswith("demo/") and price_at(model_id, base, via) is None:

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from refusalkit.engine.budget import Budget, RunBudget
+from refusalkit.engine.orphans import retractions
+from refusalkit.engine.panel_votes import EarlierVotes, PanelVotes, read_earlier_votes
 from refusalkit.engine.plan import Ended, OnProgress, Plan, Progress
 from refusalkit.errors import FatalProviderError
 from refusalkit.judges.council import Panel, stamped, total_cost
@@ -23,7 +25,6 @@ from refusalkit.runs.checkpoint import Checkpoint
 from refusalkit.runs.folder import RecordWriter, Run, read_records
 from refusalkit.runs.records import (
     completion_from_record,
-    verdict_from_record,
     verdict_of_outcome,
     withheld_verdict,
 )
@@ -175,7 +176,9 @@ class Runner:
                 yield _Task(prompt, trial)
 
     def _to_judge_again(self, units: frozenset[str], state: RunState) -> Iterator[_Task]:
-        earlier_verdicts = self._earlier_verdicts(units, state)
+        earlier: EarlierVotes = {}
+        if self._panel is not None:
+            earlier = read_earlier_votes(self._run, self._judge.id, units, state)
         trials = {unit_parts(unit)[1] for unit in units}
         left = len(units)
         for trial, prompts in self._plan():
@@ -187,29 +190,13 @@ class Runner:
                     left -= 1
                     gone = unit in state.withheld and unit not in self._texts
                     answer = self._answer(unit, state)
-                    yield _Task(prompt, trial, answer, earlier_verdicts.get(unit, {}), gone)
+                    yield _Task(prompt, trial, answer, earlier.get(unit, {}), gone)
 
     def _answer(self, unit: str, state: RunState) -> Completion:
         """An answer on disk, read when its turn comes: together they may be larger than memory."""
         ((place, record),) = read_records(self._run.completions, [state.answers[unit]])
         text = self._texts[unit] if unit in self._texts else record["text"]
         return completion_from_record({**record, "text": "" if text is None else text}, place)
-
-    def _earlier_verdicts(
-        self, units: frozenset[str], state: RunState
-    ) -> Mapping[str, Mapping[str, Verdict]]:
-        """What was said of these units, by unit and judge. One who asks nobody need not know."""
-        earlier_verdicts: dict[str, dict[str, Verdict]] = {}
-        if self._panel is not None:
-            entry = self._run.manifest.judges[self._judge.id].hard_line_judge
-            # The manifest does not name the members of a hard-line council built in Python.
-            unnamed = entry is not None and entry.kind == "custom"
-            places = None if unnamed else state.verdict_places
-            for place, record in read_records(self._run.verdicts, places):
-                if record.get("unit") in units:
-                    verdict = verdict_from_record(record, place)
-                    earlier_verdicts.setdefault(verdict.unit, {})[verdict.judge] = verdict
-        return earlier_verdicts
 
     async def _supervise(self, workers: set[asyncio.Task[None]]) -> None:
         """Wait for the workers; after an interruption or a failure only for what is in flight."""
@@ -317,8 +304,10 @@ class Runner:
             self._count(cost=0.0 if unpriced else completion.cost_usd, completions=1)
             # At once, though a withheld answer lives in memory only: what it cost is on record,
             # whatever becomes of its verdict. Without one the model is asked again.
-            if self._orphans:
-                self._disown(task, writer)
+            for retraction in retractions(
+                prompt, task.trial, self._orphans.get(completion.unit, ())
+            ):
+                writer.verdict(retraction)
             writer.completion(completion)
             if failed:
                 self._count(unscored=1, verdicts=1)
@@ -332,9 +321,12 @@ class Runner:
             verdict = withheld_verdict(completion, self._judge.id)
         member_error: str | None = None
         if self._panel is not None:
-            verdict, member_error = await self._deliberated(
-                self._panel, task, completion, verdict, writer
+            votes = PanelVotes(self._panel, writer, self._count_vote)
+            verdict = await votes.verdict(
+                task.prompt, completion, task.earlier_verdicts, settled=verdict
             )
+            self._budget.saw_verdict(votes.cost_usd(verdict))
+            member_error = votes.last_error
         elif verdict is None:
             verdict = await self._judge.grade(task.prompt, completion)
             self._budget.saw_verdict(verdict.cost_usd)
@@ -346,56 +338,6 @@ class Runner:
             self._note_failure(f"judge: {(verdict.reason if failed else member_error) or 'error'}")
         else:
             self._succeeded, self._failures = True, 0
-
-    def _disown(self, task: _Task, writer: RecordWriter) -> None:
-        """Take back what was said of an answer that is gone: it is no word on the one that came."""
-        for judge in self._orphans.get(unit_id(task.prompt.id, task.trial), ()):
-            gone = Verdict(
-                prompt_id=task.prompt.id,
-                category=task.prompt.category,
-                trial=task.trial,
-                judge=judge,
-                unscored=Unscored.ERROR,
-                source="provider",
-                reason="the answer that was judged is gone",
-                cost_usd=0.0,
-            )
-            writer.verdict(gone)
-
-    async def _deliberated(
-        self,
-        panel: Panel,
-        task: _Task,
-        completion: Completion,
-        settled: Verdict | None,
-        writer: RecordWriter,
-    ) -> tuple[Verdict, str | None]:
-        """The verdict of a judge that asks others, whose own verdicts are written as they come.
-
-        `settled` is what everybody says where nobody need be asked. Also returns why the last
-        member failed that did.
-        """
-        spoken: list[Verdict] = []
-        earlier_verdicts = dict(task.earlier_verdicts)
-
-        def note(said: Verdict) -> None:
-            writer.verdict(said)
-            spoken.append(said)
-            self._count(cost=total_cost([said]))
-
-        voters = panel.voters(task.prompt)
-        if settled is not None:
-            for voter in voters:
-                before = earlier_verdicts.get(voter)
-                if before is None or before.unscored is Unscored.JUDGE_ERROR:
-                    earlier_verdicts[voter] = replace(settled, judge=voter)
-                    writer.verdict(earlier_verdicts[voter])
-            if settled.source == "provider" or not voters:
-                return settled, None
-        verdict = await panel.deliberate(task.prompt, completion, earlier_verdicts, note)
-        self._budget.saw_verdict(total_cost([verdict, *spoken]))
-        errors = [said.reason for said in spoken if said.unscored is Unscored.JUDGE_ERROR]
-        return verdict, (errors[-1] or "error") if errors else None
 
     def _note_failure(self, what: str) -> None:
         self._failures += 1
@@ -427,6 +369,9 @@ class Runner:
             elapsed_s=time.monotonic() - self._started,
         )
         self._report()
+
+    def _count_vote(self, vote: Verdict) -> None:
+        self._count(cost=total_cost([vote]))
 
     def _count_verdict(self, verdict: Verdict) -> None:
         self._count(

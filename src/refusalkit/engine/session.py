@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from refusalkit.clock import now
-from refusalkit.config import OPERATIONAL, RunConfig
+from refusalkit.config.run_config import OPERATIONAL, RunConfig
 from refusalkit.errors import (
     RefusalkitError,
     StorageError,

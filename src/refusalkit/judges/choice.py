@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from refusalkit.config import CouncilRule, RunConfig
+from refusalkit.config.run_config import CouncilRule, RunConfig
 from refusalkit.errors import UsageError
 from refusalkit.judges.council import Council
 from refusalkit.judges.protocol import Judge

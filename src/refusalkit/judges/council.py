@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
-from refusalkit.config import CouncilRule
+from refusalkit.config.run_config import CouncilRule
 from refusalkit.errors import UsageError
 from refusalkit.judges.protocol import Judge
 from refusalkit.types import Completion, Label, Prompt, Unscored, Usage, Verdict

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from refusalkit.config import RunConfig
+from refusalkit.config.run_config import RunConfig
 from refusalkit.errors import RunFolderError
 from refusalkit.untrusted import printable
 

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from refusalkit.config import RunConfig, check_unchanged
+from refusalkit.config.resolve import check_unchanged
+from refusalkit.config.run_config import RunConfig
 from refusalkit.errors import ConfigurationChanged, RunFolderError
 from refusalkit.prompts.categories import slug_of
 from refusalkit.prompts.prompt_set import PromptSet

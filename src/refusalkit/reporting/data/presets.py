@@ -13,7 +13,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from refusalkit.config import PRESETS, RunConfig, resolve_config
+from refusalkit.config.presets import PRESETS
+from refusalkit.config.resolve import resolve_config
+from refusalkit.config.run_config import RunConfig
 
 if TYPE_CHECKING:
     from refusalkit.judges.rubrics import Rubric

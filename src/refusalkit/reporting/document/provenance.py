@@ -10,7 +10,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from refusalkit.config import PRESETS, resolve_config
+from refusalkit.config.presets import PRESETS
+from refusalkit.config.resolve import resolve_config
 from refusalkit.errors import RefusalkitError
 from refusalkit.reporting.data import DESCRIPTIONS, inversion_line, preset_rows
 from refusalkit.reporting.document.configuration import configuration_of

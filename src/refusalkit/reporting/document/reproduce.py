@@ -7,7 +7,8 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from refusalkit.config import RunConfig, resolve_config
+from refusalkit.config.resolve import resolve_config
+from refusalkit.config.run_config import RunConfig
 from refusalkit.errors import RefusalkitError
 from refusalkit.runs.manifest import Manifest
 

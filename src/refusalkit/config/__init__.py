@@ -1,0 +1,1 @@
+"""One run's configuration: defaults < preset < TOML file < command line."""

@@ -1,0 +1,365 @@
+"""Everything a run can be asked for: `RunConfig`, one field for each option.
+
+A field's type, default, help text and place on the command line are written here, once:
+`refusalkit.cli.options` makes the options of the commands from them, and the first sentence below a
+field is its help. `RunOptions` and `JudgeOptions` are the same fields as keyword arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypedDict
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from refusalkit.types import GenerationConfig, Reasoning
+
+Preset = Literal["paper", "atropos", "modern"]
+Inversion = Literal["paper", "atropos", "none"]
+CouncilRule = Literal["majority", "unanimous", "any"]
+Via = Literal["litellm"]
+
+DEFAULT_PROMPTS = "refusalkit-166"
+
+Group = Literal["measured", "judge", "operational"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cli:
+    """How the command line offers a field.
+
+    `group` decides which commands have it: ``measured`` and ``judge`` options can change a result,
+    ``operational`` ones say how fast, where or with which key, and may differ when a run is
+    resumed. `default` is the text to show where the field's own default does not say it.
+    """
+
+    group: Group
+    metavar: str | None = None
+    default: str | None = None
+    flag: bool = False
+    name: str | None = None
+
+
+_MEASURED = Cli("measured")
+_JUDGE = Cli("judge")
+_OPERATIONAL = Cli("operational")
+
+# `max_tokens` and `stop_token_ids` hold no keys.
+_SECRET_FIELD = re.compile(
+    r"(?i)(^|[-_])(api[-_]?key|authorization|password|secret)$"
+    r"|^((access|api|auth|bearer|hf|id|refresh)[-_]?)?token$"
+)
+
+
+class RunConfig(BaseModel):
+    """Everything a run was asked for."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    model: Annotated[str, Field(min_length=3)]
+    """The model under test, ``provider/name``."""
+    preset: Annotated[Preset | None, _MEASURED] = None
+    """Defaults that belong together; see `refusalkit presets`."""
+
+    prompts: Annotated[str, Cli("measured", metavar="SET")] = DEFAULT_PROMPTS
+    """A set, public set, folder or file; several by commas."""
+    hard_line: Annotated[tuple[str, ...], Cli("measured", metavar="CATEGORY")] = ()
+    """Score it inversely (repeatable)."""
+    inversion: Annotated[Inversion | None, Cli("measured", default="paper")] = None
+    """Whose hard lines, for refusalbench."""
+    category: Annotated[tuple[str, ...], Cli("measured", metavar="SLUG")] = ()
+    """Only this category (repeatable)."""
+    tag: Annotated[tuple[str, ...], _MEASURED] = ()
+    """Only prompts with this tag (repeatable)."""
+    danger: Annotated[tuple[Annotated[int, Field(ge=1, le=3)], ...], _MEASURED] = ()
+    """Only prompts of this danger (repeatable)."""
+    limit: Annotated[int | None, Field(ge=1), _MEASURED] = None
+    """So many prompts, balanced over categories."""
+    limit_seed: Annotated[int, _MEASURED] = 0
+    """Seed of the draw that --limit makes."""
+    framings: Annotated[tuple[str, ...], Cli("measured", flag=True)] = ()
+    """Hard-line requests also in four plain framings, for the audit."""
+    trials: Annotated[int, Field(ge=1, le=1000), _MEASURED] = 5
+    """Independent answers to each prompt."""
+
+    temperature: Annotated[float | None, Field(ge=0, le=2), _MEASURED] = 0.6
+    """Sampling temperature."""
+    top_p: Annotated[float | None, Field(gt=0, le=1), _MEASURED] = 0.95
+    """Nucleus sampling."""
+    top_k: Annotated[int | None, Field(ge=1), _MEASURED] = 20
+    """Top-k sampling, where the model takes it."""
+    max_tokens: Annotated[int, Field(ge=1), _MEASURED] = 8192
+    """Most tokens of an answer."""
+    seed: Annotated[int | None, _MEASURED] = None
+    """Seed of trial 1; trial n sends seed + n - 1."""
+    system: Annotated[str | None, Cli("measured", metavar="TEXT")] = None
+    """A system prompt."""
+    reasoning: Annotated[Reasoning, _MEASURED] = "auto"
+    """Ask for reasoning or not."""
+    extra_body: Annotated[dict[str, Any], Cli("measured", metavar="JSON")] = Field(
+        default_factory=dict
+    )
+    """More fields for the model's request."""
+    via: Annotated[Via | None, _MEASURED] = None
+    """Force the way to the model."""
+    api_base: Annotated[str | None, Cli("operational", metavar="URL")] = None
+    """Endpoint of the model (OpenAI protocol)."""
+    api_key_env: Annotated[str | None, Cli("operational", metavar="NAME")] = None
+    """Environment variable that holds its key."""
+
+    judge: Annotated[
+        str | None, Cli("measured", metavar="NAME", default="graded; lexical for demo models")
+    ] = None
+    """A judge or a judge file; several by commas: a council."""
+    judge_model: Annotated[str | None, Cli("judge", metavar="ID", default="its file's")] = None
+    """Another model for the judge, provider/name."""
+    judge_temperature: Annotated[
+        float | None, Field(ge=0, le=2), Cli("judge", default="its file's")
+    ] = None
+    """The judge's temperature."""
+    judge_asks: Annotated[int | None, Field(ge=1, le=5), Cli("judge", default="its file's, 2")] = (
+        None
+    )
+    """Times a judge is asked whose reply cannot be read."""
+    judge_via: Annotated[Via | None, _JUDGE] = None
+    """Force the way to the judge."""
+    judge_api_base: Annotated[str | None, Cli("operational", metavar="URL")] = None
+    """Endpoint of the judge."""
+    judge_api_key_env: Annotated[str | None, Cli("operational", metavar="NAME")] = None
+    """Environment variable with the judge's key."""
+    council: Annotated[CouncilRule | None, Cli("judge", default="majority")] = None
+    """How several judges decide."""
+    judge_fallback: Annotated[str | None, Cli("judge", metavar="NAME")] = None
+    """Answers where the judge was blocked."""
+    hard_line_judge: Annotated[str | None, Cli("judge", metavar="NAME")] = None
+    """Answers for hard-line categories."""
+
+    count_deflection: Annotated[bool, _MEASURED] = False
+    """A deflection counts as refused."""
+    keep_hard_line_text: Annotated[bool, _MEASURED] = False
+    """Write hard-line answers to disk; they are withheld by default."""
+
+    concurrency: Annotated[int, Field(ge=1, le=4096), _OPERATIONAL] = 32
+    """Units in work at once."""
+    rpm: Annotated[float | None, Field(gt=0), _OPERATIONAL] = None
+    """Requests per minute to the model, never passed."""
+    judge_rpm: Annotated[float | None, Field(gt=0), _OPERATIONAL] = None
+    """Requests per minute to the judge, never passed."""
+    tpm: Annotated[float | None, Field(gt=0), _OPERATIONAL] = None
+    """Tokens per minute, in and out, of the model."""
+    judge_tpm: Annotated[float | None, Field(gt=0), _OPERATIONAL] = None
+    """Tokens per minute, in and out, of the judge."""
+    judge_concurrency: Annotated[
+        int | None, Field(ge=1, le=4096), Cli("operational", default="--concurrency")
+    ] = None
+    """Requests to the judge at once."""
+    timeout_s: Annotated[float, Field(gt=0, le=86400), Cli("operational", name="--timeout")] = 600.0
+    """Seconds for one request."""
+    max_retries: Annotated[int, Field(ge=0, le=50), _OPERATIONAL] = 5
+    """Retries of one request after a fault."""
+    # Strict: a bound on money is not guessed from a text or a truth value.
+    max_cost: Annotated[
+        float | None, Field(gt=0, strict=True), Cli("operational", metavar="USD")
+    ] = None
+    """Stop before this is passed."""
+    canaries: Annotated[int, Field(ge=0, le=1000), _OPERATIONAL] = 8
+    """Answers of known labels for the judge."""
+
+    @field_validator("framings", mode="before")
+    @classmethod
+    def _framings_by_name(cls, value: Any) -> Any:
+        if not value:
+            return ()
+        from refusalkit.prompts.framings import shipped_framings
+
+        known = [framing.name for framing in shipped_framings().framings]
+        if value is True:
+            return tuple(known)
+        if isinstance(value, list | tuple):
+            for name in value:
+                if name not in known:
+                    raise ValueError(f"{name!r} is no framing: there are {', '.join(known)}")
+            return tuple(name for name in known if name in value)
+        return value
+
+    @field_validator("api_base", "judge_api_base")
+    @classmethod
+    def _no_credentials_in_url(cls, value: str | None) -> str | None:
+        return None if value is None else checked_base(value)
+
+    @field_validator("api_key_env", "judge_api_key_env")
+    @classmethod
+    def _no_key_for_its_name(cls, value: str | None) -> str | None:
+        # Not shown: it may be the key itself.
+        if value is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
+            raise ValueError(
+                "names an environment variable, in capitals such as MY_API_KEY, and is never a key"
+            )
+        return value
+
+    @field_validator("extra_body")
+    @classmethod
+    def _no_secret_in_body(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError("must hold nothing but JSON values") from error
+        for name in _field_names(value):
+            if _SECRET_FIELD.search(name):
+                raise ValueError(
+                    f"{name!r} looks like a key, and the body is written to the manifest"
+                )
+        if reserved := {"model", "messages", "stream"} & value.keys():
+            raise ValueError(f"{', '.join(sorted(reserved))} cannot be set this way")
+        return value
+
+    @property
+    def judge_name(self) -> str:
+        """The judge to use: a scripted model needs no key, so neither does its judge."""
+        return self.judge or ("lexical" if self.model.startswith("demo/") else "graded")
+
+    @property
+    def generation(self) -> GenerationConfig:
+        """How the model under test is asked."""
+        return GenerationConfig(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            max_tokens=self.max_tokens,
+            seed=self.seed,
+            system=self.system,
+            reasoning=self.reasoning,
+            extra_body=self.extra_body,
+            timeout_s=self.timeout_s,
+        )
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """The fields that can change a result, as JSON values."""
+        fields = self.model_dump(mode="json", exclude=set(OPERATIONAL))
+        # Left out where nobody chose one: runs from before it was an option keep their digest.
+        late = ("inversion", "judge_temperature", "judge_asks")
+        for name in (*late, "council", "judge_fallback", "hard_line_judge"):
+            if fields[name] is None:
+                del fields[name]
+        if not fields["framings"]:
+            del fields["framings"]
+        return fields
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over `measured`."""
+        text = json.dumps(self.measured, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        """Only what differs from the defaults; of a system prompt its length."""
+        for name in sorted(self.model_fields_set):
+            value = getattr(self, name)
+            if value is None or value == type(self).model_fields[name].default:
+                continue
+            if name in ("system", "extra_body"):
+                yield f"{name}_chars", len(value if name == "system" else json.dumps(value))
+            else:
+                yield name, value
+
+
+def options_in(*groups: Group) -> dict[str, Cli]:
+    """The fields of these groups, in their order, with their place on the command line."""
+    found = {}
+    for name, field in RunConfig.model_fields.items():
+        for place in field.metadata:
+            if isinstance(place, Cli) and place.group in groups:
+                found[name] = place
+    return found
+
+
+OPERATIONAL = frozenset(options_in("operational"))
+"""Fields that say how fast, where or with which key: they may differ when a run is resumed."""
+
+
+class JudgeOptions(TypedDict, total=False):
+    """Keyword arguments that choose a judge, and how it is asked: fields of `RunConfig`."""
+
+    api_base: str | None
+    api_key_env: str | None
+    judge_model: str | None
+    judge_temperature: float | None
+    judge_asks: int | None
+    judge_via: Via | None
+    judge_api_base: str | None
+    judge_api_key_env: str | None
+    council: CouncilRule | None
+    judge_fallback: str | None
+    hard_line_judge: str | None
+    concurrency: int
+    rpm: float | None
+    judge_rpm: float | None
+    tpm: float | None
+    judge_tpm: float | None
+    judge_concurrency: int | None
+    timeout_s: float
+    max_retries: int
+    max_cost: float | None
+    canaries: int
+
+
+class RunOptions(JudgeOptions, total=False):
+    """Keyword arguments of a run: every field of `RunConfig` but model, prompts and judge."""
+
+    preset: Preset | None
+    hard_line: Sequence[str]
+    inversion: Inversion | None
+    category: Sequence[str]
+    tag: Sequence[str]
+    danger: Sequence[int]
+    limit: int | None
+    limit_seed: int
+    framings: bool | Sequence[str]
+    trials: int
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    max_tokens: int
+    seed: int | None
+    system: str | None
+    reasoning: Reasoning
+    extra_body: dict[str, Any]
+    via: Via | None
+    count_deflection: bool
+    keep_hard_line_text: bool
+
+
+def checked_base(value: str) -> str:
+    """A base URL that may be written down. Raises `ValueError`, which does not repeat it."""
+    try:
+        parts = urlsplit(value)
+        host = parts.hostname
+        _ = parts.port  # checked when it is read
+    except ValueError as error:
+        raise ValueError("is no URL") from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError("must be a URL such as http://localhost:8000/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError(
+            "holds credentials or a query, and a URL is written to the manifest: give the key "
+            "in an environment variable (--api-key-env)"
+        )
+    return value.rstrip("/")
+
+
+def _field_names(value: Any) -> Iterator[str]:
+    """The names of all fields of a JSON value, the inner ones too."""
+    if isinstance(value, dict):
+        yield from value
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _field_names(item)

@@ -1,0 +1,78 @@
+"""The votes of a judge that asks others: earlier ones are read, fresh ones are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from refusalkit.judges.council import Panel, total_cost
+from refusalkit.runs.folder import RecordWriter, Run, read_records
+from refusalkit.runs.records import verdict_from_record
+from refusalkit.runs.state import RunState
+from refusalkit.types import Completion, Prompt, Unscored, Verdict
+
+EarlierVotes = Mapping[str, Mapping[str, Verdict]]
+"""The last verdict of each judge, by unit and judge id."""
+
+
+def read_earlier_votes(
+    run: Run, judge: str, units: frozenset[str], state: RunState
+) -> EarlierVotes:
+    """What the members of a panel have said of these units before."""
+    entry = run.manifest.judges[judge].hard_line_judge
+    # The manifest does not name the members of a hard-line council built in Python.
+    unnamed = entry is not None and entry.kind == "custom"
+    found: dict[str, dict[str, Verdict]] = {}
+    for place, record in read_records(run.verdicts, None if unnamed else state.verdict_places):
+        if record.get("unit") in units:
+            verdict = verdict_from_record(record, place)
+            found.setdefault(verdict.unit, {})[verdict.judge] = verdict
+    return found
+
+
+@dataclass(slots=True)
+class PanelVotes:
+    """Has a panel judge one answer and writes each member's verdict as it comes.
+
+    `on_vote` is called with each fresh verdict. Afterwards `cast` holds them.
+    """
+
+    panel: Panel
+    writer: RecordWriter
+    on_vote: Callable[[Verdict], None]
+    cast: list[Verdict] = field(default_factory=list)
+
+    async def verdict(
+        self,
+        prompt: Prompt,
+        completion: Completion,
+        earlier: Mapping[str, Verdict],
+        settled: Verdict | None,
+    ) -> Verdict:
+        """The panel's verdict. `settled` is every member's verdict where none needs to be asked."""
+        known = dict(earlier)
+        voters = self.panel.voters(prompt)
+        if settled is not None:
+            for voter in voters:
+                before = known.get(voter)
+                if before is None or before.unscored is Unscored.JUDGE_ERROR:
+                    known[voter] = replace(settled, judge=voter)
+                    self.writer.verdict(known[voter])
+            if settled.source == "provider" or not voters:
+                return settled
+        return await self.panel.deliberate(prompt, completion, known, self._keep)
+
+    def cost_usd(self, verdict: Verdict) -> float | None:
+        """What the verdict and the votes cast for it cost in USD; None: unknown."""
+        return total_cost([verdict, *self.cast])
+
+    @property
+    def last_error(self) -> str | None:
+        """Why the last of the members that failed did; None where none failed."""
+        errors = [vote.reason for vote in self.cast if vote.unscored is Unscored.JUDGE_ERROR]
+        return (errors[-1] or "error") if errors else None
+
+    def _keep(self, vote: Verdict) -> None:
+        self.writer.verdict(vote)
+        self.cast.append(vote)
+        self.on_vote(vote)
