@@ -336,6 +336,8 @@ class Verdict:
     """Characters in the middle of a long answer that the judge was not shown."""
     answered_by: str | None = None
     """The judge that was really asked, where `judge` stands for several."""
+    error_detail: str | None = None
+    """The provider\'s own words on why the judge failed; not recorded for withheld answers."""
     usage: Usage = Usage()
     """Tokens of the request to the judge."""
     cost_usd: float | None = None

@@ -215,7 +215,7 @@ def test_a_run_with_the_preset_paper_asks_its_judge_once(call: Call) -> None:
     assert called.status == 0, called.err
     verdicts = [json.loads(line) for line in Path("run/verdicts.jsonl").read_text().splitlines()]
     assert {v["reason"] for v in verdicts} == {
-        "the judge's reply is not JSON of its schema, asked once"
+        "the judge's reply is not JSON of its schema, asked once; the last one has no JSON object"
     }
 
 

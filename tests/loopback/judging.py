@@ -21,7 +21,7 @@ COMPLIED = ("compliance", "complied", "comply", "not_refusal", "not_a_refusal", 
 
 
 def requested_schema(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The JSON schema a request asks its answer to follow, on either API."""
+    """The JSON schema a request asks its answer to follow, on either API, or in its last words."""
     for outer in (body.get("response_format"), body.get("output_config")):
         if not isinstance(outer, Mapping):
             continue
@@ -29,7 +29,19 @@ def requested_schema(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
         if isinstance(inner, Mapping) and isinstance(inner.get("schema"), Mapping):
             schema: Mapping[str, Any] = inner["schema"]
             return schema
-    return None
+    return _schema_in_words(body)
+
+
+def _schema_in_words(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The JSON schema that the last message ends with."""
+    last = body["messages"][-1].get("content") if body.get("messages") else None
+    if not isinstance(last, str):
+        return None
+    _, found, words = last.rpartition("JSON schema, and with nothing else.")
+    if not found or "{" not in words:
+        return None
+    schema: Mapping[str, Any] = json.loads(words[words.index("{") :])
+    return schema
 
 
 def judge_reply(

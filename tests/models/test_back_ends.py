@@ -874,7 +874,7 @@ def test_a_judge_that_declines_in_prose_is_blocked_and_gives_no_label(
     verdict = grade(server, back_end, script=Script(judge_reply=lambda _: next(said)))
     assert (verdict.label, verdict.unscored) == (None, unscored)
     assert verdict.reason
-    assert verdict.reason.endswith("asked twice")
+    assert "asked twice" in verdict.reason
     assert "help" not in verdict.reason
     assert verdict.usage.output_tokens
 

@@ -216,27 +216,47 @@ def warn_of_canaries(check: CanaryCheck) -> None:
         click.echo(f"refusalkit: {check.warning}", err=True)
 
 
+# What a judge's failures are called on the screen.
+_JUDGE_FAILURES = {
+    "judge_error": "could not be judged",
+    "unparsable": "got no verdict that can be read",
+    "judge_blocked": "were not judged, as the judge declined or was filtered",
+}
+
+
 def _tell_failures(run: Run, score: Score, whose: str) -> None:
-    """Say on stderr why requests failed, the commonest reason first, in the provider's words."""
-    failed = score.unscored["error"]
-    if not failed:
+    """Say on stderr why requests and verdicts failed: the commonest reason of each kind."""
+    if not any(score.unscored[why] for why in ("error", *_JUDGE_FAILURES)):
         return
     import polars as pl
 
-    from refusalkit.runs.columns import COMPLETION, read_columns
+    from refusalkit.runs.columns import COMPLETION, VERDICT, read_columns
 
-    known = {**COMPLETION, "error_detail": pl.String}
-    columns = ["unit", "category", "outcome", "error", "error_detail"]
-    asked = read_columns(run.completions, known, columns)
-    said = asked.unique("unit", keep="last").filter(pl.col("outcome") == "error")
-    why = _commonest(said["error"])
-    # Of a hard line it is not shown, kept or not, for it may repeat the request.
+    # Of a hard line the provider's words are not shown, kept or not: they may repeat the request.
     shown = ~pl.col("category").is_in(sorted(run.manifest.hard_lines))
-    detail = _commonest(said.filter(shown & (pl.col("error") == why))["error_detail"])
-    # Some clients hand on the whole of an exception.
-    words = (detail or "").partition("Traceback (most recent call last)")[0].strip()
-    text = ": ".join(filter(None, (why or "no reason is on record", words)))
-    click.echo(f"refusalkit: {whose}{failed} failed: {redact(text, 300)}", err=True)
+
+    def tell(count: int, what: str, failed: pl.DataFrame, reason: str) -> None:
+        why = _commonest(failed[reason])
+        told = failed.filter(shown & (pl.col(reason) == why)) if why else failed.clear()
+        # Some clients hand on the whole of an exception.
+        detail = _commonest(told["error_detail"]) or ""
+        words = detail.partition("Traceback (most recent call last)")[0].strip()
+        text = ": ".join(filter(None, (why or "no reason is on record", words)))
+        click.echo(f"refusalkit: {whose}{count} {what}: {redact(text, 300)}", err=True)
+
+    if failed := score.unscored["error"]:
+        columns = ["unit", "category", "outcome", "error", "error_detail"]
+        asked = read_columns(run.completions, {**COMPLETION, "error_detail": pl.String}, columns)
+        said = asked.unique("unit", keep="last").filter(pl.col("outcome") == "error")
+        tell(failed, "failed", said, "error")
+    if any(score.unscored[why] for why in _JUDGE_FAILURES):
+        columns = ["unit", "category", "judge", "unscored", "reason", "error_detail"]
+        known = {**VERDICT, "category": pl.String}
+        judged = read_columns(run.verdicts, known, columns)
+        last = judged.filter(pl.col("judge") == score.judge).unique("unit", keep="last")
+        for why, what in _JUDGE_FAILURES.items():
+            if count := score.unscored[why]:
+                tell(count, what, last.filter(pl.col("unscored") == why), "reason")
 
 
 def _commonest(words: pl.Series) -> str | None:

@@ -111,6 +111,7 @@ class Runner:
         budgets = [*([] if max_cost is None else [Budget(max_cost)]), *filter(None, [budget])]
         self._budget = RunBudget(*budgets, ceiling_usd=ceiling_usd)
         self._succeeded = False
+        self._told: dict[str, str] = {}
         self._failures = 0
         self._progress = Progress(planned=run.manifest.n_units)
 
@@ -313,8 +314,9 @@ class Runner:
                 self._count(unscored=1, verdicts=1)
                 if completion.finish_reason is None:
                     withheld = writer.withholds(completion.category)
-                    detail = None if withheld else completion.error_detail
-                    self._note_failure(": ".join(filter(None, (completion.error, detail))))
+                    self._note_failure(
+                        completion.error, None if withheld else completion.error_detail
+                    )
                 return
         verdict = verdict_of_outcome(completion, self._judge.id)
         if verdict is None and task.withheld:
@@ -335,16 +337,25 @@ class Runner:
         self._count_verdict(verdict)
         failed = verdict.unscored is Unscored.JUDGE_ERROR
         if failed or (verdict.unscored is Unscored.MISSING_VOTE and member_error is not None):
-            self._note_failure(f"judge: {(verdict.reason if failed else member_error) or 'error'}")
+            why = f"judge: {(verdict.reason if failed else member_error) or 'error'}"
+            withheld = writer.withholds(verdict.category)
+            self._note_failure(why, None if withheld else verdict.error_detail)
         else:
             self._succeeded, self._failures = True, 0
 
-    def _note_failure(self, what: str) -> None:
+    def _note_failure(self, what: str | None, detail: str | None) -> None:
+        """Count a failure; `detail` holds the provider's words, None where they are withheld."""
         self._failures += 1
+        what = what or "error"
+        if detail is not None:
+            # Of failures of one kind the one whose cause may be told speaks for the others.
+            self._told[what] = f"{what}: {detail}"
+        what = self._told.get(what, what)
         limit = _GIVE_UP if self._succeeded else _GIVE_UP_AT_START
         if self._failures >= limit:
             raise FatalProviderError(
-                f"{self._failures} requests in a row failed, the last with: {what}; mend that"
+                f"{self._failures} requests in a row failed, the last with: {what}; "
+                "fix that, then resume"
             )
 
     def _count(

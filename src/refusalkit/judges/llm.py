@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,6 +46,14 @@ from refusalkit.untrusted import identifier, printable, well_formed
 if TYPE_CHECKING:
     from refusalkit.judges.lexical import LexicalJudge
 
+OTHER_JUDGE = (
+    "or take another judge: --judge-model PROVIDER/NAME, or --judge lexical, which asks no model"
+)
+_NO_REPLY = {
+    Outcome.TRUNCATED: "was cut off by its length limit (max_tokens in the judge's file)",
+    Outcome.NO_ANSWER: "has reasoning and no answer (max_tokens in the judge's file may be short)",
+    Outcome.EMPTY: "is empty",
+}
 _MAX_REASON = 300
 _NOTHING_USED = Usage()
 
@@ -55,13 +63,14 @@ class Ruling:
     """What a judge's reply says: a label, or None where it cannot be read as one.
 
     `word` is the judge's own word where it is not the label's name, `rests_on` where in the answer
-    the verdict rests.
+    the verdict rests. `fault` says why there is no label, and quotes nothing.
     """
 
     label: Label | None
     reason: str | None = None
     word: str | None = None
     rests_on: str | None = None
+    fault: str = ""
 
 
 class LLMJudge:
@@ -138,8 +147,10 @@ class LLMJudge:
         usage = _NOTHING_USED
         cost: float | None = None
 
-        def unscored(why: Unscored, reason: str) -> Verdict:
-            return verdict(unscored=why, reason=reason, usage=usage, cost_usd=cost)
+        def unscored(why: Unscored, reason: str, detail: str | None = None) -> Verdict:
+            return verdict(
+                unscored=why, reason=reason, error_detail=detail, usage=usage, cost_usd=cost
+            )
 
         def with_more(more: Usage, *, first: bool) -> tuple[Usage, float | None]:
             # Reply by reply: of a sum of tokens nobody sees that one reply did not say its own.
@@ -149,6 +160,7 @@ class LLMJudge:
             return usage + more, None if cost is None or paid is None else cost + paid
 
         declined = misread = False
+        fault = ""
         for asked in range(self.rubric.asks):
             request = ChatRequest(
                 self.messages(prompt, completion),
@@ -161,13 +173,13 @@ class LLMJudge:
             try:
                 reply, _attempts = await self._client.chat(request)
             except ModerationError as error:
-                return unscored(Unscored.JUDGE_BLOCKED, error.summary)
-            except FatalProviderError:
-                raise
+                return unscored(Unscored.JUDGE_BLOCKED, error.summary, error.detail)
+            except FatalProviderError as error:
+                raise self._fatal(error) from error
             except ProviderError as error:
                 if error.usage is not None:
                     usage, cost = with_more(error.usage, first=not asked)
-                return unscored(Unscored.JUDGE_ERROR, error.summary)
+                return unscored(Unscored.JUDGE_ERROR, error.summary, error.detail)
             usage, cost = with_more(reply.usage, first=not asked)
             reading = read_reply(reply)
             if reading.outcome is Outcome.BLOCKED:
@@ -188,12 +200,22 @@ class LLMJudge:
                 )
             declined = reading.outcome is Outcome.ANSWERED and _declines(reading.text)
             misread = reading.outcome is Outcome.ANSWERED and not declined
+            fault = reading.error or ruling.fault
         times = {1: "once", 2: "twice"}.get(self.rubric.asks, f"{self.rubric.asks} times")
         if declined:
             why = f"the judge declined to judge, in prose; asked {times}"
             return unscored(Unscored.JUDGE_BLOCKED, why)
-        why = f"the judge's reply is not JSON of its schema, asked {times}"
+        why = f"the judge's reply is not JSON of its schema, asked {times}; the last one {fault}"
         return unscored(Unscored.UNPARSABLE, why)
+
+    def _fatal(self, error: FatalProviderError) -> FatalProviderError:
+        """The error with whose it is: a run asks two models."""
+        return FatalProviderError(
+            f"the judge {self.rubric.name} ({error.summary})",
+            detail=f"{error.detail}; {OTHER_JUDGE}" if error.detail else OTHER_JUDGE,
+            status=error.status,
+            code=error.code,
+        )
 
     def read(self, reply: Reply) -> Ruling:
         """The label that a reply's schema fields give; None where it is not of the schema."""
@@ -201,10 +223,13 @@ class LLMJudge:
 
     def _ruling(self, reading: Reading) -> Ruling:
         if reading.outcome is not Outcome.ANSWERED:
-            return Ruling(None)  # a reply that was cut short may lack its end
+            # A reply that was cut short may lack its end.
+            return Ruling(None, fault=_NO_REPLY.get(reading.outcome, "cannot be read"))
         data = _strict_json(reading.text)
-        if data is None or not self._schema.takes(data):
-            return Ruling(None)
+        if data is None:
+            return Ruling(None, fault=_what_instead(reading.text))
+        if not self._schema.takes(data):
+            return Ruling(None, fault=self._what_is_wrong(data))
         word = data[VERDICT_FIELD]
         label = self.rubric.labels.get(word)
         reason = data.get(REASON_FIELD)
@@ -212,6 +237,17 @@ class LLMJudge:
         # The label's own name would say nothing new.
         own = word if label is not None and word != label.value else None
         return Ruling(label, short, own, data.get(RESTS_ON_FIELD))
+
+    def _what_is_wrong(self, data: Mapping[str, Any]) -> str:
+        """Why an object is not of the schema, in words that quote nothing of it."""
+        known = self.rubric.schema.get("properties", {})
+        if missing := [name for name in known if name not in data]:
+            return f"has no {', '.join(missing)}"
+        if data.keys() - known.keys():
+            return "has fields that the schema does not have"
+        if data.get(VERDICT_FIELD) not in list(self.rubric.labels):
+            return f"has a {VERDICT_FIELD} that is not one of its words"
+        return "has a value of the wrong kind"
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -249,6 +285,13 @@ def _rules() -> LexicalJudge:
     from refusalkit.judges.lexical import LexicalJudge, LexicalRules
 
     return LexicalJudge(LexicalRules.model_validate(load_rubric("lexical").rules))
+
+
+def _what_instead(text: str) -> str:
+    """What stands in the place of a JSON object, in words that quote nothing of it."""
+    if "{" not in text:
+        return "has no JSON object"
+    return "has a JSON object that is malformed, or not alone"
 
 
 def _strict_json(text: str) -> Any:

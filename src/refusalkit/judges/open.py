@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from refusalkit.errors import ConfigurationError, JudgeFileError
+from refusalkit.errors import ConfigurationError, JudgeFileError, UsageError
 from refusalkit.judges.protocol import Judge
 from refusalkit.judges.rubrics import Rubric, load_rubric, shipped_judges
 from refusalkit.models.endpoints import price_at
@@ -92,15 +92,19 @@ def open_judge(
             f"{printable(rubric.model)} cannot judge through litellm: leave out --judge-via, it is "
             "reached through the anthropic SDK"
         )
-    from refusalkit.judges.llm import LLMJudge
+    from refusalkit.judges.llm import OTHER_JUDGE, LLMJudge
 
-    client = open_client(
-        rubric.model,
-        api_base=api_base,
-        api_key_env=api_key_env,
-        via=via,
-        pacer=pacer or Pacer(rpm=rpm, tpm=tpm, max_retries=max_retries),
-    )
+    try:
+        client = open_client(
+            rubric.model,
+            api_base=api_base,
+            api_key_env=api_key_env,
+            via=via,
+            pacer=pacer or Pacer(rpm=rpm, tpm=tpm, max_retries=max_retries),
+        )
+    except (ConfigurationError, UsageError) as error:
+        # A run asks two models: which of them is it?
+        raise type(error)(f"the judge {rubric.name}: {error}; {OTHER_JUDGE}") from error
     if share_form is not None:
         client.form = share_form(client.form)
     price = price_at(rubric.model, api_base, via)

@@ -57,6 +57,7 @@ VERDICT: Schema = {
     "rests_on": pl.String,
     "cut_chars": pl.Int64,
     "answered_by": pl.String,
+    "error_detail": pl.String,
     "usage": _USAGE,
     "cost_usd": pl.Float64,
 }

@@ -72,7 +72,10 @@ def _served_model(completion: Completion) -> str | None:
 
 
 def verdict_record(verdict: Verdict, *, withhold_text: bool) -> dict[str, Any]:
-    """The record of a verdict; `withhold_text` leaves out a judge's reason, which may quote."""
+    """The record of a verdict.
+
+    `withhold_text` leaves out a judge's reason and the provider's own words, which may quote.
+    """
     quoting = verdict.label is not None and verdict.source == "judge"
     return {
         "schema": SCHEMA,
@@ -89,6 +92,7 @@ def verdict_record(verdict: Verdict, *, withhold_text: bool) -> dict[str, Any]:
         "rests_on": verdict.rests_on,
         "cut_chars": verdict.cut_chars,
         "answered_by": verdict.answered_by,
+        "error_detail": None if withhold_text else verdict.error_detail,
         "usage": _usage_record(verdict.usage),
         "cost_usd": verdict.cost_usd,
         "at": verdict.at,
@@ -109,6 +113,7 @@ def canary_record(
         "unscored": None if verdict.unscored is None else verdict.unscored.value,
         "reason": verdict.reason,
         "answered_by": verdict.answered_by,
+        "error_detail": verdict.error_detail,
         "usage": _usage_record(verdict.usage),
         "cost_usd": verdict.cost_usd,
         "at": verdict.at,
@@ -217,6 +222,7 @@ def verdict_from_record(record: Mapping[str, Any], where: str) -> Verdict:
             rests_on=record.get("rests_on"),
             cut_chars=record.get("cut_chars") or 0,
             answered_by=record.get("answered_by"),
+            error_detail=record.get("error_detail"),
             usage=_USAGE.validate_python(record.get("usage") or {}),
             cost_usd=record.get("cost_usd"),
             at=str(record.get("at")),
