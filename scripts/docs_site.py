@@ -23,7 +23,9 @@ PAGES = {
     "benchmarks/README.md": "benchmarks/README.md",
     "prompts/README.md": "prompts/README.md",
     "prompts/refusalkit-166/README.md": "prompts/refusalkit-166/README.md",
-    "prompts/contrast-64/README.md": "prompts/contrast-64/README.md",
+    "prompts/contrast-146/README.md": "prompts/contrast-146/README.md",
+    "prompts/hard-lines-180/README.md": "prompts/hard-lines-180/README.md",
+    "prompts/languages-300/README.md": "prompts/languages-300/README.md",
     "prompts/starter/README.md": "prompts/starter/README.md",
 }
 # Files that are no pages: named, not linked.

@@ -47,7 +47,7 @@ def everything(folder: Path, *, trials: int = 2) -> rk.Run:
         patch.setenv("OPENAI_API_KEY", "placeholder")
         return rk.benchmark(
             "openai/claude-like",
-            "starter,contrast-64",
+            "starter,contrast-146",
             category=list(CATEGORIES),
             framings=True,
             judge=COUNCIL,

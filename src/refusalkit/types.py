@@ -146,6 +146,8 @@ class Prompt:
     """The framing in which it asks the request of the prompt `frame_of`."""
     frame_of: str | None = None
     """The id of the prompt it frames. Set together with `framing`, or not at all."""
+    translation_of: str | None = None
+    """The id of the prompt of which it is a translation: the same request in another language."""
 
     def __post_init__(self) -> None:
         if (self.framing is None) != (self.frame_of is None):

@@ -531,7 +531,7 @@ def test_one_bad_set_does_not_hide_the_next(call: Call, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("")
     said = call("prompts", "validate", "a.csv", "starter", "nowhere")
     assert said.status == USAGE
-    assert said.out.startswith("starter 1.0.0: 35 prompts, no mistakes\n")
+    assert said.out.startswith("starter 2.0.0: 35 prompts, no mistakes\n")
     assert said.err.count("refusalkit: ") == 2
 
 

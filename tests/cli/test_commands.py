@@ -289,7 +289,7 @@ class TestRun:
     def test_prints_categories_score_audit_and_where_it_lies(self, call: Call) -> None:
         said = call("run", "demo/mixed", "--trials", "2", "--out", "made")
         assert said.status == 0
-        parts = ["category", "demo/mixed on refusalkit-166 1.0.0: 166 prompts x 2 trials"]
+        parts = ["category", "demo/mixed on refusalkit-166 2.0.0: 166 prompts x 2 trials"]
         parts += ["answer rate", "Hard lines: HELD", "Run: made"]
         positions = [said.out.find(part) for part in parts]
         assert -1 not in positions

@@ -63,7 +63,7 @@ def test_an_earlier_run_of_the_model_tells_how_long_its_answers_are(tmp_path: Pa
 @pytest.mark.parametrize("judge", ["lexical", "graded", "graded,refusalbench"])
 def test_a_run_asks_as_often_as_was_estimated(tmp_path: Path, judge: str) -> None:
     options: dict[str, Any] = {
-        "prompts": "refusalkit-166,contrast-64",
+        "prompts": "refusalkit-166,contrast-146",
         "category": ("suicide-and-self-harm", "medical-advice"),
         "judge": judge,
         "hard_line_judge": "hard-line@openai/judge",

@@ -421,7 +421,7 @@ def test_only_the_fallback_is_owed_where_it_failed(tmp_path: Path) -> None:
     assert rk.score(run).fallback_answers == owed
 
 
-CONTRAST = "starter,contrast-64"
+CONTRAST = "starter,contrast-146"
 
 
 @pytest.mark.parametrize("council", [False, True])

@@ -111,7 +111,7 @@ class TestTheSet:
 
     def test_digests_of_sets_without_framings_are_what_they_were(self) -> None:
         locked = json.loads((ROOT / "prompts" / "lock.json").read_text())
-        for name in ("refusalkit-166", "contrast-64"):
+        for name in ("refusalkit-166", "contrast-146"):
             loaded = rk.load_prompts(name)
             assert locked["sets"][f"{name} {loaded.version}"]["digest"] == loaded.digest
 
@@ -203,7 +203,7 @@ class TestTheConfiguration:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[rk.Run, rk.Run]:
     """The same run without and with framings; the model leaks only where it is leaned on."""
     folder = tmp_path_factory.mktemp("framings")
-    options: dict[str, Any] = {"prompts": "starter,contrast-64", "trials": 3}
+    options: dict[str, Any] = {"prompts": "starter,contrast-146", "trials": 3}
     plain = rk.benchmark("demo/open", out=folder / "plain", **options)
     return plain, rk.benchmark("demo/open", out=folder / "framed", framings=True, **options)
 
@@ -211,9 +211,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[rk.Run, rk.Run]:
 class TestARun:
     def test_the_manifest_records_what_was_framed(self, pair: tuple[rk.Run, rk.Run]) -> None:
         entry = pair[1].manifest.prompt_set
-        assert entry.name == "starter+contrast-64+framings"
-        assert [part.name for part in entry.parts] == ["starter", "contrast-64", "framings"]
-        assert (entry.n_prompts, len(entry.framed)) == (35 + 64 + 24, 24)
+        assert entry.name == "starter+contrast-146+framings"
+        assert [part.name for part in entry.parts] == ["starter", "contrast-146", "framings"]
+        assert (entry.n_prompts, len(entry.framed)) == (35 + 146 + 24, 24)
         assert {e.n_units for e in entry.framed.values()} == {3}
         assert pair[1].manifest.n_units == 3 * entry.n_prompts
         assert {c.n_framed for c in entry.categories if c.hard_line} == {8}
@@ -265,7 +265,7 @@ class TestARun:
     def test_a_set_that_was_framed_in_python_is_the_same_run(
         self, pair: tuple[rk.Run, rk.Run], tmp_path: Path
     ) -> None:
-        prompts = rk.with_framings(rk.load_prompts("starter,contrast-64"))
+        prompts = rk.with_framings(rk.load_prompts("starter,contrast-146"))
         run = rk.benchmark("demo/open", prompts, trials=3, out=tmp_path / "run")
         assert run.manifest.prompt_set.digest == pair[1].manifest.prompt_set.digest
         assert rk.audit(run).framings == rk.audit(pair[1]).framings
@@ -275,7 +275,7 @@ class TestARun:
         assert said.status == 1
         for title in ("Bare request", "Fiction", "Professional claim", "Class exercise"):
             assert title in said.out
-        assert "123 prompts (64 contrast, 24 framed)" in " ".join(
+        assert "205 prompts (146 contrast, 24 framed)" in " ".join(
             call("score", pair[1].path).out.split()
         )
 
@@ -345,7 +345,7 @@ def test_a_recorded_run_is_graded_with_its_framings(tmp_path: Path) -> None:
 
 def test_twins_of_a_graded_run_are_counted_once(tmp_path: Path) -> None:
     run = rk.benchmark(
-        "demo/open", "starter,contrast-64", category=["weapons"], trials=2, out=tmp_path / "run"
+        "demo/open", "starter,contrast-146", category=["weapons"], trials=2, out=tmp_path / "run"
     )
     grades = rk.grade(run.path, "lexical", out=tmp_path / "graded")
     assert grades.run is not None

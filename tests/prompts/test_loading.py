@@ -98,7 +98,7 @@ class TestStarter:
         for prompt in self.STARTER.prompts:
             assert prompt.danger in (1, 2, 3)
             kinds = Counter(tag.partition(":")[0] for tag in prompt.tags)
-            assert kinds == {"form": 1, "pretext": 1, "register": 1}
+            assert kinds == {"form": 1, "pretext": 1, "register": 1, "spelling": 1}
 
     def test_its_folder_says_the_same_as_its_name(self) -> None:
         folder = ROOT / "prompts" / "starter"

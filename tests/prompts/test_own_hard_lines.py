@@ -69,7 +69,7 @@ def test_who_chose_is_told_nothing(call: Call, tmp_path: Path, words: tuple[str,
     assert "scored as ordinary" not in run(call, "--prompts", mine, *words)
 
 
-@pytest.mark.parametrize("name", ["starter", "contrast-64"])
+@pytest.mark.parametrize("name", ["starter", "contrast-146"])
 def test_our_own_sets_say_themselves(call: Call, name: str) -> None:
     assert "scored as ordinary" not in run(call, "--prompts", name)
 

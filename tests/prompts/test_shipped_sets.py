@@ -24,22 +24,38 @@ from places import ROOT
 from refusalkit.config.run_config import DEFAULT_PROMPTS
 from refusalkit.errors import PromptSetError, UsageError
 from refusalkit.prompts import near
+from refusalkit.prompts.balance import imbalances
 from refusalkit.prompts.checks import TAGS, check_sets
+from refusalkit.prompts.cues import LEAST_KEPT, kept_share, lost_cues
 from refusalkit.prompts.digests import prompt_digest
 from refusalkit.prompts.lock import changes, entry_key, lock_entry, read_lock, write_lock
 from refusalkit.prompts.summary import summarise, words_of
+from refusalkit.scoring.statistics.intervals import exact_upper
 
-MAIN, CONTRAST, STARTER = map(rk.load_prompts, ("refusalkit-166", "contrast-64", "starter"))
+MAIN, CONTRAST, STARTER, HARD, LANGUAGES = SETS = tuple(
+    map(
+        rk.load_prompts,
+        ("refusalkit-166", "contrast-146", "starter", "hard-lines-180", "languages-300"),
+    )
+)
 GOOD = ["form:question", "pretext:none", "register:neutral"]
 HARD_LINES = {"minor-specific-harm", "exploitation-and-trafficking", "suicide-and-self-harm"}
 
 # What was published under these versions. A change of a set is a new version and a new line here.
 PUBLISHED = {
-    "contrast-64 1.0.0": "sha256:bb530d5b042099be4dcfa5b1b3eec642f3231aab7954272b958ade9e5ee8fca6",
-    "refusalkit-166 1.0.0": (
-        "sha256:5e3b429fb3d8084cae2020cb268d9e828218a0770ee7d35076fd698f04aa6d69"
+    "contrast-146 2.0.0": (
+        "sha256:a0188a6cb036f02e148d61add468a438a6514e3839fcd2a01091057ec32c473d"
     ),
-    "starter 1.0.0": "sha256:1ace4c844b55eb277abdc12315905da5fd3aecaf4daf5aa4d8de4061294934f8",
+    "hard-lines-180 2.0.0": (
+        "sha256:ae8d768d2744d2f0df5b0500db0fae2dc6a66891af410e5e74027129947f5b65"
+    ),
+    "languages-300 2.0.0": (
+        "sha256:664acd3d5362a04d9b92c478a47093250892ef4a60bda5eeb8b1fde063dff4c2"
+    ),
+    "refusalkit-166 2.0.0": (
+        "sha256:797ae5a4074df73478125bac85fc978a42c9cc3345d40e8e29725b1db113ceef"
+    ),
+    "starter 2.0.0": "sha256:8576fdc6a18086bd84a72b95e01fde344f490a16f31b16c761a30f82ec3dc325",
 }
 
 
@@ -68,10 +84,21 @@ class TestRefusalkit166:
             assert found == ({3} if slug in HARD_LINES else {1, 2, 3})
 
     def test_says_form_pretext_and_register_of_each_prompt(self) -> None:
-        for prompt in (*MAIN.prompts, *CONTRAST.prompts):
-            tags = dict(tag.split(":") for tag in prompt.tags)
+        for prompt in (prompt for one in SETS for prompt in one):
+            tags = dict(tag.split(":") for tag in prompt.tags if tag.split(":")[0] in TAGS)
             assert set(tags) == set(TAGS)
             assert all(value in TAGS[prefix] for prefix, value in tags.items())
+
+    def test_has_a_fifth_of_its_ordinary_prompts_at_danger_1(self) -> None:
+        """Answering only what is harmless, and holding every line, is no good score."""
+        ordinary = [p for p in MAIN if p.category not in HARD_LINES]
+        assert Counter(p.danger for p in ordinary)[1] * 5 <= len(ordinary)
+
+    def test_neither_tag_nor_spelling_nor_id_tells_the_danger(self) -> None:
+        assert list(imbalances(MAIN.prompts, MAIN.hard_lines, tuple(TAGS))) == []
+        for slug in MAIN.by_slug.keys() - HARD_LINES:
+            dangers = [p.danger or 0 for p in MAIN if p.category == slug]
+            assert dangers != sorted(dangers)
 
     def test_varies(self) -> None:
         """Not 166 times the same opening, form or length."""
@@ -85,13 +112,13 @@ class TestRefusalkit166:
         assert summary.words["longest"] >= 2 * summary.words["median"]
 
     def test_holds_no_address_link_or_quantity(self) -> None:
-        for prompt in (*MAIN.prompts, *CONTRAST.prompts):
+        for prompt in (prompt for one in SETS for prompt in one):
             assert not re.search(r"https?:|www\.|@\w|\d+\s?(mg|ml|g|kg|grams?)\b", prompt.text)
 
     def test_its_readme_gives_the_counts(self) -> None:
         text = (ROOT / "prompts" / "refusalkit-166" / "README.md").read_text(encoding="utf-8")
         summary = summarise(MAIN)
-        for prefix in ("form", "pretext", "register"):
+        for prefix in ("form", "pretext", "register", "spelling"):
             counts = " / ".join(f"{k} {n}" for k, n in summary.tags[prefix].most_common())
             assert f"| {prefix} | {counts} |" in text
         words = summary.words
@@ -101,25 +128,77 @@ class TestRefusalkit166:
             assert f"`{slug}`" in text
 
 
-class TestContrast64:
-    def test_has_two_twins_for_each_category(self) -> None:
-        assert len(CONTRAST) == len(CONTRAST.twins) == 64
+class TestContrast146:
+    def test_has_four_twins_for_each_category_and_ten_for_a_hard_line(self) -> None:
+        assert len(CONTRAST) == len(CONTRAST.twins) == 146
         assert not CONTRAST.hard_lines
         counts = Counter(prompt.category for prompt in CONTRAST.prompts)
-        assert counts == dict.fromkeys(MAIN.by_slug, 2)
+        assert counts == {slug: 10 if slug in HARD_LINES else 4 for slug in MAIN.by_slug}
         assert {prompt.danger for prompt in CONTRAST.prompts} == {1}
 
-    def test_each_twin_is_a_prompt_of_the_same_category_used_once(self) -> None:
-        prompts = {prompt.id: prompt for prompt in MAIN.prompts}
-        assert len(set(CONTRAST.twins.values())) == 64
-        for prompt in CONTRAST.prompts:
-            assert prompt.twin is not None
-            assert prompts[prompt.twin].category == prompt.category
+    def test_each_twin_is_a_prompt_of_the_same_category_and_not_harmless_itself(self) -> None:
+        used = Counter(CONTRAST.twins.values())
+        for name, times in used.items():
+            assert (MAIN[name].danger or 0) > 1
+            assert times <= (2 if MAIN[name].category in HARD_LINES else 1)
+        assert all(MAIN[p.twin or ""].category == p.category for p in CONTRAST)
+        assert {p.id for p in MAIN if p.category in HARD_LINES} <= set(used)
+
+    def test_each_keeps_the_words_that_sound_dangerous(self) -> None:
+        for prompt in CONTRAST:
+            source = MAIN[prompt.twin or ""]
+            assert any(tag.startswith("cue:") for tag in prompt.tags)
+            assert lost_cues(source, prompt) == []
+            assert kept_share(source, prompt) >= LEAST_KEPT
 
     def test_each_is_nearer_to_its_twin_than_to_any_other_prompt(self) -> None:
         for prompt in CONTRAST.prompts:
             nearness = {other.id: nearness_of(prompt, other) for other in MAIN.prompts}
             assert max(nearness, key=lambda name: nearness[name]) == prompt.twin
+
+
+class TestHardLines180:
+    def test_has_60_prompts_to_a_line_enough_for_a_bound_below_5_percent(self) -> None:
+        assert HARD.hard_lines == set(HARD.by_slug) == HARD_LINES
+        assert Counter(p.category for p in HARD) == dict.fromkeys(HARD_LINES, 60)
+        assert 100 * exact_upper(0, 60) < 5 <= 100 * exact_upper(0, 58)
+
+    def test_holds_the_hard_lines_of_the_main_set(self) -> None:
+        assert {p.id for p in HARD} >= {p.id for p in MAIN if p.category in HARD_LINES}
+        for prompt in (p for p in MAIN if p.category in HARD_LINES):
+            assert HARD[prompt.id].text == prompt.text
+
+    def test_fills_its_grid_of_act_and_stage(self) -> None:
+        for slug in HARD_LINES:
+            cells: Counter[tuple[str, str]] = Counter()
+            actors: dict[tuple[str, str], set[str]] = {}
+            for prompt in (p for p in HARD if p.category == slug):
+                tags = dict(tag.split(":") for tag in prompt.tags)
+                cell = tags["act"], tags["stage"]
+                cells[cell] += 1
+                actors.setdefault(cell, set()).add(tags["actor"])
+            acts, stages = ({cell[side] for cell in cells} for side in (0, 1))
+            assert len(cells) == len(acts) * len(stages)
+            assert len(set(cells.values())) == 1
+            assert all(len(actors[cell]) == cells[cell] for cell in cells)
+
+
+class TestLanguages300:
+    def test_has_the_same_50_requests_in_six_languages(self) -> None:
+        assert Counter(p.lang for p in LANGUAGES) == dict.fromkeys(
+            ("en", "es", "de", "zh", "ar", "hi"), 50
+        )
+        assert {p.danger for p in LANGUAGES} == {3}
+        sources = Counter(p.translation_of for p in LANGUAGES if p.lang != "en")
+        assert sources == {p.id: 5 for p in LANGUAGES if p.lang == "en"}
+        for prompt in LANGUAGES:
+            source = LANGUAGES[prompt.translation_of or prompt.id]
+            assert (source.lang, source.category) == ("en", prompt.category)
+            assert set(source.tags) == set(prompt.tags)
+
+    def test_takes_one_request_of_each_ordinary_category_and_seven_of_a_line(self) -> None:
+        english = Counter(p.category for p in LANGUAGES if p.lang == "en")
+        assert english == {slug: 7 if slug in HARD_LINES else 1 for slug in MAIN.by_slug}
 
 
 def nearness_of(a: rk.Prompt, b: rk.Prompt) -> float:
@@ -133,7 +212,6 @@ class TestTwin:
         made = [replace(self.PROMPT, twin=twin) for twin in (None, "x-01", "x-02")]
         assert prompt_digest(made[0]) == prompt_digest(self.PROMPT)
         assert len(set(map(prompt_digest, made))) == 3
-        assert STARTER.digest == PUBLISHED["starter 1.0.0"]  # as it was before there were twins
 
     @pytest.mark.parametrize(
         ("twin", "what"),
@@ -175,19 +253,19 @@ def line(prompt_id: str, text: str = "", **fields: object) -> str:
 
 class TestCombining:
     def test_two_sets_become_one(self) -> None:
-        both = rk.load_prompts("refusalkit-166,contrast-64")
-        assert (both.name, both.version) == ("refusalkit-166+contrast-64", "1.0.0+1.0.0")
+        both = rk.load_prompts("refusalkit-166,contrast-146")
+        assert (both.name, both.version) == ("refusalkit-166+contrast-146", "2.0.0+2.0.0")
         assert both.prompts == (*MAIN.prompts, *CONTRAST.prompts)
-        assert (both.source, both.licence) == ("refusalkit-166,contrast-64", "CC-BY-4.0")
+        assert (both.source, both.licence) == ("refusalkit-166,contrast-146", "CC-BY-4.0")
         assert [(part.name, part.n_prompts) for part in both.parts] == [
             ("refusalkit-166", 166),
-            ("contrast-64", 64),
+            ("contrast-146", 146),
         ]
         assert both.digest not in {MAIN.digest, CONTRAST.digest}
 
     def test_order_changes_neither_digest_nor_hard_lines_nor_titles(self) -> None:
-        both = rk.load_prompts("refusalkit-166,contrast-64")
-        other = rk.load_prompts("contrast-64, refusalkit-166")
+        both = rk.load_prompts("refusalkit-166,contrast-146")
+        other = rk.load_prompts("contrast-146, refusalkit-166")
         assert other.digest == both.digest
         assert other.hard_lines == both.hard_lines == HARD_LINES
         assert other.by_slug == both.by_slug == MAIN.by_slug
@@ -241,24 +319,26 @@ class TestCombining:
         make(folder / "one", {"tea": line("a")})
         monkeypatch.chdir(folder)
         with pytest.raises(PromptSetError, match="has a comma in its path"):
-            rk.load_prompts("one,contrast-64")
+            rk.load_prompts("one,contrast-146")
 
-    @pytest.mark.parametrize("source", ["starter,", ",", "starter,starter", "starter,,contrast-64"])
+    @pytest.mark.parametrize(
+        "source", ["starter,", ",", "starter,starter", "starter,,contrast-146"]
+    )
     def test_an_empty_or_repeated_set_is_refused(self, source: str) -> None:
         with pytest.raises(UsageError, match="names an empty set, or one twice"):
             rk.load_prompts(source)
 
     def test_hard_lines_and_filters_hold_for_all(self) -> None:
-        both = rk.load_prompts("refusalkit-166,contrast-64", hard_lines=["weapons"])
+        both = rk.load_prompts("refusalkit-166,contrast-146", hard_lines=["weapons"])
         assert both.hard_lines == {"weapons"}
         part = both.select(category="weapons")
-        assert (len(part), len(part.twins), part.parts) == (7, 2, both.parts)
+        assert (len(part), len(part.twins), part.parts) == (9, 4, both.parts)
 
 
 class TestLock:
     LOCK = ROOT / "prompts" / "lock.json"
 
-    @pytest.mark.parametrize("prompts", [MAIN, CONTRAST, STARTER], ids=lambda s: s.name)
+    @pytest.mark.parametrize("prompts", SETS, ids=lambda s: s.name)
     def test_a_published_version_is_what_it_was(self, prompts: rk.PromptSet) -> None:
         entry = read_lock(self.LOCK).get(entry_key(prompts))
         assert entry is not None, "run: python scripts/lock_prompts.py"
@@ -266,7 +346,7 @@ class TestLock:
         assert entry == lock_entry(prompts)
 
     def test_every_shipped_set_is_tested(self) -> None:
-        assert {s.name for s in (MAIN, CONTRAST, STARTER)} == set(rk.shipped_sets())
+        assert {s.name for s in SETS} == set(rk.shipped_sets())
 
     def test_no_published_entry_was_altered(self) -> None:
         entries = read_lock(self.LOCK)
@@ -352,11 +432,12 @@ class TestNearDuplicates:
         )
 
     def test_nothing_comes_near_but_a_twin(self) -> None:
-        """What the sets' READMEs say: 0.40 of the words at the most."""
+        """But for two twins of one prompt, none shares more than 0.42 of its words in order."""
         everything = [*MAIN.prompts, *CONTRAST.prompts, *STARTER.prompts]
         for index, later in enumerate(everything):
             for earlier in everything[:index]:
-                if later.twin != earlier.id and quick(earlier, later) > 0.42:
+                related = later.twin in {earlier.id, earlier.twin or "none"}
+                if not related and quick(earlier, later) > 0.42:
                     assert nearness_of(later, earlier) <= 0.42, (earlier.id, later.id)
 
     @given(st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=9), max_size=12))
@@ -409,18 +490,19 @@ def quick(a: rk.Prompt, b: rk.Prompt) -> float:
 
 class TestValidate:
     def test_the_shipped_sets_pass_without_a_warning(self, call: Call) -> None:
-        said = call("prompts", "validate", "refusalkit-166", "contrast-64", "--strict")
+        said = call("prompts", "validate", "refusalkit-166", "contrast-146", "--strict")
         assert (said.status, said.err) == (0, "")
         assert "warning" not in said.out
-        assert "refusalkit-166 1.0.0: 166 prompts, no mistakes\n" in said.out
-        assert "contrast-64 1.0.0: 64 prompts, no mistakes\n" in said.out
-        assert call("prompts", "validate", "starter", "--strict").status == 0
+        assert "refusalkit-166 2.0.0: 166 prompts, no mistakes\n" in said.out
+        assert "contrast-146 2.0.0: 146 prompts, no mistakes\n" in said.out
+        for name in ("starter", "hard-lines-180", "languages-300"):
+            assert call("prompts", "validate", name, "--strict").status == 0
 
     def test_twins_of_a_set_that_was_not_named_are_a_warning(self, call: Call) -> None:
-        said = call("prompts", "validate", "contrast-64")
+        said = call("prompts", "validate", "contrast-146")
         assert said.status == 0
-        assert "warning: 64 twins are in none of the sets named" in said.out
-        assert call("prompts", "validate", "contrast-64", "--strict").status == 2
+        assert "warning: 146 twins are in none of the sets named" in said.out
+        assert call("prompts", "validate", "contrast-146", "--strict").status == 2
 
     @pytest.mark.parametrize(
         ("fields", "what"),
@@ -501,22 +583,22 @@ class TestShow:
     def test_counts_by_danger_tag_and_length(self, call: Call) -> None:
         said = call("prompts", "show", "refusalkit-166")
         assert "166 prompts in 32 categories, 21 of them in 3 hard lines" in said.out
-        assert "danger: 1 (52), 2 (38), 3 (76)" in said.out
-        assert "form: question 75, instruction 55, fiction 18, role 12, code 6" in said.out
-        assert "register: neutral 107, casual 36, formal 13, emotional 10" in said.out
-        assert "words: 6 to 53, median 20" in said.out
+        assert "danger: 1 (29), 2 (56), 3 (81)" in said.out
+        assert "form: question 80, instruction 55, fiction 12, role 12, code 7" in said.out
+        assert "register: neutral 95, casual 46, emotional 17, formal 8" in said.out
+        assert "words: 10 to 53, median 21" in said.out
 
     def test_shows_texts_only_when_asked(self, call: Call) -> None:
         text = MAIN.prompts[0].text
-        for source in ("refusalkit-166", "refusalkit-166,contrast-64"):
+        for source in ("refusalkit-166", "refusalkit-166,contrast-146"):
             assert text[:30] not in call("prompts", "show", source).out
             assert text[:30] not in call("prompts", "show", source, "--json").out
             assert text[:30] in call("prompts", "show", source, "--show-text").out
 
     def test_json_has_the_same(self, call: Call) -> None:
-        said = json.loads(call("prompts", "show", "refusalkit-166,contrast-64", "--json").out)
-        assert (said["n_prompts"], said["n_contrast"]) == (230, 64)
-        assert said["danger"] == {"1": 116, "2": 38, "3": 76}
-        assert said["languages"] == {"en": 230}
-        assert said["tags"]["form"]["question"] == 75 + 22
-        assert {(c["n_prompts"], c["n_contrast"]) for c in said["categories"]} == {(5, 2), (7, 2)}
+        said = json.loads(call("prompts", "show", "refusalkit-166,contrast-146", "--json").out)
+        assert (said["n_prompts"], said["n_contrast"]) == (312, 146)
+        assert said["danger"] == {"1": 175, "2": 56, "3": 81}
+        assert said["languages"] == {"en": 312}
+        assert said["tags"]["form"]["question"] == 80 + 74
+        assert {(c["n_prompts"], c["n_contrast"]) for c in said["categories"]} == {(5, 4), (7, 10)}

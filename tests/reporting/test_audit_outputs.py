@@ -116,7 +116,7 @@ class TestJUnit:
     def test_framings_and_twins_have_their_place(self, tmp_path: Path) -> None:
         run = rk.benchmark(
             "demo/open",
-            "starter,contrast-64",
+            "starter,contrast-146",
             category=["suicide-and-self-harm"],
             framings=True,
             trials=2,
@@ -243,7 +243,7 @@ class TestTheComment:
 
     def test_lists_twins_and_framings(self, tmp_path: Path) -> None:
         run = rk.benchmark(
-            "demo/open", "starter,contrast-64", framings=True, trials=1, out=tmp_path / "run"
+            "demo/open", "starter,contrast-146", framings=True, trials=1, out=tmp_path / "run"
         )
         said = audit_comment(rk.audit(run))
         assert "| asked as |" in said

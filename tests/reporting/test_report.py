@@ -431,7 +431,7 @@ class TestForms:
 
     def test_units_of_a_run_say_what_the_score_counted(self, tmp_path: Path) -> None:
         made = rk.benchmark(
-            "demo/mixed", "refusalkit-166,contrast-64", limit=80, trials=2, out=tmp_path / "r"
+            "demo/mixed", "refusalkit-166,contrast-146", limit=80, trials=2, out=tmp_path / "r"
         )
         frame, scores = rk.units(made), rk.score(made)
         assert len(frame) == scores.n_units

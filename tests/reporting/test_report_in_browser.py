@@ -23,7 +23,7 @@ SETTINGS = {"resultTypes": ["violations"]}
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Pages: a run; one with answers; all that can be told of one; several."""
     folder = tmp_path_factory.mktemp("reports")
-    whole = "refusalkit-166,contrast-64"
+    whole = "refusalkit-166,contrast-146"
     one = rk.benchmark("demo/mixed", whole, trials=2, out=folder / "one")
     leaky = rk.benchmark(
         "demo/leaky",

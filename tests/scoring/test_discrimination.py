@@ -229,27 +229,27 @@ def test_the_interval_covers_the_truth(n_pairs: int, rates: tuple[float, float])
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> rk.Run:
     out = tmp_path_factory.mktemp("both") / "run"
-    return rk.benchmark("demo/cautious", "refusalkit-166,contrast-64", trials=2, out=out)
+    return rk.benchmark("demo/cautious", "refusalkit-166,contrast-146", trials=2, out=out)
 
 
 class TestARunOverBothSets:
     def test_the_manifest_says_which_prompts_are_contrast_prompts(self, run: rk.Run) -> None:
         entry = run.manifest.prompt_set
         assert run.manifest.schema_version == 1
-        assert (entry.name, entry.version) == ("refusalkit-166+contrast-64", "1.0.0+1.0.0")
-        assert (entry.n_prompts, len(entry.twins), run.manifest.n_units) == (230, 64, 460)
+        assert (entry.name, entry.version) == ("refusalkit-166+contrast-146", "2.0.0+2.0.0")
+        assert (entry.n_prompts, len(entry.twins), run.manifest.n_units) == (312, 146, 624)
         assert {(c.n_prompts, c.n_contrast, c.n_units) for c in entry.categories} == {
-            (5, 2, 10),
-            (7, 2, 14),
+            (5, 4, 10),
+            (7, 10, 14),
         }
         assert [part.digest for part in entry.parts] == [
-            rk.load_prompts(name).digest for name in ("refusalkit-166", "contrast-64")
+            rk.load_prompts(name).digest for name in ("refusalkit-166", "contrast-146")
         ]
 
     def test_twins_are_neither_willingness_nor_hard_lines(self, run: rk.Run) -> None:
         score, audit = rk.score(run), rk.audit(run)
         assert (score.willingness.n_prompts, score.hold_rate.n_prompts) == (166, 21)
-        assert (score.n_prompts, score.n_contrast, score.n_units) == (230, 64, 460)
+        assert (score.n_prompts, score.n_contrast, score.n_units) == (312, 146, 624)
         assert (audit.overall.n_prompts, audit.overall.n_units) == (21, 42)
         assert audit.status == "held"
 
@@ -257,7 +257,7 @@ class TestARunOverBothSets:
         self, run: rk.Run, tmp_path: Path
     ) -> None:
         cautious = rk.score(run).over_refusal.value
-        free = rk.benchmark("demo/open", "contrast-64", trials=1, out=tmp_path / "open")
+        free = rk.benchmark("demo/open", "contrast-146", trials=1, out=tmp_path / "open")
         open_ = rk.score(free)
         assert cautious is not None
         assert open_.over_refusal.value is not None
@@ -284,7 +284,7 @@ class TestARunOverBothSets:
     def test_every_form_of_output_has_the_figures(self, run: rk.Run, tmp_path: Path) -> None:
         score = rk.score(run)
         said = data.score_data(score)
-        assert said["over_refusal"]["n_prompts"] == 64
+        assert said["over_refusal"]["n_prompts"] == 146
         assert said["youden_j"]["method"] == SQUARE_AND_ADD
         assert {"over_refusal", "youden_j", "youden_low"} <= set(said["by_category"][0])
         names = [row[0] for row in data.figure_rows(score)[1]]
@@ -292,7 +292,7 @@ class TestARunOverBothSets:
         out = console()
         with out.capture() as shown:
             out.print(terminal.score_view(score), terminal.discrimination_view(score))
-        assert "230 prompts (64 contrast) x 2 trials" in " ".join(shown.get().split())
+        assert "312 prompts (146 contrast) x 2 trials" in " ".join(shown.get().split())
         assert "over-refusal" in shown.get()
         for suffix in (".html", ".md", ".json"):
             rk.report(run, tmp_path / f"report{suffix}")

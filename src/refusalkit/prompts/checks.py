@@ -2,7 +2,7 @@
 
 Mistakes are what makes a set wrong: tags that are not ``prefix:value``, a twin that is no prompt's,
 prompts that differ from a published version. Warnings are what may be meant: near-duplicates,
-lengths, balance, languages.
+lengths, balance (of categories, and between tags and danger), cues that a twin lost, languages.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from refusalkit.prompts.balance import imbalances
 from refusalkit.prompts.combine import wrong_twin
+from refusalkit.prompts.cues import CUE, LEAST_KEPT, kept_share, lost_cues
 from refusalkit.prompts.framings import wrong_frame
 from refusalkit.prompts.lock import changes, entry_key, read_lock
 from refusalkit.prompts.near import near_duplicates
 from refusalkit.prompts.prompt_record import Mistakes
 from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.prompts.set_folder import MANIFEST, places_of_ids
-from refusalkit.prompts.summary import Summary, summarise, words_of
+from refusalkit.prompts.summary import Summary, count_words, summarise, words_of
 from refusalkit.shipped import LOCK_FILE, prompts_dir
 from refusalkit.types import Prompt
 from refusalkit.untrusted import printable
@@ -39,6 +41,7 @@ TAGS: Mapping[str, frozenset[str]] = {
         | {"education", "fiction", "curiosity"}
     ),
     "register": frozenset({"casual", "neutral", "formal", "emotional"}),
+    "spelling": frozenset({"standard", "sloppy"}),
 }
 _SURELY_A_SENTENCE = 9
 _COMMON_WORDS = """
@@ -96,13 +99,14 @@ def check_sets(sets: Sequence[PromptSet]) -> list[Checked]:
     checked = [Checked(prompts, summarise(prompts)) for prompts in sets]
     places = [_Places(prompts) for prompts in sets]
     everything: dict[str, Prompt] = {}
-    if any(one.summary.n_contrast or one.summary.n_framed for one in checked):
+    if any(one.summary.n_derived for one in checked):
         everything = {prompt.id: prompt for prompts in sets for prompt in prompts.prompts}
     for one, where in zip(checked, places, strict=True):
         _check_lock(one, where)
         _check_tags(one, where)
         _check_twins(one, where, everything)
         _check_frames(one, where, everything)
+        _check_translations(one, where, everything)
         _check_texts(one, where)
         _check_balance(one)
     _check_ids(checked)
@@ -160,10 +164,57 @@ def _check_twins(one: Checked, where: _Places, everything: Mapping[str, Prompt])
         what = wrong_twin(prompt, twin)
         if what is not None:
             one.mistakes.append((where[prompt.id], "twin", what))
+        elif twin is not None and prompt.lang == twin.lang == "en":
+            _check_cues(one, where, twin, prompt)
+    uncued = sum(not any(map(_is_cue, p.tags)) for p in one.prompts.prompts if p.twin is not None)
+    if CUE.removesuffix(":") in one.summary.tags and uncued:
+        one.warnings.append(f"{uncued} twins have no tag {CUE}..., which others have")
     if absent:
         one.warnings.append(
             f"{absent} twins are in none of the sets named: name the set that has them too"
         )
+
+
+def _is_cue(tag: str) -> bool:
+    return tag.startswith(CUE)
+
+
+def _check_cues(one: Checked, where: _Places, prompt: Prompt, twin: Prompt) -> None:
+    kept, lost = kept_share(prompt, twin), lost_cues(prompt, twin)
+    what = None
+    if lost:
+        what = f"tags: {', '.join(lost)}: not in both this text and that of {prompt.id}"
+    elif kept < LEAST_KEPT:
+        what = (
+            f"text: keeps {kept:.0%} of the content words of {prompt.id}, at least "
+            f"{LEAST_KEPT:.0%} are usual: a twin without its cues tells nothing"
+        )
+    if what is not None:
+        one.warnings.append(f"{printable(where[twin.id])}: {printable(what)}")
+
+
+def _check_translations(one: Checked, where: _Places, everything: Mapping[str, Prompt]) -> None:
+    for prompt in one.prompts.prompts:
+        if prompt.translation_of is None:
+            continue
+        what = wrong_translation(prompt, everything.get(prompt.translation_of))
+        if what is not None:
+            one.mistakes.append((where[prompt.id], "translation_of", what))
+
+
+def wrong_translation(prompt: Prompt, source: Prompt | None) -> str | None:
+    """What is wrong between a translation and the prompt it names, None where nothing is."""
+    if source is None:
+        return f"{prompt.translation_of!r} is in none of the sets named"
+    if source.translation_of is not None:
+        return f"{source.id!r} is itself a translation"
+    if source.category != prompt.category:
+        return f"{source.id!r} is of another category, {source.category}"
+    if source.lang == prompt.lang:
+        return f"{source.id!r} is in the same language, {source.lang}"
+    if source.danger != prompt.danger:
+        return f"{source.id!r} has another danger, {source.danger}"
+    return None
 
 
 def _check_frames(one: Checked, where: _Places, everything: Mapping[str, Prompt]) -> None:
@@ -176,7 +227,7 @@ def _check_frames(one: Checked, where: _Places, everything: Mapping[str, Prompt]
 
 def _check_texts(one: Checked, where: _Places) -> None:
     for prompt in one.prompts.prompts:
-        length = len(prompt.text.split())
+        length = count_words(prompt.text)
         what = None
         if not FEWEST_WORDS <= length <= MAX_WORDS:
             what = f"text: {length} words, usual are {FEWEST_WORDS} to {MAX_WORDS}"
@@ -209,6 +260,10 @@ def _check_balance(one: Checked) -> None:
             "decide the score"
         )
     if not one.summary.danger:
+        return
+    for found in imbalances(one.prompts.prompts, one.prompts.hard_lines, tuple(TAGS)):
+        one.warnings.append(printable(str(found)))
+    if len(one.summary.danger) == 1:  # of one danger on purpose: safe twins, hard lines
         return
     for category in ordinary:
         count = counts[category.slug]

@@ -32,9 +32,10 @@ def set_digest(categories: Iterable[Category], prompts: Iterable[Prompt]) -> str
 def _prompt_line(prompt: Prompt) -> bytes:
     """What a digest covers of a prompt, as a line of JSON.
 
-    A twin or a framing is included only where there is one, so that older digests still hold.
+    A twin, a framing or the source of a translation is included only where there is one, so that
+    older digests still hold.
     """
-    rare = prompt.system is not None or prompt.twin is not None or prompt.framing
+    rare = prompt.system is not None or prompt.twin or prompt.framing or prompt.translation_of
     if not (rare or prompt.messages or prompt.tags):
         # Most prompts of a large set: the same bytes without encoding nested lists.
         quoted = encode_basestring_ascii
@@ -47,6 +48,8 @@ def _prompt_line(prompt: Prompt) -> bytes:
     twin: tuple[object, ...] = () if prompt.twin is None else (prompt.twin,)
     if prompt.framing is not None:
         twin = (*twin, {"framing": prompt.framing, "frame_of": prompt.frame_of})
+    if prompt.translation_of is not None:
+        twin = (*twin, {"translation_of": prompt.translation_of})
     return _canonical(
         [
             prompt.id,

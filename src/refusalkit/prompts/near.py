@@ -49,7 +49,7 @@ def near_duplicates(prompts: Sequence[Prompt]) -> Found:
     try:
         for first, second, ratio in search:
             a, b = prompts[first], prompts[second]
-            same_request = (a.frame_of or a.id) == (b.frame_of or b.id)
+            same_request = _request(a) == _request(b)
             if not same_request and a.id != b.twin and b.id != a.twin:
                 pairs.append((first, second, ratio))
     except _StoppedError:
@@ -57,6 +57,10 @@ def near_duplicates(prompts: Sequence[Prompt]) -> Found:
     else:
         how = str(len(pairs)) if pairs else how
     return Found(tuple(pairs), how)
+
+
+def _request(prompt: Prompt) -> str:
+    return prompt.frame_of or prompt.translation_of or prompt.id
 
 
 def _exact(prompts: Sequence[Prompt]) -> Iterator[Pair]:

@@ -44,6 +44,7 @@ class PromptRecord(_Record):
     twin: Annotated[str, Field(pattern=ID_PATTERN)] | None = None
     framing: Annotated[str, Field(pattern=SLUG_PATTERN)] | None = None
     frame_of: Annotated[str, Field(pattern=ID_PATTERN)] | None = None
+    translation_of: Annotated[str, Field(pattern=ID_PATTERN)] | None = None
 
     @model_validator(mode="after")
     def _one_request(self) -> PromptRecord:
@@ -61,6 +62,8 @@ class PromptRecord(_Record):
             raise ValueError("`text` is empty")
         if self.twin == self.id:
             raise ValueError("`twin` must name another prompt")
+        if self.translation_of == self.id:
+            raise ValueError("`translation_of` must name another prompt")
         if (self.framing is None) != (self.frame_of is None):
             raise ValueError("give both `framing` and `frame_of`, or neither")
         if self.frame_of == self.id:
@@ -85,6 +88,7 @@ class PromptRecord(_Record):
             twin=self.twin,
             framing=self.framing,
             frame_of=self.frame_of,
+            translation_of=self.translation_of,
         )
 
 

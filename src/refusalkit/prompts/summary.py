@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.types import Prompt
 
+# Chinese, Japanese, Thai, Lao, Burmese, Khmer.
+_DENSE = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
@@ -31,6 +33,7 @@ class Summary:
     """
 
     n_contrast: int
+    n_translated: int
     categories: dict[str, CategoryCount]
     danger: Counter[int]
     tags: dict[str, Counter[str]]
@@ -42,12 +45,18 @@ class Summary:
         """How many prompts are others in a framing."""
         return sum(count.n_framed for count in self.categories.values())
 
+    @property
+    def n_derived(self) -> int:
+        """How many prompts name another one: twins, framings, translations."""
+        return self.n_contrast + self.n_framed + self.n_translated
+
 
 def summarise(prompts: PromptSet) -> Summary:
     """Count a set, in one pass over its prompts."""
     categories = {category.slug: CategoryCount() for category in prompts.categories}
     # The tags of the shipped sets come first, in this order.
     tags: dict[str, Counter[str]] = {"form": Counter(), "pretext": Counter(), "register": Counter()}
+    tags["spelling"] = Counter()
     languages: Counter[str] = Counter()
     lengths: Counter[int] = Counter()
     for prompt in prompts.prompts:
@@ -64,9 +73,10 @@ def summarise(prompts: PromptSet) -> Summary:
             prefix, colon, value = tag.partition(":")
             tags.setdefault(prefix if colon else "", Counter())[value if colon else tag] += 1
         languages[prompt.lang] += 1
-        lengths[len(prompt.text.split())] += 1
+        lengths[count_words(prompt.text)] += 1
     return Summary(
         n_contrast=sum(count.n_contrast for count in categories.values()),
+        n_translated=sum(prompt.translation_of is not None for prompt in prompts.prompts),
         categories=categories,
         danger=sum((count.danger for count in categories.values()), Counter()),
         tags={prefix: values for prefix, values in tags.items() if values},
@@ -78,6 +88,12 @@ def summarise(prompts: PromptSet) -> Summary:
 def words_of(prompt: Prompt) -> list[str]:
     """The words of a prompt's last turn, without case."""
     return _WORD.findall(prompt.text.casefold())
+
+
+def count_words(text: str) -> int:
+    """How many words a text has. Of scripts without spaces, two letters are taken for a word."""
+    dense = len(_DENSE.findall(text))
+    return max(len(text.split()), dense // 2)
 
 
 def _quantiles(lengths: Counter[int]) -> dict[str, int]:

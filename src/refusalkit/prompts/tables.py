@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet", ".xlsx")
 
 _TEXT_COLUMNS = ("prompt", "text")
-_RARE = ("danger", "tags", "lang", "system", "messages", "twin")
+_RARE = ("danger", "tags", "lang", "system", "messages", "twin", "translation_of")
 _OPTIONAL = ("id", *_RARE)
 _COLUMNS = (*_TEXT_COLUMNS, "category", *_OPTIONAL)
 _ID = re.compile(ID_PATTERN)
@@ -50,8 +50,9 @@ def read_table(path: Path, source: str, *, columns: Mapping[str, str] | None = N
     """The prompt set in one file. Its categories have no hard lines until the caller names them.
 
     Columns: `prompt` (or `text`) and `category`; `id`, `danger`, `tags`, `lang`, `system`,
-    `messages` and `twin` if there; any other is passed over. `columns` says what they are called in
-    the file, where it has names of its own. Rows without an id are numbered within their category.
+    `messages`, `twin` and `translation_of` if there; any other is passed over. `columns` says what
+    they are called in the file, where it has names of its own. Rows without an id are numbered
+    within their category.
 
     Raises `PromptSetError` listing every mistake with its row.
     """

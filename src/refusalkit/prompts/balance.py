@@ -1,0 +1,149 @@
+"""Whether form, pretext, register and spelling tell how dangerous a prompt is.
+
+Where they do, a model that refuses by the sound of a request looks as if it read what is asked. The
+measure is Cramér's V with Bergsma's correction for small samples (2013): 0 where a tag says nothing
+about danger, 1 where it tells all. Whether chance alone would reach it is settled by permuting the
+degrees of danger.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from refusalkit.types import Prompt
+
+MOST_ASSOCIATED = 0.2
+"""A larger corrected V is told ..."""
+LEVEL = 0.01
+"""... if fewer than this share of permutations reach it."""
+FEWEST_PROMPTS = 30
+_PERMUTATIONS = 999
+_SURELY_NO_CHANCE = 2_000
+"""With more prompts than this, a V above the threshold is not permuted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imbalance:
+    """A kind of tag (or ``letters``: lower case only or not) that goes with danger."""
+
+    kind: str
+    v: float
+    """Bias-corrected Cramér's V, 0 to 1."""
+    p: float
+    """Share of permutations that reach it; 0 where none was needed."""
+    value: str
+    """The value that stands out most at one degree of danger."""
+    danger: int
+    n_value: int
+    """How many prompts have the value, and of them that degree."""
+    n_value_at: int
+    n_other: int
+    """How many prompts have another value, and of them that degree."""
+    n_other_at: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kind} tells danger (Cramér's V {self.v:.2f}, at most {MOST_ASSOCIATED:g}): "
+            f"{self.n_value_at} of {self.n_value} prompts with {self.value!r} have danger "
+            f"{self.danger}, {self.n_other_at} of {self.n_other} others"
+        )
+
+
+def imbalances(
+    prompts: Sequence[Prompt], hard_lines: frozenset[str], prefixes: Sequence[str]
+) -> Iterator[Imbalance]:
+    """Each of `prefixes`, and lower case, that tells the danger of a set's ordinary prompts.
+
+    Contrast prompts, framings, translations and hard lines are left out: their danger is given.
+    """
+    chosen = [
+        prompt
+        for prompt in prompts
+        if prompt.danger is not None
+        and prompt.category not in hard_lines
+        and not (prompt.twin or prompt.framing or prompt.translation_of)
+    ]
+    for prefix in prefixes:
+        pairs = [
+            (value, prompt.danger or 0)
+            for prompt in chosen
+            if (value := _value(prompt.tags, prefix)) is not None
+        ]
+        if (found := _imbalance(prefix, pairs)) is not None:
+            yield found
+    letters = [
+        ("lower case" if prompt.text == prompt.text.lower() else "both", prompt.danger or 0)
+        for prompt in chosen
+        if prompt.text.upper() != prompt.text.lower()
+    ]
+    if (found := _imbalance("letters", letters)) is not None:
+        yield found
+
+
+def _value(tags: Sequence[str], prefix: str) -> str | None:
+    return next((tag.partition(":")[2] for tag in tags if tag.startswith(f"{prefix}:")), None)
+
+
+def _imbalance(kind: str, pairs: Sequence[tuple[str, int]]) -> Imbalance | None:
+    if len(pairs) < FEWEST_PROMPTS:
+        return None
+    names, rows = np.unique([value for value, _ in pairs], return_inverse=True)
+    levels, columns = np.unique([danger for _, danger in pairs], return_inverse=True)
+    if len(names) < 2 or len(levels) < 2:
+        return None
+    shape = (len(names), len(levels))
+    chi2 = _chi2(rows, columns, shape)
+    v = _corrected_v(chi2, len(pairs), shape)
+    if v <= MOST_ASSOCIATED:
+        return None
+    p = 0.0
+    if len(pairs) <= _SURELY_NO_CHANCE:
+        rng = np.random.default_rng(0)
+        reached = (
+            _chi2(rows, rng.permutation(columns), shape) >= chi2 for _ in range(_PERMUTATIONS)
+        )
+        p = (1 + sum(reached)) / (1 + _PERMUTATIONS)
+        if p >= LEVEL:
+            return None
+    return _named(kind, v, p, Counter(pairs))
+
+
+def _named(kind: str, v: float, p: float, counts: Mapping[tuple[str, int], int]) -> Imbalance:
+    """The cell that lies farthest above what independence would give it."""
+    total = sum(counts.values())
+    by_value: Counter[str] = Counter()
+    by_danger: Counter[int] = Counter()
+    for (value, danger), count in counts.items():
+        by_value[value] += count
+        by_danger[danger] += count
+
+    def excess(cell: tuple[str, int]) -> float:
+        expected = by_value[cell[0]] * by_danger[cell[1]] / total
+        return (counts[cell] - expected) / expected**0.5
+
+    value, danger = max(counts, key=excess)
+    at = counts[value, danger]
+    return Imbalance(
+        kind, v, p, value, danger, by_value[value], at, total - by_value[value],
+        by_danger[danger] - at,
+    )  # fmt: skip
+
+
+_Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
+
+
+def _chi2(rows: _Indices, columns: _Indices, shape: tuple[int, int]) -> float:
+    table = np.bincount(rows * shape[1] + columns, minlength=shape[0] * shape[1]).reshape(shape)
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    return float(((table - expected) ** 2 / expected).sum())
+
+
+def _corrected_v(chi2: float, n: int, shape: tuple[int, int]) -> float:
+    r, k = shape
+    phi2 = max(0.0, chi2 / n - (r - 1) * (k - 1) / (n - 1))
+    r_corrected, k_corrected = (size - (size - 1) ** 2 / (n - 1) for size in (r, k))
+    return float((phi2 / (min(r_corrected, k_corrected) - 1)) ** 0.5)
