@@ -8,6 +8,7 @@ degrees of danger.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,4 +147,4 @@ def _corrected_v(chi2: float, n: int, shape: tuple[int, int]) -> float:
     r, k = shape
     phi2 = max(0.0, chi2 / n - (r - 1) * (k - 1) / (n - 1))
     r_corrected, k_corrected = (size - (size - 1) ** 2 / (n - 1) for size in (r, k))
-    return float((phi2 / (min(r_corrected, k_corrected) - 1)) ** 0.5)
+    return float(math.sqrt(phi2 / (min(r_corrected, k_corrected) - 1)))
