@@ -124,7 +124,7 @@ def _named(kind: str, v: float, p: float, counts: Mapping[tuple[str, int], int])
 
     def excess(cell: tuple[str, int]) -> float:
         expected = by_value[cell[0]] * by_danger[cell[1]] / total
-        return (counts[cell] - expected) / expected**0.5
+        return (counts[cell] - expected) / math.sqrt(expected)
 
     value, danger = max(counts, key=excess)
     at = counts[value, danger]
