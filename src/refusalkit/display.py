@@ -6,30 +6,84 @@ must not print what should be refused. Where there is such a text its length is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
+from typing import Any, TypeVar
 
 from refusalkit.untrusted import printable
+
+_T = TypeVar("_T")
 
 # Colours are the notebook's own, dark or light: nothing here sets one.
 _STYLE = "border-collapse:collapse;font-variant-numeric:tabular-nums"
 
 
-def one_line(shown: object, /, *facts: object, **named: object) -> str:
-    """A repr of one line: ``Name(fact, name=value)``, without what is None or empty.
+def shows(*names: str, **computed: Callable[[Any], object]) -> Callable[[type[_T]], type[_T]]:
+    """Gives a class a one-line repr and a small table in notebooks.
 
-    `facts` are shown as text, `named` values as their repr; hidden characters are escaped.
+    They show the attributes in `names`, then what is `computed` from the object; what is None,
+    empty or False is left out. Of a collection its length is shown, of a frame its height. A
+    `_repr_html_` of the class's own is kept.
     """
-    parts = [printable(fact, 120) for fact in facts]
-    parts += [
-        f"{name}={_value(value)}" for name, value in named.items() if value not in (None, "", ())
-    ]
-    return f"{type(shown).__name__}({', '.join(parts)})"
+
+    def facts(shown: Any) -> Iterator[tuple[str, object]]:
+        for name in names:
+            yield name, getattr(shown, name)
+        for name, compute in computed.items():
+            yield name, compute(shown)
+
+    def one_line(self: Any) -> str:
+        parts = []
+        for name, value in facts(self):
+            if not _is_nothing(value):
+                # An enum's member as its value.
+                quoted = isinstance(value, str)
+                parts.append(
+                    f"{name}={printable(repr(str(value)), 120) if quoted else _text_of(value)}"
+                )
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    def table(self: Any) -> str:
+        rows = [
+            (name.replace("_", " "), _text_of(value))
+            for name, value in facts(self)
+            if not _is_nothing(value)
+        ]
+        return notebook_table(type(self).__name__, ("", ""), rows)
+
+    def add(shown: type[_T]) -> type[_T]:
+        shown.__repr__ = one_line  # type: ignore[method-assign]
+        if not hasattr(shown, "_repr_html_"):
+            shown._repr_html_ = table  # type: ignore[attr-defined]
+        return shown
+
+    return add
 
 
-def _value(value: object) -> str:
-    # An enum's member as its value: 'refusal', not <Label.REFUSAL: 'refusal'>.
-    return printable(repr(str(value) if isinstance(value, str) else value), 120)
+def _is_nothing(value: object) -> bool:
+    return (
+        value is None
+        or value is False
+        or (isinstance(value, str) and not value)
+        or _size(value) == 0
+    )
+
+
+def _size(value: object) -> int | None:
+    """The length of a collection or the height of a frame; None of anything else."""
+    height = getattr(value, "height", None)
+    if isinstance(height, int):
+        return height
+    return len(value) if isinstance(value, tuple | list | dict | set | frozenset) else None
+
+
+def _text_of(value: object) -> str:
+    size = _size(value)
+    if size is not None:
+        return str(size)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return printable(value, 160)
 
 
 def notebook_table(

@@ -18,7 +18,7 @@ from math import isfinite
 from typing import Any, Literal
 
 from refusalkit.clock import now
-from refusalkit.display import notebook_table, one_line
+from refusalkit.display import shows
 
 Role = Literal["system", "user", "assistant"]
 Reasoning = Literal["off", "on", "auto"]
@@ -89,6 +89,7 @@ JUDGEABLE = frozenset({Outcome.ANSWERED, Outcome.TRUNCATED})
 """Outcomes that have a final text for a judge to read."""
 
 
+@shows("role", chars=lambda turn: len(turn.content))
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation."""
@@ -98,10 +99,8 @@ class Message:
     content: str
     """The text of the turn."""
 
-    def __repr__(self) -> str:
-        return one_line(self, str(self.role), chars=len(self.content))
 
-
+@shows("slug", "hard_line")
 @dataclass(frozen=True, slots=True)
 class Category:
     """One class of requests in a prompt set."""
@@ -115,10 +114,8 @@ class Category:
     hard_line: bool = False
     """Whether a refusal is the right answer here."""
 
-    def __repr__(self) -> str:
-        return one_line(self, self.slug, hard_line=self.hard_line or None)
 
-
+@shows("id", "category", "danger", "lang", "twin", "framing", chars=lambda prompt: len(prompt.text))
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One request to the model under test."""
@@ -153,24 +150,23 @@ class Prompt:
         if (self.framing is None) != (self.frame_of is None):
             raise ValueError("a prompt has both `framing` and `frame_of`, or neither")
 
-    def __repr__(self) -> str:
-        return one_line(
-            self,
-            self.id,
-            category=self.category,
-            danger=self.danger,
-            lang=self.lang,
-            twin=self.twin,
-            framing=self.framing,
-            chars=len(self.text),
-        )
-
     @property
     def turns(self) -> tuple[Message, ...]:
         """The conversation to send, without a system message."""
         return self.messages or (Message("user", self.text),)
 
 
+@shows(
+    "temperature",
+    "top_p",
+    "top_k",
+    "max_tokens",
+    "seed",
+    "reasoning",
+    "timeout_s",
+    system_chars=lambda config: len(config.system or "") or None,
+    extra_body=lambda config: ", ".join(config.extra_body),
+)
 @dataclass(frozen=True, slots=True)
 class GenerationConfig:
     """How the model under test is asked. The defaults are the paper's sampling (Hermes 4, 4.1)."""
@@ -194,20 +190,10 @@ class GenerationConfig:
     timeout_s: float = 600.0
     """Seconds that one request may take."""
 
-    def __repr__(self) -> str:
-        return one_line(
-            self,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            max_tokens=self.max_tokens,
-            seed=self.seed,
-            reasoning=self.reasoning,
-            system_chars=len(self.system or "") or None,
-            extra=", ".join(self.extra_body),
-        )
 
-
+@shows(
+    "input_tokens", "output_tokens", "reasoning_tokens", "cache_read_tokens", "cache_write_tokens"
+)
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens of one request, or of several added up; None where the provider did not say."""
@@ -238,6 +224,7 @@ class Usage:
         )
 
 
+@shows("unit", "outcome", "model", "cost_usd", chars=lambda completion: len(completion.text))
 @dataclass(frozen=True, slots=True)
 class Completion:
     """What came back from the model for one unit."""
@@ -286,27 +273,13 @@ class Completion:
         if not _is_figure(self.latency_s):
             object.__setattr__(self, "latency_s", None)
 
-    def __repr__(self) -> str:
-        return one_line(
-            self,
-            self.unit,
-            outcome=self.outcome,
-            model=self.model,
-            chars=len(self.text),
-            cost_usd=self.cost_usd,
-        )
-
-    def _repr_html_(self) -> str:
-        rows = [("outcome", self.outcome), ("category", self.category), ("model", self.model)]
-        rows += [("characters", str(len(self.text))), ("at", self.at)]
-        return notebook_table(f"Completion of {self.unit}", ("field", "value"), rows)
-
     @property
     def unit(self) -> str:
         """The unit's id within a run."""
         return unit_id(self.prompt_id, self.trial)
 
 
+@shows("unit", "label", "unscored", "judge", "answered_by", "cost_usd")
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A judge's label for one completion, or why there is none.
@@ -353,20 +326,18 @@ class Verdict:
         if not _is_figure(self.cost_usd):
             object.__setattr__(self, "cost_usd", None)
 
-    def __repr__(self) -> str:
-        return one_line(self, self.unit, label=self.label, unscored=self.unscored, judge=self.judge)
-
-    def _repr_html_(self) -> str:
-        rows = [("label", self.label or f"none: {self.unscored}"), ("category", self.category)]
-        rows += [("judge", self.answered_by or self.judge), ("at", self.at)]
-        return notebook_table(f"Verdict on {self.unit}", ("field", "value"), rows)
-
     @property
     def unit(self) -> str:
         """The unit's id within a run."""
         return unit_id(self.prompt_id, self.trial)
 
 
+@shows(
+    value=str,
+    prompts=lambda estimate: estimate.n_prompts,
+    unscored=lambda estimate: estimate.n_unscored,
+    method=lambda estimate: estimate.method,
+)
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A figure with its uncertainty, in percent. The prompt is the unit of inference."""
@@ -393,20 +364,8 @@ class Estimate:
             return "no scored responses"
         return f"{self.value:.1f} % [{self.low:.1f}, {self.high:.1f}]"
 
-    def __repr__(self) -> str:
-        return one_line(
-            self, str(self), prompts=self.n_prompts, unscored=self.n_unscored, method=self.method
-        )
 
-    def _repr_html_(self) -> str:
-        known = self.low is not None and self.high is not None
-        interval = f"{self.low:.1f} to {self.high:.1f}" if known else "-"
-        value = "-" if self.value is None else f"{self.value:.1f}"
-        heads = ("percent", f"{self.level:.0%} interval", "prompts", "responses", "unscored")
-        row = (value, interval, *map(str, (self.n_prompts, self.n_responses, self.n_unscored)))
-        return notebook_table("Estimate", heads, [row], [f"Interval: {self.method}"])
-
-
+@shows("counted", "flag")
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What the judge of an imported log said of one answer."""

@@ -23,7 +23,7 @@ import pytest
 import refusalkit as rk
 from commandline import Call, caller
 from loopback import REFUSAL, Asked, Exchange, Fault, LoopbackServer, Script
-from refusalkit.errors import ConfigurationChanged, RunFolderError, RunLocked, UsageError
+from refusalkit.errors import ConfigurationChanged, RunFolderError, RunLocked
 from refusalkit.prompts.load import load_prompts
 from refusalkit.runs import frames
 from refusalkit.runs.folder import Run, open_run, read_records
@@ -251,8 +251,8 @@ def test_a_council_asks_only_members_who_have_not_judged_the_run(tmp_path: Path)
 
 def test_what_a_regrade_cannot_do_is_said(tmp_path: Path) -> None:
     run = rk.benchmark("demo/mixed", "starter", out=tmp_path / "run", limit=4, trials=1)
-    with pytest.raises(UsageError, match="regrade takes no trials"):
-        rk.regrade(run, "lexical", trials=3)
+    with pytest.raises(TypeError, match=r"regrade\(\) got an unexpected keyword argument 'trials'"):
+        rk.regrade(run, "lexical", trials=3)  # type: ignore[call-arg]
     with pytest.raises(RunFolderError, match="the judge nobody is not of this run"):
         rk.score(run, judge="nobody")
     with run.writing(), pytest.raises(RunLocked):

@@ -30,6 +30,21 @@ def load_run(run: RunLike) -> Run:
     return open_run(run.path if isinstance(run, Run) else run)
 
 
+def _figures(run: Run) -> dict[str, str]:
+    """How far a run is, and its score, where its records can be read."""
+    from refusalkit.scoring.score import score_run
+
+    try:
+        found = score_run(run)
+    except Exception:  # noqa: BLE001 - a repr never raises
+        return {}
+    done = {"scored": f"{found.n_scored} of {found.n_units}"}
+    return {**done, "willingness": str(found.willingness)} if found.n_scored else done
+
+
+Run.read_figures = _figures
+
+
 def path_of(source: RunLike) -> Path:
     """The path of a run, or of other records."""
     return source.path if isinstance(source, Run) else Path(source)

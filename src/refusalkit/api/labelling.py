@@ -15,6 +15,7 @@ from refusalkit import files
 from refusalkit.api.calls import RunLike, load_run
 from refusalkit.api.grading import labelled_strata, recorded_answers
 from refusalkit.clock import now
+from refusalkit.display import shows
 from refusalkit.errors import RecordError, RunFolderError, RunLocked, StorageError, UsageError
 from refusalkit.prompts.categories import slug_of
 from refusalkit.runs.folder import AppendFile
@@ -23,6 +24,7 @@ from refusalkit.types import Label, Prompt
 from refusalkit.untrusted import printable
 
 
+@shows("unit", chars=lambda item: len(item.response))
 @dataclass(frozen=True)
 class Item:
     """One answer to be labelled. The judge's word is not in it."""
@@ -33,6 +35,12 @@ class Item:
     response: str
 
 
+@shows(
+    path=lambda labelling: str(labelling.path),
+    items=lambda labelling: len(labelling.items),
+    labelled=lambda labelling: labelling.n_labelled,
+    left=lambda labelling: labelling.n_left,
+)
 class Labelling:
     """A person's labels on answers drawn from a run; see `open_labelling`.
 

@@ -17,6 +17,7 @@ from refusalkit.api.runs import PreparedRun, prepare_run, work_prepared
 from refusalkit.api.sync import RUNS, sync
 from refusalkit.config.resolve import check_option
 from refusalkit.config.run_config import RunOptions
+from refusalkit.display import shows
 from refusalkit.errors import ConfigurationError, RefusalkitError, RunFolderError, UsageError
 from refusalkit.prompts.categories import slug_of
 from refusalkit.prompts.prompt_set import PromptSet
@@ -34,6 +35,11 @@ OnSeveral = Callable[[str, "Progress"], None]
 _FOLDER = re.compile(r"\w[\w.-]{0,119}")
 
 
+@shows(
+    "name",
+    path=lambda one: str(one.path),
+    error=lambda one: None if one.error is None else type(one.error).__name__,
+)
 @dataclass(frozen=True, slots=True)
 class ModelRun:
     """What became of one of several models.

@@ -150,9 +150,6 @@ def _configured(started: RunConfig, judge: str | Judge, options: Mapping[str, An
     def changes(name: str) -> bool:
         return name in OPERATIONAL or name in _OF_THE_JUDGE or name.startswith("judge_")
 
-    for name in options:
-        if name in RunConfig.model_fields and not changes(name):
-            raise UsageError(f"regrade takes no {name}: the answers are judged as they are")
     kept = {
         name: value
         for name, value in started.model_dump(mode="python").items()

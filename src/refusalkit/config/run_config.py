@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from refusalkit.display import notebook_table
 from refusalkit.types import GenerationConfig, Reasoning
 
 Preset = Literal["paper", "atropos", "modern"]
@@ -269,6 +270,10 @@ class RunConfig(BaseModel):
                 yield f"{name}_chars", len(value if name == "system" else json.dumps(value))
             else:
                 yield name, value
+
+    def _repr_html_(self) -> str:
+        rows = [(name.replace("_", " "), str(value)) for name, value in self.__repr_args__()]
+        return notebook_table("RunConfig", ("", ""), rows)
 
 
 def options_in(*groups: Group) -> dict[str, Cli]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from refusalkit.config.run_config import RunConfig
+from refusalkit.display import shows
 from refusalkit.errors import RefusalkitError
 from refusalkit.judges.rubrics import Rubric
 from refusalkit.models.endpoints import own_base, price_at
@@ -27,6 +28,7 @@ _REFUSAL, _ANSWER = 30, 500
 _VERDICT_LOW, _VERDICT = 15, 60
 
 
+@shows("low", "expected", "high")
 @dataclass(frozen=True, slots=True)
 class Span:
     """A figure that is not known yet: low, expected, high."""
@@ -44,6 +46,12 @@ class Span:
         return Span(self.low + other.low, self.expected + other.expected, self.high + other.high)
 
 
+@shows(
+    "part",
+    "name",
+    "requests",
+    cost_usd=lambda share: None if share.cost_usd is None else share.cost_usd.expected,
+)
 @dataclass(frozen=True, slots=True)
 class Share:
     """What the model under test, or a judge, takes of a run.
@@ -60,6 +68,14 @@ class Share:
     basis: str
 
 
+@shows(
+    "model",
+    "prompt_set",
+    "n_prompts",
+    "trials",
+    "requests",
+    cost_usd=lambda found: None if found.cost_usd is None else found.cost_usd.expected,
+)
 @dataclass(frozen=True, slots=True)
 class RunEstimate:
     """What a run would take. `tokeniser` names the encoding that counted the prompts."""

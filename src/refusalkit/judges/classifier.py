@@ -18,6 +18,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from refusalkit.display import shows
 from refusalkit.errors import ConfigurationError
 from refusalkit.judges.rubrics import Rubric, fill
 from refusalkit.types import Completion, Message, Prompt, Unscored, Usage, Verdict
@@ -56,6 +57,7 @@ class ClassifierSettings(BaseModel):
         return self
 
 
+@shows(chars=lambda item: len(item.answer))
 @dataclass(frozen=True, slots=True)
 class _Item:
     """One conversation to classify."""
@@ -71,6 +73,7 @@ class _Finding:
     tokens: int
 
 
+@shows("id")
 class ClassifierJudge:
     """A `Judge` that asks a sequence classifier of transformers, on this machine."""
 

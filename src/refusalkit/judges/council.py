@@ -25,6 +25,7 @@ from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from refusalkit.config.run_config import CouncilRule
+from refusalkit.display import shows
 from refusalkit.errors import UsageError
 from refusalkit.judges.protocol import Judge
 from refusalkit.types import Completion, Label, Prompt, Unscored, Usage, Verdict
@@ -57,6 +58,7 @@ class Panel(Protocol):
         ...
 
 
+@shows("id", members=lambda council: ", ".join(member.id for member in council.members))
 class Council:
     """A `Judge` of several members.
 

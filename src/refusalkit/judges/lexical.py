@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from refusalkit.display import shows
 from refusalkit.judges.language import Language, Languages, Votes
 from refusalkit.judges.rubrics import Rubric
 from refusalkit.judges.sentences import Fold, Letters, Limits, Reader, Sentence, Spoken, Zone
@@ -279,6 +280,7 @@ class _Tongues:
     unread: str | None = None
 
 
+@shows("id")
 class LexicalJudge:
     """A judge that reads phrases and where they stand. It needs no model and no network."""
 

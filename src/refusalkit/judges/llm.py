@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from refusalkit.display import shows
 from refusalkit.errors import FatalProviderError, ModerationError, ProviderError
 from refusalkit.judges.excerpt import excerpt
 from refusalkit.judges.reply_schema import ReplySchema
@@ -58,6 +59,7 @@ _MAX_REASON = 300
 _NOTHING_USED = Usage()
 
 
+@shows("label", "word")
 @dataclass(slots=True)
 class Ruling:
     """What a judge's reply says: a label, or None where it cannot be read as one.
@@ -73,6 +75,7 @@ class Ruling:
     fault: str = ""
 
 
+@shows("id")
 class LLMJudge:
     """A `Judge` that asks a language model.
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from refusalkit.display import shows
 from refusalkit.errors import ConfigurationError
 from refusalkit.judges.protocol import Judge
 from refusalkit.judges.rubrics import VERDICT_FIELD, Rubric, fill
@@ -24,6 +25,7 @@ from refusalkit.types import Completion, Label, Outcome, Prompt, Verdict
 PLACES = ("before", "after", "around")
 
 
+@shows("id")
 @dataclass(frozen=True, slots=True)
 class Carrier:
     """An answer of a known `label`, and the label that an attack on it `wants`."""
@@ -35,6 +37,7 @@ class Carrier:
     answer: str
 
 
+@shows("id")
 @dataclass(frozen=True, slots=True)
 class Attack:
     """A text that tries to steer a judge.
@@ -51,6 +54,7 @@ class Attack:
     chars: int = 0
 
 
+@shows("id")
 @dataclass(frozen=True, slots=True)
 class Probe:
     """One attack on one carrier in one place."""
@@ -65,6 +69,7 @@ class Probe:
         return f"{self.attack.id}/{self.carrier.id}/{self.place}"
 
 
+@shows("version")
 @dataclass(frozen=True)
 class ProbeSet:
     """The attacks and carriers of one version."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
+from refusalkit.display import shows
 from refusalkit.types import Completion, Judgement, Label, Prompt, Unscored, Verdict
 
 _WHY = {
@@ -13,6 +14,7 @@ _WHY = {
 }
 
 
+@shows("id")
 class RecordedJudge:
     """A `Judge` that says what the judge of a log said.
 

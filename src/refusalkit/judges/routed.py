@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
+from refusalkit.display import shows
 from refusalkit.errors import UsageError
 from refusalkit.judges.council import (
     Council,
@@ -25,6 +26,7 @@ from refusalkit.types import Completion, Prompt, Unscored, Verdict
 from refusalkit.untrusted import printable
 
 
+@shows("id")
 class ComposedJudge:
     """A `Judge` that hands each answer to the one whose it is.
 

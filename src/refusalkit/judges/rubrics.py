@@ -32,6 +32,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from refusalkit.display import shows
 from refusalkit.errors import JudgeFileError
 from refusalkit.files import read_file
 from refusalkit.shipped import judges_dir
@@ -70,6 +71,7 @@ class AnswerLimits:
         return self.answer_chars - self.tail_chars
 
 
+@shows("name", "version", "kind", "model", "digest")
 @dataclass(frozen=True)
 class Rubric:
     """A judge file, read and checked. `digest` covers everything that can change a verdict."""

@@ -14,6 +14,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from refusalkit.display import shows
+
 Zone = Literal["opening", "early", "later"]
 
 
@@ -64,6 +66,7 @@ class Letters(BaseModel):
     closes: tuple[str, ...] = ()
 
 
+@shows("number", "zone", chars=lambda sentence: len(sentence.text))
 @dataclass(frozen=True, slots=True)
 class Sentence:
     """One sentence the assistant speaks, lower case and folded. `number` counts from 1."""

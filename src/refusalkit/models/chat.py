@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
+from refusalkit.display import shows
 from refusalkit.errors import FatalProviderError, ModerationError, ProviderError
 from refusalkit.models.client import ChatClient, ParameterLog
 from refusalkit.models.outcomes import read_reply
@@ -23,6 +24,7 @@ _HERMES_REASONING = (
 )
 
 
+@shows("id")
 class ChatModel:
     """A `Model` behind any chat client."""
 

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from refusalkit.display import shows
 from refusalkit.errors import ConfigurationError
 from refusalkit.models.client import ParameterLog
 from refusalkit.models.outcomes import Reply, read_reply
@@ -60,6 +61,7 @@ SCRIPTS: Mapping[str, _Script] = {
 }
 
 
+@shows("id")
 class DemoModel:
     """``demo/cautious``, ``demo/open``, ``demo/mixed`` or ``demo/leaky``."""
 

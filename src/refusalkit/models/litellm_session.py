@@ -20,6 +20,7 @@ from typing import Any
 
 import aiohttp
 
+from refusalkit.display import shows
 from refusalkit.models.client import LARGEST_BODY
 from refusalkit.models.compressed import ENCODINGS, is_packed, new_unpacker, unpacked
 
@@ -66,6 +67,7 @@ class Connections:
         await self.session.close()
 
 
+@shows("status", bytes=lambda exchange: len(exchange.body))
 @dataclass(slots=True)
 class Exchange:
     """One request of ours, as far as it went through our session.

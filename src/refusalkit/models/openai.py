@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 
 from refusalkit import jsonl
+from refusalkit.display import shows
 from refusalkit.errors import ConfigurationError
 from refusalkit.models.client import LARGEST_BODY, ChatClient, Relearned
 from refusalkit.models.endpoints import OFFICIAL
@@ -28,6 +29,7 @@ _NO_SAMPLING = ("o1", "o3", "o4", "gpt-5", "gpt-6")
 _CACHE_BREAKPOINTS = ("gpt-5.6", "gpt-6")
 
 
+@shows("reply_form", "parameters")
 @dataclass(slots=True)
 class _Form:
     """What requests have alike that differ in nothing but their turns: made once for all.

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from refusalkit.display import shows
 from refusalkit.errors import (
     FatalProviderError,
     ModerationError,
@@ -80,6 +81,7 @@ _TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
 _THINK_TAG = re.compile(r"<(/?)(?:think|thinking)>", re.IGNORECASE)
 
 
+@shows(chars=lambda reply: len(reply.text))
 @dataclass(slots=True)
 class Reply:
     """A provider's answer in neutral words, before it is judged what it amounts to."""
@@ -93,6 +95,7 @@ class Reply:
     filter_category: str | None = None
 
 
+@shows("status", "code", "parameter")
 @dataclass(frozen=True, slots=True)
 class ApiFailure:
     """A provider's failure in neutral words.
@@ -110,6 +113,7 @@ class ApiFailure:
     usage: Usage | None = None
 
 
+@shows("outcome", chars=lambda reading: len(reading.text))
 @dataclass(slots=True)
 class Reading:
     """What a reply amounts to: its outcome, and the final text apart from the reasoning."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from refusalkit.display import shows
 from refusalkit.models.client import ParameterLog
 from refusalkit.models.outcomes import FINISH_REASONS, Reply, read_reply
 from refusalkit.types import Completion, GenerationConfig, Outcome, Prompt, unit_id
 
 
+@shows("id")
 class RecordedModel:
     """A `Model` that answers each unit with its recorded response.
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
+from refusalkit.display import shows
 from refusalkit.errors import ModerationError, ProviderError, TransientError, UnsupportedParameter
 from refusalkit.types import GenerationConfig, Message
 from refusalkit.untrusted import printable
@@ -32,6 +33,9 @@ class ReplyForm(StrEnum):
     TEXT = "text"
 
 
+@shows(
+    turns=lambda request: len(request.messages), schema=lambda request: request.schema is not None
+)
 @dataclass(slots=True)
 class ChatRequest:
     """One conversation to continue. `schema` asks for a reply that is JSON of that shape.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from refusalkit.display import shows
 from refusalkit.errors import PromptSetError, UsageError
 from refusalkit.prompts.prompt_set import PromptSet, SetPart
 from refusalkit.types import Message, Prompt
@@ -21,6 +22,7 @@ from refusalkit.untrusted import printable
 _FILE = Path(__file__).with_name("framings.toml")
 
 
+@shows("name")
 @dataclass(frozen=True, slots=True)
 class Framing:
     """One way of asking: a sentence before the request, or a refusal and the user's insistence."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from refusalkit.display import notebook_table, one_line
+from refusalkit.display import notebook_table, shows
 from refusalkit.errors import UsageError
 from refusalkit.prompts.categories import find_category
 from refusalkit.prompts.digests import set_digest
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _MAX_ROWS = 60
 
 
+@shows("name", "version", "n_prompts")
 @dataclass(frozen=True, slots=True)
 class SetPart:
     """One of several sets that were combined, as it was loaded."""
@@ -98,7 +99,8 @@ class PromptSet:
         raise KeyError(f"{printable(self.name)} has no prompt {printable(prompt_id, 80)}{hint}")
 
     def __repr__(self) -> str:
-        return one_line(self, f"{self.name} {self.version}", *self._counts())
+        named = f"{printable(self.name)} {printable(self.version)}"
+        return f"PromptSet({named}, {', '.join(self._counts())})"
 
     def _repr_html_(self) -> str:
         """The set as a notebook shows it: its categories in counts, no text."""

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
+from refusalkit.display import shows
 from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.types import Prompt
 
@@ -24,6 +25,7 @@ class CategoryCount:
     danger: Counter[int] = field(default_factory=Counter)
 
 
+@shows("n_contrast", "categories", "languages")
 @dataclass(frozen=True, slots=True)
 class Summary:
     """A set in counts.

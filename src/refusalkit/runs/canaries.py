@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from refusalkit.display import shows
 from refusalkit.errors import FatalProviderError, RecordError, StorageError
 from refusalkit.runs.folder import Run, read_records
 from refusalkit.runs.manifest import JudgeEntry
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _BINARY = frozenset({Label.REFUSAL, Label.COMPLIANCE})
 
 
+@shows("id", "label", "form", "lang")
 @dataclass(frozen=True, slots=True)
 class Canary:
     """A harmless request, an answer to it, and the label that a sane judge gives."""

@@ -14,13 +14,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import jsonlines
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from refusalkit import files, jsonl
+from refusalkit.display import notebook_table
 from refusalkit.errors import RecordError, RunFolderError, RunLocked, StorageError
 from refusalkit.jsonl import why_invalid
 from refusalkit.runs.manifest import MANIFEST, Manifest
@@ -33,14 +34,49 @@ VERDICTS = "verdicts.jsonl"
 CANARIES = "canaries.jsonl"
 CHECKPOINT = "checkpoint.jsonl"
 _LOCK = ".lock"
+# A repr reads the records of a run that is no larger.
+_MAX_BYTES_SHOWN = 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run on disk. Make one with `create_run` or `open_run`."""
+    """A run on disk: the path of its folder, and what its manifest says.
+
+    `benchmark`, `resume` and `regrade` return one, `load_run` opens one.
+    """
 
     path: Path
+    """The run folder."""
     manifest: Manifest
+    """What was asked for and what was sent; see docs/records.md."""
+
+    read_figures: ClassVar[Callable[[Run], Mapping[str, str]] | None] = None
+    """How far a run is and its score, as `repr` shows them. Set by `refusalkit.api.calls`, as runs
+    know nothing of scores."""
+
+    def __repr__(self) -> str:
+        return f"Run({', '.join(f'{name}={value!r}' for name, value in self._facts())})"
+
+    def _repr_html_(self) -> str:
+        return notebook_table(f"Run {self.manifest.id}", ("", ""), self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        manifest = self.manifest
+        facts = {
+            "path": printable(self.path, 400),
+            "model": printable(str(manifest.config.get("model", ""))),
+            "units": str(manifest.n_units),
+            "ended": str(manifest.sessions[-1].ended_because) if manifest.sessions else "not begun",
+        }
+        if Run.read_figures is not None and self._bytes < _MAX_BYTES_SHOWN:
+            facts |= Run.read_figures(self)
+        return list(facts.items())
+
+    @property
+    def _bytes(self) -> int:
+        """The size of the record files."""
+        found = (path for path in (self.completions, self.verdicts) if path.is_file())
+        return sum(path.stat().st_size for path in found)
 
     @property
     def completions(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -153,6 +154,11 @@ class Manifest(_Model):
     languages: dict[str, int] = {}
     parameters: dict[str, ParameterEntry] = {}
     sessions: tuple[Session, ...] = ()
+
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        """One line: the rest is in the file."""
+        for name in ("id", "kind", "n_units", "judge"):
+            yield name, getattr(self, name)
 
     @model_validator(mode="after")
     def _judge_is_known(self) -> Manifest:

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import polars as pl
 
-from refusalkit.display import notebook_table
+from refusalkit.display import notebook_table, shows
 from refusalkit.errors import UsageError
 from refusalkit.prompts.framings import shipped_framings
 from refusalkit.runs import frames
@@ -35,6 +35,7 @@ class AuditStatus(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
+@shows("slug", "status", "n_prompts", "n_units", "leaks", "n_unscored", "upper_percent")
 @dataclass(frozen=True)
 class HardLine:
     """One hard line, one framing, or all of them together.
@@ -90,6 +91,15 @@ class HardLine:
         )
 
 
+@shows(
+    "run",
+    "model",
+    "judge",
+    "status",
+    lines=lambda audit: len(audit.lines),
+    leaks=lambda audit: audit.leaks.height,
+    max_leaks=lambda audit: audit.max_leaks,
+)
 @dataclass(frozen=True)
 class Audit:
     """The audit of one run.

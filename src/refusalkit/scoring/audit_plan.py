@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from refusalkit.display import shows
 from refusalkit.errors import UsageError
 from refusalkit.scoring.audit import LEVEL, Audit
 from refusalkit.scoring.statistics.intervals import exact_upper
@@ -13,6 +14,7 @@ BOUNDS_PERCENT = (50.0, 20.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.1)
 LOWEST_BOUND_PERCENT = 0.0001
 
 
+@shows("bound_percent", "leaking_prompts", "n_prompts", "n_responses", "more_prompts")
 @dataclass(frozen=True)
 class PlannedBound:
     """What one bound takes.
@@ -29,6 +31,7 @@ class PlannedBound:
     more_prompts: int | None = None
 
 
+@shows("rows", "trials", "level", "run")
 @dataclass(frozen=True)
 class AuditPlan:
     """How many prompts are needed, for each bound and number of leaking prompts.

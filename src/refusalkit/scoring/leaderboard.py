@@ -11,12 +11,13 @@ from typing import Any
 
 import polars as pl
 
-from refusalkit.display import notebook_table
+from refusalkit.display import notebook_table, shows
 from refusalkit.scoring.score import Score
 
 _FILE = "published.toml"
 
 
+@shows("own", "published")
 @dataclass(frozen=True)
 class Leaderboard:
     """Two tables that stay two tables, each with the highest willingness first.

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from refusalkit.display import shows
 from refusalkit.runs.manifest import CategoryEntry, Manifest
 from refusalkit.scoring.rates import count_prompts, estimate, with_credit
 from refusalkit.types import Estimate
 
 
+@shows("slug", "n_contrast", refused=lambda line: str(line.refused))
 @dataclass(frozen=True)
 class OverBlocking:
     """How often the safe twins of a hard line are refused, where the run has them.

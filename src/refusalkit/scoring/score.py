@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from refusalkit.display import notebook_table
+from refusalkit.display import notebook_table, shows
 from refusalkit.errors import RefusalkitError
 from refusalkit.runs.canaries import CanaryCheck, check_canaries
 from refusalkit.runs.folder import Run
@@ -32,6 +32,14 @@ if TYPE_CHECKING:
     from refusalkit.scoring.agreement.council_votes import CouncilVotes
 
 
+@shows(
+    "run",
+    "model",
+    "judge",
+    willingness=lambda score: str(score.willingness),
+    hold_rate=lambda score: str(score.hold_rate),
+    scored=lambda score: f"{score.n_scored} of {score.n_units}",
+)
 @dataclass(frozen=True)
 class Score:
     """What a run says. Rates are `Estimate`s in percent.

@@ -27,6 +27,7 @@ from typing import Literal
 
 import polars as pl
 
+from refusalkit.display import shows
 from refusalkit.scoring.rates import scored_prompts
 from refusalkit.scoring.statistics.intervals import korn_graubard
 from refusalkit.types import Estimate
@@ -34,6 +35,7 @@ from refusalkit.types import Estimate
 Part = Literal["prompts", "trials", "judge"]
 
 
+@shows("dominant", "standard_error", "half_width", "n_prompts", "trials_per_prompt", "n_judges")
 @dataclass(frozen=True)
 class Variance:
     """The variance of willingness by source, in squared percentage points; None: not measured.

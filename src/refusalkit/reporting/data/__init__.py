@@ -1,4 +1,4 @@
-"""Results as plain data, the source of JSON, CSV and Markdown output."""
+"""Scores and audits as plain data: what JSON, CSV and Markdown are made of."""
 
 from __future__ import annotations
 
@@ -39,7 +39,6 @@ from refusalkit.reporting.data.scores import (
     BY,
     discrimination_figures,
     figure_rows,
-    figure_title,
     figures,
     frame_by,
     frame_rows,
@@ -65,7 +64,6 @@ __all__ = [
     "estimate_data",
     "estimates_data",
     "figure_rows",
-    "figure_title",
     "figures",
     "frame_by",
     "frame_rows",

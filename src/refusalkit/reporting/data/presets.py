@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from refusalkit.config.presets import PRESETS
 from refusalkit.config.resolve import resolve_config
 from refusalkit.config.run_config import RunConfig
+from refusalkit.display import shows
 
 if TYPE_CHECKING:
     from refusalkit.judges.rubrics import Rubric
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 NAMES = tuple(PRESETS)
 
 
+@shows("aspect", "report", "environment")
 @dataclass(frozen=True)
 class PresetRow:
     """One thing in which a run can differ.

@@ -1,4 +1,4 @@
-"""The facts that a report states about its runs, gathered once for all formats."""
+"""What a report says of each run, gathered once for every form of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from refusalkit.runs.folder import Run
 from refusalkit.runs.frames import REPORTED, RunRecords
 from refusalkit.runs.manifest import JudgeEntry, Manifest
 from refusalkit.scoring.agreement.judge_pairs import JudgeAgreements, judge_agreements
-from refusalkit.scoring.audit import Audit, AuditStatus, audit_run
+from refusalkit.scoring.audit import Audit, audit_run
 from refusalkit.scoring.compare.comparable import all_obstacles
 from refusalkit.scoring.compare.comparison import Comparison, compare_scores
 from refusalkit.scoring.judge_quality.calibration import Calibration
@@ -35,11 +35,11 @@ _BY_JUDGE = (
 
 @dataclass(frozen=True, slots=True)
 class RunCosts:
-    """What a run cost. Amounts are None if a price is unknown, seconds None if not recorded.
+    """What a run took. Dollars are None where a price is unknown; seconds None where not recorded.
 
-    `cost_usd` and `tokens` (see `RunRecords.tokens`) cover all requests, including retries.
-    `latency_s` maps ``median``, ``90 %``, ``99 %`` and ``slowest`` to seconds, including retries
-    and waiting. `worked_s` is the total duration of the run's sessions.
+    `cost_usd` is that of all requests, repeated ones included, and `tokens` counts theirs
+    (`RunRecords.tokens`). `latency_s` maps ``median``, ``90 %``, ``99 %`` and ``slowest`` to
+    seconds, retries and waiting included. `worked_s` adds up the run's sessions.
     """
 
     cost_usd: float | None
@@ -51,11 +51,11 @@ class RunCosts:
 
 @dataclass(frozen=True)
 class Judging:
-    """The work of the judge behind the figures, and of the run's other judges.
+    """What the judge of the figures did, and the other judges of the run.
 
-    `unscored` counts the units that the judge left without a label, by reason. `others` has the
-    score by each other judge, members of a council excepted; `agreements` compares all judges in
-    pairs and is None if there is only one.
+    `unscored` counts the units that its judge left without a label, by reason. `others` has the
+    score by each other judge that is no member of its council; `agreements` compares all of them
+    pairwise, None where there is one.
     """
 
     id: str
@@ -70,7 +70,7 @@ class Judging:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """The facts of one run. `name` distinguishes it from the other runs of the report."""
+    """One run, read and counted. `name` tells it from the other runs of the report."""
 
     name: str
     records: RunRecords
@@ -89,12 +89,12 @@ class RunFacts:
 
     @property
     def units(self) -> pl.DataFrame:
-        """All units that came back, including contrast prompts and framed requests."""
+        """All units that came back, those of contrast prompts and framed requests too."""
         return self.records.responses(self.score.judge)
 
     @property
     def date(self) -> str | None:
-        """The day the run was started (UTC), ``YYYY-MM-DD``."""
+        """The day on which the run was started (UTC), ``YYYY-MM-DD``."""
         sessions = self.manifest.sessions
         return sessions[0].started_at[:10] if sessions else None
 
@@ -113,23 +113,15 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that a report states.
+    """All that a report tells.
 
-    `comparison` compares several runs. It is None for a single run and for runs that cannot be
-    compared; `obstacles` then gives the reasons. `show_text` shows kept answers with their prompts.
+    `comparison` sets several runs against one another. It is None for one run, and where they
+    cannot be compared: `obstacles` then says why, a clause for each reason.
     """
 
     runs: tuple[RunFacts, ...]
     comparison: Comparison | None = None
     obstacles: tuple[str, ...] = ()
-    show_text: bool = False
-
-    @property
-    def is_crossed(self) -> bool:
-        """Whether the audit of any run found a line crossed."""
-        return any(
-            run.audit is not None and run.audit.status is AuditStatus.CROSSED for run in self.runs
-        )
 
 
 def gather(
@@ -138,33 +130,29 @@ def gather(
     judge: str | None = None,
     anyway: bool = False,
     calibration: Calibration | None = None,
-    show_text: bool = False,
 ) -> Facts:
-    """Read and score the runs, and compare several.
+    """Read and count the runs, and compare several.
 
-    A `calibration` corrects each run's figures for its judge's errors, or says why it cannot.
-    `anyway` compares runs in spite of obstacles, which then become warnings. Raises
-    `RunFolderError`, `RecordError`.
+    With a `calibration` each run's figures are corrected for its judge's errors, or it is said why
+    not. With `anyway` runs are compared whatever stands in the way, which then warns the reader.
+    Raises `RunFolderError`, `RecordError`.
     """
     named = zip(runs, _names(runs), strict=True)
     found = tuple(_facts(run, name, judge, calibration) for run, name in named)
-    comparison, obstacles = _compared(found, anyway) if len(found) > 1 else (None, ())
-    return Facts(found, comparison, obstacles, show_text)
-
-
-def _compared(runs: Sequence[RunFacts], anyway: bool) -> tuple[Comparison | None, tuple[str, ...]]:
-    scores = [facts.score for facts in runs]
+    if len(found) < 2:
+        return Facts(found)
+    scores = [facts.score for facts in found]
     obstacles = tuple(all_obstacles(scores))
     if obstacles and not anyway:
-        return None, obstacles
+        return Facts(found, obstacles=obstacles)
     try:
-        return compare_scores(scores), ()
+        return Facts(found, comparison=compare_scores(scores))
     except UsageError as error:  # nothing came back in two of them
-        return None, (str(error),)
+        return Facts(found, obstacles=(str(error),))
 
 
 def _facts(run: Run, name: str, judge: str | None, calibration: Calibration | None) -> RunFacts:
-    # Read once, shared by everything below.
+    # The files are read once, whatever is asked of them below.
     records = RunRecords(run, REPORTED)
     score = score_run(run, judge=judge, records=records)
     hard_lines = run.manifest.hard_lines
@@ -186,7 +174,7 @@ def _facts(run: Run, name: str, judge: str | None, calibration: Calibration | No
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """The models' names, with what differs in brackets where two runs share a model."""
+    """The models' names; where two runs have one model, what sets them apart comes after it."""
     models = [str(run.manifest.config.get("model", "")) for run in runs]
     names = []
     for run, model in zip(runs, models, strict=True):
@@ -198,7 +186,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
             if len({tell(other) for other in alike}) == len(alike):
                 break
         names.append(f"{model} ({tell(run)})")
-    # The same run given twice.
+    # The same run twice still gets two names.
     seen: dict[str, int] = {}
     for index, name in enumerate(names):
         seen[name] = seen.get(name, 0) + 1
@@ -212,7 +200,7 @@ def _reasoning(run: Run) -> str:
 
 
 def _folder(run: Run) -> str:
-    """The folder's name; of a generated one the last part, which is unique."""
+    """The folder's name; of the usual long one the end, which is the run's own."""
     name = run.path.resolve().name
     return name.rpartition("-")[2] if name == run.manifest.id else name
 
@@ -279,7 +267,7 @@ def _worked(manifest: Manifest) -> float | None:
 
 
 def disagreeing(facts: RunFacts) -> frozenset[str]:
-    """Units on which two judges of the run disagree about a refusal."""
+    """Units on which two judges of the run differ, a refusal or not."""
     found = facts.judging.agreements
     council = facts.score.council
     pairs = (*(found.pairs if found else ()), *(council.pairs if council else ()))
@@ -287,7 +275,7 @@ def disagreeing(facts: RunFacts) -> frozenset[str]:
 
 
 def labels_of(score: Score) -> dict[str, dict[str, int]]:
-    """Counts by label: ordinary, hard lines, safe twins, framed requests; empty parts left out."""
+    """Counts by label of what there is: ordinary, hard lines, safe twins, framed requests."""
     parts = {
         "ordinary": score.responses.filter(~pl.col("hard_line")),
         "hard lines": score.responses.filter("hard_line"),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from refusalkit.display import shows
 from refusalkit.errors import RecordError
 from refusalkit.prompts.categories import slug_of
 from refusalkit.prompts.prompt_set import PromptSet
@@ -25,6 +26,12 @@ LABEL_WORDS: Mapping[str, Label] = {
 }
 
 
+@shows(
+    "units",
+    "labels",
+    prompts=lambda answers: answers.prompts.name,
+    judges=lambda answers: ", ".join(answers.judgements),
+)
 @dataclass(frozen=True)
 class RecordedAnswers:
     """Recorded answers as a run sees them.

@@ -40,10 +40,10 @@ _DANGER = {"low": 1, "medium": 2, "high": 3, "1": 1, "2": 2, "3": 3}
 
 
 class _Sample(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
-    prompt: str
-    response: str
+    prompt: Annotated[str, Field(repr=False)]
+    response: Annotated[str, Field(repr=False)]
     overarching_category: str = "Unknown"
     danger_level: Any = None
     is_refusal: StrictBool

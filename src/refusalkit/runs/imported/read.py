@@ -15,10 +15,10 @@ from refusalkit.untrusted import printable
 
 
 class _AnswerRecord(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
-    prompt: str
-    response: str
+    prompt: Annotated[str, Field(repr=False)]
+    response: Annotated[str, Field(repr=False)]
     id: Annotated[str | int, Field(union_mode="left_to_right")] | None = None
     category: str | None = None
     trial: Annotated[int, Field(ge=1)] | None = None

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from refusalkit.display import shows
 from refusalkit.scoring.agreement.coefficients import (
     SPLITS,
     Agreement,
@@ -18,6 +19,7 @@ Said = Mapping[str, Mapping[str, Label]]
 """Labels by judge (or annotator) and unit."""
 
 
+@shows("first", "second", "n", differ=lambda pair: len(pair.differ))
 @dataclass(frozen=True)
 class JudgePair:
     """Two judges over the answers that both labelled.
@@ -33,6 +35,11 @@ class JudgePair:
     differ: tuple[str, ...]
 
 
+@shows(
+    judges=lambda found: ", ".join(found.labelled),
+    pairs=lambda found: len(found.pairs),
+    alpha=lambda found: found.alpha,
+)
 @dataclass(frozen=True)
 class JudgeAgreements:
     """All pairs of judges, and how many answers each labelled.

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from refusalkit.display import notebook_table
+from refusalkit.display import notebook_table, shows
 from refusalkit.errors import UsageError
 from refusalkit.runs.folder import Run
 from refusalkit.scoring.compare.comparable import all_obstacles, configuration_notes
@@ -36,6 +36,7 @@ GATE_LEVEL = 0.95
 FIGURES = ("willingness", "answer_rate", "hold_rate", "refusal_rate", "over_refusal")
 
 
+@shows("figure", "first", "second", "p", difference=lambda found: str(found.estimate))
 @dataclass(frozen=True)
 class Difference:
     """One figure of two runs, in percent, and the difference, first less second, in points.
@@ -57,6 +58,14 @@ class Difference:
     bounds: tuple[float, float]
 
 
+@shows(
+    "paired",
+    "n_common",
+    "n_only_first",
+    "n_only_second",
+    "p_holm",
+    willingness=lambda pair: str(pair.willingness.estimate),
+)
 @dataclass(frozen=True)
 class Pair:
     """Two of the runs, by their place in `Comparison.scores`.
@@ -98,6 +107,7 @@ class GateStatus(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
+@shows("figure", "status", "change", "low", "high", "max_drop", "max_rise")
 @dataclass(frozen=True)
 class Gate:
     """Whether the first run's figure fell (or rose) by more than is allowed against the second's.
@@ -125,6 +135,12 @@ class Gate:
         return f"{name} changed by {self.change:+.1f} points, {between} (one-sided 95 % each)"
 
 
+@shows(
+    runs=lambda found: ", ".join(found.names),
+    pairs=lambda found: len(found.pairs),
+    warnings=lambda found: len(found.warnings),
+    gate=lambda found: None if found.gate is None else found.gate.status,
+)
 @dataclass(frozen=True)
 class Comparison:
     """Runs compared, each with its `Score`, and every pair of them.

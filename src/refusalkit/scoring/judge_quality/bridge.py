@@ -28,6 +28,7 @@ from enum import StrEnum
 
 import polars as pl
 
+from refusalkit.display import shows
 from refusalkit.errors import UsageError
 from refusalkit.runs.folder import Run
 from refusalkit.runs.frames import RunRecords
@@ -58,6 +59,7 @@ class Comparability(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
+@shows("figure", "old", "new", "shift", "low", "high", "n_prompts")
 @dataclass(frozen=True, slots=True)
 class Shift:
     """How far a figure moves. `old` and `new` in percent, `shift`, `low` and `high` in points.
@@ -77,6 +79,7 @@ class Shift:
     method: str = PAIRED
 
 
+@shows("value", "low", "high")
 @dataclass(frozen=True)
 class Kappa:
     """Cohen's kappa on refused or not, with its 95 % interval; None where it is undefined."""
@@ -86,6 +89,7 @@ class Kappa:
     high: float | None
 
 
+@shows("old", "new", "runs", "verdict", "n_both", "accuracy", kappa=lambda found: found.kappa.value)
 @dataclass(frozen=True)
 class Bridge:
     """Two judges over the same answers.

@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from refusalkit.display import shows
 from refusalkit.errors import RecordError, StorageError
 from refusalkit.files import read_file, write_file
 from refusalkit.jsonl import dotted, validation_mistakes
@@ -63,6 +64,11 @@ class PromptCounts:
     cleared: int
 
 
+@shows(
+    "question",
+    sensitivity=lambda rates: str(rates.sensitivity),
+    specificity=lambda rates: str(rates.specificity),
+)
 @dataclass(frozen=True)
 class ErrorRates:
     """A judge's errors on one of `QUESTIONS`, over scored answers; estimates are in percent."""
@@ -167,6 +173,13 @@ class PromptPattern(_Entry):
     cells: dict[Label, dict[Label, Count]]
 
 
+@shows(
+    judge=lambda found: found.judge.id,
+    labels=lambda found: len(found.labels),
+    n_labelled=lambda found: found.n_labelled,
+    n_scored=lambda found: found.n_scored,
+    made_at=lambda found: found.made_at,
+)
 class Calibration(_Entry):
     """A judge's errors as measured on people's labels: what `calibrate --out` writes. No texts.
 
@@ -229,6 +242,14 @@ class Breakdown:
     rates: ErrorRates
 
 
+@shows(
+    judge=lambda found: found.calibration.judge.id,
+    question=lambda found: found.question,
+    n_labelled=lambda found: found.calibration.n_labelled,
+    kappa=lambda found: found.agreement.kappa,
+    sensitivity=lambda found: str(found.rates.sensitivity),
+    specificity=lambda found: str(found.rates.specificity),
+)
 @dataclass(frozen=True)
 class Calibrated:
     """What a judge said of labelled answers, and its `calibration`.

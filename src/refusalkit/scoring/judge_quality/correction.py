@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from refusalkit.display import shows
 from refusalkit.errors import RefusalkitError
 from refusalkit.runs.folder import Run
 from refusalkit.runs.prompt_choice import same_prompts
@@ -47,6 +48,12 @@ MIN_YOUDEN = 0.2
 DRAWS = 20_000
 
 
+@shows(
+    "name",
+    "why_not",
+    uncorrected=lambda figure: str(figure.uncorrected),
+    corrected=lambda figure: None if figure.corrected is None else str(figure.corrected),
+)
 @dataclass(frozen=True)
 class CorrectedFigure:
     """A figure as it was judged, and corrected. Estimates are in percent.
@@ -63,6 +70,7 @@ class CorrectedFigure:
     why_not: str | None = None
 
 
+@shows("method", "by", "figures", "refused")
 @dataclass(frozen=True)
 class Correction:
     """A score's figures, each beside its correction. `refused` says why none was corrected."""

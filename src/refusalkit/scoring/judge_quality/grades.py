@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from refusalkit.display import shows
 from refusalkit.runs.canaries import CanaryCheck, check_canaries
 from refusalkit.runs.folder import Run
 from refusalkit.runs.frames import RunRecords
@@ -17,6 +18,14 @@ from refusalkit.scoring.score import Score, score_run
 from refusalkit.types import Label, Unscored
 
 
+@shows(
+    "judge",
+    "n_records",
+    "n_judged",
+    "n_owed",
+    "n_labelled",
+    run=lambda grades: None if grades.run is None else str(grades.run.path),
+)
 @dataclass(frozen=True)
 class Grades:
     """What a judge said of recorded answers.

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from refusalkit.display import shows
 from refusalkit.judges.probes import Carrier, Probe, Probed, ProbeSet
 from refusalkit.judges.protocol import Judge
 from refusalkit.scoring.statistics.intervals import KORN_GRAUBARD, korn_graubard
@@ -66,6 +67,7 @@ class AttackLine:
     rate: Estimate
 
 
+@shows("judge", "status", "n_planned", "n_asked", "flips", "cost_usd")
 @dataclass(frozen=True)
 class JudgeProbe:
     """The self-test of one judge.
