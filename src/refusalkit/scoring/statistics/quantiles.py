@@ -45,6 +45,13 @@ def student_quantile(df: float, p: float) -> float:
     return math.sqrt(df * x / (1 - x))
 
 
+def beta_share(a: float, b: float, x: float) -> float:
+    """The share of the beta distribution (a, b) that lies below x: regularised incomplete beta."""
+    if not 0 < x < 1:
+        return float(x >= 1)
+    return _incomplete_beta(a, b, x)[0]
+
+
 def _incomplete_beta(a: float, b: float, x: float) -> tuple[float, float]:
     """The regularised incomplete beta function and its derivative, the density.
 
