@@ -124,7 +124,7 @@ def comparisons(runs: int) -> None:
     print(
         "\nA true difference, within 0.6, between 0.5, base rate 50 %: how often it is found, and"
     )
-    print("the mean number of prompts until then (166 where it is not).\n")
+    print("and the mean number of prompts until then (166 where it is not).\n")
     print("| difference | always valid | mean prompts | fixed size: found at 166 |")
     print("|---|---|---|---|")
     for drop in (0.1, 0.2, 0.3, 0.4):
@@ -135,10 +135,9 @@ def comparisons(runs: int) -> None:
         low, high = bounds(apart, 0.025)
         fixed = ((low > 1e-12) | (high < -1e-12)).mean()
         mean = np.minimum(when, 166).mean()
-        found = 100 * float((when < np.inf).mean())
-        print(
-            f"| {100 * drop:.0f} | {found:.0f} % | {mean:.0f} | {100 * fixed:.0f} % |", flush=True
-        )
+        found = float((when < np.inf).mean())
+        cells = (f"{100 * found:.0f} %", f"{mean:.0f}", f"{100 * fixed:.0f} %")
+        print(f"| {100 * drop:.0f} | {' | '.join(cells)} |", flush=True)
 
 
 def check_against_library() -> None:

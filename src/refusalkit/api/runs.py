@@ -35,6 +35,7 @@ from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
     from refusalkit.engine.budget import Budget
+    from refusalkit.engine.plan import Plan, StopRule
     from refusalkit.judges.protocol import Judge
     from refusalkit.models.endpoints import Pacers
     from refusalkit.models.protocol import Model
@@ -141,11 +142,9 @@ async def work_prepared(
     close_judge: bool = True,
 ) -> Run:
     """Make the run's folder and do the work. Arguments and errors: `benchmark`, `work_session`."""
-    from refusalkit.engine.plan import plan_trials
-
     manifest, config = prepared.manifest, prepared.config
     run = create_run(Path(out) if out is not None else RUNS / manifest.id, manifest)
-    plan = plan_trials(prepared.prompts, config.trials)
+    plan = _plan(config, prepared.prompts)
     try:
         return await work_session(
             run,
@@ -157,6 +156,7 @@ async def work_prepared(
             stop,
             budget=budget,
             close_judge=close_judge,
+            stop_rule=_stop_rule(config, prepared.prompts),
         )
     except FatalProviderError as error:
         if is_untouched(run):
@@ -207,7 +207,6 @@ async def resume_async(
 ) -> Run:
     """`resume` for async code."""
     check_options(resume_async, options, RunOptions)
-    from refusalkit.engine.plan import plan_trials
     from refusalkit.runs.checkpoint import load_checkpoint
 
     # Names are configuration values: they are refused below unless they are the run's own.
@@ -265,7 +264,42 @@ async def resume_async(
     check_same_judge(manifest, grader)
     target = model or open_configured_model(config)
     config = ready_config(config, grader, asks_model=model is None, named_judge=judge is None)
-    plan = plan_trials(chosen, config.trials)
     return await work_session(
-        folder, plan, target, grader, config, on_progress, stop, kept=await kept
+        folder,
+        _plan(config, chosen),
+        target,
+        grader,
+        config,
+        on_progress,
+        stop,
+        kept=await kept,
+        stop_rule=_stop_rule(config, chosen, folder),
     )
+
+
+def _plan(config: RunConfig, prompts: PromptSet) -> Plan:
+    """The order in which a run asks its units."""
+    from refusalkit.engine.plan import plan_prompts, plan_trials
+
+    if config.order is None:
+        return plan_trials(prompts, config.trials)
+    return plan_prompts(prompts, config.trials, config.order)
+
+
+def _stop_rule(config: RunConfig, prompts: PromptSet, run: Run | None = None) -> StopRule | None:
+    """When a run may stop early; of a `run` that is resumed it has seen what is on disk."""
+    if config.stop_when is None or config.order is None:
+        return None
+    from refusalkit.prompts.random_order import in_random_order
+    from refusalkit.scoring.stop_rule import LeakRule
+
+    rule = LeakRule(
+        in_random_order(prompts, config.order),
+        config.trials,
+        when=config.stop_when,
+        bound_percent=config.bound,
+        max_leaks=config.max_leaks or 0,
+    )
+    if run is not None:
+        rule.read(run)
+    return rule

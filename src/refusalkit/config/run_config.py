@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from refusalkit.display import notebook_table
 from refusalkit.types import GenerationConfig, Reasoning
@@ -24,6 +24,7 @@ Preset = Literal["paper", "atropos", "modern"]
 Inversion = Literal["paper", "atropos", "none"]
 CouncilRule = Literal["majority", "unanimous", "any"]
 Via = Literal["litellm"]
+StopWhen = Literal["crossed", "held"]
 
 DEFAULT_PROMPTS = "refusalkit-166"
 
@@ -87,6 +88,14 @@ class RunConfig(BaseModel):
     """Seed of the draw that --limit makes."""
     framings: Annotated[tuple[str, ...], Cli("measured", flag=True)] = ()
     """Hard-line requests also in four plain framings, for the audit."""
+    order_seed: Annotated[int | None, Cli("measured", default="the set's order")] = None
+    """Ask prompts in an order drawn at random, each with all its trials."""
+    stop_when: Annotated[StopWhen | None, _MEASURED] = None
+    """Ask hard lines only, until the audit's answer is settled."""
+    bound: Annotated[float | None, Field(gt=0, lt=100), Cli("measured", metavar="PERCENT")] = None
+    """With --stop-when: the leak rate to stay below."""
+    max_leaks: Annotated[int | None, Field(ge=0), Cli("measured", default="0")] = None
+    """With --stop-when: leaking responses allowed."""
     trials: Annotated[int, Field(ge=1, le=1000), _MEASURED] = 5
     """Independent answers to each prompt."""
 
@@ -221,6 +230,22 @@ class RunConfig(BaseModel):
             raise ValueError(f"{', '.join(sorted(reserved))} cannot be set this way")
         return value
 
+    @model_validator(mode="after")
+    def _stopping_makes_sense(self) -> RunConfig:
+        if self.stop_when is None and (self.bound, self.max_leaks) != (None, None):
+            raise ValueError(
+                "bound and max_leaks say when a run may stop: give stop_when too (a finished run "
+                "is held against a bound with `refusalkit audit --bound`)"
+            )
+        if self.stop_when == "held" and self.bound is None:
+            raise ValueError("stop_when held needs a bound: the leak rate to be shown, in percent")
+        return self
+
+    @property
+    def order(self) -> int | None:
+        """The seed of the order in which prompts are asked; None: as they are in the set."""
+        return 0 if self.order_seed is None and self.stop_when is not None else self.order_seed
+
     @property
     def judge_name(self) -> str:
         """The judge to use: a scripted model needs no key, so neither does its judge."""
@@ -246,8 +271,8 @@ class RunConfig(BaseModel):
         """The fields that can change a result, as JSON values."""
         fields = self.model_dump(mode="json", exclude=set(OPERATIONAL))
         # Left out where nobody chose one: runs from before it was an option keep their digest.
-        late = ("inversion", "judge_temperature", "judge_asks")
-        for name in (*late, "council", "judge_fallback", "hard_line_judge"):
+        late = ("inversion", "judge_temperature", "judge_asks", "council", "judge_fallback")
+        for name in (*late, "hard_line_judge", "order_seed", "stop_when", "bound", "max_leaks"):
             if fields[name] is None:
                 del fields[name]
         if not fields["framings"]:
@@ -328,6 +353,10 @@ class RunOptions(JudgeOptions, total=False):
     limit: int | None
     limit_seed: int
     framings: bool | Sequence[str]
+    order_seed: int | None
+    stop_when: StopWhen | None
+    bound: float | None
+    max_leaks: int | None
     trials: int
     temperature: float | None
     top_p: float | None

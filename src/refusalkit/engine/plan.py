@@ -6,10 +6,11 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from refusalkit.prompts.prompt_set import PromptSet
-from refusalkit.types import Prompt
+from refusalkit.prompts.random_order import in_random_order
+from refusalkit.types import Prompt, Verdict
 
 
 class Ended(StrEnum):
@@ -18,6 +19,8 @@ class Ended(StrEnum):
     DONE = "done"
     INTERRUPTED = "interrupted"
     MAX_COST = "max_cost"
+    HELD = "held"
+    CROSSED = "crossed"
 
 
 class Progress(NamedTuple):
@@ -51,6 +54,27 @@ Plan = Callable[[], Iterable[tuple[int, Sequence[Prompt]]]]
 def plan_trials(prompts: PromptSet, trials: int) -> Plan:
     """Whole trials one after another, so that an interrupted run has as many of them as can be."""
     return lambda: ((trial, prompts.prompts) for trial in range(1, trials + 1))
+
+
+def plan_prompts(prompts: PromptSet, trials: int, seed: int) -> Plan:
+    """All trials of one prompt before the next, prompts in random order: the same for one seed.
+
+    A prompt's framings go with it. So what was asked at any moment is a random sample of the set,
+    with whole prompts but for the last.
+    """
+    ordered = list(itertools.chain.from_iterable(in_random_order(prompts, seed)))
+    return lambda: ((trial, (prompt,)) for prompt in ordered for trial in range(1, trials + 1))
+
+
+class StopRule(Protocol):
+    """Decides from the verdicts as they come whether a run has said what it was started for."""
+
+    def saw(self, verdict: Verdict) -> None:
+        """Take note of the verdict on one unit."""
+
+    @property
+    def met(self) -> Ended | None:
+        """Why the run may stop; None: not yet."""
 
 
 def plan_units(units: Iterable[tuple[Prompt, int]]) -> Plan:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from refusalkit.engine.budget import Budget, RunBudget
 from refusalkit.engine.orphans import retractions
 from refusalkit.engine.panel_votes import EarlierVotes, PanelVotes, read_earlier_votes
-from refusalkit.engine.plan import Ended, OnProgress, Plan, Progress
+from refusalkit.engine.plan import Ended, OnProgress, Plan, Progress, StopRule
 from refusalkit.errors import FatalProviderError
 from refusalkit.judges.council import Panel, stamped, total_cost
 from refusalkit.judges.protocol import Judge
@@ -70,7 +70,7 @@ class Runner:
     `texts` then holds answers by unit that the run withheld and that are known from elsewhere.
     `max_cost` bounds this run, `budget` several together; `ceiling_usd` is the most that one
     completion can cost, where that is known. `kept` is a checkpoint of the run that was loaded
-    beforehand.
+    beforehand. `stop_rule` ends the work early; it has seen what is on disk.
     """
 
     def __init__(
@@ -90,9 +90,11 @@ class Runner:
         budget: Budget | None = None,
         ceiling_usd: float | None = None,
         kept: Checkpoint | None = None,
+        stop_rule: StopRule | None = None,
     ) -> None:
         self._texts = texts or {}
         self._kept = kept
+        self._stop_rule = stop_rule
         self._run = run
         self._plan = plan
         self._model = model
@@ -158,7 +160,10 @@ class Runner:
             for _ in range(max(1, min(self._concurrency, owed + len(self._canaries))))
         }
         await self._supervise(workers)
-        if self._left and self._ended is Ended.DONE:
+        settled = None if self._stop_rule is None else self._stop_rule.met
+        if settled is not None and self._ended is not Ended.INTERRUPTED:
+            self._ended = settled
+        elif self._left and self._ended is Ended.DONE:
             self._ended = Ended.MAX_COST
         self._report()
         return self._ended
@@ -236,7 +241,7 @@ class Runner:
             raise failure
 
     async def _worker(self, tasks: Iterator[_Task], writer: RecordWriter) -> None:
-        while not self._stop.is_set():
+        while not self._stop.is_set() and not self._is_settled():
             # One canary after each unit until all are asked, so that neither waits for the other.
             self._canary_next = bool(self._canaries) and not self._canary_next
             if self._canary_next:
@@ -257,6 +262,10 @@ class Runner:
             if self._checkpoint_writer is not None:
                 self._checkpoint_writer.maybe_save()
 
+    def _is_settled(self) -> bool:
+        """Whether the stop rule is met: nothing more is begun, what is in flight is finished."""
+        return self._stop_rule is not None and self._stop_rule.met is not None
+
     async def _begin(self, *, completes: bool) -> bool:
         """Take up a unit as soon as the budget has room; False where there will be none."""
         while not self._budget.begin(completes=completes):
@@ -264,7 +273,7 @@ class Runner:
             if not self._budget.may_find_room(completes=completes):
                 return False
             await self._budget.changed()
-            if self._stop.is_set():
+            if self._stop.is_set() or self._is_settled():
                 return False
         return True
 
@@ -312,6 +321,10 @@ class Runner:
             writer.completion(completion)
             if failed:
                 self._count(unscored=1, verdicts=1)
+                if self._stop_rule is not None:
+                    nothing = verdict_of_outcome(completion, self._judge.id)
+                    assert nothing is not None, "an error leaves nothing to judge"
+                    self._stop_rule.saw(nothing)
                 if completion.finish_reason is None:
                     withheld = writer.withholds(completion.category)
                     self._note_failure(
@@ -335,6 +348,8 @@ class Runner:
         verdict = stamped(verdict, task.prompt, completion, self._judge.id)
         writer.verdict(verdict)
         self._count_verdict(verdict)
+        if self._stop_rule is not None:
+            self._stop_rule.saw(verdict)
         failed = verdict.unscored is Unscored.JUDGE_ERROR
         if failed or (verdict.unscored is Unscored.MISSING_VOTE and member_error is not None):
             why = f"judge: {(verdict.reason if failed else member_error) or 'error'}"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from refusalkit.judges.protocol import Judge
     from refusalkit.models.protocol import Model
     from refusalkit.runs.checkpoint import Checkpoint
-from refusalkit.engine.plan import OnProgress, Plan
+from refusalkit.engine.plan import OnProgress, Plan, StopRule
 
 
 def how_to_resume(run: Run) -> str:
@@ -54,12 +54,14 @@ async def work_session(
     budget: Budget | None = None,
     close_judge: bool = True,
     kept: Checkpoint | None = None,
+    stop_rule: StopRule | None = None,
 ) -> Run:
     """One stretch of work on a run, recorded in its manifest however it ends.
 
     Without a `model` it is judged again: `judge` joins the run's judges, `texts` holds answers by
     unit that the run withheld and that are known from elsewhere. `budget` is shared with others;
     so is a judge that is not to be closed. `kept` is a checkpoint that was loaded beforehand.
+    `stop_rule` ends the work once it is met.
     """
     from refusalkit.engine.plan import Ended
     from refusalkit.engine.runner import (
@@ -96,6 +98,7 @@ async def work_session(
             budget=budget,
             ceiling_usd=_ceiling(model, plan, config, budget),
             kept=kept,
+            stop_rule=stop_rule,
         )
         failure: BaseException | None = None
         try:
@@ -135,8 +138,10 @@ def _ceiling(
     if config.max_cost is None and budget is None:
         return None
     of = getattr(model, "ceiling_usd", None)
-    _, prompts = next(iter(plan()), (1, ()))
-    return None if of is None else cast("float | None", of(prompts, config.generation))
+    if of is None:
+        return None
+    prompts = [prompt for trial, part in plan() if trial == 1 for prompt in part]
+    return cast("float | None", of(prompts, config.generation))
 
 
 def _all_parameters(model: Model | None, judge: Judge) -> dict[str, ParameterEntry]:

@@ -225,6 +225,24 @@ class PromptSet:
             selection=selection,
         )
 
+    def only_hard_lines(self) -> PromptSet:
+        """The prompts of the hard lines, their framings with them and their safe twins without.
+
+        Raises `UsageError` where there is none.
+        """
+        kept = tuple(p for p in self.prompts if p.category in self.hard_lines and p.twin is None)
+        if not kept:
+            raise UsageError(f"{printable(self.name)} has no prompt of a hard line to ask")
+        if len(kept) == len(self.prompts):
+            return self
+        filled = {prompt.category for prompt in kept}
+        return replace(
+            self,
+            categories=tuple(c for c in self.categories if c.slug in filled),
+            prompts=kept,
+            selection={**self.selection, "only_hard_lines": True},
+        )
+
     def with_hard_lines(self, names: Collection[str]) -> PromptSet:
         """The set with these categories (slugs or titles) as its hard lines, and no others.
 

@@ -46,6 +46,8 @@ def choose_prompts(
         limit=config.limit,
         seed=config.limit_seed,
     )
+    if config.stop_when is not None:
+        chosen = chosen.only_hard_lines()
     if not config.framings:
         return chosen
     framed = with_framings(chosen, config.framings)

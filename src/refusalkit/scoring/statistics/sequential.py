@@ -67,7 +67,7 @@ def _against_above(leaks: int, prompts: int, rate: float) -> float:
 
 
 def _spread_below(events: int, n: int, rate: float) -> float:
-    """The logarithm of the mean likelihood ratio of rates from 0 to `rate` against `rate` itself."""
+    """The logarithm of the mean likelihood ratio of rates from 0 to `rate` against `rate`."""
     rest = n - events
     log_beta = math.lgamma(events + 1) + math.lgamma(rest + 1) - math.lgamma(n + 2)
     below = beta_share(events + 1, rest + 1, rate)
