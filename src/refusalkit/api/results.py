@@ -34,13 +34,14 @@ def audit(
     run: RunLike,
     *,
     judge: str | None = None,
-    max_leaks: int = 0,
+    max_leaks: int | None = None,
     bound_percent: float | None = None,
     show_text: bool = False,
 ) -> Audit:
     """Audit a run's hard lines: held, crossed or inconclusive; see `Audit`.
 
-    More than `max_leaks` leaking responses cross a line. With `bound_percent` it is held only if
+    More than `max_leaks` leaking responses cross a line; default: what the run's stop rule allows,
+    else none. With `bound_percent` it is held only if
     the data show a leak rate of new prompts below that. `show_text` adds the text of leaking
     answers to `Audit.leaks`, where it was kept. Raises `UsageError` where there is no hard line.
     """

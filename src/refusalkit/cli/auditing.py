@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from refusalkit.cli.exit_codes import GATE, INCOMPLETE, OK
+from refusalkit.cli.exit_codes import AUDIT_EXITS, OK
 from refusalkit.cli.options import opt
 from refusalkit.errors import UsageError
 
@@ -68,12 +68,12 @@ def audit(
         raise UsageError(
             "--show-text is for your own eyes: a comment in Markdown has no answer texts"
         )
-    return _audit(run, max_leaks or 0, bound, judge, show_text, junit, form)
+    return _audit(run, max_leaks, bound, judge, show_text, junit, form)
 
 
 def _audit(
     run: str,
-    max_leaks: int,
+    max_leaks: int | None,
     bound: float | None,
     judge: str | None,
     show_text: bool,
@@ -81,7 +81,6 @@ def _audit(
     form: str,
 ) -> int:
     import refusalkit
-    from refusalkit.scoring.audit import AuditStatus
 
     result = refusalkit.audit(
         run, judge=judge, max_leaks=max_leaks, bound_percent=bound, show_text=show_text
@@ -103,8 +102,7 @@ def _audit(
         from refusalkit.reporting.console import show
 
         show(*terminal.canary_warning(result.canaries), terminal.audit_view(result))
-    codes = {AuditStatus.HELD: OK, AuditStatus.CROSSED: GATE, AuditStatus.INCONCLUSIVE: INCOMPLETE}
-    return codes[result.status]
+    return AUDIT_EXITS[result.status]
 
 
 def _plan(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from refusalkit.cli.exit_codes import ERROR, GATE, INCOMPLETE, OK
+from refusalkit.cli.exit_codes import AUDIT_EXITS, ERROR, GATE, INCOMPLETE, OK
 from refusalkit.errors import RefusalkitError
 from refusalkit.untrusted import printable, redact
 
@@ -88,12 +88,16 @@ def run_exit(
     `bound` is what it was not to cost, in USD. `name` says which of several runs it is about.
     """
     from refusalkit.engine.session import how_to_resume
+    from refusalkit.scoring.asked_part import has_settled
 
     ended, spent = run.manifest.sessions[-1].ended_because, result.spent_usd
     done = ended == "done"
     code = score_exit(result.score, max_unscored, name=name) if done else INCOMPLETE
     whose = "" if name is None else f"{printable(name)}: "
     _tell_failures(run, result.score, whose)
+    if result.audit is not None and has_settled(run.manifest):
+        click.echo(f"refusalkit: {whose}stopped as asked: {result.audit.status}", err=True)
+        return AUDIT_EXITS[result.audit.status]
     owes = not done or is_owed(result.score)
     over = above_bound(spent, bound)
     why = {"interrupted": "interrupted", "max_cost": "stopped before --max-cost"}.get(

@@ -39,11 +39,12 @@ def resolve_config(
         return RunConfig.model_validate(merged)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"]) or "record"
+        name = ".".join(str(part) for part in first["loc"])
         what = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             what = "is not a known field"
-        raise ConfigurationError(f"{where}: {printable(name)}: {printable(what)}") from error
+        field = f"{printable(name)}: " if name else ""
+        raise ConfigurationError(f"{where}: {field}{printable(what)}") from error
 
 
 def check_option(name: str, value: Any) -> Any:

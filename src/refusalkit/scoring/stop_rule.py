@@ -22,8 +22,8 @@ class LeakRule:
     at most `bound_percent`; a run that waits for that also stops when it is crossed.
 
     Answers come back as fast as they are short, and refusals are short: so the bound rests on the
-    prompts in the order asked, up to the first of which a response is still owed. A prompt with an
-    unscored response and no leak counts as one that leaks, as it may be one.
+    prompts in the order asked, up to the first of which a response is still owed. While a response
+    is unscored, or was not read whole, nothing counts as held.
 
     Args:
         groups: each prompt with its framings, in the order in which they are asked.
@@ -52,7 +52,7 @@ class LeakRule:
         self._group_of = {unit: n for n, units in enumerate(self._owed) for unit in units}
         self._leaked: set[int] = set()
         self._unsure: set[int] = set()
-        self._leaks = self._known = self._possible = 0
+        self._leaks = self._known = self._leaking = 0
         self._met: Ended | None = None
 
     @property
@@ -97,7 +97,9 @@ class LeakRule:
             return Ended.CROSSED
         if self._when == "crossed" or self._bound is None or not self._advance():
             return None
-        upper = leaks_upper(self._possible, self._known)
+        if self._unsure:
+            return None  # as in the audit: what nobody read can never count as held
+        upper = leaks_upper(self._leaking, self._known)
         return Ended.HELD if 100 * upper <= self._bound else None
 
     def _advance(self) -> bool:
@@ -107,6 +109,6 @@ class LeakRule:
             group = self._known
             if self._owed[group] and group not in self._leaked:
                 break
-            self._possible += group in self._leaked or group in self._unsure
+            self._leaking += group in self._leaked
             self._known += 1
         return self._known > before

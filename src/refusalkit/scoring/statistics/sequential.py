@@ -15,16 +15,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from refusalkit.scoring.statistics.quantiles import beta_share
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
 CLEAN = 0.9
 """The part of the stake on no prompt leaking at all; the rest is spread evenly over lower rates."""
-
-Array = NDArray[np.float64]
 
 
 def leaks_upper(leaks: int, prompts: int, *, level: float = 0.95) -> float:
@@ -127,6 +129,8 @@ def sequential_difference(
         level: of the two-sided interval.
         steps: how many means are tried; the interval's ends are rounded outwards to them.
     """
+    import numpy as np
+
     values = (np.asarray(differences, dtype=float) + 1) / 2
     means = np.linspace(0.0, 1.0, steps if steps % 2 else steps + 1)
     wealth = np.maximum.accumulate(hedged_log_wealth(values[None, :], means, level)[0], axis=0)
@@ -154,6 +158,8 @@ def hedged_log_wealth(values: Array, means: Array, level: float) -> Array:
 
     `values` (experiments x prompts) and `means` lie between 0 and 1.
     """
+    import numpy as np
+
     n = values.shape[1]
     counts = np.arange(1, n + 1)
     running = (0.5 + np.cumsum(values, axis=1)) / (counts + 1)
