@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +11,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from browser import chromium, open_browser
+
+# The key that seals manifests: a test has none of the developer's, nor leaves one behind.
+_STATE = tempfile.TemporaryDirectory(prefix="refusalkit-state-")
+os.environ["REFUSALKIT_STATE"] = _STATE.name
 
 # The machine that runs the tests may be busy: an example that takes long is not a failure.
 settings.register_profile("refusalkit", deadline=None, max_examples=20)

@@ -8,6 +8,7 @@
     │   └── RunFolderError            2  not a run, or a run that cannot be used this way
     ├── ConfigurationError            4  a configuration that cannot be run
     │   ├── ConfigurationChanged      4  resume was asked to go on with something else
+    │   ├── FolderNotTrusted          4  somebody else's run folder says where requests go
     │   └── RetiredModelError         4  the provider no longer serves this model
     ├── DownloadError                 4  a public prompt set could not be fetched
     ├── StorageError                  4  the disk is full, read-only or failing
@@ -71,6 +72,10 @@ class ConfigurationError(RefusalkitError):
 
 class ConfigurationChanged(ConfigurationError):
     """A run cannot be resumed because something it was started with has changed."""
+
+
+class FolderNotTrusted(ConfigurationError):
+    """A run folder that somebody else may have written says where requests go or with what key."""
 
 
 class RetiredModelError(ConfigurationError):

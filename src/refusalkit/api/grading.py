@@ -19,6 +19,7 @@ from refusalkit.runs.folder import Run, holds_run, open_run
 from refusalkit.runs.judge_entries import rubrics_of
 from refusalkit.runs.new import continued_run, new_manifest
 from refusalkit.runs.prompt_choice import same_prompts
+from refusalkit.runs.trust import followed_judge
 from refusalkit.types import Label, unit_id
 from refusalkit.untrusted import printable
 
@@ -41,6 +42,7 @@ def grade(
     judge: str | Judge = "graded",
     *,
     out: str | Path | None = None,
+    trust_folder: bool = False,
     on_progress: OnProgress | None = None,
     **options: Unpack[JudgeOptions],
 ) -> Grades:
@@ -52,10 +54,20 @@ def grade(
     counted there; ``imported-strict`` leaves keyword fallbacks and failures unscored.
 
     With `out` the verdicts are kept in a run folder, and the same call goes on where an earlier one
-    stopped. Raises `RecordError` and what `benchmark` raises.
+    stopped. Where the judge was asked by what somebody else wrote into that folder is not followed
+    unless `trust_folder` is given (see `resume`). Raises `RecordError` and what `benchmark` raises.
     """
     check_options(grade, options, JudgeOptions)
-    return sync(grade_async(records, judge, out=out, on_progress=on_progress, **options))
+    return sync(
+        grade_async(
+            records,
+            judge,
+            out=out,
+            trust_folder=trust_folder,
+            on_progress=on_progress,
+            **options,
+        )
+    )
 
 
 async def grade_async(
@@ -63,6 +75,7 @@ async def grade_async(
     judge: str | Judge = "graded",
     *,
     out: str | Path | None = None,
+    trust_folder: bool = False,
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
     **options: Unpack[JudgeOptions],
@@ -72,7 +85,13 @@ async def grade_async(
     from refusalkit.scoring.judge_quality.grades import grade_run
 
     async with judged_records(
-        records, judge, out=out, on_progress=on_progress, stop=stop, **options
+        records,
+        judge,
+        out=out,
+        trust_folder=trust_folder,
+        on_progress=on_progress,
+        stop=stop,
+        **options,
     ) as (done, answers, kept):
         return grade_run(done, answers.labels, kept=kept, answers=answers)
 
@@ -84,6 +103,7 @@ async def judged_records(
     *,
     labelled_only: bool = False,
     out: str | Path | None = None,
+    trust_folder: bool = False,
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
     **options: Unpack[JudgeOptions],
@@ -100,12 +120,9 @@ async def judged_records(
     if labelled_only:
         answers = answers.labelled()
     named = isinstance(judge, str)
+    before = where_judged_before(out, options, trust_folder=trust_folder) if named else {}
     config = config_of_call(
-        {
-            **(where_judged_before(out, options) if named else {}),
-            **options,
-            "trials": max(trial for _, trial in answers.units),
-        },
+        {**before, **options, "trials": max(trial for _, trial in answers.units)},
         model=f"recorded/{answers.prompts.name}",
         prompts=answers.prompts.source,
         judge=judge,
@@ -138,12 +155,22 @@ async def judged_records(
         default = RUNS / manifest.id if keep else Path(scratch) / "run"
         run = continued_run(Path(out) if out is not None else default, manifest)
         plan = plan_units(answers.units)
-        done = await work_session(run, plan, model, grader, config, on_progress, stop)
+        done = await work_session(
+            run,
+            plan,
+            model,
+            grader,
+            config,
+            on_progress,
+            stop,
+            hard_lines=answers.prompts.hard_lines,
+            keep_hard_line_text=config.keep_hard_line_text,
+        )
         yield done, answers, keep
 
 
 def where_judged_before(
-    out: str | Path | None, options: Mapping[str, Any]
+    out: str | Path | None, options: Mapping[str, Any], *, trust_folder: bool = False
 ) -> Mapping[str, str | None]:
     """Where the judge was asked that a grade run in `out` began with, unless `options` say where.
 
@@ -151,10 +178,12 @@ def where_judged_before(
     """
     if out is None or not holds_run(Path(out)) or any(map(options.get, WHERE_JUDGED)):
         return {}
-    manifest = open_run(Path(out)).manifest
+    run = open_run(Path(out))
+    manifest = run.manifest
     if manifest.kind != "grade":
         return {}
-    return {name: getattr(manifest.run_config, name) for name in WHERE_JUDGED}
+    named = {name: getattr(manifest.run_config, name) for name in WHERE_JUDGED}
+    return followed_judge(run, named, manifest.judge, options, trust_folder=trust_folder)
 
 
 def judge_agreement(

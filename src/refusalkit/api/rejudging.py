@@ -20,6 +20,7 @@ from refusalkit.models.outcomes import Reply, read_reply
 from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.folder import Run, read_records
 from refusalkit.runs.prompt_choice import same_prompts
+from refusalkit.runs.trust import followed_judge
 from refusalkit.untrusted import printable, well_formed
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def regrade(
     judge: str | Judge,
     *,
     prompts: str | Path | PromptSet | None = None,
+    trust_folder: bool = False,
     on_progress: OnProgress | None = None,
     **options: Unpack[JudgeOptions],
 ) -> Run:
@@ -52,6 +54,8 @@ def regrade(
         run: a run folder, of a model's run or of graded answers (whose records must be there).
         judge: as for `benchmark`; for graded answers also ``imported``.
         prompts: needed only where the run's prompts were built in Python.
+        trust_folder: ask where the folder says this judge was asked before, though somebody else
+            may have written it (see `resume`).
         on_progress: called after each step with a `Progress`.
         **options: `judge_model`, `council`, `judge_fallback`, `hard_line_judge`, and what says how
             fast and where (`concurrency`, `judge_rpm`, `judge_api_base`, `max_cost` ...).
@@ -66,7 +70,16 @@ def regrade(
         Exception: what `resume` raises.
     """
     check_options(regrade, options, JudgeOptions)
-    return sync(regrade_async(run, judge, prompts=prompts, on_progress=on_progress, **options))
+    return sync(
+        regrade_async(
+            run,
+            judge,
+            prompts=prompts,
+            trust_folder=trust_folder,
+            on_progress=on_progress,
+            **options,
+        )
+    )
 
 
 async def regrade_async(
@@ -74,6 +87,7 @@ async def regrade_async(
     judge: str | Judge,
     *,
     prompts: str | Path | PromptSet | None = None,
+    trust_folder: bool = False,
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
     **options: Unpack[JudgeOptions],
@@ -91,7 +105,7 @@ async def regrade_async(
     grader: Judge | None = None
     if manifest.kind == "grade":
         answers = await asyncio.to_thread(graded_records, folder)
-        plan = plan_units(answers.units)
+        plan, hard_lines = plan_units(answers.units), answers.prompts.hard_lines
         texts = await asyncio.to_thread(_final_texts, folder, answers)
         grader = imported_judge(judge, answers)
     else:
@@ -103,16 +117,29 @@ async def regrade_async(
             same_prompts, manifest, manifest.run_config, given, beside=beside
         )
         plan = plan_trials(chosen, manifest.trials)
+        hard_lines = chosen.hard_lines
+    hard_lines |= manifest.hard_lines
     if grader is None:
-        grader = open_configured_judge(config, judge, hard_lines=manifest.hard_lines)
+        grader = open_configured_judge(config, judge, hard_lines=hard_lines)
         before = _asked_before(manifest, grader.id)
         if isinstance(judge, str) and before and not any(map(options.get, WHERE_JUDGED)):
+            before = followed_judge(folder, before, grader.id, options, trust_folder=trust_folder)
             # It goes on where it was, whatever the environment says by now.
             await grader.aclose()
             config = resolve_config(before, base=config)
-            grader = open_configured_judge(config, judge, hard_lines=manifest.hard_lines)
+            grader = open_configured_judge(config, judge, hard_lines=hard_lines)
     config = ready_config(config, grader, asks_model=False, named_judge=isinstance(judge, str))
-    return await work_session(folder, plan, None, grader, config, on_progress, stop, texts=texts)
+    return await work_session(
+        folder,
+        plan,
+        None,
+        grader,
+        config,
+        on_progress,
+        stop,
+        texts=texts,
+        hard_lines=hard_lines,
+    )
 
 
 def bridge(

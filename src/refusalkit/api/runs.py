@@ -30,7 +30,8 @@ from refusalkit.runs.folder import Run, create_run
 from refusalkit.runs.judge_entries import check_same_judge
 from refusalkit.runs.manifest import Manifest
 from refusalkit.runs.new import is_untouched, new_manifest
-from refusalkit.runs.prompt_choice import choose_prompts, is_gone, same_prompts
+from refusalkit.runs.prompt_choice import choose_prompts, is_gone, same_prompts, without_inversion
+from refusalkit.runs.trust import followed_config
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
@@ -157,6 +158,8 @@ async def work_prepared(
             budget=budget,
             close_judge=close_judge,
             stop_rule=_stop_rule(config, prepared.prompts),
+            hard_lines=prepared.prompts.hard_lines,
+            keep_hard_line_text=config.keep_hard_line_text,
         )
     except FatalProviderError as error:
         if is_untouched(run):
@@ -175,6 +178,7 @@ def resume(
     prompts: str | Path | PromptSet | None = None,
     model: str | Model | None = None,
     judge: str | Judge | None = None,
+    trust_folder: bool = False,
     on_progress: OnProgress | None = None,
     **options: Unpack[RunOptions],
 ) -> Run:
@@ -184,13 +188,24 @@ def resume(
     own; `prompts`, a path, also where a file of yours was moved since. `options` may change how
     fast and where (`concurrency`, `rpm`, `api_base`, `max_cost` ...).
 
+    Of a folder that was not written by this user on this machine, or was changed since, what it
+    says about where requests go and with which key is not followed: `FolderNotTrusted` names it and
+    the options that say it instead. `trust_folder` follows it, but for variables that hold no
+    provider's key. Such a folder does not make a run keep hard-line answers, either.
+
     Raises `ConfigurationChanged`, naming the field, if anything that is measured is not what it
     was, and what `benchmark` raises.
     """
     check_options(resume, options, RunOptions)
     return sync(
         resume_async(
-            run, prompts=prompts, model=model, judge=judge, on_progress=on_progress, **options
+            run,
+            prompts=prompts,
+            model=model,
+            judge=judge,
+            trust_folder=trust_folder,
+            on_progress=on_progress,
+            **options,
         )
     )
 
@@ -201,6 +216,7 @@ async def resume_async(
     prompts: str | Path | PromptSet | None = None,
     model: str | Model | None = None,
     judge: str | Judge | None = None,
+    trust_folder: bool = False,
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
     **options: Unpack[RunOptions],
@@ -229,8 +245,15 @@ async def resume_async(
             f"the configuration in {printable(folder.path)}/manifest.json is not the one the run "
             "was started with (config_digest): undo the edit"
         )
-    config = resolve_config(given, base=started)
-    check_unchanged(started, config)
+    check_unchanged(started, resolve_config(given, base=started))
+    followed = followed_config(
+        folder,
+        given,
+        trust_folder=trust_folder,
+        asks_model=model is None,
+        asks_judge=judge is None,
+    )
+    config = resolve_config(given, base=followed)
     # The records are compared with what is known of them while the prompts are read.
     kept = asyncio.get_running_loop().run_in_executor(None, load_checkpoint, folder)
     source = None
@@ -246,6 +269,7 @@ async def resume_async(
         if source is None and is_gone(manifest.prompt_set.source):
             error.add_note("if they were moved, say where to with --prompts")
         raise
+    hard_lines = manifest.hard_lines | chosen.hard_lines
     entry = manifest.judges[manifest.judge]
     asked = [manifest.judges[member] for member in entry.members] or [entry]
     if judge is None and any(one.source is None for one in asked):
@@ -253,7 +277,7 @@ async def resume_async(
             f"the run was judged by {printable(manifest.judge)}, an object of yours: resume it "
             "from Python, with judge="
         )
-    grader = open_configured_judge(config, judge, hard_lines=manifest.hard_lines, recorded=manifest)
+    grader = open_configured_judge(config, judge, hard_lines=hard_lines, recorded=manifest)
     own = None if judge is None else grader
     for part, own_object, was in (("model", model, config.model), ("judge", own, manifest.judge)):
         if own_object is not None and own_object.id != was:
@@ -274,6 +298,13 @@ async def resume_async(
         stop,
         kept=await kept,
         stop_rule=_stop_rule(config, chosen, folder),
+        hard_lines=hard_lines,
+        withheld=(
+            frozenset()
+            if folder.is_own or "inversion" in given
+            else without_inversion(chosen, config)
+        ),
+        keep_hard_line_text=given.get("keep_hard_line_text") is True,
     )
 
 

@@ -25,6 +25,7 @@ from refusalkit.cli import (
     scoring,
 )
 from refusalkit.cli.exit_codes import ERROR, INCOMPLETE, OK, USAGE
+from refusalkit.cli.notices import say_notes
 from refusalkit.cli.streams import flush_streams, guard_streams
 from refusalkit.errors import RefusalkitError, StorageError
 from refusalkit.untrusted import printable, redact
@@ -35,6 +36,7 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:]
     # Collecting garbage early and often only slows the start: what is imported stays.
     gc.set_threshold(50_000, 20, 20)
+    say_notes()
     try:
         sys.exit(cli.main(standalone_mode=False) or OK)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from refusalkit.errors import RefusalkitError
+from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
     from refusalkit.config.run_config import RunConfig
+
+
+class _Echo(logging.Handler):
+    """Says on stderr what the library notes while a command runs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"refusalkit: {printable(record.getMessage(), 600)}", err=True)
+
+
+def say_notes() -> None:
+    """Say on stderr what the library logs: it prints nothing by itself."""
+    log = logging.getLogger("refusalkit")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.handlers = [_Echo()]
 
 
 # The file is read once more for this: where that takes seconds, nothing is said.

@@ -143,6 +143,11 @@ def _item_type(kind: Any) -> Any:
     return click.IntRange(bounds["ge"], bounds["le"])
 
 
+trust_folder_option = opt(
+    "--trust-folder",
+    is_flag=True,
+    help="Follow what the folder says about hosts and providers' keys, whoever wrote it.",
+)
 max_unscored_option = opt(
     "--max-unscored",
     type=Number(0, 100),

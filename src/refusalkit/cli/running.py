@@ -15,6 +15,7 @@ from refusalkit.cli.options import (
     given_options,
     max_unscored_option,
     opt,
+    trust_folder_option,
 )
 from refusalkit.cli.showing import (
     check_report,
@@ -100,27 +101,24 @@ def run(
 @config_options("operational", defaults=False)
 @max_unscored_option
 @opt("--model", metavar="ID", help="Refused unless it is the run's own.")
+@trust_folder_option
 @opt("--json", "as_json", is_flag=True, help="Print score and audit as JSON.")
-def resume(run: str, max_unscored: float, as_json: bool, **options: Any) -> int:
+def resume(run: str, max_unscored: float, trust_folder: bool, as_json: bool, **options: Any) -> int:
     """Go on with RUN: only what is owed is asked.
 
     Options that are not given are the run's own. Those that change how fast or where may differ;
     any other is refused.
     """
     import refusalkit
-    from refusalkit.config.resolve import resolve_config
+    from refusalkit.config.resolve import read_config, resolve_config
 
     started = refusalkit.load_run(run).manifest.run_config
     file = options["config_file"]
-    config = resolve_config(given_options(options), file=file, base=started)
-    changed = {
-        name: value
-        for name, value in config.model_dump().items()
-        if value != getattr(started, name)
-    }
+    given = {**({} if file is None else read_config(file)), **given_options(options)}
+    resolve_config(given, base=started)
     done = work(
         lambda on_progress, stop: refusalkit.resume_async(
-            run, on_progress=on_progress, stop=stop, **changed
+            run, trust_folder=trust_folder, on_progress=on_progress, stop=stop, **given
         ),
         tables=not as_json,
     )
@@ -135,8 +133,16 @@ def resume(run: str, max_unscored: float, as_json: bool, **options: Any) -> int:
 @config_options("judge")
 @config_options("operational")
 @opt("--out", metavar="DIR", help="Keep the verdicts in this folder (and go on with it).")
+@trust_folder_option
 @opt("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def grade(records: str, judge: str, out: str | None, as_json: bool, **options: Any) -> int:
+def grade(
+    records: str,
+    judge: str,
+    out: str | None,
+    trust_folder: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
     """Judge recorded answers, and compare with what was said of them before.
 
     RESPONSES is a .jsonl file, a run folder, a log folder of the reference environment, or an
@@ -149,7 +155,13 @@ def grade(records: str, judge: str, out: str | None, as_json: bool, **options: A
 
     grades = work(
         lambda on_progress, stop: refusalkit.grade_async(
-            records, judge, out=out, on_progress=on_progress, stop=stop, **given_options(options)
+            records,
+            judge,
+            out=out,
+            trust_folder=trust_folder,
+            on_progress=on_progress,
+            stop=stop,
+            **given_options(options),
         )
     )
     if as_json:
@@ -178,8 +190,9 @@ def grade(records: str, judge: str, out: str | None, as_json: bool, **options: A
 @opt("--judge", required=True, metavar="NAME", help="A judge or a judge file; several by commas.")
 @config_options("judge")
 @config_options("operational")
+@trust_folder_option
 @opt("--json", "as_json", is_flag=True, help="Print score and audit by this judge as JSON.")
-def regrade(run: str, judge: str, as_json: bool, **options: Any) -> int:
+def regrade(run: str, judge: str, trust_folder: bool, as_json: bool, **options: Any) -> int:
     """Judge RUN again; its answers stay as they are, and so does its own judge.
 
     The new verdicts stand beside the others: score, audit and judges bridge read any judge by
@@ -190,7 +203,12 @@ def regrade(run: str, judge: str, as_json: bool, **options: Any) -> int:
 
     done = work(
         lambda on_progress, stop: refusalkit.regrade_async(
-            run, judge, on_progress=on_progress, stop=stop, **given_options(options)
+            run,
+            judge,
+            trust_folder=trust_folder,
+            on_progress=on_progress,
+            stop=stop,
+            **given_options(options),
         ),
         tables=not as_json,
     )

@@ -311,6 +311,9 @@ def options_in(*groups: Group) -> dict[str, Cli]:
     return found
 
 
+ENDPOINT_FIELDS = ("api_base", "api_key_env", "judge_api_base", "judge_api_key_env")
+"""The fields that say where requests go and which variable holds the key."""
+
 OPERATIONAL = frozenset(options_in("operational"))
 """Fields that say how fast, where or with which key: they may differ when a run is resumed."""
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from refusalkit.clock import now
 from refusalkit.config.run_config import OPERATIONAL, RunConfig
-from refusalkit.errors import (
-    RefusalkitError,
-    StorageError,
-)
+from refusalkit.engine.destinations import destinations
+from refusalkit.errors import RefusalkitError, RunFolderError, StorageError
 from refusalkit.runs.canaries import owed_canaries
 from refusalkit.runs.folder import Run, open_run
 from refusalkit.runs.judge_entries import joined_judges
@@ -22,6 +21,7 @@ from refusalkit.runs.manifest import (
     Session,
 )
 from refusalkit.runs.new import is_untouched
+from refusalkit.runs.trust import adopted, with_hard_lines
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from refusalkit.models.protocol import Model
     from refusalkit.runs.checkpoint import Checkpoint
 from refusalkit.engine.plan import OnProgress, Plan, StopRule
+
+_LOG = logging.getLogger("refusalkit")
 
 
 def how_to_resume(run: Run) -> str:
@@ -55,6 +57,9 @@ async def work_session(
     close_judge: bool = True,
     kept: Checkpoint | None = None,
     stop_rule: StopRule | None = None,
+    hard_lines: Collection[str] = (),
+    withheld: Collection[str] = (),
+    keep_hard_line_text: bool = False,
 ) -> Run:
     """One stretch of work on a run, recorded in its manifest however it ends.
 
@@ -62,6 +67,11 @@ async def work_session(
     unit that the run withheld and that are known from elsewhere. `budget` is shared with others;
     so is a judge that is not to be closed. `kept` is a checkpoint that was loaded beforehand.
     `stop_rule` ends the work once it is met.
+
+    `hard_lines` are the categories that the prompt set and the command mark, `withheld` further
+    ones whose answers are not written, and `keep_hard_line_text` is what the command says. A folder
+    that somebody else wrote can only add to the first and is not asked for the last. What it says
+    is checked before (`refusalkit.runs.trust`), so it must not have changed since.
     """
     from refusalkit.engine.plan import Ended
     from refusalkit.engine.runner import (
@@ -71,18 +81,31 @@ async def work_session(
     because = "stopped"
     again = model is None
     go_on = "the same command" if again else how_to_resume(run)
-    with run.writing() as writer:
+    if (sent := destinations(config, model, judge)) is not None:
+        _LOG.info(sent)
+    unwritten = _withheld(run, hard_lines, keep_hard_line_text).union(withheld)
+    with run.writing(withheld=unwritten) as writer:
         # Read again under the lock: another process may have finished meanwhile.
-        run = open_run(run.path)
+        checked, run = run, open_run(run.path)
+        if not run.is_own and run.written != checked.written:
+            raise RunFolderError(
+                f"{printable(run.path)} was changed by somebody while it was opened: look at its "
+                "manifest.json, then repeat the command"
+            )
+        manifest = with_hard_lines(run.manifest, hard_lines)
+        # Judged again, a run stays what it was: whoever resumes it says where to ask its model.
+        own = run.is_own or not again
+        if own and not run.is_own:
+            manifest = adopted(manifest, config, hard_lines, keep=keep_hard_line_text)
         operational = {name: getattr(config, name) for name in sorted(OPERATIONAL)}
         session = Session(
             started_at=now(), operational=operational, judge=judge.id if again else None
         )
-        earlier = run.manifest.sessions
+        earlier = manifest.sessions
         begun: dict[str, Any] = {"sessions": (*earlier, session)}
         if again:
             begun["judges"] = joined_judges(run, judge)
-        run = run.with_manifest(run.manifest.model_copy(update=begun))
+        run = run.with_manifest(manifest.model_copy(update=begun), own=own)
         runner = Runner(
             run,
             plan,
@@ -122,13 +145,29 @@ async def work_session(
             parameters = _with_earlier(run.manifest.parameters, _all_parameters(model, judge))
             update = {"sessions": (*earlier, ended), "parameters": parameters}
             try:
-                run = run.with_manifest(run.manifest.model_copy(update=update))
+                run = run.with_manifest(run.manifest.model_copy(update=update), own=own)
             except StorageError as error:
                 # On a full disk this fails too: what ended the work says more, and how to go on.
                 if failure is None:
                     error.add_note(f"go on with: {go_on}")
                     raise
     return run
+
+
+def _withheld(run: Run, hard_lines: Collection[str], keep: bool) -> frozenset[str]:
+    """The categories whose answers are not written in this session."""
+    marked = run.manifest.hard_lines
+    if unmarked := sorted(set(hard_lines) - marked):
+        names = ", ".join(map(printable, unmarked))
+        _LOG.info("%s: hard lines by the prompt set, though not by the folder", names)
+    if run.manifest.hard_line_text == "kept":
+        if keep or run.is_own:
+            return frozenset()
+        _LOG.info(
+            "answers to hard-line prompts are withheld: that the folder keeps them is not enough, "
+            "say --keep-hard-line-text"
+        )
+    return frozenset({*marked, *hard_lines})
 
 
 def _ceiling(

@@ -138,6 +138,11 @@ def _split(model_id: str) -> tuple[str, str]:
     provider, slash, name = model_id.partition("/")
     # No name holds a hidden character: past this point an id may stand in a message as it is.
     plain = model_id == model_id.strip() == printable(model_id, len(model_id) + 1)
+    if "://" in model_id:
+        # litellm would send the key of some providers there.
+        raise UsageError(
+            f"the model id {printable(model_id)!r} holds an address: give that as the API base"
+        )
     if not slash or not provider or not name or not plain:
         raise UsageError(
             f"the model id {printable(model_id)!r} is not provider/name, such as "

@@ -11,8 +11,8 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -26,6 +26,7 @@ from refusalkit.errors import RecordError, RunFolderError, RunLocked, StorageErr
 from refusalkit.jsonl import why_invalid
 from refusalkit.runs.manifest import MANIFEST, Manifest
 from refusalkit.runs.records import SCHEMA, completion_record, verdict_record
+from refusalkit.runs.seal import is_sealed, sealed
 from refusalkit.types import Completion, Verdict
 from refusalkit.untrusted import printable
 
@@ -49,6 +50,9 @@ class Run:
     """The run folder."""
     manifest: Manifest
     """What was asked for and what was sent; see docs/records.md."""
+
+    written: bytes = field(default=b"", repr=False, compare=False)
+    """The manifest's file as it was read or written."""
 
     read_figures: ClassVar[Callable[[Run], Mapping[str, str]] | None] = None
     """How far a run is and its score, as `repr` shows them. Set by `refusalkit.api.calls`, as runs
@@ -79,6 +83,11 @@ class Run:
         return sum(path.stat().st_size for path in found)
 
     @property
+    def is_own(self) -> bool:
+        """Whether this user wrote the manifest on this machine, and nobody changed it."""
+        return is_sealed(self.written)
+
+    @property
     def completions(self) -> Path:
         """The completion records."""
         return self.path / COMPLETIONS
@@ -98,14 +107,19 @@ class Run:
         """What the records came to as far as they were read; there need be no such file."""
         return self.path / CHECKPOINT
 
-    def with_manifest(self, manifest: Manifest) -> Run:
-        """The same run with a new manifest, written to disk in one step."""
-        _write_manifest(self.path, manifest)
-        return Run(self.path, manifest)
+    def with_manifest(self, manifest: Manifest, *, own: bool = True) -> Run:
+        """The same run with a new manifest, written to disk in one step.
+
+        `own`: it is sealed as this user's, so that a later command follows all that it says.
+        """
+        return Run(self.path, manifest, _write_manifest(self.path, manifest, own=own))
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[RecordWriter]:
+    def writing(self, *, withheld: Collection[str] | None = None) -> Iterator[RecordWriter]:
         """Hold the run for writing, its torn tails repaired.
+
+        `withheld` are the categories whose answers never touch the disk, by default those that the
+        manifest says.
 
         Raises `RunLocked` if another process holds it, `RunFolderError` if a record file is gone,
         `StorageError` if the disk refuses.
@@ -129,7 +143,11 @@ class Run:
                 def open_canaries() -> AppendFile:
                     return opened.enter_context(AppendFile(self.canaries))
 
-                yield RecordWriter(self.manifest, completions, verdicts, open_canaries)
+                if withheld is None:
+                    manifest = self.manifest
+                    kept = manifest.hard_line_text == "kept"
+                    withheld = frozenset() if kept else manifest.hard_lines
+                yield RecordWriter(withheld, completions, verdicts, open_canaries)
         finally:
             lock.release()
 
@@ -148,14 +166,12 @@ class RecordWriter:
 
     def __init__(
         self,
-        manifest: Manifest,
+        withheld: Collection[str],
         completions: AppendFile,
         verdicts: AppendFile,
         open_canaries: Callable[[], AppendFile],
     ) -> None:
-        self._withheld = (
-            manifest.hard_lines if manifest.hard_line_text == "withheld" else frozenset()
-        )
+        self._withheld = frozenset(withheld)
         self._completions = completions
         self._verdicts = verdicts
         self._open_canaries = open_canaries
@@ -236,8 +252,7 @@ def create_run(path: Path, manifest: Manifest) -> Run:
         ) from (error)
     except OSError as error:
         raise _storage_error(path, error) from error
-    _write_manifest(path, manifest)
-    return Run(path, manifest)
+    return Run(path, manifest, _write_manifest(path, manifest, own=True))
 
 
 def open_run(path: str | Path) -> Run:
@@ -246,7 +261,8 @@ def open_run(path: str | Path) -> Run:
     where = printable(path)
     file = folder / MANIFEST
     try:
-        data = json.loads(files.read_file(file, follow=False))
+        written = files.read_file(file, follow=False)
+        data = json.loads(written)
     except FileNotFoundError as error:
         what = f"it has no {MANIFEST}" if folder.is_dir() else "there is no such folder"
         raise RunFolderError(f"{where} is not a run: {what}") from error
@@ -261,7 +277,7 @@ def open_run(path: str | Path) -> Run:
             f"{SCHEMA}: use the version that wrote it"
         )
     try:
-        return Run(folder, Manifest.model_validate(data))
+        return Run(folder, Manifest.model_validate(data), written)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "record"
@@ -412,12 +428,21 @@ def is_whole(line: bytes) -> bool:
         return False
 
 
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
-    data = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+def _write_manifest(folder: Path, manifest: Manifest, *, own: bool) -> bytes:
+    data = manifest.model_dump(mode="json")
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    if own:
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # a lone surrogate, which is another character when it is read
+            data = json.loads(text.encode("utf-8", "replace"))
+        text = json.dumps(sealed(data), indent=2, ensure_ascii=False) + "\n"
+    written = text.encode("utf-8", "replace")
     try:
-        files.write_file(folder / MANIFEST, data.encode("utf-8", "replace"))
+        files.write_file(folder / MANIFEST, written)
     except OSError as error:
         raise _storage_error(folder, error) from error
+    return written
 
 
 def _storage_error(path: Path, error: OSError) -> StorageError:

@@ -93,6 +93,19 @@ def same_prompts(
     return chosen
 
 
+def without_inversion(chosen: PromptSet, config: RunConfig) -> frozenset[str]:
+    """The categories asked that are hard lines of a run's set without the inversion that it names.
+
+    An inversion may take hard lines away.
+    """
+    if config.inversion is None or chosen.source is None:
+        return frozenset()
+    with contextlib.suppress(RefusalkitError):
+        plain = load_prompts(chosen.source, hard_lines=config.hard_line)
+        return plain.hard_lines & {prompt.category for prompt in chosen.prompts}
+    return frozenset()
+
+
 def is_gone(source: str | None) -> bool:
     """Whether a prompt set's source is a path at which nothing lies."""
     return source is not None and Path(source).is_absolute() and not Path(source).exists()

@@ -1,0 +1,379 @@
+"""A run folder that somebody else wrote: what it says about hosts, keys and texts is not followed.
+
+The attacker's server writes down all that it is sent. docs/security.md names these tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commandline import Call, caller
+from loopback import ANSWER, LoopbackServer, Script
+from refusalkit.runs.seal import state_folder
+
+OWN_KEY = "own-key-0123456789abcdef"
+SECRET = "cloud-secret-0123456789abcdef"
+HARD_LINE = "suicide-and-self-harm"
+
+
+class Attacker:
+    """A server that writes down what it gets, headers and all, and answers nothing."""
+
+    def __init__(self) -> None:
+        self.got: list[str] = []
+        log = self.got
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                log.append(f"{self.path}\n{self.headers}\n{body.decode('utf-8', 'replace')}")
+                self.send_error(500)
+
+            def do_GET(self) -> None:
+                self.do_POST()
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def attacker() -> Iterator[Attacker]:
+    found = Attacker()
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[LoopbackServer]:
+    with LoopbackServer(Script(refusal_rate=0.0)) as running:
+        yield running
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Call:
+    found = caller(monkeypatch, capsys, tmp_path)
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", OWN_KEY)
+    monkeypatch.setenv("MY_LOCAL_KEY", OWN_KEY)
+    for name in ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "GROQ_API_KEY"):
+        monkeypatch.setenv(name, SECRET)
+    return found
+
+
+@pytest.fixture
+def run(call: Call, provider: LoopbackServer, tmp_path: Path) -> Path:
+    """A run of one's own at an endpoint of one's own, that owes its last unit."""
+    out = tmp_path / "run"
+    own = ("--api-base", provider.openai_base, "--api-key-env", "MY_LOCAL_KEY")
+    of_judge = ("--judge-api-base", provider.openai_base, "--judge-api-key-env", "MY_LOCAL_KEY")
+    judge = ("--judge", "graded", "--judge-model", "openai/judge-x", *of_judge)
+    small = ("--category", HARD_LINE, "--limit", 3, "--trials", 1, "--canaries", 0)
+    made = call("run", "openai/target", *own, *judge, *small, "--out", out)
+    assert made.status in (0, 1), made.err
+    owe(out)
+    return out
+
+
+def owe(folder: Path) -> None:
+    """Take a run's last unit away."""
+    (folder / "checkpoint.jsonl").unlink(missing_ok=True)
+    completions = (folder / "completions.jsonl").read_bytes().splitlines(keepends=True)
+    gone = json.loads(completions[-1])["unit"]
+    (folder / "completions.jsonl").write_bytes(b"".join(completions[:-1]))
+    verdicts = (folder / "verdicts.jsonl").read_bytes().splitlines(keepends=True)
+    left = [line for line in verdicts if json.loads(line)["unit"] != gone]
+    (folder / "verdicts.jsonl").write_bytes(b"".join(left))
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
+    return data
+
+
+def forge(folder: Path, *, config: Any = (), **changes: Any) -> None:
+    """Change a manifest as a stranger would, who has no key to seal it."""
+    data = manifest_of(folder)
+    data["config"] |= dict(config)
+    data |= changes
+    (folder / "manifest.json").write_text(json.dumps(data), "utf-8")
+
+
+def n_units(folder: Path) -> int:
+    records = map(json.loads, (folder / "completions.jsonl").read_bytes().splitlines())
+    return len({record["unit"] for record in records})
+
+
+# One's own
+
+
+def test_ones_own_run_is_gone_on_with_without_a_question(call: Call, run: Path) -> None:
+    done = call("resume", run)
+    assert n_units(run) == 3, done.err
+    assert "--api-base" not in done.err
+    assert "--trust-folder" not in done.err
+
+
+def test_a_copy_of_ones_own_run_is_ones_own(call: Call, run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere" / "renamed"
+    shutil.copytree(run, copy)
+    done = call("resume", copy)
+    assert n_units(copy) == 3, done.err
+
+
+def test_what_is_sent_where_is_said_once_at_the_start(
+    call: Call, run: Path, provider: LoopbackServer
+) -> None:
+    lines = call("resume", run).err.splitlines()
+    host = provider.openai_base.removesuffix("/v1")
+    said = (
+        f"refusalkit: prompts go to {host} (openai/target, key: MY_LOCAL_KEY); "
+        f"answers to be judged go to {host} (openai/judge-x, key: MY_LOCAL_KEY)"
+    )
+    assert lines.count(said) == 1
+    assert lines[0] == said
+
+
+def test_scripted_models_are_gone_on_with_whoever_made_the_run(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("run", "demo/mixed", "--limit", 3, "--trials", 1, "--out", "run")
+    owe(tmp_path / "run")
+    monkeypatch.setenv("REFUSALKIT_STATE", str(tmp_path / "another-machine"))
+    done = call("resume", "run")
+    assert n_units(tmp_path / "run") == 3
+    assert "prompts go to" not in done.err
+
+
+def test_the_key_of_the_seal_is_the_users_alone_and_is_made_once(call: Call, run: Path) -> None:
+    folder = state_folder()
+    assert folder is not None
+    key = folder / "manifest.key"
+    if os.name == "posix":
+        assert key.stat().st_mode & 0o777 == 0o600
+        assert folder.stat().st_mode & 0o077 == 0
+    before = key.read_bytes()
+    call("resume", run)
+    assert key.read_bytes() == before
+    assert before.decode().strip() not in (run / "manifest.json").read_text("utf-8")
+
+
+# On another machine
+
+
+def test_on_another_machine_one_sentence_says_what_to_add(
+    call: Call, run: Path, provider: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REFUSALKIT_STATE", str(tmp_path / "another-machine"))
+    asked = provider.requests
+    refused = call("resume", run)
+    assert refused.status == 4
+    (line,) = refused.err.splitlines()
+    base = provider.openai_base
+    for named in (base, "MY_LOCAL_KEY", "--api-base", "--api-key-env", "--judge-api-base"):
+        assert named in line
+    assert provider.requests == asked
+    given = ("--api-base", base, "--api-key-env", "MY_LOCAL_KEY")
+    judge = ("--judge-api-base", base, "--judge-api-key-env", "MY_LOCAL_KEY")
+    assert n_units(run) == 2
+    call("resume", run, *given, *judge)
+    assert n_units(run) == 3
+    # From now on it is this user's own: the same without a word.
+    owe(run)
+    call("resume", run)
+    assert n_units(run) == 3
+
+
+# Where a key goes, and which
+
+
+@pytest.mark.parametrize("variable", ["AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "GROQ_API_KEY"])
+@pytest.mark.parametrize("prefix", ["", "judge_"])
+def test_a_folder_chooses_neither_where_a_key_goes_nor_which(
+    call: Call, run: Path, attacker: Attacker, prefix: str, variable: str
+) -> None:
+    forge(run, config={f"{prefix}api_base": attacker.base, f"{prefix}api_key_env": variable})
+    refused = call("resume", run)
+    assert refused.status == 4
+    assert attacker.base in refused.err
+    assert variable in refused.err
+    assert SECRET not in refused.err
+    assert attacker.got == []
+    assert n_units(run) == 2
+
+
+@pytest.mark.parametrize("prefix", ["", "judge_"])
+def test_with_an_address_of_ones_own_the_folders_variable_is_still_asked_for(
+    call: Call, run: Path, attacker: Attacker, prefix: str
+) -> None:
+    """`--api-base MINE` says where, and not with which key."""
+    forge(run, config={f"{prefix}api_key_env": "AWS_SECRET_ACCESS_KEY"})
+    bases = ("--api-base", attacker.base, "--judge-api-base", attacker.base)
+    refused = call("resume", run, *bases)
+    assert refused.status == 4
+    assert "AWS_SECRET_ACCESS_KEY" in refused.err
+    assert attacker.got == []
+
+
+def test_a_trusted_folder_names_hosts_and_providers_keys_but_no_other_variable(
+    call: Call, run: Path, provider: LoopbackServer, attacker: Attacker
+) -> None:
+    both = {"api_key_env": "OPENAI_API_KEY", "judge_api_key_env": "OPENAI_API_KEY"}
+    forge(run, config={**both, "api_key_env": "AWS_SECRET_ACCESS_KEY", "api_base": attacker.base})
+    refused = call("resume", run, "--trust-folder")
+    assert refused.status == 4
+    assert "AWS_SECRET_ACCESS_KEY" in refused.err
+    assert attacker.got == []
+    forge(run, config={**both, "api_base": provider.openai_base})
+    call("resume", run, "--trust-folder")
+    assert n_units(run) == 3
+
+
+def test_what_an_earlier_session_says_of_a_judge_is_not_followed(
+    call: Call, run: Path, provider: LoopbackServer, attacker: Attacker
+) -> None:
+    call("resume", run)
+    again = ("regrade", run, "--judge", "refusalbench", "--judge-model", "openai/judge-y")
+    at = ("--judge-api-base", provider.openai_base, "--judge-api-key-env", "MY_LOCAL_KEY")
+    call(*again, *at)
+    sessions = manifest_of(run)["sessions"]
+    evil = {"judge_api_base": attacker.base, "judge_api_key_env": "AWS_SECRET_ACCESS_KEY"}
+    sessions[-1]["operational"] |= evil
+    forge(run, sessions=sessions)
+    refused = call(*again)
+    assert refused.status == 4
+    assert attacker.base in refused.err
+    assert attacker.got == []
+    # Neither does a resume that says where carry the entry on under this user's seal.
+    given = ("--api-base", provider.openai_base, "--api-key-env", "MY_LOCAL_KEY")
+    assert call("resume", run, *given, *at).status != 4
+    assert attacker.base not in (run / "manifest.json").read_text("utf-8")
+    # A regrade by one's own words does not make the folder one's own.
+    forge(run, config={"api_base": attacker.base})
+    call(*again, *at)
+    owe(run)
+    assert call("resume", run).status == 4
+    assert attacker.got == []
+
+
+def test_grade_does_not_follow_the_folder_that_it_goes_on_with(
+    call: Call, provider: LoopbackServer, attacker: Attacker, tmp_path: Path
+) -> None:
+    rows = [{"prompt": f"[demo prompt {n}]", "response": "[demo answer]"} for n in range(2)]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    at = ("--judge-api-base", provider.openai_base, "--judge-api-key-env", "MY_LOCAL_KEY")
+    again = ("grade", "answers.jsonl", "--judge-model", "openai/judge-x", "--out", "graded")
+    call(*again, *at)
+    assert call(*again).status == 0  # one's own
+    forge(tmp_path / "graded", config={"judge_api_base": attacker.base})
+    (tmp_path / "graded" / "verdicts.jsonl").write_bytes(b"")
+    refused = call(*again)
+    assert refused.status == 4
+    assert attacker.base in refused.err
+    assert attacker.got == []
+    assert call(*again, *at).status == 0
+
+
+@pytest.mark.parametrize("how", ["seal", "no seal", "another run's seal"])
+def test_a_seal_fits_one_manifest_only(
+    call: Call, run: Path, attacker: Attacker, tmp_path: Path, how: str
+) -> None:
+    data = manifest_of(run)
+    assert data["seal"].startswith("hmac-sha256:")
+    if how == "no seal":
+        del data["seal"]
+    elif how == "another run's seal":
+        call("run", "demo/mixed", "--limit", 2, "--trials", 1, "--out", "other")
+        data["seal"] = manifest_of(tmp_path / "other")["seal"]
+    data["config"]["api_base"] = attacker.base
+    (run / "manifest.json").write_text(json.dumps(data), "utf-8")
+    assert call("resume", run).status == 4
+    assert attacker.got == []
+
+
+def test_fields_that_litellm_takes_for_options_are_not_taken_from_a_folder(
+    call: Call, tmp_path: Path, attacker: Attacker
+) -> None:
+    """An `extra_body` with a `base_url` would send a provider's key elsewhere."""
+    call("run", "demo/open", "--limit", 2, "--trials", 1, "--out", "run")
+    folder = tmp_path / "run"
+    owe(folder)
+    body = {"base_url": attacker.base, "api_base": attacker.base}
+    forge(folder, config={"model": "groq/some-model", "extra_body": body})
+    from refusalkit.config.run_config import RunConfig
+
+    config = RunConfig.model_validate(manifest_of(folder)["config"])
+    forge(folder, config_digest=config.digest)
+    refused = call("resume", folder)
+    assert refused.status == 4
+    assert "--extra-body" in refused.err
+    assert attacker.got == []
+
+
+def test_an_address_inside_a_models_name_is_refused(call: Call, attacker: Attacker) -> None:
+    """litellm asks `huggingface/https://...` there, with the token of the Hub."""
+    refused = call("run", f"huggingface/{attacker.base}", "--limit", 1, "--trials", 1)
+    assert refused.status == 2
+    assert "API base" in refused.err
+    assert attacker.got == []
+
+
+# What is withheld
+
+
+@pytest.mark.parametrize("how", ["hard_line false", "kept", "both"])
+def test_a_folder_cannot_have_hard_line_answers_written(
+    call: Call, run: Path, provider: LoopbackServer, how: str
+) -> None:
+    data = manifest_of(run)
+    if how != "kept":
+        for category in data["prompt_set"]["categories"]:
+            category["hard_line"] = False
+    kept = {} if how == "hard_line false" else {"hard_line_text": "kept"}
+    forge(run, prompt_set=data["prompt_set"], **kept)
+    at = ("--api-base", provider.openai_base, "--api-key-env", "MY_LOCAL_KEY")
+    judge = ("--judge-api-base", provider.openai_base, "--judge-api-key-env", "MY_LOCAL_KEY")
+    done = call("resume", run, *at, *judge)
+    assert n_units(run) == 3, done.err
+    for file in run.iterdir():
+        assert ANSWER.encode() not in file.read_bytes(), file.name
+    assert "hard line" in done.err or "hard-line" in done.err
+    after = manifest_of(run)
+    assert after["hard_line_text"] == "withheld"
+    assert any(category["hard_line"] for category in after["prompt_set"]["categories"])
+
+
+def test_a_folder_can_withhold_more(call: Call, tmp_path: Path) -> None:
+    call("run", "demo/open", "--category", "assault", "--trials", 1, "--limit", 2, "--out", "more")
+    folder = tmp_path / "more"
+    owe(folder)
+    categories = manifest_of(folder)["prompt_set"]
+    for category in categories["categories"]:
+        category["hard_line"] = True
+    forge(folder, prompt_set=categories)
+    call("resume", folder)
+    last = (folder / "completions.jsonl").read_bytes().splitlines()[-1]
+    assert json.loads(last)["text"] is None
