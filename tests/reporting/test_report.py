@@ -107,13 +107,11 @@ class TestPage:
         assert "recorded answers" in text
         assert "refusalkit grade" in text
 
-    def test_each_leak_is_there_by_id(self, tmp_path: Path) -> None:
+    def test_leaks_are_a_grid_of_prompts_and_trials(self, tmp_path: Path) -> None:
         text = rk.report(write_run(tmp_path / "made", CROSSED)).read_text(encoding="utf-8")
-        leaks = re.findall(r"<li><code>(.*?)</code>, trial (\d): (\w+)</li>", text)
-        assert leaks == [
-            ("suicide-and-self-harm-02", "2", "partial"),
-            ("suicide-and-self-harm-02", "3", "compliance"),
-        ]
+        row = re.search(r'<th scope="row">suicide-and-self-harm-02</th>(.*?)</tr>', text)
+        assert row is not None
+        assert re.findall(r"<td[^>]*>(.*?)</td>", row[1]) == ["2 of 3", "\u00b7", "P", "C"]
 
     def test_a_comparison_of_five_whole_runs_stays_below_1_5_mb(self, tmp_path: Path) -> None:
         made = rk.benchmark("demo/mixed", trials=3, out=tmp_path / "made")
@@ -146,21 +144,21 @@ class TestWarnings:
 
     def test_an_incomplete_run_and_few_scored(self, tmp_path: Path) -> None:
         said = self.said(tmp_path, UNFINISHED)
-        assert "not complete: 3 of 27 units are owed" in said
-        assert "Few responses are scored" in said
+        assert "incomplete: 3 of 27 units are missing" in said
+        assert "Many units are unscored" in said
 
     def test_hard_line_answers_that_were_kept(self, tmp_path: Path) -> None:
         assert "kept on disk" in self.said(tmp_path, HELD, hard_line_text="kept")
 
     def test_a_judge_of_the_models_family(self, tmp_path: Path) -> None:
         config = {"model": "anthropic/claude-haiku-5-5"}
-        assert "one family (Claude)" in self.said(tmp_path, HELD, config=config)
+        assert "same family (Claude)" in self.said(tmp_path, HELD, config=config)
 
     def test_runs_that_may_not_be_set_side_by_side(self, tmp_path: Path, run: rk.Run) -> None:
         other = write_run(tmp_path / "made", HELD)
         text = rk.report([run, other], tmp_path / "both.html").read_text(encoding="utf-8")
-        assert "The runs cannot be compared as they are: the prompts differ" in text
-        assert "The runs cannot be compared as they are: the judges differ" in text
+        assert "The runs cannot be compared: the prompts differ" in text
+        assert "The runs cannot be compared: the judges differ" in text
         assert "These runs are not compared" in text
 
 
@@ -233,7 +231,7 @@ class TestWhatIsBehindTheFigures:
 
     def test_a_preset_says_what_the_paper_leaves_open(self, told: rk.Run, text: str) -> None:
         assert "<summary>Preset modern:" in text
-        assert "This run was set otherwise in: prompts, category, framings, trials, judge." in text
+        assert "This run changes: prompts, category, framings, trials, judge." in text
         open_ = sum(row.report is None for row in preset_rows())
         assert text.count('<td class=" words">not stated</td>') == open_
 
@@ -287,7 +285,7 @@ class TestSeveralRuns:
         assert "weapons-01" in flipped
         for name in flipped:
             assert f"<li><code>{name}</code>" in text
-        assert "No category&rsquo;s difference survives" in text
+        assert "No category differs significantly" in text
 
     def test_three_are_set_against_the_first(self, runs: list[rk.Run], tmp_path: Path) -> None:
         text = rk.report(runs, tmp_path / "three.html").read_text(encoding="utf-8")
@@ -306,7 +304,7 @@ class TestSeveralRuns:
         given = dict.fromkeys(refused, "ccc")
         made = [write_run(tmp_path / n, a) for n, a in (("a", refused), ("b", given))]
         text = rk.report(made, tmp_path / "two.html").read_text(encoding="utf-8")
-        assert "Categories whose difference in willingness is not chance" in text
+        assert "Categories whose willingness differs significantly" in text
         assert '<th scope="row">Fraud and scams</th><td>0.0</td><td>100.0</td>' in text
 
     def test_unlike_runs_are_compared_only_when_asked_to_and_with_a_warning(
@@ -315,14 +313,16 @@ class TestSeveralRuns:
         words = ("report", runs[0].path, told.path, "-o")
         assert call(*words, "refused.html").status == 0
         refused = (tmp_path / "refused.html").read_text(encoding="utf-8")
-        assert "cannot be compared as they are: the prompts differ" in refused
+        assert "cannot be compared: the prompts differ" in refused
         assert "points (95" not in refused
         assert call(*words, "anyway.html", "--anyway").status == 0
         text = (tmp_path / "anyway.html").read_text(encoding="utf-8")
-        assert text.index("unlike and were compared all the same: ") < text.index("<h1>")
+        assert text.index("compared although they should not be: ") < text.index("<h1>")
         said = call("report", runs[0].path, told.path, "--json", "--anyway")
         data = json.loads(said.out)
-        assert any("compared all the same" in warning for warning in data["warnings"])
+        assert any(
+            "compared although they should not be" in warning for warning in data["warnings"]
+        )
         assert data["cautions"] == []
         jsonschema.Draft202012Validator(report_schema()).validate(data)
 
@@ -552,4 +552,4 @@ class TestCorrection:
     ) -> None:
         run = write_run(tmp_path / "run")
         page = rk.report(run, tmp_path / "a.html", calibration=calibration).read_text()
-        assert "Not done: " in page
+        assert "Not corrected: " in page

@@ -1,4 +1,4 @@
-"""Scores and audits as plain data: what JSON, CSV and Markdown are made of."""
+"""Results as plain data, the source of JSON, CSV and Markdown output."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ from refusalkit.reporting.data.scores import (
     BY,
     discrimination_figures,
     figure_rows,
+    figure_title,
     figures,
     frame_by,
     frame_rows,
@@ -64,6 +65,7 @@ __all__ = [
     "estimate_data",
     "estimates_data",
     "figure_rows",
+    "figure_title",
     "figures",
     "frame_by",
     "frame_rows",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,19 @@ if TYPE_CHECKING:
 
 
 BY = ("category", "trial", "prompt")
+
+FIGURES: Mapping[str, str] = {
+    "willingness": "willingness",
+    "macro_willingness": "macro willingness",
+    "answer_rate": "answer rate",
+    "hold_rate": "hold rate",
+    "refusal_rate": "refusal rate",
+    "over_refusal": "over-refusal",
+    "youden_j": "Youden's J",
+}
+"""The headline figures: the field of `Score` and the title under which it is shown, in order."""
+
+_OF_TWINS = ("over_refusal", "youden_j")
 
 
 def frame_by(score: Score, by: str) -> pl.DataFrame:
@@ -36,26 +49,28 @@ def frame_by(score: Score, by: str) -> pl.DataFrame:
 
 
 def figures(score: Score) -> list[tuple[str, Estimate]]:
-    """The headline figures by name, the score itself first."""
+    """The headline figures by title; those about safe twins only if the run has any."""
     return [
-        ("willingness", score.willingness),
-        ("macro willingness", score.macro_willingness),
-        ("answer rate", score.answer_rate),
-        ("hold rate", score.hold_rate),
-        ("refusal rate", score.refusal_rate),
-        *discrimination_figures(score),
+        (title, getattr(score, name))
+        for name, title in FIGURES.items()
+        if score.n_contrast or name not in _OF_TWINS
     ]
 
 
 def discrimination_figures(score: Score) -> list[tuple[str, Estimate]]:
-    """What contrast prompts say, where there are any."""
+    """The headline figures about safe twins; none for a run without any."""
     if not score.n_contrast:
         return []
-    return [("over-refusal", score.over_refusal), ("Youden's J", score.youden_j)]
+    return [(FIGURES[name], getattr(score, name)) for name in _OF_TWINS]
+
+
+def figure_title(name: str) -> str:
+    """The title of a headline figure, by its field."""
+    return FIGURES.get(name, name.replace("_", " "))
 
 
 def inversion_line(manifest: Manifest) -> str | None:
-    """Which list of hard lines a public set was scored by, None where it has no such list."""
+    """Which list of hard lines a public set was scored with; None for other sets."""
     chosen = manifest.prompt_set.selection.get("inversion")
     if not isinstance(chosen, dict):
         return None
@@ -95,13 +110,7 @@ def score_data(score: Score, by: Iterable[str] = BY) -> dict[str, Any]:
         "n_scored": score.n_scored,
         "count_deflection": score.count_deflection,
         "hard_line_text": score.manifest.hard_line_text,
-        "willingness": asdict(score.willingness),
-        "macro_willingness": asdict(score.macro_willingness),
-        "answer_rate": asdict(score.answer_rate),
-        "hold_rate": asdict(score.hold_rate),
-        "refusal_rate": asdict(score.refusal_rate),
-        "over_refusal": asdict(score.over_refusal),
-        "youden_j": asdict(score.youden_j),
+        **{name: asdict(getattr(score, name)) for name in FIGURES},
         "variance": _variance(score.variance),
         "canaries": score.canaries.as_data(),
         "bounds": {"low": score.bounds[0], "high": score.bounds[1]},

@@ -1,4 +1,4 @@
-"""Reports as one file: a page to look at, Markdown for a model card, data for a program."""
+"""Reports as one file: an HTML page, Markdown for a model card, or data."""
 
 from __future__ import annotations
 
@@ -75,16 +75,16 @@ def _render(
         out = io.BytesIO()
         frame.write_parquet(out)
         return out.getvalue()
-    facts = gather(runs, judge=judge, anyway=anyway, calibration=calibration)
-    return _text(facts, suffix, show_text).encode("utf-8", "replace")
+    facts = gather(runs, judge=judge, anyway=anyway, calibration=calibration, show_text=show_text)
+    return _text(facts, suffix).encode("utf-8", "replace")
 
 
-def _text(facts: Facts, suffix: str, show_text: bool) -> str:
-    # Each form is imported where it is asked for: data for a program needs no plots.
+def _text(facts: Facts, suffix: str) -> str:
+    # Imported when needed: JSON takes no plots.
     if suffix == ".html":
         from refusalkit.reporting.document.page import render_page
 
-        return render_page(facts, show_text=show_text)
+        return render_page(facts)
     if suffix == ".md":
         from refusalkit.reporting.document.model_card import render_model_card
 

@@ -1,32 +1,32 @@
-"""What a reader must know before believing a figure, in sentences."""
+"""What a reader must know before relying on a figure, in sentences."""
 
 from __future__ import annotations
 
 from refusalkit.reporting.document.facts import Facts, RunFacts
 
 MANY_UNSCORED = 5.0
-"""Percent of the units without a label from which a report warns."""
+"""Percent of units without a label above which a report warns."""
 
 MANY_TRUNCATED = 5.0
-"""Percent of the answers cut off by the length limit from which a report warns."""
+"""Percent of answers cut off at the length limit above which a report warns."""
 
 
 def alarms(facts: Facts) -> list[str]:
-    """What stands above everything else, each without a full stop.
+    """Warnings shown above everything else, without full stops.
 
-    A judge that failed its canaries, and why runs that were compared all the same should not be.
+    A judge that failed its canaries, and the reasons against a comparison that was forced.
     """
     said: list[str] = []
     for run in facts.runs:
         said += alarms_of(run, name=len(facts.runs) > 1)
     if facts.comparison is not None and facts.comparison.warnings:
         why = "; ".join(facts.comparison.warnings)
-        said.append(f"The runs are unlike and were compared all the same: {why}")
+        said.append(f"The runs were compared although they should not be: {why}")
     return said
 
 
 def alarms_of(run: RunFacts, *, name: bool = False) -> list[str]:
-    """The alarms of one run, with `name` told apart from other runs'."""
+    """The warnings about one run, prefixed with its name if `name` is set."""
     warning = run.score.canaries.warning
     if warning is None:
         return []
@@ -34,42 +34,44 @@ def alarms_of(run: RunFacts, *, name: bool = False) -> list[str]:
 
 
 def cautions(facts: RunFacts) -> list[str]:
-    """The warnings of one run, the gravest first, each without a full stop."""
+    """The cautions about one run, most serious first, without full stops."""
     score, manifest, judge = facts.score, facts.manifest, facts.judging.entry
     found = []
     if not facts.is_complete:
-        owed = sum(score.unscored.get(why, 0) for why in ("owed", "error", "judge_error"))
-        found.append(f"The run is not complete: {owed} of {score.n_units} units are owed")
+        found.append(f"The run is incomplete: {n_owed(facts)} of {score.n_units} units are missing")
     if score.unscored_percent > MANY_UNSCORED:
         low, high = score.bounds
-        few = f"Few responses are scored: {score.unscored_percent:.1f} % of the units have no label"
+        few = f"Many units are unscored: {score.unscored_percent:.1f} % have no label"
         if score.willingness.value is not None:
-            few += (
-                f", and willingness lies between {low:.1f} and {high:.1f} % whichever way they go"
-            )
+            few += f", so willingness could be anywhere from {low:.1f} to {high:.1f} %"
         found.append(few)
     if manifest.hard_line_text == "kept":
         found.append("Answers to hard-line prompts were kept on disk; they are not shown here")
     if score.same_family is not None:
         found.append(
-            f"Judge and model are of one family ({score.same_family}); a judge may be lenient with "
-            "its kin"
+            f"Judge and model belong to the same family ({score.same_family}); the judge may be "
+            "lenient"
         )
     if judge.kind == "lexical":
-        found.append("The judge is a list of rules and no model: good for trying things out")
+        found.append("The judge is a set of rules, not a model: suited to trying things out")
     came = sum(score.outcomes.values())
     if came and 100 * score.outcomes["truncated"] / came > MANY_TRUNCATED:
         found.append(
-            f"{score.outcomes['truncated']} of {came} answers were cut off by the length limit; "
-            "what was cut off is not judged"
+            f"{score.outcomes['truncated']} of {came} answers were cut off at the length limit and "
+            "judged without the rest"
         )
     if score.count_deflection:
-        found.append("Deflections are counted as refusals, unlike in the paper")
+        found.append("Deflections count as refusals, unlike in the paper")
     if facts.audit is not None:
         found += [f"Hard lines: {note}" for note in facts.audit.notes]
     return found
 
 
 def cautions_between(facts: Facts) -> list[str]:
-    """Why the figures of several runs are not set against one another."""
-    return [f"The runs cannot be compared as they are: {reason}" for reason in facts.obstacles]
+    """Why several runs are not compared."""
+    return [f"The runs cannot be compared: {reason}" for reason in facts.obstacles]
+
+
+def n_owed(facts: RunFacts) -> int:
+    """Planned units that are missing: not asked, failed, or not judged."""
+    return sum(facts.score.unscored.get(why, 0) for why in ("owed", "error", "judge_error"))

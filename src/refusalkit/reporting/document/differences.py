@@ -1,10 +1,10 @@
-"""Several runs set against the first of them: differences, categories, prompts that flipped."""
+"""Several runs compared with the first: differences, categories, prompts that flipped."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from refusalkit.reporting.data import interval_text, p_text
+from refusalkit.reporting.data import figure_title, interval_text, p_text
 from refusalkit.reporting.document.facts import Facts
 from refusalkit.reporting.document.parts import NOTHING, Cell, Section, Table, number, percent
 from refusalkit.scoring.compare.comparison import Comparison, Difference, Pair
@@ -16,14 +16,14 @@ _MAX_FLIPPED = 50
 _MAX_CATEGORIES = 40
 
 
-def differences(facts: Facts) -> Section | None:
-    """The first run less each other, or that they cannot be compared."""
-    if len(facts.runs) < 2:
+def differences(report: Facts) -> Section | None:
+    """The first run minus each other run, or a note that they cannot be compared."""
+    if len(report.runs) < 2:
         return None
-    if facts.comparison is None:
+    if report.comparison is None:
         return Section("differences", "Differences", "differences.html.j2", {"refused": True})
-    names = [run.name for run in facts.runs]
-    pairs = against_first(facts.comparison)
+    names = [run.name for run in report.runs]
+    pairs = against_first(report.comparison)
     data: dict[str, Any] = {
         "refused": False,
         "first": names[0],
@@ -34,28 +34,28 @@ def differences(facts: Facts) -> Section | None:
         "others": None if len(pairs) == 1 else _others(names, pairs),
         "categories": _categories(names, pairs),
         "flipped": [_flipped(names, pair) for pair in pairs if len(pair.flipped)],
-        "notes": facts.comparison.notes,
+        "notes": report.comparison.notes,
     }
     return Section("differences", "Differences", "differences.html.j2", data)
 
 
 def against_first(found: Comparison) -> list[Pair]:
-    """The pairs of the first run and another."""
+    """The pairs that include the first run."""
     return [pair for pair in found.pairs if pair.first == 0]
 
 
 def in_a_sentence(facts: Facts) -> str | None:
-    """The difference of two runs, as the first screen says it; None for more, or where none is."""
+    """The difference between two runs, for the first screen; None unless there are two."""
     if facts.comparison is None or len(facts.runs) != 2:
         return None
     item = facts.comparison.willingness
     if item.estimate.value is None:
-        return "Nothing was scored on both sides"
+        return "No prompt was scored in both runs"
     first, second = (run.name for run in facts.runs)
     span = interval_text(item.estimate.low, item.estimate.high)
     paired = ", paired by prompt" if facts.comparison.pair.paired else ""
     return (
-        f"{first} less {second}: {item.estimate.value:+.1f} points (95\u00a0% interval {span}, "
+        f"{first} minus {second}: {item.estimate.value:+.1f} points (95\u00a0% interval {span}, "
         f"p {p_text(item.p)}){paired}"
     )
 
@@ -63,7 +63,7 @@ def in_a_sentence(facts: Facts) -> str | None:
 def _two(names: list[str], pair: Pair) -> Table:
     rows: list[list[str | Cell]] = [
         [
-            _title(name),
+            figure_title(name),
             *_change(item),
             p_text(item.p),
             percent(item.first),
@@ -75,7 +75,7 @@ def _two(names: list[str], pair: Pair) -> Table:
     ]
     heads = ["rate", "difference", "95\u00a0% interval", "p"]
     heads += [names[0], names[pair.second], "prompts"]
-    caption = f"{names[0]} less {names[pair.second]}, in points; both in percent over the prompts"
+    caption = f"{names[0]} minus {names[pair.second]} in points; the two rates in percent"
     return Table(caption, heads, rows)
 
 
@@ -90,8 +90,8 @@ def _willingness(names: list[str], pairs: list[Pair]) -> Table:
         ]
         for pair in pairs
     ]
-    heads = ["less", "willingness, points", "95\u00a0% interval", "p", "p (Holm)", "prompts"]
-    return Table(f"{names[0]} less each other run", heads, rows)
+    heads = ["minus", "willingness, points", "95\u00a0% interval", "p", "p (Holm)", "prompts"]
+    return Table(f"{names[0]} minus each other run", heads, rows)
 
 
 def _others(names: list[str], pairs: list[Pair]) -> Table:
@@ -107,12 +107,12 @@ def _others(names: list[str], pairs: list[Pair]) -> Table:
                 value, span = _change(item)
                 cells.append(Cell(value, below=f"{span}, p {p_text(item.p)}"))
         rows.append(cells)
-    heads = ["less", *map(_title, figures)]
-    return Table("Other rates, in points; their p is not corrected", heads, rows)
+    heads = ["minus", *map(figure_title, figures)]
+    return Table("Other rates in points; p values not corrected", heads, rows)
 
 
 def _categories(names: list[str], pairs: list[Pair]) -> Table | None:
-    """The categories whose difference survives the correction for their number."""
+    """The categories that differ significantly after Holm's correction."""
     several = len(pairs) > 1
     rows: list[list[str | Cell]] = []
     for pair in pairs:
@@ -132,14 +132,14 @@ def _categories(names: list[str], pairs: list[Pair]) -> Table | None:
                 )
     if not rows:
         return None
-    heads = ["category", *(["less"] if several else []), names[0]]
+    heads = ["category", *(["minus"] if several else []), names[0]]
     heads += [
         "the other" if several else names[pairs[0].second],
         "difference",
         "95\u00a0% interval",
     ]
     heads.append("p (Holm)")
-    caption = "Categories whose difference in willingness is not chance, corrected for their number"
+    caption = "Categories whose willingness differs significantly (Holm over the categories)"
     words = frozenset({1}) if several else frozenset[int]()
     return Table(caption, heads, rows[:_MAX_CATEGORIES], words=words)
 
@@ -161,7 +161,3 @@ def _change(item: Difference) -> tuple[str, str]:
     if estimate.value is None:
         return NOTHING, NOTHING
     return f"{estimate.value:+.1f}", interval_text(estimate.low, estimate.high)
-
-
-def _title(figure: str) -> str:
-    return "over-refusal" if figure == "over_refusal" else figure.replace("_", " ")

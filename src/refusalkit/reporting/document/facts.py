@@ -1,4 +1,4 @@
-"""What a report says of each run, gathered once for every form of it."""
+"""The facts that a report states about its runs, gathered once for all formats."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from refusalkit.runs.folder import Run
 from refusalkit.runs.frames import REPORTED, RunRecords
 from refusalkit.runs.manifest import JudgeEntry, Manifest
 from refusalkit.scoring.agreement.judge_pairs import JudgeAgreements, judge_agreements
-from refusalkit.scoring.audit import Audit, audit_run
+from refusalkit.scoring.audit import Audit, AuditStatus, audit_run
 from refusalkit.scoring.compare.comparable import all_obstacles
 from refusalkit.scoring.compare.comparison import Comparison, compare_scores
 from refusalkit.scoring.judge_quality.calibration import Calibration
@@ -35,11 +35,11 @@ _BY_JUDGE = (
 
 @dataclass(frozen=True, slots=True)
 class RunCosts:
-    """What a run took. Dollars are None where a price is unknown; seconds None where not recorded.
+    """What a run cost. Amounts are None if a price is unknown, seconds None if not recorded.
 
-    `cost_usd` is that of all requests, repeated ones included, and `tokens` counts theirs
-    (`RunRecords.tokens`). `latency_s` maps ``median``, ``90 %``, ``99 %`` and ``slowest`` to
-    seconds, retries and waiting included. `worked_s` adds up the run's sessions.
+    `cost_usd` and `tokens` (see `RunRecords.tokens`) cover all requests, including retries.
+    `latency_s` maps ``median``, ``90 %``, ``99 %`` and ``slowest`` to seconds, including retries
+    and waiting. `worked_s` is the total duration of the run's sessions.
     """
 
     cost_usd: float | None
@@ -51,11 +51,11 @@ class RunCosts:
 
 @dataclass(frozen=True)
 class Judging:
-    """What the judge of the figures did, and the other judges of the run.
+    """The work of the judge behind the figures, and of the run's other judges.
 
-    `unscored` counts the units that its judge left without a label, by reason. `others` has the
-    score by each other judge that is no member of its council; `agreements` compares all of them
-    pairwise, None where there is one.
+    `unscored` counts the units that the judge left without a label, by reason. `others` has the
+    score by each other judge, members of a council excepted; `agreements` compares all judges in
+    pairs and is None if there is only one.
     """
 
     id: str
@@ -70,7 +70,7 @@ class Judging:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """One run, read and counted. `name` tells it from the other runs of the report."""
+    """The facts of one run. `name` distinguishes it from the other runs of the report."""
 
     name: str
     records: RunRecords
@@ -89,12 +89,12 @@ class RunFacts:
 
     @property
     def units(self) -> pl.DataFrame:
-        """All units that came back, those of contrast prompts and framed requests too."""
+        """All units that came back, including contrast prompts and framed requests."""
         return self.records.responses(self.score.judge)
 
     @property
     def date(self) -> str | None:
-        """The day on which the run was started (UTC), ``YYYY-MM-DD``."""
+        """The day the run was started (UTC), ``YYYY-MM-DD``."""
         sessions = self.manifest.sessions
         return sessions[0].started_at[:10] if sessions else None
 
@@ -113,15 +113,23 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that a report tells.
+    """Everything that a report states.
 
-    `comparison` sets several runs against one another. It is None for one run, and where they
-    cannot be compared: `obstacles` then says why, a clause for each reason.
+    `comparison` compares several runs. It is None for a single run and for runs that cannot be
+    compared; `obstacles` then gives the reasons. `show_text` shows kept answers with their prompts.
     """
 
     runs: tuple[RunFacts, ...]
     comparison: Comparison | None = None
     obstacles: tuple[str, ...] = ()
+    show_text: bool = False
+
+    @property
+    def is_crossed(self) -> bool:
+        """Whether the audit of any run found a line crossed."""
+        return any(
+            run.audit is not None and run.audit.status is AuditStatus.CROSSED for run in self.runs
+        )
 
 
 def gather(
@@ -130,29 +138,33 @@ def gather(
     judge: str | None = None,
     anyway: bool = False,
     calibration: Calibration | None = None,
+    show_text: bool = False,
 ) -> Facts:
-    """Read and count the runs, and compare several.
+    """Read and score the runs, and compare several.
 
-    With a `calibration` each run's figures are corrected for its judge's errors, or it is said why
-    not. With `anyway` runs are compared whatever stands in the way, which then warns the reader.
-    Raises `RunFolderError`, `RecordError`.
+    A `calibration` corrects each run's figures for its judge's errors, or says why it cannot.
+    `anyway` compares runs in spite of obstacles, which then become warnings. Raises
+    `RunFolderError`, `RecordError`.
     """
     named = zip(runs, _names(runs), strict=True)
     found = tuple(_facts(run, name, judge, calibration) for run, name in named)
-    if len(found) < 2:
-        return Facts(found)
-    scores = [facts.score for facts in found]
+    comparison, obstacles = _compared(found, anyway) if len(found) > 1 else (None, ())
+    return Facts(found, comparison, obstacles, show_text)
+
+
+def _compared(runs: Sequence[RunFacts], anyway: bool) -> tuple[Comparison | None, tuple[str, ...]]:
+    scores = [facts.score for facts in runs]
     obstacles = tuple(all_obstacles(scores))
     if obstacles and not anyway:
-        return Facts(found, obstacles=obstacles)
+        return None, obstacles
     try:
-        return Facts(found, comparison=compare_scores(scores))
+        return compare_scores(scores), ()
     except UsageError as error:  # nothing came back in two of them
-        return Facts(found, obstacles=(str(error),))
+        return None, (str(error),)
 
 
 def _facts(run: Run, name: str, judge: str | None, calibration: Calibration | None) -> RunFacts:
-    # The files are read once, whatever is asked of them below.
+    # Read once, shared by everything below.
     records = RunRecords(run, REPORTED)
     score = score_run(run, judge=judge, records=records)
     hard_lines = run.manifest.hard_lines
@@ -174,7 +186,7 @@ def _facts(run: Run, name: str, judge: str | None, calibration: Calibration | No
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """The models' names; where two runs have one model, what sets them apart comes after it."""
+    """The models' names, with what differs in brackets where two runs share a model."""
     models = [str(run.manifest.config.get("model", "")) for run in runs]
     names = []
     for run, model in zip(runs, models, strict=True):
@@ -186,7 +198,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
             if len({tell(other) for other in alike}) == len(alike):
                 break
         names.append(f"{model} ({tell(run)})")
-    # The same run twice still gets two names.
+    # The same run given twice.
     seen: dict[str, int] = {}
     for index, name in enumerate(names):
         seen[name] = seen.get(name, 0) + 1
@@ -200,7 +212,7 @@ def _reasoning(run: Run) -> str:
 
 
 def _folder(run: Run) -> str:
-    """The folder's name; of the usual long one the end, which is the run's own."""
+    """The folder's name; of a generated one the last part, which is unique."""
     name = run.path.resolve().name
     return name.rpartition("-")[2] if name == run.manifest.id else name
 
@@ -267,7 +279,7 @@ def _worked(manifest: Manifest) -> float | None:
 
 
 def disagreeing(facts: RunFacts) -> frozenset[str]:
-    """Units on which two judges of the run differ, a refusal or not."""
+    """Units on which two judges of the run disagree about a refusal."""
     found = facts.judging.agreements
     council = facts.score.council
     pairs = (*(found.pairs if found else ()), *(council.pairs if council else ()))
@@ -275,7 +287,7 @@ def disagreeing(facts: RunFacts) -> frozenset[str]:
 
 
 def labels_of(score: Score) -> dict[str, dict[str, int]]:
-    """Counts by label of what there is: ordinary, hard lines, safe twins, framed requests."""
+    """Counts by label: ordinary, hard lines, safe twins, framed requests; empty parts left out."""
     parts = {
         "ordinary": score.responses.filter(~pl.col("hard_line")),
         "hard lines": score.responses.filter("hard_line"),

@@ -1,10 +1,13 @@
-"""The section on hard lines: what the audit answers, framings, leaks by id, over-blocking."""
+"""The section on hard lines: the audit's answer, framings, leaks, over-blocking."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from refusalkit.reporting.document.facts import RunFacts
+import polars as pl
+
+from refusalkit.reporting.document.facts import Facts, RunFacts
 from refusalkit.reporting.document.parts import (
     ALL,
     NOTHING,
@@ -18,33 +21,32 @@ from refusalkit.reporting.document.parts import (
 )
 from refusalkit.scoring.audit import Audit, HardLine
 
-_MAX_LEAKS = 50
+_MAX_LEAKING = 100
+_MAX_TRIALS = 12
 _BOUND = "The leak rate is an exact one-sided 95\u00a0% bound on the share of such prompts"
+_MARKS = {"compliance": "C", "partial": "P"}
 
 Audits = Sequence[tuple[str, Audit]]
 
 
-def hard_lines(runs: Sequence[RunFacts]) -> Section | None:
-    """The audit: each line's answer, each framing's, each leak by id, safe twins refused."""
+def hard_lines(report: Facts) -> Section | None:
+    """The audit: the answer for each line and framing, the leaks, and safe twins refused."""
+    runs = report.runs
     audits = [(facts.name, facts.audit) for facts in runs if facts.audit is not None]
     if not audits:
         return None
     several = len(runs) > 1
-    caption = "The audit's answer, and leaks among the scored responses" if several else _BOUND
+    caption = "Answer, and leaks among the scored responses" if several else _BOUND
     tables = [
         _table(audits, several, caption, "hard line", lambda audit: (*audit.lines, audit.overall))
     ]
     if any(audit.framings for _, audit in audits):
-        caption = "All hard lines, by how their requests were asked"
-        tables.append(_table(audits, several, caption, "asked as", lambda audit: audit.framings))
+        caption = "All hard lines by framing"
+        tables.append(_table(audits, several, caption, "framing", lambda audit: audit.framings))
     leaks = [
-        {
-            "name": name,
-            "units": audit.leaks.head(_MAX_LEAKS).to_dicts(),
-            "more": max(0, len(audit.leaks) - _MAX_LEAKS),
-        }
-        for name, audit in audits
-        if len(audit.leaks)
+        {"name": facts.name, **_leaks(facts, facts.audit)}
+        for facts in runs
+        if facts.audit is not None and len(facts.audit.leaks)
     ]
     data = {
         "tables": tables,
@@ -63,7 +65,7 @@ def _table(
     head: str,
     lines_of: Callable[[Audit], Sequence[HardLine]],
 ) -> Table:
-    """A row for each line; of several runs a column for each."""
+    """A row for each line; several runs have a column each."""
     if not several:
         heads = [head, "answer", "prompts", "leaks", "unscored", "leak rate"]
         rows = [_row(line) for line in lines_of(audits[0][1])]
@@ -72,7 +74,7 @@ def _table(
     by_run = [{line.slug: line for line in lines_of(audit)} for _, audit in audits]
     titles = {slug: line.title for lines in by_run for slug, line in lines.items()}
     rows = []
-    # All of them together stand last.
+    # The overall line comes last.
     for slug in sorted(titles, key=lambda slug: slug == "all"):
         cells: list[str | Cell] = [titles[slug]]
         for lines in by_run:
@@ -84,6 +86,53 @@ def _table(
                 cells.append(Cell(said, line.status.value))
         rows.append(cells)
     return Table(caption, heads, rows, words=ALL)
+
+
+def _leaks(facts: RunFacts, audit: Audit) -> dict[str, Any]:
+    """The leaking prompts as a grid over trials, and how many there was no room for."""
+    leaking: dict[str, list[dict[str, Any]]] = {}
+    for row in audit.leaks.to_dicts():
+        leaking.setdefault(row["prompt_id"], []).append(row)
+    shown = dict(list(leaking.items())[:_MAX_LEAKING])
+    units = facts.units.filter(pl.col("prompt_id").is_in(list(shown)))
+    labels = {
+        (name, trial): label
+        for name, trial, label in units.select("prompt_id", "trial", "label").iter_rows()
+    }
+    framed = any(row["framing"] for rows in shown.values() for row in rows)
+    n_trials = facts.score.trials
+    columns = range(1, n_trials + 1) if n_trials <= _MAX_TRIALS else ()
+    words = any(_told(row) for rows in shown.values() for row in rows)
+    rows_of = []
+    for name, rows in shown.items():
+        first = rows[0]
+        cells: list[str | Cell] = [str(first["frame_of"] or name)]
+        cells += [str(first["framing"] or "bare")] if framed else []
+        cells.append(f"{len(rows)} of {n_trials}")
+        cells += [_mark(labels.get((name, trial))) for trial in columns]
+        cells += ["; ".join(dict.fromkeys(filter(None, map(_told, rows))))] if words else []
+        rows_of.append(cells)
+    heads = ["leaking prompt", *(["framing"] if framed else []), "leaks", *map(str, columns)]
+    heads += ["judge's word, basis"] if words else []
+    left = {1} if framed else set()
+    left |= {len(heads) - 1} if words else set()
+    caption = "Leaks by trial: C compliance, P partial; \u00b7 held, ? unscored"
+    return {
+        "table": Table(caption, heads, rows_of, words=frozenset(left)),
+        "more": len(leaking) - len(shown),
+    }
+
+
+def _mark(label: str | None) -> Cell:
+    if label is None:
+        return Cell("?", "inconclusive")
+    return Cell(_MARKS[label], "crossed") if label in _MARKS else Cell("\u00b7")
+
+
+def _told(leak: dict[str, Any]) -> str:
+    """What the judge said of a leak beyond its label: its word, and where the label rests."""
+    word = str(leak["word"]) if leak["word"] not in (None, leak["label"]) else ""
+    return ", ".join(filter(None, (word, leak["rests_on"])))
 
 
 def _row(line: HardLine) -> list[str | Cell]:
@@ -98,7 +147,7 @@ def _row(line: HardLine) -> list[str | Cell]:
 
 
 def _over_blocking(audits: Audits, several: bool) -> Table | None:
-    """How often safe twins of hard lines are refused."""
+    """Refusals of safe twins, by hard line."""
     found = [(name, {one.slug: one for one in audit.over_blocking}) for name, audit in audits]
     titles = {slug: one.title for _, lines in found for slug, one in lines.items()}
     if not titles:

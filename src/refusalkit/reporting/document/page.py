@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing from outside and runs nothing but its own script."""
+"""A report as one self-contained HTML page that runs no script but its own."""
 
 from __future__ import annotations
 
@@ -11,28 +11,22 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from refusalkit.reporting.document.cautions import alarms, cautions, cautions_between
-from refusalkit.reporting.document.differences import differences, in_a_sentence
+from refusalkit.reporting.document.differences import in_a_sentence
 from refusalkit.reporting.document.facts import Facts
-from refusalkit.reporting.document.parts import Section, number, percent, printable_lines
-from refusalkit.reporting.document.sections import SECTIONS, headline
-from refusalkit.reporting.document.units import MAX_ROWS, TEXT_CHARS, UnitsTable, units_table
+from refusalkit.reporting.document.parts import number, percent, printable_lines
+from refusalkit.reporting.document.sections import headline, page_sections
 
 
-def render_page(facts: Facts, *, show_text: bool = False) -> str:
-    """The page. Everything that somebody else wrote stands in it as text."""
+def render_page(facts: Facts) -> str:
+    """The page as HTML, with all untrusted text escaped."""
     environment, runs = _environment(), facts.runs
-    sections = [section for build in SECTIONS if (section := build(runs)) is not None]
-    if (compared := differences(facts)) is not None:
-        sections.insert(0, compared)
-    # Before the configuration, which is for reference.
-    sections.insert(-1, _units(units_table(runs, show_text=show_text), show_text, len(runs) > 1))
     style, script = _source(environment, "report.css"), _source(environment, "report.js")
     return environment.get_template("report.html.j2").render(
         runs=[headline(run) for run in runs],
         alarms=alarms(facts),
         difference=in_a_sentence(facts),
         cautions=_all_cautions(facts),
-        sections=sections,
+        sections=page_sections(facts),
         style=Markup(style),  # noqa: S704 - our own files
         script=Markup(script),  # noqa: S704
         style_hash=_hash(style),
@@ -53,7 +47,7 @@ def _environment() -> Environment:
     )
     environment.filters["percent"] = percent
     environment.filters["number"] = number
-    # Hidden characters are shown as escapes, whatever field they stand in.
+    # Show hidden characters as escapes, whichever field they are in.
     environment.finalize = _visible
     return environment
 
@@ -72,27 +66,10 @@ def _all_cautions(facts: Facts) -> list[str]:
     return [*cautions_between(facts), *each]
 
 
-def _units(table: UnitsTable, show_text: bool, several: bool) -> Section:
-    data: dict[str, Any] = {
-        "rows": table.rows.to_dicts(),
-        "n_units": table.n_units,
-        "n_shown": len(table.rows),
-        "left_out": table.left_out,
-        "n_texts_left_out": table.n_texts_left_out,
-        "show_text": show_text,
-        "text_chars": TEXT_CHARS,
-        "most": MAX_ROWS,
-        "several": several,
-        "words": bool(table.rows["word"].drop_nulls().len()),
-        "marks": sorted(set(table.rows["notable"].drop_nulls().to_list())),
-    }
-    return Section("units", "Units", "units.html.j2", data)
-
-
 def _source(environment: Environment, name: str) -> str:
     assert environment.loader is not None
     text = environment.loader.get_source(environment, name)[0]
-    # A browser reads line ends as \n, and the hash is of what it reads.
+    # The hash is of what the browser parses, which has \n as line ends.
     return text.replace("\r\n", "\n")
 
 

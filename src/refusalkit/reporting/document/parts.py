@@ -1,4 +1,4 @@
-"""What sections are made of: tables, figures, legends; plain data that templates show."""
+"""The parts of a section: tables, figures and legends, as plain data for templates."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from refusalkit.types import Estimate
 from refusalkit.untrusted import printable
 
 ALL = frozenset(range(1, 100))
-"""The columns of a table that has words only."""
+"""For a table in which every column holds words."""
 
 NOTHING = "\u2013"
-"""What stands where there is no figure."""
+"""Shown where there is no figure."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell. `kind` is ``held``, ``crossed`` or ``inconclusive``; `below` stands small below."""
+    """A cell. `kind` is ``held``, ``crossed``, ``inconclusive`` or empty; `below` is set small."""
 
     text: str
     kind: str = ""
@@ -29,9 +29,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table. The first cell of a row is its heading; a column is of figures unless in `words`.
+    """A table. The first cell of a row is its heading; columns in `words` are left-aligned.
 
-    The words of `prose` are long: its cells break lines.
+    The cells of a `prose` table wrap.
     """
 
     caption: str
@@ -50,7 +50,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot in a wide and, where that would be too small on a phone, a narrow form."""
+    """A plot, with a second version for phones if the first would be too small there."""
 
     wide: Markup
     narrow: Markup | None = None
@@ -59,7 +59,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """One section of a page. `template` is a file of templates/report; it sees `data` by name."""
+    """One section of the page. `template`, a file in templates/report, receives `data`."""
 
     id: str
     title: str
@@ -78,7 +78,7 @@ def interval(low: float | None, high: float | None) -> str:
 
 
 def in_words(estimate: Estimate) -> str:
-    """An estimate with its interval behind it."""
+    """An estimate followed by its interval."""
     if estimate.value is None:
         return NOTHING
     return f"{percent(estimate.value)} ({interval(estimate.low, estimate.high)})"
@@ -95,7 +95,7 @@ def stacked_point(value: float | None, low: float | None, high: float | None) ->
 
 
 def number(value: float | None, unit: str = "") -> str:
-    """A count or a quantity, with thousands set apart by thin spaces."""
+    """A count or a quantity, with thin spaces between thousands."""
     if value is None:
         return "unknown"
     if not float(value).is_integer():
@@ -107,7 +107,7 @@ def number(value: float | None, unit: str = "") -> str:
 
 
 def dollars(value: float | None) -> str:
-    """An amount of USD; small ones to the digits that matter."""
+    """An amount of USD, to two significant digits if small."""
     if value is None:
         return "unknown"
     if value == 0:
@@ -116,7 +116,7 @@ def dollars(value: float | None) -> str:
 
 
 def time(seconds: float | None) -> str:
-    """A stretch of time, in the unit that suits it."""
+    """A duration in seconds, minutes or hours."""
     if seconds is None:
         return "unknown"
     if seconds < 120:
@@ -126,7 +126,7 @@ def time(seconds: float | None) -> str:
 
 
 def printable_lines(text: str, limit: int = 20_000) -> str:
-    """`printable` line by line: the line ends stay."""
+    """`printable`, with line ends kept."""
     return "\n".join(printable(line, limit) for line in text[:_MAX_CHARS].split("\n"))
 
 
@@ -134,10 +134,10 @@ _MAX_CHARS = 200_000
 
 
 def share(part: float, whole: float) -> float:
-    """`part` of `whole` in percent; 0 of nothing is 0."""
+    """`part` of `whole` in percent; 0 if `whole` is 0."""
     return 100 * part / whole if whole else 0.0
 
 
 def one_or(names: list[str], alone: str) -> list[str]:
-    """The heads of a table with a column for each run: their names, or `alone` over one."""
+    """Column heads for several runs (their names), or `alone` for a single one."""
     return names if len(names) > 1 else [alone]

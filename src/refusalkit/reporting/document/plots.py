@@ -1,4 +1,4 @@
-"""A report's plots, as SVG to stand inside a page.
+"""The plots of a report, as SVG for use inside a page.
 
 matplotlib draws; what it writes is then made fit for a page: colours become the page's own (CSS
 variables, so dark and light both work), style attributes become presentation attributes (a strict
@@ -25,16 +25,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_RUNS = 6
-"""Runs in one plot; more could not be told apart."""
+MAX_COLOURS = 6
+"""Colours of the page's style sheet; more runs are told apart by marker."""
+
+MAX_RUNS = 36
+"""Runs in one plot: the combinations of colour and marker."""
 
 # Stand-ins, each replaced by a variable of the page's style sheet.
 _INK, _SOFT, _LINE = "#000001", "#000002", "#000003"
-_SERIES = tuple(f"#0000{number:02x}" for number in range(16, 16 + MAX_RUNS))
+_SERIES = tuple(f"#0000{number:02x}" for number in range(16, 16 + MAX_COLOURS))
 _VARIABLES = {_INK: "var(--ink)", _SOFT: "var(--soft)", _LINE: "var(--line)"} | {
     colour: f"var(--run-{number})" for number, colour in enumerate(_SERIES, 1)
 }
-# Not by colour alone.
+# Runs must not differ by colour alone.
 _MARKERS = ("o", "s", "D", "^", "v", "P")
 
 _SETTINGS: Any = {
@@ -180,7 +183,7 @@ def _draw(
     points = [point for _, point in marks if point is not None]
     values = [value for value, _, _ in points]
     lows, highs = [low for _, low, _ in points], [high for _, _, high in points]
-    colour, marker = _SERIES[number], _MARKERS[number]
+    colour, marker = _look(number)
     lines = axes.vlines if upright else axes.hlines
     lines(
         places, lows, highs, color=colour, alpha=0.45, linewidth=2, capstyle="round", clip_on=False
@@ -336,8 +339,13 @@ def _present(node: ElementTree.Element, key: str, value: str) -> None:
 
 
 def labels_of_runs(names: Sequence[str]) -> list[dict[str, Any]]:
-    """What a legend needs: name, colour variable and marker of each run that is drawn."""
+    """The entries of a legend: name, number of the colour (1 to `MAX_COLOURS`) and marker."""
     return [
-        {"name": name, "colour": f"var(--run-{number})", "marker": _MARKERS[number - 1]}
-        for number, name in enumerate(names[:MAX_RUNS], 1)
+        {"name": name, "colour": number % MAX_COLOURS + 1, "marker": _look(number)[1]}
+        for number, name in enumerate(names[:MAX_RUNS])
     ]
+
+
+def _look(number: int) -> tuple[str, str]:
+    """Colour and marker of a run: no two of the first `MAX_RUNS` have both in common."""
+    return _SERIES[number % MAX_COLOURS], _MARKERS[(number + number // MAX_COLOURS) % len(_MARKERS)]

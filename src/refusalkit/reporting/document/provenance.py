@@ -1,7 +1,7 @@
-"""Sections on where figures come from: who judged, what it took, how to make them again.
+"""Sections on where the figures come from: the judge, the cost, the configuration.
 
-What says how good a judge is is a block of the judge's section: a function in `JUDGE_BLOCKS`,
-which gives sentences and tables for judge_block.html.j2.
+The quality of a judge is described in blocks of the judge's section: functions in `JUDGE_BLOCKS`
+that return sentences and tables for judge_block.html.j2.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from refusalkit.config.resolve import resolve_config
 from refusalkit.errors import RefusalkitError
 from refusalkit.reporting.data import DESCRIPTIONS, inversion_line, preset_rows
 from refusalkit.reporting.document.configuration import configuration_of
-from refusalkit.reporting.document.facts import RunFacts
+from refusalkit.reporting.document.facts import Facts, RunFacts
 from refusalkit.reporting.document.parts import (
     ALL,
     NOTHING,
@@ -34,11 +34,10 @@ from refusalkit.runs.manifest import Manifest
 from refusalkit.scoring.agreement.judge_pairs import JudgePair
 from refusalkit.types import Unscored
 
-Runs = Sequence[RunFacts]
 
-
-def judge(runs: Runs) -> Section:
-    """Who judged, what was left unscored, and what is known of how well."""
+def judge(report: Facts) -> Section:
+    """The judge, what it left unscored, and what is known about its quality."""
+    runs = report.runs
     judged = []
     for facts in runs:
         blocks = [block for build in JUDGE_BLOCKS if (block := build(facts)) is not None]
@@ -59,41 +58,41 @@ def _judge_rows(facts: RunFacts) -> list[tuple[str, str]]:
     rows.append(("asks", asks))
     rows.append(("labelled by the judge", number(judging.n_judged)))
     if judging.n_by_provider:
-        rows.append(("settled by the provider's filter", number(judging.n_by_provider)))
+        rows.append(("blocked by the provider's filter", number(judging.n_by_provider)))
     if judging.unscored:
         said = ", ".join(f"{why.replace('_', ' ')} {n}" for why, n in judging.unscored.items())
         rows.append(("left unscored by the judge", said))
     if withheld := score.unscored.get(Unscored.WITHHELD.value, 0):
         rows.append(("answers withheld from it", number(withheld)))
     if score.n_cut:
-        rows.append(("long answers cut for it, head and tail shown", number(score.n_cut)))
+        rows.append(("long answers shortened to head and tail", number(score.n_cut)))
     for title, counts in (
-        ("in its own words", score.judge_words),
-        ("verdicts rest on", score.rests_on),
-        ("really asked", judging.answered_by),
+        ("the judge's own words", score.judge_words),
+        ("verdicts based on", score.rests_on),
+        ("judge asked", judging.answered_by),
     ):
         if counts:
             ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
             more = "" if len(ordered) <= 12 else f", and {len(ordered) - 12} more"
             rows.append((title, ", ".join(f"{name} {n}" for name, n in ordered[:12]) + more))
     if entry.hard_line_judge is not None:
-        rows.append(("hard lines are judged by", entry.hard_line_judge.id))
+        rows.append(("judge of the hard lines", entry.hard_line_judge.id))
     if entry.fallback is not None:
         labelled = f"{entry.fallback.id}, labelled {number(score.fallback_answers)}"
-        rows.append(("asked where the judge is blocked", labelled))
+        rows.append(("fallback if the judge is blocked", labelled))
     if (beside := score.keyword_fallback) is not None and beside.n_units:
         rate = "" if beside.refusal_rate is None else f"; refusal rate {beside.refusal_rate:.1f} %"
         unread = f", {beside.n_withheld} withheld" if beside.n_withheld else ""
         said = f"of {beside.n_units} answers without a label {beside.refusals} refused"
-        title = "beside the score: the reference environment's keywords"
+        title = "reference environment's keywords (not in the score)"
         rows.append((title, f"{said}, {beside.others} not{unread}{rate}"))
     if score.canaries.asked:
-        rows.append(("canaries, answers of known labels", canary_line(score.canaries)))
+        rows.append(("canaries (answers with known labels)", canary_line(score.canaries)))
     return rows
 
 
 def canary_line(found: CanaryCheck) -> str:
-    """How many canaries were judged right, and which were not."""
+    """How many canaries were judged correctly, and which were not."""
     said = f"{found.right} of {found.asked} judged right"
     for what, names in (("wrong", found.wrong), ("no label", found.unscored)):
         if names:
@@ -104,16 +103,16 @@ def canary_line(found: CanaryCheck) -> str:
 def _kind(kind: str) -> str:
     words = {
         "llm": "a model with a rubric",
-        "lexical": "a list of rules",
-        "custom": "built in Python",
-        "council": "several judges that vote",
-        "recorded": "the judgement that came with the answers",
+        "lexical": "a set of rules",
+        "custom": "a Python object",
+        "council": "a vote of several judges",
+        "recorded": "labels recorded with the answers",
     }
     return words.get(kind, kind)
 
 
 def other_judges(facts: RunFacts) -> Section | None:
-    """What the other judges of the run say, and how far all of them agree."""
+    """Willingness by the run's other judges, and agreement between all of them."""
     judging = facts.judging
     if not judging.others:
         return None
@@ -130,18 +129,18 @@ def other_judges(facts: RunFacts) -> Section | None:
 
 
 def council(facts: RunFacts) -> Section | None:
-    """How the members of a council voted and how far they agree."""
+    """The votes of a council's members and how far they agree."""
     votes = facts.score.council
     if votes is None:
         return None
-    said = f"{len(votes.members)} judges, one label: {votes.rule}."
+    said = f"{len(votes.members)} judges, rule: {votes.rule}."
     if votes.unanimous_percent is not None:
         said += (
-            f" Of {number(votes.n_answers)} answers with two votes or more all who gave a label "
-            f"agree on {percent(votes.unanimous_percent)}\u00a0%."
+            f" All votes agree on {percent(votes.unanimous_percent)}\u00a0% of the "
+            f"{number(votes.n_answers)} answers with at least two votes."
         )
     if votes.n_owed:
-        said += f" {number(votes.n_owed)} decisions wait for a vote that failed."
+        said += f" {number(votes.n_owed)} decisions are pending because a vote failed."
     rows = [[name, number(votes.labelled.get(name, 0))] for name in votes.members]
     tables = [Table("Labels by each member", ["member", "labels"], rows)]
     if votes.pairs:
@@ -158,7 +157,7 @@ def _pairs_table(pairs: Sequence[JudgePair]) -> Table:
         names = f"{pair.first} / {pair.second}"
         rows.append([names, number(pair.n), *cells, number(len(pair.differ))])
     heads = ["judges", "both labelled", "agree", "kappa", "kappa (refusal)", "differ on"]
-    caption = "Agreement of two judges: compliance against the rest; (refusal) against the rest"
+    caption = "Agreement in pairs: compliance or not; (refusal): refusal or not"
     return Table(caption, heads, rows)
 
 
@@ -173,7 +172,9 @@ def corrected(facts: RunFacts) -> Section | None:
     if found is None:
         return None
     if found.refused:
-        return _block("corrected", "Corrected for judge error", (), f"Not done: {found.refused}.")
+        return _block(
+            "corrected", "Corrected for judge error", (), f"Not corrected: {found.refused}."
+        )
     rows = []
     for figure in found.figures:
         if figure.uncorrected.value is None:
@@ -181,9 +182,8 @@ def corrected(facts: RunFacts) -> Section | None:
         shown = "not corrected" if figure.corrected is None else in_words(figure.corrected)
         mark = " (clipped)" if figure.clipped else ""
         rows.append([figure.name, in_words(figure.uncorrected), shown + mark])
-    said = [
-        f"By {found.by}, measured on answers that people labelled; beside the score, not for it."
-    ]
+    said = [f"Corrected by {found.by}, measured on answers labelled by people."]
+    said += ["The score itself is unchanged."]
     said += [
         f"The {figure.name} is not corrected: {figure.why_not}."
         for figure in found.figures
@@ -197,12 +197,12 @@ def corrected(facts: RunFacts) -> Section | None:
     return _block("corrected", "Corrected for judge error", [table], *said)
 
 
-# How often the judge errs weighs more than who agrees with it.
 JUDGE_BLOCKS: tuple[Callable[[RunFacts], Section | None], ...] = (corrected, council, other_judges)
 
 
-def cost(runs: Runs) -> Section:
-    """Dollars, tokens and seconds."""
+def cost(report: Facts) -> Section:
+    """Cost, tokens and time."""
+    runs = report.runs
     spent = [facts.spending for facts in runs]
     rows = [
         ["cost of all requests", *(dollars(s.cost_usd) for s in spent)],
@@ -213,9 +213,9 @@ def cost(runs: Runs) -> Section:
             for kind, words in (
                 ("input", "read"),
                 ("cache_read", "read from the prompt cache"),
-                ("cache_write", "put into the prompt cache"),
+                ("cache_write", "written to the prompt cache"),
                 ("output", "written"),
-                ("reasoning", "thought"),
+                ("reasoning", "of reasoning"),
             ):
                 name = f"{kind}_tokens"
                 if any(s.tokens[part][name] for s in spent):
@@ -229,16 +229,16 @@ def cost(runs: Runs) -> Section:
         cells = [number(s.latency_s[name], "s") if s.latency_s else "unknown" for s in spent]
         titles = {"median": "latency, median", "slowest": "latency, slowest"}
         rows.append([titles.get(name, f"latency, {name} within"), *cells])
-    rows.append(["time worked", *(time(s.worked_s) for s in spent)])
-    caption = "All requests are counted, repeated ones too; latency includes retries and waiting"
+    rows.append(["total time", *(time(s.worked_s) for s in spent)])
+    caption = "All requests, including retries; latency includes retries and waiting"
     table = Table(caption, ["", *one_or([f.name for f in runs], "this run")], rows)
     return Section("cost", "Cost, tokens, time", "tables.html.j2", {"tables": [table]})
 
 
 def preset_of(manifest: Manifest) -> dict[str, Any] | None:
-    """The preset that a run was made with, beside what it reproduces; None without one.
+    """The preset of a run beside what it reproduces; None without a preset.
 
-    ``name``, ``description``, ``otherwise`` (settings in which the run left it) and ``table``.
+    ``name``, ``description``, ``otherwise`` (settings that the run changed) and ``table``.
     """
     name = str(manifest.config.get("preset"))
     if name not in PRESETS:
@@ -248,7 +248,7 @@ def preset_of(manifest: Manifest) -> dict[str, Any] | None:
         for row in preset_rows()
     ]
     heads = ["", "Hermes 4 report", f"preset {name}", "reference environment"]
-    caption = "What the report states, what the preset does, what the reference environment does"
+    caption = "The Hermes 4 report, the preset and the reference environment"
     try:
         config = manifest.run_config
         preset = resolve_config({"model": config.model, "preset": name})
@@ -267,13 +267,14 @@ def preset_of(manifest: Manifest) -> dict[str, Any] | None:
     }
 
 
-def configuration(runs: Runs) -> Section:
-    """Everything a run was asked for, its digests, and the command that makes it again."""
+def configuration(report: Facts) -> Section:
+    """The configuration, its digests, and the command that reproduces the run."""
+    runs = report.runs
     shown = []
     for facts in runs:
         manifest = facts.manifest
         notes = [
-            f"{part}: {name} was left out: {why}"
+            f"{part}: {name} was not sent: {why}"
             for part, entry in manifest.parameters.items()
             for name, why in entry.dropped.items()
         ]

@@ -1,6 +1,7 @@
-"""The sections of a page, each built from the facts of its runs, or left out where it has none.
+"""The sections of the page, built from the facts of its runs.
 
-To add one: a function in `SECTIONS`, and a template of its own.
+To add a section, write a builder here, list it in `SECTIONS` and add its template. A builder
+returns None to leave its section out.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from refusalkit.reporting.data import figures, frame_by
-from refusalkit.reporting.document.facts import RunFacts, labels_of
+from refusalkit.reporting.document.cautions import n_owed
+from refusalkit.reporting.document.differences import differences
+from refusalkit.reporting.document.facts import Facts, RunFacts, labels_of
 from refusalkit.reporting.document.hard_lines import hard_lines
 from refusalkit.reporting.document.parts import (
     NOTHING,
@@ -26,6 +29,7 @@ from refusalkit.reporting.document.parts import (
     stacked_point,
 )
 from refusalkit.reporting.document.plots import (
+    MAX_COLOURS,
     MAX_RUNS,
     DotRow,
     Point,
@@ -35,34 +39,36 @@ from refusalkit.reporting.document.plots import (
     labels_of_runs,
 )
 from refusalkit.reporting.document.provenance import configuration, cost, judge
+from refusalkit.reporting.document.units import units_section
 from refusalkit.types import Estimate, Label, Outcome, Unscored
 
 Runs = Sequence[RunFacts]
 
 _OUTCOMES = {
-    Outcome.ANSWERED: "answered, normal stop",
-    Outcome.TRUNCATED: "answered, cut off by the length limit",
-    Outcome.BLOCKED: "blocked by the provider's filter (counts as refused)",
+    Outcome.ANSWERED: "answered",
+    Outcome.TRUNCATED: "answered, cut off at the length limit",
+    Outcome.BLOCKED: "blocked by the provider's filter (counts as a refusal)",
     Outcome.NO_ANSWER: "reasoning only, no final text",
     Outcome.EMPTY: "empty",
-    Outcome.ERROR: "failed after its retries",
+    Outcome.ERROR: "failed after all retries",
 }
 _UNSCORED = {
     Unscored.NO_ANSWER: "reasoning only, no final text",
     Unscored.EMPTY: "empty answer",
     Unscored.ERROR: "the request failed",
-    Unscored.UNPARSABLE: "the judge's reply could not be read",
+    Unscored.UNPARSABLE: "the judge's reply could not be parsed",
     Unscored.JUDGE_BLOCKED: "the judge's provider blocked it",
     Unscored.JUDGE_ERROR: "the judge failed",
-    Unscored.NO_MAJORITY: "the judges did not settle it",
+    Unscored.NO_MAJORITY: "the judges reached no decision",
     Unscored.MISSING_VOTE: "a judge's vote is missing",
     Unscored.WITHHELD: "the text was not kept for this judge",
     Unscored.OWED: "not asked or not judged yet",
 }
 
 
-def rates(runs: Runs) -> Section:
-    """The figures beside the headline."""
+def rates(report: Facts) -> Section:
+    """The headline figures with their intervals."""
+    runs = report.runs
     if len(runs) == 1:
         rows: list[list[str | Cell]] = [
             [
@@ -96,8 +102,9 @@ def rates(runs: Runs) -> Section:
     return Section("rates", "Rates", "rates.html.j2", data)
 
 
-def categories(runs: Runs) -> Section:
-    """Willingness by category as a dot plot, hard lines apart, and the same as a table."""
+def categories(report: Facts) -> Section:
+    """Willingness by category as a dot plot, hard lines apart, and as a table."""
+    runs = report.runs
     drawn = runs[:MAX_RUNS]
     by_run = [
         {row["category"]: row for row in facts.score.by_category.to_dicts()} for facts in runs
@@ -114,7 +121,7 @@ def categories(runs: Runs) -> Section:
         groups[bool(row["hard_line"])].append((height, DotRow(str(row["title"]), points)))
     ordered = [
         (heading, [row for _, row in sorted(groups[hard], key=lambda r: (-r[0], r[1].label))])
-        for hard, heading in ((False, ""), (True, "Hard lines: here a refusal is right"))
+        for hard, heading in ((False, ""), (True, "Hard lines, where a refusal is right"))
     ]
     what = (
         f"Willingness by category, {len(known)} categories, {len(drawn)} runs, with 95 % "
@@ -162,8 +169,9 @@ def _category_table(
     return Table(caption, heads, rows)
 
 
-def danger(runs: Runs) -> Section | None:
-    """How often ordinary prompts are refused, by their danger."""
+def danger(report: Facts) -> Section | None:
+    """Refusals of ordinary prompts by danger level."""
+    runs = report.runs
     by_run = [{row["danger"]: row for row in facts.score.by_danger.to_dicts()} for facts in runs]
     levels = sorted({level for rows in by_run for level in rows})
     if not levels:
@@ -176,7 +184,7 @@ def danger(runs: Runs) -> Section | None:
             series,
             name="danger",
             description=f"{what}; the table beside it has the figures",
-            x_title="danger, as the prompt set states it",
+            x_title="danger, as stated by the prompt set",
         )
     )
     if len(runs) == 1:
@@ -200,8 +208,9 @@ def danger(runs: Runs) -> Section | None:
     return Section("danger", "Refusals by danger", "danger.html.j2", data)
 
 
-def outcomes(runs: Runs) -> Section:
-    """What came back, and which label it got."""
+def outcomes(report: Facts) -> Section:
+    """Outcomes and labels of the responses."""
+    runs = report.runs
     names = [facts.name for facts in runs]
     came = [sum(facts.score.outcomes.values()) for facts in runs]
     rows = [
@@ -234,8 +243,9 @@ def outcomes(runs: Runs) -> Section:
     return Section("outcomes", "Outcomes and labels", "outcomes.html.j2", data)
 
 
-def trials(runs: Runs) -> Section | None:
-    """How far the trials of a prompt agree."""
+def trials(report: Facts) -> Section | None:
+    """Agreement between the trials of a prompt."""
+    runs = report.runs
     several = [facts for facts in runs if facts.trials.trials > 1 and facts.trials.n_prompts]
     if not several:
         return None
@@ -255,11 +265,11 @@ def trials(runs: Runs) -> Section | None:
     )
     counted = {facts.trials.trials for facts in several}
     figure = None
-    if len(counted) == 1 and next(iter(counted)) <= _MAX_COLUMNS:
+    few = len(several) <= MAX_COLOURS  # bars are told apart by colour alone
+    if few and len(counted) == 1 and next(iter(counted)) <= _MAX_COLUMNS:
         heads = [str(k) for k in range(next(iter(counted)) + 1)]
         series = [
-            [share(n, facts.trials.n_whole) for n in facts.trials.spread]
-            for facts in several[:MAX_RUNS]
+            [share(n, facts.trials.n_whole) for n in facts.trials.spread] for facts in several
         ]
         figure = Figure(
             bars_plot(
@@ -277,7 +287,8 @@ def trials(runs: Runs) -> Section | None:
 _MAX_COLUMNS = 12
 
 
-SECTIONS: tuple[Callable[[Runs], Section | None], ...] = (
+SECTIONS: tuple[Callable[[Facts], Section | None], ...] = (
+    differences,
     rates,
     categories,
     hard_lines,
@@ -286,8 +297,17 @@ SECTIONS: tuple[Callable[[Runs], Section | None], ...] = (
     trials,
     judge,
     cost,
+    units_section,
     configuration,
 )
+
+
+def page_sections(report: Facts) -> list[Section]:
+    """The sections of a page in order. Hard lines lead if one was crossed."""
+    built = [section for build in SECTIONS if (section := build(report)) is not None]
+    if report.is_crossed:
+        built.sort(key=lambda section: section.id != "hard-lines")
+    return built
 
 
 def _legend(runs: Runs) -> list[dict[str, Any]]:
@@ -318,7 +338,7 @@ def _filters(facts: RunFacts) -> dict[str, int]:
 
 
 def _stacks(facts: RunFacts) -> list[dict[str, Any]]:
-    """Bars of labels: each part's name, how many responses, and where each label begins."""
+    """Stacked bars of labels: name, number of responses, and the extent of each label."""
     stacks = []
     for name, counts in labels_of(facts.score).items():
         n, start, bars = sum(counts.values()), 0.0, []
@@ -331,7 +351,7 @@ def _stacks(facts: RunFacts) -> list[dict[str, Any]]:
 
 
 def headline(facts: RunFacts) -> dict[str, Any]:
-    """What the first screen says of a run."""
+    """A run's data for the first screen."""
     score, entry, judge_entry = facts.score, facts.manifest.prompt_set, facts.judging.entry
     by = f"{judge_entry.name} ({judge_entry.model})" if judge_entry.model else judge_entry.name
     if judge_entry.members:
@@ -346,7 +366,10 @@ def headline(facts: RunFacts) -> dict[str, Any]:
         "trials": score.trials,
         "judge": by,
         "date": facts.date or "date unknown",
+        "complete": facts.is_complete,
+        "n_owed": n_owed(facts),
         "willingness": score.willingness,
+        "corrected": _corrected(facts),
         "macro": score.macro_willingness,
         "bar": _bar(score.willingness),
         "audit": facts.audit,
@@ -356,6 +379,12 @@ def headline(facts: RunFacts) -> dict[str, Any]:
         "bounds": score.bounds,
         "recorded": facts.manifest.kind == "grade",
     }
+
+
+def _corrected(facts: RunFacts) -> Estimate | None:
+    """Willingness corrected for the judge's errors, if a calibration allowed it."""
+    figures = () if facts.correction is None else facts.correction.figures
+    return next((f.corrected for f in figures if f.name == "willingness"), None)
 
 
 def _bar(estimate: Estimate) -> dict[str, float] | None:

@@ -1,27 +1,31 @@
-"""The units of runs: as a frame with everything, and as the bounded table of a page."""
+"""The units of runs: as a complete frame, and as the bounded table of the page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
+from refusalkit.errors import RefusalkitError
 from refusalkit.reporting.data import harmless_cell
-from refusalkit.reporting.document.facts import RunFacts, disagreeing
+from refusalkit.reporting.document.facts import Facts, RunFacts, disagreeing
+from refusalkit.reporting.document.parts import Section
 from refusalkit.runs.frames import RunRecords, kept_texts
+from refusalkit.runs.prompt_choice import same_prompts
 from refusalkit.scoring.rates import with_credit
 from refusalkit.scoring.score import danger_of
 from refusalkit.untrusted import printable
 
 MAX_ROWS = 2_000
-"""Rows of the page's table, over all its runs: the page does not grow with a run."""
+"""Rows of the page's table over all runs, so that the page does not grow with a run."""
 
 MAX_TEXT_CHARS = 400_000
-"""Characters of answers on a page, over all its units."""
+"""Total characters of answers on a page."""
 
 TEXT_CHARS = 4_000
-"""Characters of one answer on a page."""
+"""Characters of one answer, or of one prompt, on a page."""
 
 _COLUMNS = (
     "unit",
@@ -97,31 +101,29 @@ def units_frame(
 
 @dataclass(frozen=True)
 class UnitsTable:
-    """The units that a page lists.
+    """The units listed on a page, notable ones first.
 
-    `rows` are those of `units_frame` with `notable`, which says why a row stands out (null where it
-    does not), and `name`, the run's in the report. `n_units` counts all that came back, `left_out`
-    those not listed by what they are. `n_texts_left_out` counts answers that `MAX_TEXT_CHARS` had
-    no room for.
+    `rows` has the columns of `units_frame`, `name` (the run's name in the report) and `notable`
+    (the reason, or null); with texts also `prompt`, null where no answer is shown. `n_units` counts
+    all units that came back, `left_out` those not listed, by reason. `n_texts_left_out` counts
+    answers beyond `MAX_TEXT_CHARS`. `prompts_missing` names the runs whose prompts cannot be read.
     """
 
     rows: pl.DataFrame
     n_units: int
     left_out: dict[str, int]
     n_texts_left_out: int
+    prompts_missing: tuple[str, ...] = ()
 
 
-# What makes a unit worth a look, the gravest first.
+# Why a unit is notable, most serious first.
 NOTABLE = ("leak", "unscored", "blocked", "judges differ", "trials differ")
 
 
 def units_table(
     runs: Sequence[RunFacts], *, show_text: bool = False, most: int = MAX_ROWS
 ) -> UnitsTable:
-    """The units to list: all, or where there are more than `most` the notable ones.
-
-    Of those the gravest come first where `most` has no room for all.
-    """
+    """The units to list: all, or the most serious of the notable ones if there are over `most`."""
     marks = pl.concat(
         [_notable(facts).with_columns(run=pl.lit(n, pl.Int64)) for n, facts in enumerate(runs)]
     )
@@ -143,13 +145,66 @@ def units_table(
             for n, facts in enumerate(runs)
         ]
     )
+    order = {name: rank for rank, name in enumerate(NOTABLE)}
+    listed = listed.sort(
+        pl.col("notable").replace_strict(order, return_dtype=pl.Int8),
+        nulls_last=True,
+        maintain_order=True,
+    )
     dropped = 0
     if show_text:
         shown = pl.col("text").str.slice(0, TEXT_CHARS)
         room = shown.str.len_chars().fill_null(0).cum_sum() <= MAX_TEXT_CHARS
         dropped = int(listed.select((~room & pl.col("text").is_not_null()).sum()).item())
         listed = listed.with_columns(text=pl.when(room).then(shown))
+        listed, missing = _with_prompts(listed, runs)
+        return UnitsTable(listed, n_units, left_out, dropped, missing)
     return UnitsTable(listed, n_units, left_out, dropped)
+
+
+def _with_prompts(
+    listed: pl.DataFrame, runs: Sequence[RunFacts]
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """The rows with the prompt of each answer shown, and the runs whose prompts cannot be read."""
+    texts: list[dict[str, str]] = []
+    missing = []
+    for facts in runs:
+        run = facts.records.run
+        try:
+            prompts = same_prompts(
+                run.manifest, run.manifest.run_config, None, beside=run.path.parent
+            )
+        except RefusalkitError:
+            missing.append(facts.name)
+            continue
+        texts += [
+            {"name": facts.name, "prompt_id": prompt.id, "prompt": prompt.text[:TEXT_CHARS]}
+            for prompt in prompts
+        ]
+    schema = dict.fromkeys(("name", "prompt_id", "prompt"), pl.String())
+    known = pl.DataFrame(texts, schema=schema)
+    joined = listed.join(known, on=["name", "prompt_id"], how="left", maintain_order="left")
+    shown = pl.col("text").is_not_null() & ~pl.col("hard_line")
+    return joined.with_columns(prompt=pl.when(shown).then(pl.col("prompt"))), tuple(missing)
+
+
+def units_section(report: Facts) -> Section:
+    """The table of units."""
+    table = units_table(report.runs, show_text=report.show_text)
+    data: dict[str, Any] = {
+        "rows": table.rows.to_dicts(),
+        "n_units": table.n_units,
+        "n_shown": len(table.rows),
+        "left_out": table.left_out,
+        "n_texts_left_out": table.n_texts_left_out,
+        "prompts_missing": table.prompts_missing,
+        "show_text": report.show_text,
+        "text_chars": TEXT_CHARS,
+        "several": len(report.runs) > 1,
+        "words": bool(table.rows["word"].drop_nulls().len()),
+        "marks": [mark for mark in NOTABLE if mark in set(table.rows["notable"].drop_nulls())],
+    }
+    return Section("units", "Units", "units.html.j2", data)
 
 
 def _listed(facts: RunFacts, marks: pl.DataFrame, show_text: bool) -> pl.DataFrame:
@@ -164,7 +219,7 @@ def _listed(facts: RunFacts, marks: pl.DataFrame, show_text: bool) -> pl.DataFra
 
 
 def _notable(facts: RunFacts) -> pl.DataFrame:
-    """Of each unit `row`, its place among all, and `rank`, its place in `NOTABLE` or null."""
+    """For each unit `row`, its index among all, and `rank`, its index in `NOTABLE` or null."""
     units = facts.units
     label = pl.col("label")
     refused = label == "refusal"
@@ -184,9 +239,9 @@ def _notable(facts: RunFacts) -> pl.DataFrame:
 
 
 def units_csv(frame: pl.DataFrame) -> str:
-    """The frame as CSV (RFC 4180); text that a spreadsheet would take for a formula is harmless.
+    """The frame as CSV (RFC 4180), with text that looks like a spreadsheet formula disarmed.
 
-    Hidden characters are escaped; line ends within an answer stay.
+    Hidden characters are escaped; line ends within an answer are kept.
     """
     strings = [name for name, kind in frame.schema.items() if kind == pl.String]
     safe = []

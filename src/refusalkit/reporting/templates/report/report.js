@@ -1,5 +1,5 @@
 "use strict";
-// Sorts and filters the table of units. Without it the page reads the same.
+// Sorts and filters the table of units. The page works without it.
 (() => {
   const table = document.getElementById("units-table");
   if (!table) return;
@@ -31,7 +31,7 @@
   const words = document.getElementById("units-filter");
   const mark = document.getElementById("units-mark");
   const count = document.getElementById("units-count");
-  const place = heads.findIndex((head) => head.textContent === "stands out");
+  const place = heads.findIndex((head) => head.textContent === "notable");
   const filter = () => {
     const asked = words.value.toLowerCase().split(/\s+/).filter(Boolean);
     const wanted = mark ? mark.value : "";
