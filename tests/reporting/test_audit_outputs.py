@@ -246,7 +246,7 @@ class TestTheComment:
             "demo/open", "starter,contrast-146", framings=True, trials=1, out=tmp_path / "run"
         )
         said = audit_comment(rk.audit(run))
-        assert "| asked as |" in said
+        assert "| framing |" in said
         assert "| Insistence after a refusal |" in said
         assert "| safe twins of |" in said
 

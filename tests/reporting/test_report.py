@@ -227,7 +227,9 @@ class TestWhatIsBehindTheFigures:
         over = rk.audit(told).over_blocking
         assert over[-1].refused.value is not None
         refused = f"<td>{over[-1].refused.n_responses}</td><td>{over[-1].refused.value:.1f}</td>"
-        assert f'<th scope="row">{over[-1].title}</th><td>4</td>{refused}' in text
+        assert (
+            f'<th scope="row">{over[-1].title}</th><td>{over[-1].n_contrast}</td>{refused}' in text
+        )
 
     def test_a_preset_says_what_the_paper_leaves_open(self, told: rk.Run, text: str) -> None:
         assert "<summary>Preset modern:" in text
@@ -286,6 +288,19 @@ class TestSeveralRuns:
         for name in flipped:
             assert f"<li><code>{name}</code>" in text
         assert "No category differs significantly" in text
+
+    def test_all_are_in_every_plot(self, runs: list[rk.Run], tmp_path: Path) -> None:
+        text = rk.report(runs[:2] * 4, tmp_path / "eight.html", anyway=True).read_text("utf-8")
+        plot = text.partition('<section id="categories"')[2]
+        legend = re.findall(r'<svg class="mark (run-\d)"[^>]*>(<[^>]*>)', plot.split("</ul>")[0])
+        assert len(legend) == len(set(legend)) == 8
+
+    def test_an_incomplete_one_has_a_badge(self, runs: list[rk.Run], tmp_path: Path) -> None:
+        unfinished = write_run(tmp_path / "unfinished", UNFINISHED)
+        text = rk.report(unfinished).read_text(encoding="utf-8")
+        assert '<span class="badge">incomplete: 3 units missing</span>' in text
+        text = rk.report([runs[2], unfinished], tmp_path / "two.html").read_text(encoding="utf-8")
+        assert text.count('<span class="badge">incomplete</span>') == 1
 
     def test_three_are_set_against_the_first(self, runs: list[rk.Run], tmp_path: Path) -> None:
         text = rk.report(runs, tmp_path / "three.html").read_text(encoding="utf-8")
@@ -360,6 +375,33 @@ class TestTexts:
                 row = rf'<th scope="row">{record["prompt_id"]}</th>.*?</tr>'
                 assert all("<pre>" not in found for found in re.findall(row, text))
         assert stat.S_IMODE(written.stat().st_mode) == 0o600  # answers are the owner's
+
+    def test_an_answer_has_its_prompt_beside_it_but_never_a_hard_line(self, tmp_path: Path) -> None:
+        prompts = tmp_path / "set.jsonl"
+        rows = [
+            {"id": f"{name}-1", "prompt": f"[request about {name}]", "category": name}
+            for name in ("ordinary", "hard")
+        ]
+        prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        made = rk.benchmark(
+            "demo/open",
+            prompts,
+            hard_line=["hard"],
+            trials=1,
+            out=tmp_path / "run",
+            keep_hard_line_text=True,
+        )
+        text = rk.report(made, show_text=True).read_text(encoding="utf-8")
+        assert '<p class="asked">[request about ordinary]</p><pre>' in text
+        assert "[request about hard]" not in text
+        assert "[request about" not in rk.report(made).read_text(encoding="utf-8")
+
+        # Another text under the same id is not what was asked.
+        rows[0]["prompt"] = "[another request]"
+        prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        text = rk.report(made, show_text=True).read_text(encoding="utf-8")
+        assert "[another request]" not in text
+        assert "The prompt set of demo/open cannot be read" in text
 
 
 class TestForms:
@@ -445,7 +487,7 @@ class TestForms:
 
 class TestFile:
     def test_another_suffix_is_refused_in_one_sentence(self, run: rk.Run, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match=r"report\.pdf: a report is one of \.html"):
+        with pytest.raises(UsageError, match=r"report\.pdf: a report ends in \.html"):
             rk.report(run, tmp_path / "report.pdf")
 
     def test_a_folder_that_is_not_there_is_one_sentence(self, run: rk.Run, tmp_path: Path) -> None:
@@ -488,7 +530,7 @@ class TestCommand:
         [
             ("report made made", "name the file with -o"),
             ("report made --json -o a.json", "leave -o"),
-            ("report made -o a.txt", "a report is one of"),
+            ("report made -o a.txt", "a report ends in"),
             ("report nowhere", "is not a run"),
             ("report", "Missing argument"),
         ],
@@ -539,6 +581,11 @@ class TestCorrection:
         assert "Corrected for judge error" in page
         assert f"{found.value:.1f}" in page
         assert f"{rk.score(run).willingness.value:.1f}" in page
+        first_screen = page.partition("<nav")[0]
+        assert "Corrected for judge error: " in first_screen
+        assert f"{found.value:.1f} ({found.low:.1f} to {found.high:.1f})" in first_screen
+        both = rk.report([run, run], tmp_path / "c.html", calibration=calibration).read_text()
+        assert both.partition("<nav")[0].count(f"<td>{found.value:.1f}<") == 2
         data = json.loads(rk.report(run, tmp_path / "a.json", calibration=calibration).read_text())
         jsonschema.validate(data, report_schema())
         figures = data["runs"][0]["judging"]["correction"]["figures"]

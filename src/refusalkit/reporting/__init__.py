@@ -1,1 +1,1 @@
-"""Scores and audits for people and programs: terminal, Markdown, CSV, JSON."""
+"""Results for people and programs: terminal, HTML, Markdown, JSON, CSV, JUnit."""

@@ -1,4 +1,4 @@
-"""Where text goes: a terminal or a pipe."""
+"""Consoles for a terminal or a pipe."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from rich.console import Console, RenderableType
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that prints text as it is: no markup, no guessing at numbers."""
+    """A console that prints text verbatim: no markup, no highlighting."""
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
 
 

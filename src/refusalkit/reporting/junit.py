@@ -1,8 +1,8 @@
-"""An audit as JUnit XML, for a CI system's list of tests.
+"""An audit as JUnit XML, for the test view of a CI system.
 
-A run is a `testsuite`; each hard line, each framing and all together are a `testcase`. *crossed* is
-a `failure`; *inconclusive* is an `error`, for a skipped test is green nearly everywhere, and a line
-that was not shown to hold must not be.
+A run is a `testsuite`; each hard line, each framing and the overall answer is a `testcase`.
+*crossed* is a `failure`. *inconclusive* is an `error`: nearly every CI system shows a skipped test
+as green, and a line that was not shown to hold must not look green.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from refusalkit.files import write_file
 from refusalkit.scoring.audit import Audit, AuditStatus, HardLine
 from refusalkit.untrusted import printable
 
-# All that XML 1.0 does not allow (2.2, Char); `printable` has escaped most of it by then.
+# Characters not allowed in XML 1.0 (section 2.2, Char). `printable` escapes most of them.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LINE_FIGURES = (
     "n_prompts",
@@ -102,7 +102,7 @@ def _testcase(suite: ET.Element, audit: Audit, line: HardLine, kind: str) -> Non
 
 
 def _evidence(audit: Audit, line: HardLine, kind: str) -> list[str]:
-    """The leaks of a line, and the audit's notes where something else is missing."""
+    """The leaks of a line and whatever else keeps it from being held."""
     said = []
     for row in audit.leaks.iter_rows(named=True):
         own = {"hard-line": row["category"], "framing": row["framing"] or "bare", "overall": "all"}
@@ -129,7 +129,7 @@ def _properties(parent: ET.Element, values: dict[str, object]) -> None:
 
 
 def _clean(value: object, *, lines: bool = False) -> str:
-    """Text that XML can hold: hidden characters escaped, what is no character left out."""
+    """Text as valid XML: hidden characters escaped, invalid ones dropped."""
     if lines:
         return "\n".join(_clean(line) for line in str(value).split("\n"))
     return _NOT_XML.sub("", printable(value, _LONGEST))

@@ -1,7 +1,7 @@
-"""An audit as Markdown for a pull-request comment or a job's summary.
+"""An audit as Markdown for a pull-request comment or a job summary.
 
-Ids, titles and names are somebody else's text: what could be read as markup, as a link or as the
-mention of a person stands in a code span, where it is none.
+Ids, titles and names are untrusted: text that could be markup, a link or a mention goes into a code
+span.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from refusalkit.scoring.audit import Audit, HardLine
 from refusalkit.untrusted import printable
 
 _MAX_LEAKS = 100
-# Nothing of this is markup, a link, an emoji or a mention.
+# Text that cannot be markup, a link, an emoji or a mention.
 _PLAIN = re.compile(r"[A-Za-z0-9(](?:[A-Za-z0-9 ,;()%'/+.-]|[:&](?= ))*")
 _MARK = {"held": "✅", "crossed": "❌", "inconclusive": "⚠️"}
 
 
 def audit_comment(audit: Audit) -> str:
-    """The audit as GitHub-flavoured Markdown: status in words, tables, leaks by id, notes.
+    """The audit as GitHub-flavoured Markdown: status, tables, leaks by id, notes.
 
-    No answer text is in it, also where the audit has them.
+    It contains no answers, even if the audit does.
     """
     entry = audit.manifest.prompt_set
     trials = "1 trial" if audit.manifest.trials == 1 else f"{audit.manifest.trials} trials"
@@ -38,7 +38,7 @@ def audit_comment(audit: Audit) -> str:
     if audit.canaries.warning is not None:
         parts.insert(1, f"**Warning:** {quoted(audit.canaries.warning, 400)}.")
     if audit.framings:
-        parts.append(_lines_table("asked as", audit.framings))
+        parts.append(_lines_table("framing", audit.framings))
     if len(audit.leaks):
         parts.append(_leaks_table(audit))
     if audit.over_blocking:
@@ -49,7 +49,7 @@ def audit_comment(audit: Audit) -> str:
 
 
 def quoted(text: object, limit: int = 200) -> str:
-    """Somebody else's text: plain where it is sure to be plain, else in a code span."""
+    """Untrusted text: as it is if certainly plain, else in a code span."""
     shown = printable(text, limit)
     if _PLAIN.fullmatch(shown) and "www." not in shown.lower():
         return shown
@@ -63,7 +63,7 @@ def code_span(text: str) -> str:
     """
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * (longest + 1)
-    # A table takes a bar for a cell's end even in code; its backslash is taken away with it.
+    # A bar ends a table cell even inside code; the renderer removes the backslash.
     inner = text.replace("|", "\\|")
     pad = " " if inner[:1] in ("`", " ", "") or inner[-1:] in ("`", " ") else ""
     return f"{fence}{pad}{inner or ' '}{pad}{fence}"

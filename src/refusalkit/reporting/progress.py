@@ -1,4 +1,4 @@
-"""How far a run is, on a terminal as a line that moves, elsewhere as a line now and then."""
+"""The progress of a run: a live line on a terminal, an occasional line elsewhere."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _REDRAW_EVERY_S = 0.1
 
 
 class ProgressDisplay:
-    """An `on_progress` callback that shows it on stderr. Use it as a context manager."""
+    """An `on_progress` callback that shows progress on stderr. Use it as a context manager."""
 
     def __init__(self) -> None:
         self._bar: Bar | None = None
         self._shown_at = 0.0
         if sys.stderr.isatty():
-            # Imported only where there is somebody to look.
+            # Only a terminal needs it.
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bar
 
@@ -48,7 +48,7 @@ class ProgressDisplay:
             self._bar.stop()
 
     def __call__(self, progress: Progress) -> None:
-        """Show it, unless something was shown a moment ago."""
+        """Show the progress, unless it was shown a moment ago."""
         now = time.monotonic()
         last = progress.verdicts >= progress.planned
         every = _PLAIN_EVERY_S if self._bar is None else _REDRAW_EVERY_S
@@ -66,7 +66,7 @@ class ProgressDisplay:
 
 
 class SeveralProgress:
-    """The same for several runs: a line each, by the names given. Use it as a context manager."""
+    """The progress of several runs, one line each by name. Use it as a context manager."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._bars: Bar | None = None
@@ -98,7 +98,7 @@ class SeveralProgress:
             self._bars.stop()
 
     def __call__(self, name: str, progress: Progress) -> None:
-        """Show how far the run of that name is, unless it was shown a moment ago."""
+        """Show the progress of that run, unless it was shown a moment ago."""
         now = time.monotonic()
         last = progress.verdicts >= progress.planned
         every = _PLAIN_EVERY_S if self._bars is None else _REDRAW_EVERY_S

@@ -1,4 +1,4 @@
-"""Where a report may be written: asked before a run is paid for, so nothing heavy is loaded."""
+"""Checks where a report may be written, before a run is paid for and without heavy imports."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _NEAR = 4096
 
 
 def check_suffix(path: Path) -> None:
-    """Raises `UsageError` where the suffix is none of a report's."""
+    """Raise `UsageError` unless the suffix is that of a report."""
     if path.suffix not in SUFFIXES:
-        kinds = ", ".join(SUFFIXES)
-        raise UsageError(f"{printable(path)}: a report is one of {kinds}; give such a file name")
+        kinds = " or ".join([", ".join(SUFFIXES[:-1]), SUFFIXES[-1]])
+        raise UsageError(f"{printable(path)}: a report ends in {kinds}")
 
 
 def check_target(path: Path, made: Iterable[Path] = ()) -> None:
-    """Raises `UsageError` where no report can be written at `path`.
+    """Raise `UsageError` if no report can be written at `path`.
 
-    Folders among `made`, and those above them, will be there by then.
+    The folders `made`, and those above them, will exist by then.
     """
     check_suffix(path)
     check_replaced(path)

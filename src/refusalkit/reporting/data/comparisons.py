@@ -55,7 +55,7 @@ def _gate(gate: Gate) -> dict[str, Any]:
 
 
 def comparison_markdown(found: Comparison) -> str:
-    """A comparison for a pull-request comment: warnings first, then the figures."""
+    """A comparison as Markdown for a pull-request comment, warnings first."""
     parts = []
     if found.gate is not None:
         parts.append(f"Gate: **{found.gate.status.value}**, {found.gate.claim}.")
@@ -102,7 +102,7 @@ def _line(text: str) -> str:
 
 
 def p_text(value: float | None) -> str:
-    """A p value as people write it."""
+    """A p value to three decimals, or ``< 0.001``."""
     if value is None:
         return "-"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
@@ -114,7 +114,7 @@ def interval_text(low: float | None, high: float | None) -> str:
 
 
 def leaderboard_data(found: Leaderboard) -> dict[str, Any]:
-    """A leaderboard as JSON values: own and published figures are two lists."""
+    """A leaderboard as JSON values, with own and published figures in separate lists."""
     return {
         "schema": 1,
         "caveats": list(found.caveats),
@@ -142,7 +142,7 @@ _COLUMNS = (
 
 
 def leaderboard_rows(found: Leaderboard) -> tuple[list[str], list[list[Any]]]:
-    """Both tables as one, own figures first; `kind` and `source` mark every row."""
+    """Both tables as one, own figures first; `kind` and `source` tell them apart."""
     rows: list[list[Any]] = []
     for row in found.own.iter_rows(named=True):
         marked = {
@@ -167,7 +167,7 @@ def leaderboard_rows(found: Leaderboard) -> tuple[list[str], list[list[Any]]]:
 
 
 def leaderboard_markdown(found: Leaderboard) -> str:
-    """Two tables below headings of their own, and what stands between them."""
+    """Two tables under headings of their own, with the caveats between them."""
     columns, rows = leaderboard_rows(found)
     own = [row for row in rows if row[0] == "measured here"]
     published = [row for row in rows if row[0] != "measured here"]
@@ -178,7 +178,7 @@ def leaderboard_markdown(found: Leaderboard) -> str:
         "Not comparable with the figures above:",
         "\n".join(f"- {printable(caveat, 300)}" for caveat in found.caveats),
     ]
-    # As they were published, to the digit.
+    # Show as many digits as were published.
     at = columns.index("willingness")
     published = [[*row[:at], f"{row[at]:g}", *row[at + 1 :]] for row in published]
     left_out = {"low", "high", "n_prompts", "n_unscored", "prompt_set", "judge"}

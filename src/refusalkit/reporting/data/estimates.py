@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def estimate_data(estimate: RunEstimate) -> dict[str, Any]:
-    """What a run would take, as JSON values (docs/records.md)."""
+    """The estimate of a run, as JSON values (docs/records.md)."""
     total = estimate.cost_usd
     return {
         "schema": 1,
@@ -23,7 +23,7 @@ def estimate_data(estimate: RunEstimate) -> dict[str, Any]:
 
 
 def estimates_data(estimates: Sequence[RunEstimate]) -> dict[str, Any]:
-    """What runs of several models would take, each by itself and all together."""
+    """The estimates of several models' runs, and their total."""
     from refusalkit.engine.estimate import sum_usd
 
     total = sum_usd(estimate.cost_usd for estimate in estimates)

@@ -1,4 +1,4 @@
-"""The forms data is written in: JSON, CSV, Markdown."""
+"""Output formats: JSON, CSV, Markdown."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from refusalkit.untrusted import printable
 
 
 def to_json(data: Mapping[str, Any]) -> str:
-    """Indented JSON, ASCII only: no hidden character of a data set reaches a terminal."""
+    """Indented JSON in ASCII, so that no hidden character reaches a terminal."""
     return jsonl.to_ascii(data, indent=2)
 
 
 def to_json_bytes(data: Mapping[str, Any]) -> bytes:
-    """`to_json` as it is written; a frame among the values is the list of its rows."""
+    """`to_json` as bytes; a frame becomes the list of its rows."""
     return jsonl.to_ascii_bytes(data, indent=2)
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """CSV (RFC 4180). Text that a spreadsheet would take for a formula is made harmless."""
+    """CSV (RFC 4180), with text that looks like a spreadsheet formula disarmed."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
@@ -38,12 +38,12 @@ def to_markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join(lines)
 
 
-# With the wide forms that a Japanese keyboard gives.
+# Including the full-width forms.
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
 
 def harmless_cell(text: str) -> str:
-    """Text as a CSV cell that no spreadsheet takes for a formula."""
+    """Text as a CSV cell that no spreadsheet evaluates as a formula."""
     return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
 
 
@@ -59,19 +59,19 @@ def _markdown_cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.1f}"
     text = printable(value)
-    # `#` before those that become `&#60;`, or it would be escaped in there.
+    # `#` comes first, because the replacements contain it.
     for special in "\\`*_{}[]#<>|":
         text = text.replace(special, f"&#{ord(special)};" if special in "<>|" else f"\\{special}")
     return text
 
 
 def dollars(value: float) -> str:
-    """An amount of USD, a small one to a hundredth of a cent."""
+    """An amount of USD; below 1 to a hundredth of a cent."""
     if 0 < value < 0.0001:
         return "less than $0.0001"
     return f"${value:,.2f}" if value >= 1 or not value else f"${value:.4f}"
 
 
 def spent_words(spent_usd: float | None) -> str:
-    """What was spent, or that it is not known."""
+    """The amount spent, or that it is unknown."""
     return "not known, a price is unknown" if spent_usd is None else dollars(spent_usd)

@@ -1,4 +1,4 @@
-"""Judges and what they said, as plain data."""
+"""Judges and their labels as plain data."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def correction_data(correction: Correction) -> dict[str, Any]:
 
 
 def correction_rows(correction: Correction) -> list[list[Any]]:
-    """Corrected figures as rows beneath those of `figure_rows`; a clipped one says so."""
+    """Corrected figures as rows that follow those of `figure_rows`; clipped ones are marked."""
     rows: list[list[Any]] = []
     for figure in correction.figures:
         found = figure.corrected

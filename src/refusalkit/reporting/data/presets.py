@@ -1,7 +1,7 @@
-"""The presets side by side: what each does here, what the report states, what it leaves open.
+"""The presets side by side, with what the Hermes 4 report states and leaves open.
 
-One table for the command line, the docs and the report. What a preset sets is taken from
-`config.PRESETS`; what the report and the reference environment say are facts with their source:
+One table for the command line, the docs and the report. Preset values come from `config.PRESETS`;
+statements about the report and the reference environment come from:
 the Hermes 4 Technical Report (arXiv 2508.18255, sections 4.1 and 4.5.1) and
 environments/eval_environments/refusalbench_environment.py of NousResearch/atropos, its shipped
 configuration, as of July 2026.
@@ -27,11 +27,11 @@ NAMES = tuple(PRESETS)
 @shows("aspect", "report", "environment")
 @dataclass(frozen=True)
 class PresetRow:
-    """One thing in which a run can differ.
+    """One setting, and how each preset chooses it.
 
-    report: what the Hermes 4 report states; None: it does not say.
-    environment: what the reference environment does as it is shipped.
-    presets: what each preset does here, by its name.
+    report: what the Hermes 4 report states; None if it does not say.
+    environment: what the reference environment does as shipped.
+    presets: what each preset does here, by name.
     """
 
     aspect: str
@@ -41,14 +41,14 @@ class PresetRow:
 
     @property
     def differs(self) -> bool:
-        """Whether the presets do not all do the same."""
+        """Whether the presets differ."""
         return len(set(self.presets.values())) > 1
 
 
 def preset_rows() -> list[PresetRow]:
-    """All rows, in order of a run: prompts, model, judge, failures, figures."""
+    """All rows in the order of a run: prompts, model, judge, failures, figures."""
     configs = {name: resolve_config({"model": "any/model", "preset": name}) for name in NAMES}
-    from refusalkit.judges.rubrics import load_rubric  # a score needs none
+    from refusalkit.judges.rubrics import load_rubric  # scores do not need it
 
     rubrics = {
         name: load_rubric(

@@ -1,4 +1,4 @@
-"""A run's configuration and every digest, as JSON values."""
+"""A run's configuration and digests as JSON values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from refusalkit.runs.manifest import Manifest
 
 
 def configuration_of(manifest: Manifest) -> dict[str, Any]:
-    """What a run was asked for, what was really sent, and with which versions."""
+    """What was configured, which parameters were sent, and the versions in use."""
     return {
         "config": manifest.config,
         "config_digest": manifest.config_digest,

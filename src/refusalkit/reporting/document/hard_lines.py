@@ -130,7 +130,7 @@ def _mark(label: str | None) -> Cell:
 
 
 def _told(leak: dict[str, Any]) -> str:
-    """What the judge said of a leak beyond its label: its word, and where the label rests."""
+    """The judge's own word for a leak and the part of the answer it is based on, if stated."""
     word = str(leak["word"]) if leak["word"] not in (None, leak["label"]) else ""
     return ", ".join(filter(None, (word, leak["rests_on"])))
 

@@ -1,4 +1,4 @@
-"""A report as Markdown for a model card: a badge line, tables, how to cite it."""
+"""A report as Markdown for a model card: a badge line, tables, citations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from refusalkit.untrusted import printable
 
 
 def render_model_card(facts: Facts) -> str:
-    """The Markdown of one or several runs. Nothing in it refers to a third party's badge server."""
+    """The Markdown of one or several runs. It refers to no badge server."""
     runs = facts.runs
     warnings = [f"> **Warning.** {_plain(warning, 1000)}." for warning in alarms(facts)]
     if len(runs) == 1:
@@ -37,7 +37,7 @@ def render_model_card(facts: Facts) -> str:
         for run in runs:
             parts += _run(run, level=2)
         if facts.comparison is not None:
-            # What warns of it stands above everything already.
+            # Its warnings are at the top already.
             compared = replace(facts.comparison, warnings=())
             parts += ["## Differences", comparison_markdown(compared)]
     parts += ["## How to cite", _citations(runs)]
@@ -54,9 +54,9 @@ def _run(facts: RunFacts, *, level: int) -> list[str]:
         (
             f"{_plain(entry.name)} {_plain(entry.version)}, {score.n_prompts} prompts x "
             f"{score.trials} trials, judged by {_plain(score.judge)}, {facts.date or 'no date'}. "
-            "Willingness is the share of responses that earned credit: an ordinary one by not "
-            "refusing, one on a hard line by refusing. It does not say whether an answer is right "
-            "or safe."
+            "Willingness is the average credit of the prompts: an ordinary one earns it by being "
+            "answered, a hard-line one by being refused. It does not say whether an answer is "
+            "correct or safe."
         ),
     ]
     if said := cautions(facts):
@@ -70,7 +70,7 @@ def _run(facts: RunFacts, *, level: int) -> list[str]:
         found.append(f"Hard lines: **{audit.status.value}**, {_plain(audit.overall.claim)}.")
         found.append(_lines("hard line", (*audit.lines, audit.overall)))
         if audit.framings:
-            found.append(_lines("asked as", audit.framings))
+            found.append(_lines("framing", audit.framings))
         if audit.over_blocking:
             over = [[one.title, one.n_contrast, str(one.refused)] for one in audit.over_blocking]
             found.append(to_markdown(["safe twins of", "twins", "refused"], over))
@@ -79,7 +79,7 @@ def _run(facts: RunFacts, *, level: int) -> list[str]:
     found.append(f"{summary}\n\n{by_category}\n\n</details>")
     again = facts.reproduction
     if again.command:
-        found.append(f"Made by:\n\n```sh\n{_fenced(again.command)}\n```")
+        found.append(f"To reproduce:\n\n```sh\n{_fenced(again.command)}\n```")
     return found
 
 
@@ -100,12 +100,12 @@ def _lines(head: str, lines: Sequence[HardLine]) -> str:
 
 
 def _about(facts: RunFacts) -> list[str]:
-    """What is behind the figures: where they vary, who voted, what the canaries say."""
+    """Background of the figures: variance, votes, canaries, preset, cost."""
     score = facts.score
     said = list(score.variance.sentences)
     if score.n_framed:
         said.append(
-            f"{score.n_framed} prompts are hard-line requests in framings; no rate counts them."
+            f"{score.n_framed} prompts are framed hard-line requests, which no rate counts."
         )
     votes = score.council
     if votes is not None and votes.unanimous_percent is not None:
@@ -114,14 +114,14 @@ def _about(facts: RunFacts) -> list[str]:
             f"{votes.unanimous_percent:.1f} % of {votes.n_answers} answers."
         )
     if score.n_cut:
-        said.append(f"Long answers cut for the judge: {score.n_cut}.")
+        said.append(f"Long answers shortened for the judge: {score.n_cut}.")
     if score.fallback_answers:
         said.append(f"Labelled by the fallback of a blocked judge: {score.fallback_answers}.")
     if score.canaries.asked:
         said.append(f"Canaries: {canary_line(score.canaries)}.")
     preset = preset_of(facts.manifest)
     if preset is not None:
-        left = f", set otherwise in {', '.join(preset['otherwise'])}" if preset["otherwise"] else ""
+        left = f", except for {', '.join(preset['otherwise'])}" if preset["otherwise"] else ""
         said.append(f"Preset {preset['name']}: {preset['description']}{left}.")
     if (spent := facts.spending.cost_usd) != 0:
         said.append(f"Cost of all requests: {spent_words(spent)}.")
@@ -129,7 +129,7 @@ def _about(facts: RunFacts) -> list[str]:
 
 
 def _badge(facts: RunFacts) -> str:
-    """One line to stand at the top of a card."""
+    """One line for the top of a card."""
     score = facts.score
     said = [f"**RefusalBench willingness {_percent(score.willingness)}**"]
     said.append(
@@ -217,7 +217,7 @@ _TEX = {
 
 
 def _tex(text: str) -> str:
-    # A backtick could close the fence that it stands in.
+    # A backtick could close the surrounding fence.
     shown = printable(text, 600).replace("`", "'")
     return "".join(_TEX.get(char, char) for char in shown)
 
@@ -227,7 +227,7 @@ def _percent(estimate: Estimate) -> str:
 
 
 def _plain(text: str, limit: int = 400) -> str:
-    """Text that Markdown takes for nothing else."""
+    """Text with everything escaped that Markdown could interpret."""
     shown = printable(text, limit)
     for special in "\\`*_[]<>#|":
         shown = shown.replace(special, f"&#{ord(special)};" if special in "<>|" else f"\\{special}")
@@ -235,7 +235,7 @@ def _plain(text: str, limit: int = 400) -> str:
 
 
 def _fenced(text: str) -> str:
-    # One line: nothing in it can close the fence.
+    # A single line cannot close the fence.
     return printable(text, 4000)
 
 

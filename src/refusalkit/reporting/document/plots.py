@@ -1,9 +1,8 @@
 """The plots of a report, as SVG for use inside a page.
 
-matplotlib draws; what it writes is then made fit for a page: colours become the page's own (CSS
-variables, so dark and light both work), style attributes become presentation attributes (a strict
-content security policy forbids the former), ids get the figure's prefix, fonts are the page's.
-Coordinates are CSS pixels at the figure's natural width.
+The output of matplotlib is adapted to the page: colours become CSS variables (for light and dark),
+style attributes become presentation attributes (the content security policy forbids the former),
+ids get the figure's prefix, and fonts are inherited. Coordinates are CSS pixels at natural width.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ MAX_COLOURS = 6
 MAX_RUNS = 36
 """Runs in one plot: the combinations of colour and marker."""
 
-# Stand-ins, each replaced by a variable of the page's style sheet.
+# Placeholders, replaced by variables of the page's style sheet.
 _INK, _SOFT, _LINE = "#000001", "#000002", "#000003"
 _SERIES = tuple(f"#0000{number:02x}" for number in range(16, 16 + MAX_COLOURS))
 _VARIABLES = {_INK: "var(--ink)", _SOFT: "var(--soft)", _LINE: "var(--line)"} | {
@@ -41,9 +40,9 @@ _VARIABLES = {_INK: "var(--ink)", _SOFT: "var(--soft)", _LINE: "var(--line)"} | 
 _MARKERS = ("o", "s", "D", "^", "v", "P")
 
 _SETTINGS: Any = {
-    "svg.fonttype": "none",  # text stays text, in the page's font
-    "svg.hashsalt": "refusalkit",  # the same figure is the same bytes
-    "text.parse_math": False,  # a title with `$` is no formula
+    "svg.fonttype": "none",  # keep text as text, in the page's font
+    "svg.hashsalt": "refusalkit",  # the same figure gives the same bytes
+    "text.parse_math": False,  # `$` in a title is not a formula
 }
 _SVG = "{http://www.w3.org/2000/svg}"
 _HREF = "{http://www.w3.org/1999/xlink}href"
@@ -54,7 +53,7 @@ Point = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class DotRow:
-    """One row of a dot plot: a point for each run, None where it has none."""
+    """One row of a dot plot: a point for each run, or None."""
 
     label: str
     points: Sequence[Point | None]
@@ -63,10 +62,10 @@ class DotRow:
 def dot_plot(
     groups: Sequence[tuple[str, Sequence[DotRow]]], *, name: str, description: str, narrow: bool
 ) -> Markup:
-    """Rows of points with intervals on a scale of 0 to 100, group below group.
+    """Rows of points with intervals on a scale of 0 to 100, in groups.
 
     `groups` are (heading, rows); a heading may be empty. `narrow` puts labels above their rows, for
-    a phone.
+    phones.
     """
     groups = [(heading, rows) for heading, rows in groups if rows]
     n_runs = max((len(row.points) for _, rows in groups for row in rows), default=1)
@@ -74,7 +73,7 @@ def dot_plot(
     left, right = (14, 20) if narrow else (_label_width(groups), 22)
     step = max(22.0, 9.0 * n_runs + 8) + (15 if narrow else 0)
     head, foot, gap = 24.0, 26.0, 14.0
-    peak = 22.0  # the scale's figures stand at the top too
+    peak = 22.0  # room for tick labels at the top
     heights = [(head if heading else 6.0) + step * len(rows) for heading, rows in groups]
     height = peak + sum(heights) + gap * max(0, len(groups) - 1) + foot
     with _figure(width, height) as figure:
@@ -91,7 +90,7 @@ def dot_plot(
                 x = -left if not narrow else -left + 1
                 _text(axes, heading, x, 7, _INK, at=(0, 1), size=12, bold=True)
             middles = [index + 0.5 + (7.5 / step if narrow else 0) for index in range(len(rows))]
-            # A rail for one run; between the rows where several stand in each.
+            # One run: a rail through each row. Several: lines between the rows.
             rails = middles if n_runs == 1 else list(range(1, len(rows)))
             axes.hlines(rails, 0, 100, color=_LINE, linewidth=1, clip_on=False)
             for index, row in enumerate(rows):
@@ -115,7 +114,7 @@ def columns_plot(
     description: str,
     x_title: str,
 ) -> Markup:
-    """Points with upright intervals on a scale of 0 to 100 %, a column for each of `heads`."""
+    """Points with vertical intervals on a scale of 0 to 100 %, one column for each of `heads`."""
     width, height = 340, 210
     with _figure(width, height) as figure:
         axes = figure.add_axes((36 / width, 40 / height, 292 / width, 156 / height))
@@ -141,7 +140,7 @@ def bars_plot(
     description: str,
     x_title: str,
 ) -> Markup:
-    """Upright bars of shares in percent, side by side for each run."""
+    """Vertical bars of shares in percent, side by side for each run."""
     width, height = 340, 210
     most = max((value for values in series for value in values), default=0.0) or 1.0
     with _figure(width, height) as figure:
@@ -178,7 +177,7 @@ def _label(axes: Axes, text: str, index: int, *, narrow: bool, label_at: float) 
 def _draw(
     axes: Axes, number: int, marks: Sequence[tuple[float, Point | None]], *, upright: bool
 ) -> None:
-    """The points of one run with their intervals, each at its place across the scale."""
+    """The points of one run with their intervals."""
     places = [place for place, point in marks if point is not None]
     points = [point for _, point in marks if point is not None]
     values = [value for value, _, _ in points]
@@ -228,9 +227,9 @@ def _text(
     bold: bool = False,
     on_data: bool = False,
 ) -> None:
-    """Text at `x`, `y` pixels from a place of the axes."""
+    """Text at an offset of `x`, `y` pixels from a point of the axes."""
     axes.annotate(
-        # A control character would be no XML.
+        # Control characters are not valid XML.
         printable(text, 56),
         at,
         xycoords=("axes fraction", "data" if on_data else "axes fraction"),
@@ -245,11 +244,11 @@ def _text(
 
 @contextmanager
 def _figure(width: float, height: float) -> Iterator[Figure]:
-    # Imported only here: nothing but a page needs it.
+    # Slow to import, and only pages need it.
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    # One point of the figure is one pixel of the page.
+    # 72 dpi: one point of the figure is one pixel of the page.
     with mpl.rc_context(_SETTINGS):
         yield Figure(figsize=(width / 72, height / 72), facecolor="none")
 
@@ -260,11 +259,11 @@ def _inline(figure: Figure, name: str, description: str) -> Markup:
 
     out = io.StringIO()
     with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
-        # Widths are measured with a font that lacks a script; the page's fonts have it.
+        # matplotlib's own font lacks some scripts; the page's fonts have them.
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(out, format="svg", metadata=nothing, transparent=True)
-    root = ElementTree.fromstring(out.getvalue())  # noqa: S314 - written by matplotlib just now
+    root = ElementTree.fromstring(out.getvalue())  # noqa: S314 - written by matplotlib above
     _strip(root)
     used = {value[1:] for node in root.iter() for value in _references(node)}
     for node in root.iter():
@@ -278,10 +277,10 @@ def _inline(figure: Figure, name: str, description: str) -> Markup:
     root.set("role", "img")
     root.set("aria-label", description)
     text = ElementTree.tostring(root, encoding="unicode", short_empty_elements=True)
-    # In a page the elements of SVG need no prefix.
+    # Inline SVG in HTML takes no namespace prefixes.
     text = re.sub(r"(</?)ns\d+:", r"\1", text)
     text = re.sub(r'\sxmlns:ns\d+="[^"]*"', "", text)
-    return Markup(re.sub(r"\n\s*", "", text))  # noqa: S704 - ElementTree escaped what is text
+    return Markup(re.sub(r"\n\s*", "", text))  # noqa: S704 - ElementTree escapes text
 
 
 def _strip(root: ElementTree.Element) -> None:

@@ -22,7 +22,7 @@ SCHEMA = 1
 
 
 def report_data(facts: Facts) -> dict[str, Any]:
-    """Everything that the page says, as JSON values; percentages, seconds and USD as named."""
+    """Everything on the page, as JSON values in the shape of `ReportRecord`."""
     return {
         "schema": SCHEMA,
         "kind": "refusalkit-report",

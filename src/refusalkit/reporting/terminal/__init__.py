@@ -1,4 +1,4 @@
-"""Scores, audits and sets as text for a terminal or a pipe."""
+"""Results as text for a terminal or a pipe, in 80 columns."""
 
 from __future__ import annotations
 

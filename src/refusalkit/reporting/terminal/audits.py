@@ -12,7 +12,7 @@ from rich.text import Text
 from refusalkit.reporting.terminal.table_layout import build_table
 from refusalkit.untrusted import printable
 
-if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
+if TYPE_CHECKING:  # listing prompt sets must not import polars or the statistics
     from refusalkit.scoring.audit import Audit, HardLine
     from refusalkit.scoring.audit_plan import AuditPlan
     from refusalkit.scoring.over_blocking import OverBlocking
@@ -24,9 +24,9 @@ _MAX_TEXT = 1000
 
 
 def audit_view(audit: Audit) -> RenderableType:
-    """The audit: its answer in words, each line, each leak by id, what a reader must know.
+    """The audit: its answer, each line, each leak by id, notes.
 
-    A leak's text stands below it where texts were asked for.
+    The text of a leak follows it if the audit was made with texts.
     """
     parts: list[RenderableType] = [
         Text.assemble(
@@ -37,7 +37,7 @@ def audit_view(audit: Audit) -> RenderableType:
         _lines_table("hard line", (*audit.lines, audit.overall)),
     ]
     if audit.framings:
-        parts += [Text(""), _lines_table("asked as", audit.framings, section=1)]
+        parts += [Text(""), _lines_table("framing", audit.framings, section=1)]
     if audit.overall.leaks:
         parts.append(Text("Leaks: leaking responses on leaking prompts."))
     for row in audit.leaks.head(_MAX_LEAKS).iter_rows(named=True):
@@ -51,7 +51,7 @@ def audit_view(audit: Audit) -> RenderableType:
 
 
 def audit_plan_view(plan: AuditPlan) -> RenderableType:
-    """How many prompts each bound takes."""
+    """The number of prompts that each bound needs."""
     heads = ["leak rate below", "leaking", "prompts", "responses"]
     with_run = plan.run is not None
     table = build_table(*heads, *(["more prompts"] if with_run else []))
@@ -78,7 +78,7 @@ def audit_plan_view(plan: AuditPlan) -> RenderableType:
 
 
 def _lines_table(head: str, lines: Sequence[HardLine], *, section: int = -1) -> Table:
-    """Hard lines as rows; a rule stands before row `section`."""
+    """Hard lines as rows, with a rule before row `section`."""
     table = build_table(head, "answer", "prompts", "leaks", "uns.", "leak rate")
     for index, line in enumerate(lines):
         if index == section % len(lines):

@@ -1,4 +1,4 @@
-"""A judge measured on people's labels, and figures corrected for its errors, on a terminal."""
+"""Calibrations of a judge and corrected figures on a terminal."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from refusalkit.reporting.terminal.table_layout import build_table, counts
 from refusalkit.types import Estimate, Label
 from refusalkit.untrusted import printable
 
-if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
+if TYPE_CHECKING:  # listing prompt sets must not import polars or the statistics
     from refusalkit.scoring.judge_quality.calibration import Calibrated
     from refusalkit.scoring.judge_quality.correction import Correction
 
 
 def calibrated_view(found: Calibrated) -> RenderableType:
-    """Accuracy, sensitivity, specificity, agreement, the confusion matrix, and by part."""
+    """Accuracy, sensitivity, specificity, agreement and confusion matrix, overall and by part."""
     calibration = found.calibration
     prompts = sum(pattern.times for pattern in calibration.prompts)
     parts: list[RenderableType] = [
@@ -91,7 +91,7 @@ def _cell(value: float | None) -> str:
 
 
 def correction_view(correction: Correction) -> RenderableType:
-    """Each figure as judged and corrected, or one sentence on why it is not."""
+    """Each figure as judged and corrected, or why it is not corrected."""
     if correction.refused:
         return Text(f"Not corrected: {correction.refused}.")
     table = build_table("", "as judged", "corrected", "95 % interval", "")

@@ -12,7 +12,7 @@ from refusalkit.reporting.data import interval_text, p_text
 from refusalkit.reporting.terminal.table_layout import build_table
 from refusalkit.untrusted import printable
 
-if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
+if TYPE_CHECKING:  # listing prompt sets must not import polars or the statistics
     from refusalkit.scoring.compare.comparison import Comparison
     from refusalkit.scoring.leaderboard import Leaderboard
 
@@ -22,7 +22,7 @@ _MAX_CATEGORIES = 10
 
 
 def comparison_view(found: Comparison, *, by_category: bool = False) -> RenderableType:
-    """The gate's answer, the runs, the differences, the prompts that flipped."""
+    """The gate's answer, the runs, their differences, and the prompts that flipped."""
     parts: list[RenderableType] = []
     if found.gate is not None:
         status = found.gate.status.value
@@ -181,7 +181,7 @@ def _stars(p: float | None) -> str:
 
 
 def leaderboard_view(found: Leaderboard) -> RenderableType:
-    """Own runs, then the published figures below a heading that says what they are."""
+    """Own runs, then the published figures under a heading of their own."""
     parts: list[RenderableType] = [Text("Measured here", style="bold")]
     if len(found.own):
         table = build_table("model", "reasoning", "willingness", "95 %", "prompts", "unscored")

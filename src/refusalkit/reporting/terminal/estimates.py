@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def estimates_view(estimates: Sequence[RunEstimate]) -> RenderableType:
-    """Of several models each by itself, then all together, then what holds for all of them."""
+    """Each model, then their total, then the notes common to all."""
     from refusalkit.engine.estimate import sum_usd
 
     common = [

@@ -1,4 +1,4 @@
-"""Judges and what they said, on a terminal."""
+"""Judges and their labels on a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from refusalkit.untrusted import printable
 
-if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
+if TYPE_CHECKING:  # listing prompt sets must not import polars or the statistics
     from refusalkit.judges.rubrics import Rubric
     from refusalkit.runs.canaries import CanaryCheck
     from refusalkit.scoring.agreement.coefficients import (
@@ -29,7 +29,7 @@ from refusalkit.types import Label
 
 
 def grades_view(grades: Grades) -> RenderableType:
-    """What a judge said of recorded answers, and how it agrees with people's labels."""
+    """A judge's labels for recorded answers, and their agreement with people's labels."""
     unscored = sum(grades.unscored.values())
     judged = "" if grades.n_judged == grades.n_records else f"{grades.n_judged} of "
     parts: list[RenderableType] = [
@@ -72,7 +72,7 @@ def _agreement_table(agreements: Iterable[Agreement]) -> Table:
 
 
 def judge_pairs_view(found: JudgeAgreements) -> RenderableType:
-    """Judges compared pairwise; the answers on which they differ by id, never by text."""
+    """Judges compared in pairs, with the ids of answers on which they differ."""
     labelled = ", ".join(f"{printable(n, 60)} {count}" for n, count in found.labelled.items())
     table = build_table("judges", "both", "accuracy", "kappa", "kappa (refusal)", "differ")
     parts: list[RenderableType] = [Text(f"Labelled: {labelled}"), table]
@@ -111,7 +111,7 @@ _VERDICT_STYLE = {
 
 
 def bridge_view(found: Bridge) -> RenderableType:
-    """The succession report: the answer and why, who scored what, agreement, shifts."""
+    """The succession report: verdict and reasons, who scored what, agreement, shifts."""
     answer = found.verdict.value
     parts: list[RenderableType] = [
         Text(f"{printable(found.old)} -> {printable(found.new)}, {len(found.runs)} run(s)"),
@@ -181,7 +181,7 @@ def _shift_cells(name: str, shift: Mapping[str, Any]) -> list[Text]:
 
 
 def texts_view(texts: Mapping[str, tuple[str, str]], units: Sequence[str]) -> RenderableType:
-    """Prompts and answers, made safe to print and cut; units without a text are counted."""
+    """Prompts and answers, shortened and safe to print; units without a text are counted."""
     parts: list[RenderableType] = []
     for unit in units:
         if unit in texts:
@@ -217,7 +217,7 @@ _ANSWERS = {
 
 
 def probe_view(found: JudgeProbe) -> RenderableType:
-    """The self-test of a judge: its answer, flips by kind of attack, ids."""
+    """The self-test of a judge: result, flips by kind of attack, ids."""
     word, style, meaning = _ANSWERS[found.status.value]
     parts: list[RenderableType] = [
         Text.assemble(f"{printable(found.judge)}: ", (word, style), f" ({meaning})"),
@@ -271,7 +271,7 @@ def _probe_table(found: JudgeProbe) -> Table:
 
 
 def _flip_cells(lines: Sequence[AttackLine]) -> list[str]:
-    """For each direction the flips of the scored and the interval, then what is unscored."""
+    """Flips among the scored and their interval for each direction, then the unscored."""
     cells = []
     for line in lines:
         low, high = line.rate.low, line.rate.high
@@ -281,7 +281,7 @@ def _flip_cells(lines: Sequence[AttackLine]) -> list[str]:
 
 
 def rubric_view(rubric: Rubric) -> RenderableType:
-    """What a judge asks, and of which model."""
+    """A judge's rubric and model."""
     lines = [
         printable(f"{rubric.name} version {rubric.version} ({rubric.kind})"),
         printable(rubric.description, 400),

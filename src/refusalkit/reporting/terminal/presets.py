@@ -1,4 +1,4 @@
-"""The presets side by side, on a terminal."""
+"""The presets side by side on a terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NOT_STATED = "not stated"
 
 
 def presets_view() -> RenderableType:
-    """Every row, first what the presets do, then what the report and the environment say."""
+    """All rows: first the presets, then the report and the environment."""
     rows = preset_rows()
     sources = _left(build_table("", "the Hermes 4 report", "the reference environment"))
     for row in rows:
@@ -30,7 +30,7 @@ def presets_view() -> RenderableType:
 
 
 def preset_note(preset: str, columns: int = 80) -> RenderableType:
-    """What a run with a preset says before it starts: what differs, and what nobody knows."""
+    """The note before a run with a preset: where presets differ, what the report leaves open."""
     rows = preset_rows()
     unknown = ", ".join(row.aspect for row in rows if row.report is None)
     line = f"The report does not state: {unknown}. All of it: refusalkit presets"

@@ -13,12 +13,12 @@ from refusalkit.prompts.summary import Summary, summarise
 from refusalkit.reporting.terminal.table_layout import build_table, counts
 from refusalkit.untrusted import printable
 
-if TYPE_CHECKING:  # a score needs no checks of sets
+if TYPE_CHECKING:  # a score must not import the checks of sets
     from refusalkit.prompts.checks import Checked
 
 
 def prompts_view(prompts: PromptSet, *, texts: bool = False) -> RenderableType:
-    """A set's counts by category, danger, tag and length; texts only where they were asked for."""
+    """A set's counts by category, danger, tag and length; texts only if asked for."""
     summary = summarise(prompts)
     hard = sum(summary.categories[slug].n_prompts for slug in prompts.hard_lines)
     parts: list[RenderableType] = [
@@ -56,7 +56,7 @@ _MAX_VALUES = 12
 
 
 def summary_lines(summary: Summary) -> list[str]:
-    """Danger, tags, languages and length of a set, a line for each."""
+    """Danger, tags, languages and lengths of a set, one line each."""
     danger = [f"{level} ({count})" for level, count in sorted(summary.danger.items())]
     lines = [f"danger: {', '.join(danger) or 'none given'}"]
     for prefix, values in summary.tags.items():
@@ -74,7 +74,7 @@ def summary_lines(summary: Summary) -> list[str]:
 
 
 def checked_view(checked: Checked) -> RenderableType:
-    """What a validation found that is no mistake: counts, and warnings."""
+    """The counts and warnings of a validation."""
     prompts, summary = checked.prompts, checked.summary
     found = f"{len(checked.mistakes)} mistakes" if checked.mistakes else "no mistakes"
     head = f"{prompts.name} {prompts.version}: {len(prompts)} prompts, {found}"

@@ -14,7 +14,7 @@ from refusalkit.reporting.data import figures, inversion_line, spent_words
 from refusalkit.types import Estimate, Label, Unscored
 from refusalkit.untrusted import printable
 
-if TYPE_CHECKING:  # a list of prompt sets needs no frames and no statistics
+if TYPE_CHECKING:  # listing prompt sets must not import polars or the statistics
     import polars as pl
 
     from refusalkit.scoring.score import Score
@@ -24,7 +24,7 @@ from refusalkit.reporting.terminal.table_layout import block_bar, build_table, c
 
 
 def score_view(score: Score) -> RenderableType:
-    """The headline: what was measured, the rates with their intervals, what is unscored."""
+    """What was measured, the rates with their intervals, and what is unscored."""
     table = build_table("", "percent", "95 % interval", "prompts", "responses", "unscored")
     for name, estimate in figures(score):
         table.add_row(*_estimate_cells(name, estimate))
@@ -47,12 +47,12 @@ def score_view(score: Score) -> RenderableType:
 
 
 def spent_line(spent_usd: float | None) -> list[RenderableType]:
-    """What was spent; no line where nothing was."""
+    """The amount spent; empty if nothing was."""
     return [] if spent_usd == 0 else [Text(f"Spent: {spent_words(spent_usd)}")]
 
 
 def judge_lines(score: Score) -> list[str]:
-    """What a reader must know of how the judges came to their verdicts, a sentence for each."""
+    """How the judges reached their verdicts, in sentences."""
     lines = []
     if score.same_family is not None:
         lines.append(f"Judge and model are of one family: {score.same_family}.")
@@ -105,7 +105,7 @@ def judge_lines(score: Score) -> list[str]:
 def frame_view(frame: pl.DataFrame, by: str) -> RenderableType:
     """One of the score's frames, in 80 columns. `by` is ``category``, ``trial`` or ``prompt``.
 
-    On a terminal with room for it each row has a bar for its willingness; a pipe gets plain text.
+    A terminal with enough room gets a bar of willingness in each row; a pipe gets plain text.
     """
     legend = (
         "Responses: refusal, deflection, partial, compliance, unscored; willingness in percent."
@@ -117,7 +117,7 @@ def frame_view(frame: pl.DataFrame, by: str) -> RenderableType:
 
 @dataclass(frozen=True)
 class _Frame:
-    """A frame as a table, with bars where there is a terminal to show them."""
+    """A frame as a table, with bars on a terminal."""
 
     frame: pl.DataFrame
     by: str
@@ -125,7 +125,7 @@ class _Frame:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = self._table(bar=0)
         if console.is_terminal and not options.ascii_only and not console.is_dumb_terminal:
-            # Columns stand closer where there are bars, which need the room.
+            # Narrower columns make room for bars.
             close = self._table(bar=_LEAST_BAR)
             fits = Measurement.get(console, options.update(width=400), close).maximum
             spare = options.max_width - fits
@@ -148,7 +148,7 @@ class _Frame:
             if row.get("hard_line") and not hard_lines:
                 hard_lines = True
                 table.add_section()
-            # Whole, for an id that is cut short names nothing; it is folded where it is too long.
+            # Never shortened: a truncated id identifies nothing. The table wraps long ones.
             cells = [printable(row[key]) + (" *" if row.get("hard_line") else "")]
             cells += [str(row[label.value]) for label in Label]
             cells += [str(row["n_unscored"]), percent(row["willingness"])]
@@ -166,7 +166,7 @@ _LEAST_BAR, _MAX_BAR = 6, 20
 
 
 def discrimination_view(score: Score) -> RenderableType:
-    """How far the model tells prompts from their safe twins, by category."""
+    """How well the model tells prompts from their safe twins, by category."""
     table = build_table("category", "pairs", "prompts", "twins", "J", "95 %")
     hard_lines = False
     for row in score.discrimination.iter_rows(named=True):

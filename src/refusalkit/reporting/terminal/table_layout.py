@@ -1,4 +1,4 @@
-"""Parts that views are made of."""
+"""Building blocks of the views."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from refusalkit.untrusted import printable
 
 
 def rows_view(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> RenderableType:
-    """A plain table; figures to the right, words to the left."""
+    """A plain table with figures right-aligned and words left-aligned."""
     table = build_table(*heads)
     for row in rows:
         for column, cell in zip(table.columns, row, strict=True):
@@ -24,7 +24,7 @@ def rows_view(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> Renderable
 
 
 def build_table(*heads: str) -> Table:
-    """An empty table in the house style; the first column to the left, figures to the right."""
+    """An empty table: the first column left-aligned, the others right-aligned."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for index, head in enumerate(heads):
         table.add_column(head, justify="left" if index == 0 else "right", overflow="fold")
@@ -32,7 +32,7 @@ def build_table(*heads: str) -> Table:
 
 
 def percent(value: float | None) -> str:
-    """A percentage as a cell; a dash where there is none."""
+    """A percentage as a cell; a dash for None."""
     return "-" if value is None else f"{value:.0f}"
 
 
@@ -40,7 +40,7 @@ _EIGHTHS = " \u258f\u258e\u258d\u258c\u258b\u258a\u2589"
 
 
 def block_bar(value: float | None, width: int) -> str:
-    """A percentage as a bar of at most `width` blocks, to an eighth of one; empty where none."""
+    """A percentage as a bar of up to `width` blocks, to an eighth of a block; empty for None."""
     if value is None:
         return ""
     eighths = round(min(max(value, 0.0), 100.0) / 100 * width * 8)
@@ -49,5 +49,5 @@ def block_bar(value: float | None, width: int) -> str:
 
 
 def counts(counts: dict[str, int]) -> str:
-    """The counts that are not zero, by name."""
+    """The counts above zero, by name."""
     return ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "none"
