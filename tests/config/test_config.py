@@ -24,6 +24,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "prompts": names,
     "hard_line": st.lists(names, max_size=2).map(tuple),
     "inversion": st.sampled_from(["paper", "atropos", "none"]),
+    "lang": st.sampled_from(["fr", "pt-BR"]),
     "category": st.lists(names, max_size=2).map(tuple),
     "tag": st.lists(names, max_size=2).map(tuple),
     "danger": st.lists(st.integers(1, 3), max_size=2).map(tuple),
@@ -91,8 +92,12 @@ def layers(draw: st.DrawFn) -> tuple[str | None, dict[str, Any], dict[str, Any]]
     return draw(st.sampled_from([None, *PRESETS])), in_file, on_line
 
 
+# Fields that hold only together: a bound and a number of leaks need a rule to stop by.
+TOGETHER = {"order_seed", "stop_when", "bound", "max_leaks"}
+
+
 def test_every_field_is_tested_here() -> None:
-    assert {*VALUES, "preset"} == set(RunConfig.model_fields)
+    assert {*VALUES, *TOGETHER, "preset"} == set(RunConfig.model_fields)
 
 
 class TestLayers:
@@ -203,8 +208,8 @@ class TestDigest:
 
     def test_options_that_nobody_chose_leave_older_digests_as_they_were(self) -> None:
         started = RunConfig(model=MODEL)
-        late = {"inversion", "judge_temperature", "judge_asks", "framings"}
-        late |= {"council", "judge_fallback", "hard_line_judge"}
+        late = {"inversion", "lang", "judge_temperature", "judge_asks", "framings"}
+        late |= {"council", "judge_fallback", "hard_line_judge", *TOGETHER}
         assert late.isdisjoint(started.measured)
         assert set(started.measured) == set(RunConfig.model_fields) - OPERATIONAL - late
 

@@ -20,7 +20,7 @@ from refusalkit.errors import PromptSetError, StorageError, UsageError
 from refusalkit.prompts.convert import write_folder
 from refusalkit.prompts.prompt_record import ID_PATTERN, SLUG_PATTERN
 from refusalkit.prompts.prompt_set import PromptSet
-from refusalkit.prompts.public import public_sets
+from refusalkit.prompts.public_facts import public_sets
 from refusalkit.types import Category, Prompt
 
 

@@ -18,26 +18,37 @@ from commandline import Call, caller
 from places import ROOT
 from refusalkit.errors import ConfigurationError, DownloadError, PromptSetError, UsageError
 from refusalkit.prompts import fetch
-from refusalkit.prompts.public import FACTS, public_sets, requested
+from refusalkit.prompts.public import requested
+from refusalkit.prompts.public_facts import FACTS, public_sets
+from refusalkit.runs.imported.published_labels import label_sources
 from webhost import COMMIT, Host, Page, serving
 
 SAMPLES = places.SAMPLES / "public"
-NAMES = sorted({known.name for known in public_sets().values()})
+NAMES = sorted({known.name for known in public_sets().values() if known.variant_of is None})
 # (prompts, categories, hard lines) of the samples.
 EXPECTED = {
     "advbench": (2, 1, 0),
+    "ailuminate": (3, 3, 2),
     "airbench": (2, 2, 0),
+    "aya-redteaming": (2, 2, 0),
     "coconot": (2, 2, 0),
     "coconot-contrast": (2, 2, 0),
     "do-not-answer": (2, 2, 0),
+    "falsereject": (2, 2, 0),
+    "fortress": (2, 2, 0),
     "harmbench": (2, 2, 0),
     "jailbreakbench": (2, 2, 0),
     "jailbreakbench-benign": (2, 2, 0),
+    "k-overrefusal": (3, 3, 2),
     "or-bench-80k": (3, 2, 0),
     "or-bench-hard-1k": (3, 2, 0),
     "or-bench-toxic": (3, 2, 0),
+    "phtest": (2, 2, 0),
     "refusalbench": (5, 5, 3),
+    "simple-safety-tests": (2, 2, 0),
     "sorry-bench": (2, 2, 0),
+    "sosbench": (2, 2, 0),
+    "speechmap": (2, 2, 0),
     "strongreject": (2, 2, 0),
     "xstest": (5, 5, 2),
 }
@@ -92,7 +103,9 @@ def one_sentence(error: BaseException) -> str:
 def test_every_set_has_a_sample_and_is_in_the_issue() -> None:
     assert sorted(EXPECTED) == NAMES
     asked = "refusalbench xstest or-bench or-bench-80k or-bench-hard-1k or-bench-toxic sorry-bench "
-    asked += "strongreject harmbench do-not-answer coconot jailbreakbench advbench airbench"
+    asked += "strongreject harmbench do-not-answer coconot jailbreakbench advbench airbench "
+    asked += "ailuminate falsereject speechmap fortress phtest simple-safety-tests sosbench "
+    asked += "aya-redteaming k-overrefusal sorry-bench-slang airbench-l4 strongreject-small"
     assert set(asked.split()) <= set(public_sets())
     assert FACTS.suffix == ".toml"
 
@@ -140,16 +153,34 @@ def test_each_set_is_fetched_once_and_kept_by_commit(
 
 def test_the_docs_list_the_sets_as_they_are() -> None:
     text = (ROOT / "docs" / "public-sets.md").read_text(encoding="utf-8")
-    for name in NAMES:
-        facts = public_sets()[name]
-        revision = facts.revision[:12] if len(facts.revision) == 40 else facts.revision
+    for known in public_sets().values():
+        if known.variant_of is not None:
+            assert f"`{known.name}`" in text, known.name
+            continue
+        revision = known.revision[:12] if len(known.revision) == 40 else known.revision
+        met = ", ".join(dict.fromkeys(one.date for one in known.met)) or "shape only"
+        lines = "all" if known.refuse_all else len(known.hard_lines) or ""
+        lines = "3" if known.inversions else lines
         row = (
-            f"| `{name}` | {facts.title} ({facts.citation}) | {facts.prompts or ''} | "
-            f"{'Hub' if facts.hub else 'GitHub'}: `{facts.repository}` | `{revision}` | "
-            f"{facts.licence} | {'yes' if facts.gated else 'no'} |"
+            f"| `{known.name}` | {known.title} ({known.citation}) | {known.prompts or ''} | "
+            f"{'Hub' if known.hub else 'GitHub'}: `{known.repository}` | `{revision}` | "
+            f"{known.licence}{', gated' if known.gated else ''} | "
+            f"{lines} | {met} |"
         )
         assert text.count(row) == 1, row
-    assert text.count("| Hub: ") + text.count("| GitHub: ") == len(NAMES)
+    assert text.count("| Hub: ") + text.count("| GitHub: ") == len(NAMES) + len(label_sources())
+
+
+def test_the_docs_say_what_the_words_of_published_labels_are_taken_for() -> None:
+    text = (ROOT / "docs" / "public-sets.md").read_text(encoding="utf-8")
+    for source in label_sources().values():
+        met = ", ".join(dict.fromkeys(one.date for one in source.met)) or "shape only"
+        row = (
+            f"| `{source.name}` | {source.title} ({source.citation}) | {source.answers_n or ''} | "
+            f"{'Hub' if source.hub else 'GitHub'}: `{source.place.repository}` | "
+            f"{source.licence}{', gated' if source.gated else ''} | {source.mapping} | {met} |"
+        )
+        assert text.count(row) == 1, row
 
 
 def test_details_of_the_samples(tmp_path: Path) -> None:
@@ -195,7 +226,7 @@ def test_inversions_of_refusalbench() -> None:
     named = rk.load_prompts(source, hard_lines=["Privacy & Data"])
     assert named.hard_lines == {"privacy-data"}
     assert "inversion" not in named.selection
-    chosen = rk.select(paper, limit=2)
+    chosen = paper.select(limit=2)
     assert chosen.selection["inversion"] == {"list": "paper"}
     assert chosen.selection["dataset"]["set"] == "refusalbench"
 
@@ -272,7 +303,7 @@ def write(folder: Path, name: str, text: str | bytes) -> Path:
 
 WRONG = {
     "a missing column": ("x.csv", "id,prompt\n1,[p]\n", "no column type (it has: id, prompt)"),
-    "a renamed category": ("x.csv", "id,prompt,type\n1,[p],novel\n", "novel is no category of"),
+    "a renamed category": ("x.csv", "id,prompt,type\n1,[p],novel\n", "novel is not a category of"),
     "an empty file": ("x.csv", "", "is empty"),
     "no rows": ("x.csv", "id,prompt,type\n", "holds no prompts"),
     "a web page": ("x.csv", "\n<!DOCTYPE html><html></html>", "is a web page"),
@@ -282,8 +313,8 @@ WRONG = {
     "no parquet": ("x.parquet", "id,prompt,type\n", "cannot be read as PARQUET"),
     "broken JSON": ("x.jsonl", '{"id": 1\n', "is not JSON"),
     "a column that is not there": ("x.jsonl", '{"id": 1, "prompt": "[p]"}\n', "no column type"),
-    "a prompt that is no text": ("x.jsonl", '{"id":1,"prompt":7,"type":"homonyms"}\n', "no text"),
-    "another kind of file": ("x.txt", "text", "is no .jsonl"),
+    "a prompt that is no text": ("x.jsonl", '{"id":1,"prompt":7,"type":"homonyms"}\n', "not text"),
+    "another kind of file": ("x.txt", "text", "is not a .jsonl"),
 }
 
 
@@ -422,7 +453,7 @@ def test_another_revision_is_another_file(host: Host, tmp_path: Path) -> None:
 def test_a_changed_copy_in_the_cache_is_fetched_again(host: Host, tmp_path: Path) -> None:
     facts = public_sets()["coconot-contrast"]
     host.pages[url_of("coconot-contrast")] = Page(sample("coconot-contrast", tmp_path).read_bytes())
-    place = facts.place()
+    place = facts.place("coconot-contrast")
     good = fetch.fetch(place, facts.files[0])
     good.path.write_bytes(b"changed")
     assert fetch.fetch(place, facts.files[0], good.sha256).sha256 == good.sha256
@@ -462,3 +493,304 @@ def test_what_names_a_public_set() -> None:
     assert file.file == Path("a:b@c.csv")
     for other in ("", "starter", "./xstest", "xstest/a.csv", "xstest.csv", "XSTEST"):
         assert requested(other) is None
+
+
+class TestLayouts:
+    """A set is read in each form that people have of it."""
+
+    OLD = (
+        "id_v1,id_v2,type,prompt,focus,note\n"
+        "v1-1,v2-1,homonyms,[placeholder 1],word,\n"
+        "v1-2,v2-2,contrast_homonyms,[placeholder 2],word,\n"
+    )
+
+    def test_xstest_of_2023_has_its_own_file_and_columns(self, host: Host) -> None:
+        commit = "a3bb396ddc1939c6f264f17b7cf5b7a5d82833de"
+        url = f"/paul-rottger/xstest/{commit}/xstest_v2_prompts.csv"
+        host.pages[url] = Page(self.OLD.encode())
+        with pytest.raises(DownloadError, match="not the file that refusalkit knows"):
+            rk.load_prompts("xstest@a3bb396")  # the placeholders are not what was published
+        assert [path for path, _ in host.asked] == [url]
+
+    def test_a_copy_is_read_by_the_columns_it_has(self, tmp_path: Path) -> None:
+        old = tmp_path / "xstest_v2_prompts.csv"
+        old.write_text(self.OLD)
+        loaded = rk.load_prompts(f"xstest:{old}")
+        assert [prompt.id for prompt in loaded] == ["v2-1", "v2-2"]
+        assert loaded.hard_lines == {"contrast-homonyms"}
+
+    def test_a_copy_without_ids_is_numbered_within_its_categories(self, tmp_path: Path) -> None:
+        path = tmp_path / "xstest.parquet"
+        columns = {"prompt": ["[placeholder 1]", "[placeholder 2]"], "type": ["homonyms"] * 2}
+        pl.DataFrame({**columns, "label": ["safe"] * 2}).write_parquet(path)
+        loaded = rk.load_prompts(f"xstest:{path}")
+        assert [prompt.id for prompt in loaded] == ["homonyms-001", "homonyms-002"]
+
+    def test_a_revision_in_many_files_is_read_whole_and_in_order(self, host: Host) -> None:
+        commit = "976d9fbb0f52bce704dcbef5bd7a2652e65f2a21"
+        base = "/datasets/stanford-crfm/air-bench-2024/resolve"
+        listed = [{"type": "file", "path": f"category_{n}.csv"} for n in (10, 2, 1)]
+        listed.append({"type": "file", "path": "README.md"})
+        tree = f"/api/datasets/stanford-crfm/air-bench-2024/tree/{commit}?recursive=true"
+        host.pages[tree] = Page(json.dumps(listed).encode())
+        for n in (1, 2, 10):
+            row = f"l2-name,l3-name,l4-name,prompt\n[two],[three],[four],[placeholder {n}]\n"
+            host.pages[f"{base}/{commit}/category_{n}.csv"] = Page(row.encode())
+        loaded = rk.load_prompts("airbench@976d9fb")
+        assert [prompt.text for prompt in loaded] == [f"[placeholder {n}]" for n in (1, 2, 10)]
+        assert [category.title for category in loaded.categories] == ["[two]"]
+        assert len(loaded.selection["dataset"]["files"]) == 3
+        by_level = rk.load_prompts("airbench-l4@976d9fb")
+        assert [category.title for category in by_level.categories] == ["[four]"]
+        host.pages.clear()
+        assert rk.load_prompts(str(loaded.source)).digest == loaded.digest
+
+    def test_a_branch_of_uploaded_files_is_found_under_its_name(self, host: Host) -> None:
+        tree = "/api/datasets/NousResearch/RefusalDataset/tree/main?recursive=true"
+        host.pages[tree] = Page(json.dumps([{"type": "file", "path": "prompts.jsonl"}]).encode())
+        body = (SAMPLES / "refusalbench.jsonl").read_bytes()
+        url = "/datasets/NousResearch/RefusalDataset/resolve/main/prompts.jsonl"
+        host.pages[url] = Page(body, headers={"X-Repo-Commit": COMMIT})
+        assert len(rk.load_prompts("refusalbench@main")) == 5
+
+    def test_a_list_that_is_none_is_one_sentence(self, host: Host) -> None:
+        tree = "/api/datasets/NousResearch/RefusalDataset/tree/main?recursive=true"
+        host.pages[tree] = Page(b'{"error": "no"}')
+        with pytest.raises(DownloadError) as stopped:
+            rk.load_prompts("refusalbench@main")
+        assert "is not a list of files" in one_sentence(stopped.value)
+
+    def test_sorry_bench_of_2024_is_not_read_with_the_titles_of_2025(self, tmp_path: Path) -> None:
+        path = tmp_path / "question.jsonl"
+        rows = [
+            {
+                "question_id": n,
+                "category": str(n),
+                "turns": ["[placeholder]"],
+                "prompt_style": "base",
+            }
+            for n in (1, 45)
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with pytest.raises(PromptSetError) as stopped:
+            rk.load_prompts(f"sorry-bench:{path}")
+        assert "45 is not a category of SORRY-Bench 2025/03, which has 44" in str(stopped.value)
+
+
+class TestVariants:
+    def test_each_names_what_differs_from_its_set(self) -> None:
+        sets = public_sets()
+        variants = {name: known for name, known in sets.items() if known.variant_of}
+        assert len(variants) >= 40
+        for name, known in variants.items():
+            whole = sets[str(known.variant_of)]
+            differs = (known.files, known.where, known.columns) != (
+                whole.files,
+                whole.where,
+                whole.columns,
+            )
+            assert differs, name
+            assert known.licence == whole.licence
+
+    def test_a_mutation_of_sorry_bench_goes_by_name(self) -> None:
+        loaded = rk.load_prompts(f"sorry-bench-slang:{SAMPLES / 'sorry-bench.jsonl'}")
+        assert [prompt.text for prompt in loaded] == ["[placeholder 1, reworded]"]
+
+    def test_the_benign_half_of_fortress_is_not_to_be_refused(self) -> None:
+        path = SAMPLES / "fortress.jsonl"
+        adversarial = rk.load_prompts(f"fortress:{path}")
+        benign = rk.load_prompts(f"fortress-benign:{path}")
+        assert [c.title for c in adversarial.categories] == ["[title one]", "[title two]"]
+        assert adversarial.selection["dataset"]["refuse_all"] is True
+        assert "refuse_all" not in benign.selection["dataset"]
+        assert [p.text for p in benign] == ["[placeholder 1, benign]", "[placeholder 2, benign]"]
+
+    def test_a_set_is_read_in_another_language(self, host: Host) -> None:
+        body = (SAMPLES / "aya-redteaming.jsonl").read_bytes()
+        url = "/datasets/CohereLabs/aya_redteaming/resolve/main/aya_fra.jsonl"
+        host.pages[url] = Page(body, headers={"X-Repo-Commit": COMMIT})
+        loaded = rk.load_prompts("aya-redteaming", lang="fr")
+        assert loaded.name == "aya-redteaming-fr"
+        assert {prompt.lang for prompt in loaded} == {"fr"}
+        assert [c.title for c in loaded.categories] == ["[harm, one]", "[harm two]"]
+        assert rk.load_prompts(str(loaded.source), lang="fr").digest == loaded.digest
+        with pytest.raises(UsageError, match="is not published in ja: it has ar, en"):
+            rk.load_prompts("aya-redteaming", lang="ja")
+
+    def test_other_sets_keep_their_prompts_in_a_language(self, tmp_path: Path) -> None:
+        path = tmp_path / "own.jsonl"
+        rows = [("a", "en"), ("b", "pt-BR"), ("c", "pt")]
+        path.write_text(
+            "".join(
+                json.dumps({"id": i, "prompt": f"[{i}]", "category": "c", "lang": lang}) + "\n"
+                for i, lang in rows
+            )
+        )
+        assert [p.id for p in rk.load_prompts(path, lang="pt")] == ["b", "c"]
+        with pytest.raises(UsageError, match="own has no prompt in de: it has en, pt, pt-BR"):
+            rk.load_prompts(path, lang="de")
+
+
+class TestPartsAndMistakes:
+    def test_the_safe_half_of_xstest_is_a_set_of_its_own(self, call: Call, tmp_path: Path) -> None:
+        half = tmp_path / "safe.csv"
+        half.write_text("id,prompt,type,label,focus,note\n1,[placeholder],homonyms,safe,w,\n")
+        loaded = rk.load_prompts(f"xstest:{half}")
+        assert not loaded.hard_lines
+        said = call("prompts", "validate", f"xstest:{half}")
+        assert said.status == 0, said.err
+        text = " ".join(said.out.split())
+        assert "xstest: this copy has 1 prompts, fewer than the 450 published" in text
+        assert "xstest: this copy has none of the set's hard-line categories" in text
+
+    def test_a_list_that_was_asked_for_and_matches_nothing_stops(self, tmp_path: Path) -> None:
+        path = tmp_path / "part.jsonl"
+        path.write_text('{"prompt": "[placeholder]", "overarching_category": "Other"}\n')
+        for inversion in (None, "paper"):
+            with pytest.raises(UsageError, match="matches no category"):
+                rk.load_prompts(f"refusalbench:{path}", inversion=inversion)
+
+    @pytest.mark.parametrize(
+        ("danger", "is_one"),
+        [("2", 2), (3, 3), ("High", 3), (None, None), ("", None), ("severe", ""), (0, ""), (4, "")],
+    )
+    def test_a_danger_is_one_or_a_mistake(
+        self, danger: object, is_one: object, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "x.jsonl"
+        row = {"prompt": "[placeholder]", "overarching_category": "Privacy", "danger": danger}
+        path.write_text(json.dumps(row) + "\n")
+        if is_one != "":
+            (prompt,) = rk.load_prompts(f"refusalbench:{path}", inversion="none")
+            assert prompt.danger == is_one
+            return
+        with pytest.raises(PromptSetError) as stopped:
+            rk.load_prompts(f"refusalbench:{path}", inversion="none")
+        assert "x.jsonl:1: danger:" in one_sentence(stopped.value)
+
+    def test_a_copy_without_the_column_has_no_danger(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.csv"
+        path.write_text("prompt,overarching_category\n[placeholder],Privacy\n")
+        (prompt,) = rk.load_prompts(f"refusalbench:{path}", inversion="none")
+        assert prompt.danger is None
+
+    @pytest.mark.parametrize("turns", [None, [], [None], [""]])
+    def test_a_row_without_turns_is_left_out_and_counted(
+        self, turns: object, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "x.jsonl"
+        rows = [{"category": "1", "turns": t, "prompt_style": "base"} for t in (["[p]"], turns)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        loaded = rk.load_prompts(f"sorry-bench:{path}")
+        assert len(loaded) == 1
+        assert loaded.selection["dataset"]["left_out"] == {"blank": 1}
+
+
+class TestSetsTogether:
+    def test_the_benign_and_the_harmful_of_one_set_are_told_apart(self) -> None:
+        both = rk.load_prompts(
+            f"jailbreakbench:{SAMPLES / 'jailbreakbench.csv'},"
+            f"jailbreakbench-benign:{SAMPLES / 'jailbreakbench-benign.csv'}",
+            hard_lines=["jailbreakbench-harassment-discrimination"],
+        )
+        assert len(both) == 4
+        assert both.hard_lines == {"jailbreakbench-harassment-discrimination"}
+        assert {c.slug.startswith("jailbreakbench-") for c in both.categories} == {True}
+        assert len({prompt.id for prompt in both}) == 4
+
+    def test_nothing_is_renamed_where_nothing_clashes(self) -> None:
+        both = rk.load_prompts(
+            f"or-bench:{SAMPLES / 'or-bench-hard-1k.csv'},advbench:{SAMPLES / 'advbench.csv'}"
+        )
+        assert "deception-001" in both
+        assert {c.slug for c in both.categories} == {"deception", "self-harm", "harmful-behaviours"}
+
+    def test_the_hard_and_the_toxic_of_or_bench_stand_side_by_side(self, tmp_path: Path) -> None:
+        toxic = tmp_path / "or-bench-toxic.csv"
+        text = (SAMPLES / "or-bench-toxic.csv").read_text(encoding="utf-8")
+        toxic.write_text(text.replace("placeholder", "other placeholder"), encoding="utf-8")
+        both = rk.load_prompts(
+            f"or-bench:{SAMPLES / 'or-bench-hard-1k.csv'},or-bench-toxic:{toxic}",
+            hard_lines=["or-bench-toxic-deception"],
+        )
+        assert "or-bench-hard-1k/deception-001" in both
+        assert "or-bench-toxic/deception-001" in both
+        titles = {c.slug: c.title for c in both.categories}
+        assert titles["or-bench-toxic-deception"] == "or-bench-toxic: deception"
+        assert both.hard_lines == {"or-bench-toxic-deception"}
+
+    def test_a_twin_follows_the_prompt_that_it_names(self, tmp_path: Path) -> None:
+        def table(name: str, *rows: dict[str, str]) -> str:
+            path = tmp_path / name
+            path.write_text("".join(json.dumps({"category": "c", **row}) + "\n" for row in rows))
+            return str(path)
+
+        one = table("one.jsonl", {"id": "a", "prompt": "[one]"})
+        two = table("two.jsonl", {"id": "a", "prompt": "[two]"})
+        twin = table("twin.jsonl", {"id": "t", "prompt": "[safe]", "twin": "a"})
+        assert [p.id for p in rk.load_prompts(f"{one},{two}")] == ["one/a", "two/a"]
+        again = table("again.jsonl", {"id": "a", "prompt": "[one]"})
+        with pytest.raises(PromptSetError, match="id: stands in one and in again"):
+            rk.load_prompts(f"{one},{again}")
+        (_, safe) = rk.load_prompts(f"{one},{twin}")
+        assert safe.twin == "a"
+
+    def test_two_sets_of_one_name_are_numbered(self, tmp_path: Path) -> None:
+        for folder, text in (("x", "[one]"), ("y", "[two]")):
+            (tmp_path / folder).mkdir()
+            row = {"id": "a", "prompt": text, "category": "c"}
+            (tmp_path / folder / "set.jsonl").write_text(json.dumps(row) + "\n")
+        both = rk.load_prompts(f"{tmp_path / 'x' / 'set.jsonl'},{tmp_path / 'y' / 'set.jsonl'}")
+        assert [prompt.id for prompt in both] == ["set/a", "set-2/a"]
+
+
+class TestAllToBeRefused:
+    @pytest.mark.parametrize(
+        "name",
+        ["advbench", "harmbench", "strongreject", "sorry-bench", "airbench", "or-bench-toxic"],
+    )
+    def test_these_sets_say_so(self, name: str) -> None:
+        assert public_sets()[name].refuse_all
+
+    def test_a_score_says_what_its_willingness_is(self, call: Call, tmp_path: Path) -> None:
+        source = f"advbench:{SAMPLES / 'advbench.csv'}"
+        options = ("--trials", 1, "--judge", "lexical", "--out", str(tmp_path / "run"))
+        ran = call("run", "demo/cautious", "--prompts", source, *options)
+        assert ran.status == 0, ran.err
+        assert "every request of this set should be refused" in " ".join(ran.out.split())
+
+    def test_the_audit_takes_every_category_as_a_hard_line(
+        self, call: Call, tmp_path: Path
+    ) -> None:
+        source = f"advbench:{SAMPLES / 'advbench.csv'}"
+        for model, status in (("demo/cautious", 0), ("demo/open", 1)):
+            out = str(tmp_path / model.replace("/", "-"))
+            options = ("--trials", 1, "--judge", "lexical", "--out", out)
+            assert call("run", model, "--prompts", source, *options).status == 0
+            audited = call("audit", out, "--json")
+            assert audited.status == status, (model, audited.err)
+            found = json.loads(audited.out)
+            assert found["overall"]["n_prompts"] == 2
+
+    def test_all_marks_every_category(self) -> None:
+        loaded = rk.load_prompts(f"harmbench:{SAMPLES / 'harmbench.csv'}", hard_lines=["all"])
+        assert len(loaded.hard_lines) == len(loaded.categories) == 2
+
+    def test_a_set_with_an_ordinary_part_has_nothing_to_audit(
+        self, call: Call, tmp_path: Path
+    ) -> None:
+        source = f"advbench:{SAMPLES / 'advbench.csv'},coconot:{SAMPLES / 'coconot.jsonl'}"
+        out = str(tmp_path / "run")
+        call(
+            "run",
+            "demo/open",
+            "--prompts",
+            source,
+            "--trials",
+            1,
+            "--judge",
+            "lexical",
+            "--out",
+            out,
+        )
+        assert call("audit", out).status == 2

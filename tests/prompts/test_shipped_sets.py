@@ -270,10 +270,10 @@ class TestCombining:
         assert other.hard_lines == both.hard_lines == HARD_LINES
         assert other.by_slug == both.by_slug == MAIN.by_slug
 
-    def test_ids_must_not_clash(self) -> None:
+    def test_a_prompt_must_not_stand_in_two_sets(self) -> None:
         with pytest.raises(PromptSetError, match="cannot be combined") as caught:
-            rk.load_prompts("refusalkit-166,starter")
-        assert "adult-fiction-01: id: stands in refusalkit-166 and in starter" in str(caught.value)
+            rk.load_prompts("refusalkit-166,hard-lines-180")
+        assert ": id: stands in refusalkit-166 and in hard-lines-180" in str(caught.value)
 
     def test_sets_must_agree_on_hard_lines(self, tmp_path: Path) -> None:
         one = make(tmp_path / "one", {"tea": line("a")}, hard=("tea",))

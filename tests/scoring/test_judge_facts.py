@@ -50,7 +50,7 @@ def test_a_long_answer_is_cut_for_the_judge_and_the_verdict_says_so(
     call: Call, tmp_path: Path, judge: str
 ) -> None:
     first = rk.load_prompts("starter").prompts[0]
-    prompts = rk.select(rk.load_prompts("starter"), categories=["suicide-and-self-harm", "weapons"])
+    prompts = rk.load_prompts("starter").select(category=["suicide-and-self-harm", "weapons"])
     first = prompts.prompts[0]
     script = Script(
         target_reply=lambda asked: LONG if first.text in asked.text else "[demo answer]",

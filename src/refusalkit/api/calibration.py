@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from refusalkit.engine.plan import OnProgress
     from refusalkit.judges.protocol import Judge
     from refusalkit.runs.imported.answers import RecordedAnswers
+    from refusalkit.runs.imported.published_labels import PublishedLabels
     from refusalkit.runs.manifest import JudgeEntry
     from refusalkit.scoring.judge_quality.calibration import Calibrated, Calibration, LabelledAnswer
     from refusalkit.scoring.judge_quality.correction import Correction
@@ -43,9 +45,10 @@ def calibrate(
     """Measure a judge on answers that people labelled.
 
     `labels` is one file or several, each as `grade` reads it, with a `label` on the answers that
-    count; an answer without one is not judged. With `verdicts` each file's verdicts are kept in a
-    run folder below it; those of a judge that costs something are kept in any case, and the same
-    call goes on where an earlier one stopped.
+    count; an answer without one is not judged. Published answers go by name, such as
+    ``xstest-answers``, or ``xstest-answers:FILE`` for a copy of yours (docs/public-sets.md). With
+    `verdicts` each file's verdicts are kept in a run folder below it; those of a judge that costs
+    something are kept in any case, and the same call goes on where an earlier one stopped.
 
     Returns a `Calibrated`; its `calibration` can be saved by `write_calibration` and given to
     `correct`. Raises `UsageError` where nothing is labelled, `RecordError`, and what `grade`
@@ -78,7 +81,17 @@ async def calibrate_async(
     check_options(calibrate_async, options, JudgeOptions)
     from refusalkit.scoring.judge_quality.calibration import LabelsEntry
 
-    files = [path_of(file) for file in as_list(labels)]
+    files: list[Path] = []
+    notices: list[str] = []
+    names: dict[Path, str] = {}
+    for one in as_list(labels):
+        published = await asyncio.to_thread(_published, one)
+        if published is None:
+            files.append(path_of(one))
+        else:
+            files.append(published.path)
+            names[published.path] = f"{published.source.name}@{published.source.revision}"
+            notices += published.notices
     if not files:
         raise UsageError("no file of labelled answers was given: name one with --labels")
     if len({file.resolve() for file in files}) < len(files):
@@ -117,7 +130,7 @@ async def calibrate_async(
             raise
         entries.append(
             LabelsEntry(
-                name=file.name,
+                name=names.get(file, file.name),
                 sha256=content,
                 n_records=len(recorded.responses),
                 n_labelled=len(recorded.labels),
@@ -126,7 +139,17 @@ async def calibrate_async(
         for name, said in recorded.annotators.items():
             annotators.setdefault(name, {}).update({f"{number}:{u}": v for u, v in said.items()})
     assert measured is not None
-    return _calibrated(*measured, answers, entries, runs, annotators, count_deflection)
+    found = _calibrated(*measured, answers, entries, runs, annotators, count_deflection)
+    return replace(found, notices=tuple(notices))
+
+
+def _published(labels: object) -> PublishedLabels | None:
+    """Published labels by name; a file that is called so is the user's own."""
+    from refusalkit.runs.imported.published_labels import published_labels
+
+    if not isinstance(labels, str) or Path(labels).exists():
+        return None
+    return published_labels(labels)
 
 
 def _labelled(file: Path) -> RecordedAnswers:

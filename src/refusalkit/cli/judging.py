@@ -69,10 +69,11 @@ judges.add_command(labelling.label)
 @click.argument("judge", metavar="JUDGE")
 @opt(
     "--labels",
-    metavar="FILE",
+    metavar="FILE|NAME",
     multiple=True,
     required=True,
-    help="Answers with people's labels: JSONL with prompt, response, label (repeatable).",
+    help="Answers with people's labels (repeatable): JSONL with prompt, response, label; or "
+    "published ones by name, such as xstest-answers.",
 )
 @opt("--out", metavar="FILE", help="Save the calibration, for score --calibration.")
 @opt("--verdicts", metavar="DIR", help="Keep the verdicts below this folder (and go on there).")

@@ -35,7 +35,7 @@ def prompts_list(as_json: bool) -> None:
 @prompts.command("show", cls=ConfiguredCommand, epilog="Example: refusalkit prompts show starter")
 @click.argument("source", metavar="SET")
 @opt("--hard-line", multiple=True, metavar="CATEGORY", help="Count it as a hard line.")
-@config_options(only=["inversion"])
+@config_options(only=["inversion", "lang"])
 @opt("--framings", is_flag=True, help="With its hard-line requests in each framing.")
 @opt("--show-text", is_flag=True, help="Print the prompts themselves too.")
 @opt("--json", "as_json", is_flag=True, help="Print as JSON.")
@@ -43,6 +43,7 @@ def prompts_show(
     source: str,
     hard_line: tuple[str, ...],
     inversion: str | None,
+    lang: str | None,
     framings: bool,
     show_text: bool,
     as_json: bool,
@@ -53,7 +54,7 @@ def prompts_show(
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
 
-    loaded = load_prompts(source, hard_lines=hard_line, inversion=inversion)
+    loaded = load_prompts(source, hard_lines=hard_line, inversion=inversion, lang=lang)
     loaded = with_framings(loaded) if framings else loaded
     if as_json:
         click.echo(data.to_json(data.prompts_data(loaded, texts=show_text)))
@@ -105,7 +106,7 @@ def prompts_validate(sources: tuple[str, ...], strict: bool) -> int:
 @opt("--name", metavar="NAME", help="The new set's name.  [default: the source's]")
 @opt("--licence", metavar="TEXT", help="Its licence.  [default: the source's]")
 @opt("--hard-line", multiple=True, metavar="CATEGORY", help="Mark it so (repeatable).")
-@config_options(only=["inversion"])
+@config_options(only=["inversion", "lang"])
 @opt(
     "--column",
     "columns",
@@ -120,6 +121,7 @@ def prompts_convert(
     licence: str | None,
     hard_line: tuple[str, ...],
     inversion: str | None,
+    lang: str | None,
     columns: tuple[str, ...],
 ) -> None:
     """Write SOURCE, a public set or a table (.csv, .tsv, .xlsx, ...), as the set folder DIR."""
@@ -131,7 +133,9 @@ def prompts_convert(
     pairs = dict(column.partition("=")[::2] for column in columns)
     if not all(pairs) or not all(pairs.values()):
         raise UsageError("--column takes OURS=THEIRS, such as prompt=Question")
-    loaded = load_prompts(source, hard_lines=hard_line, inversion=inversion, columns=pairs)
+    loaded = load_prompts(
+        source, hard_lines=hard_line, inversion=inversion, lang=lang, columns=pairs
+    )
     made = write_folder(loaded, Path(folder), name=name, licence=licence)
     text = f"{folder}: {made.name}, {len(made)} prompts in {len(made.categories)} categories"
     click.echo(printable(text, 400))

@@ -73,9 +73,11 @@ class RunConfig(BaseModel):
     prompts: Annotated[str, Cli("measured", metavar="SET")] = DEFAULT_PROMPTS
     """A set, public set, folder or file; several by commas."""
     hard_line: Annotated[tuple[str, ...], Cli("measured", metavar="CATEGORY")] = ()
-    """Score it inversely (repeatable)."""
+    """Score it inversely (repeatable); all: every category."""
     inversion: Annotated[Inversion | None, Cli("measured", default="paper")] = None
     """Whose hard lines, for refusalbench."""
+    lang: Annotated[str | None, Cli("measured", metavar="TAG")] = None
+    """Only prompts in this language, such as fr; public sets are read in it."""
     category: Annotated[tuple[str, ...], Cli("measured", metavar="SLUG")] = ()
     """Only this category (repeatable)."""
     tag: Annotated[tuple[str, ...], _MEASURED] = ()
@@ -271,7 +273,7 @@ class RunConfig(BaseModel):
         """The fields that can change a result, as JSON values."""
         fields = self.model_dump(mode="json", exclude=set(OPERATIONAL))
         # Left out where nobody chose one: runs from before it was an option keep their digest.
-        late = ("inversion", "judge_temperature", "judge_asks", "council", "judge_fallback")
+        late = ("inversion", "lang", "judge_temperature", "judge_asks", "council", "judge_fallback")
         for name in (*late, "hard_line_judge", "order_seed", "stop_when", "bound", "max_leaks"):
             if fields[name] is None:
                 del fields[name]
@@ -350,6 +352,7 @@ class RunOptions(JudgeOptions, total=False):
     preset: Preset | None
     hard_line: Sequence[str]
     inversion: Inversion | None
+    lang: str | None
     category: Sequence[str]
     tag: Sequence[str]
     danger: Sequence[int]

@@ -24,6 +24,7 @@ from refusalkit.prompts.lock import changes, entry_key, read_lock
 from refusalkit.prompts.near import near_duplicates
 from refusalkit.prompts.prompt_record import Mistakes
 from refusalkit.prompts.prompt_set import PromptSet
+from refusalkit.prompts.public import notices
 from refusalkit.prompts.set_folder import MANIFEST, places_of_ids
 from refusalkit.prompts.summary import Summary, count_words, summarise, words_of
 from refusalkit.shipped import LOCK_FILE, prompts_dir
@@ -103,6 +104,7 @@ def check_sets(sets: Sequence[PromptSet]) -> list[Checked]:
         everything = {prompt.id: prompt for prompts in sets for prompt in prompts.prompts}
     for one, where in zip(checked, places, strict=True):
         _check_lock(one, where)
+        one.warnings += notices(one.prompts.selection, len(one.prompts), has_hard_lines=True)
         _check_tags(one, where)
         _check_twins(one, where, everything)
         _check_frames(one, where, everything)

@@ -14,7 +14,7 @@ from typing import Any
 from refusalkit.errors import StorageError, UsageError
 from refusalkit.prompts.prompt_record import ID_PATTERN, SLUG_PATTERN
 from refusalkit.prompts.prompt_set import PromptSet
-from refusalkit.prompts.public import safe_slug
+from refusalkit.prompts.public_rows import safe_slug
 from refusalkit.prompts.set_folder import MANIFEST, read_folder
 from refusalkit.types import Category, Prompt
 from refusalkit.untrusted import printable, well_formed

@@ -13,6 +13,7 @@ keeps blobs and links in a cache of its own. Those checks would remain ours, as 
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import hashlib
 import http.client
 import json
@@ -38,6 +39,7 @@ TIMEOUT_S = 30.0
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _CHUNK = 1 << 18
+_MAX_FILES = 500
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -67,6 +69,16 @@ class Place:
             return f"{base}/{revision}/{quote(path)}"
         base = _endpoint("REFUSALKIT_GITHUB_ENDPOINT", GITHUB)
         return f"{base}/{self.repository}/{revision}/{quote(path)}"
+
+    @property
+    def tree_url(self) -> str:
+        """Where the Hub lists the files."""
+        base = f"{_endpoint('HF_ENDPOINT', HUB)}/api/datasets/{self.repository}/tree"
+        return f"{base}/{quote(self.revision, safe='')}?recursive=true"
+
+
+class NotThere(DownloadError):
+    """The server answered, and has no such file at that revision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +126,58 @@ def fetch(place: Place, path: str, sha256: str | None = None) -> Fetched:
     return _download(place, path, sha256, folder)
 
 
+def matching_files(place: Place, pattern: str) -> list[str]:
+    """The paths in a Hub repository that match a shell pattern, in order of their numbers.
+
+    The list of a commit is kept beside its files; a branch's is asked for each time it is fetched.
+    Raises `DownloadError`, `NotThere` where nothing matches.
+    """
+    folder = cache_folder() / "datasets" / place.name
+    commit = _known_commit(folder, place.revision)
+    kept = None if commit is None else folder / commit / "files.json"
+    listed: list[str] = []
+    if kept is not None:
+        with contextlib.suppress(OSError, ValueError):
+            listed = [str(path) for path in json.loads(kept.read_bytes())]
+    if not listed:
+        listed = _list(place)
+        if kept is not None:
+            with contextlib.suppress(OSError):
+                kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                kept.write_text(json.dumps(listed), encoding="utf-8")
+    found = [path for path in listed if fnmatch.fnmatchcase(path, pattern)]
+    if not found:
+        raise NotThere(f"{_what(place, pattern)}: no file matches; {_or_a_file(place)}")
+    if len(found) > _MAX_FILES:
+        raise DownloadError(
+            f"{_what(place, pattern)}: {len(found)} files match, which no set has: "
+            f"{_or_a_file(place)}"
+        )
+    return sorted(found, key=_by_number)
+
+
+def _by_number(path: str) -> list[tuple[int, str]]:
+    """Orders category_2.csv before category_10.csv."""
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path)
+    ]
+
+
+def _list(place: Place) -> list[str]:
+    """The paths of all files of a Hub repository at a revision."""
+    with tempfile.TemporaryFile() as file:
+        _stream(place, "", file, url=place.tree_url)
+        file.seek(0)
+        try:
+            entries = json.loads(file.read())
+            return [str(one["path"]) for one in entries if one.get("type") == "file"]
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise DownloadError(
+                f"{_what(place, 'the list of files')}: the server's answer is not a list of files: "
+                f"{_or_a_file(place)}"
+            ) from error
+
+
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, in hex."""
     with path.open("rb") as file:
@@ -157,11 +221,13 @@ def _cannot_keep(path: str, folder: Path, error: OSError) -> StorageError:
     )
 
 
-def _stream(place: Place, path: str, file: IO[bytes]) -> tuple[str | None, str]:
+def _stream(
+    place: Place, path: str, file: IO[bytes], url: str | None = None
+) -> tuple[str | None, str]:
     """Copy the file from the network into `file`; (commit if the server says so, SHA-256)."""
     redirects = _Redirects()
     opener = urllib.request.build_opener(redirects)
-    request = urllib.request.Request(place.url(path))  # noqa: S310 - _endpoint takes http(s) only
+    request = urllib.request.Request(url or place.url(path))  # noqa: S310 - _endpoint takes http(s) only
     request.add_header("User-Agent", "refusalkit")
     request.add_header("Accept-Encoding", "identity")
     token = _token(request) if place.on_hub else None
@@ -189,7 +255,8 @@ def _stream(place: Place, path: str, file: IO[bytes]) -> tuple[str | None, str]:
                     raise _cannot_keep(path, Path(file.name).parent, error) from error
     except urllib.error.HTTPError as error:
         error.close()
-        raise DownloadError(_refused(place, path, error.code, token is not None)) from None
+        kind = NotThere if error.code in (404, 410) else DownloadError
+        raise kind(_refused(place, path, error.code, token is not None)) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise DownloadError(_unreachable(place, path, error)) from error
     if size > MAX_BYTES or (expected or 0) > MAX_BYTES:

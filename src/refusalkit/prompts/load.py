@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from refusalkit.errors import PromptSetError, UsageError
 from refusalkit.prompts.combine import combine
 from refusalkit.prompts.prompt_set import PromptSet
-from refusalkit.prompts.public import public_sets, read_public, requested
+from refusalkit.prompts.public import in_language, read_public, requested
+from refusalkit.prompts.public_facts import public_sets
 from refusalkit.prompts.set_folder import MANIFEST, read_folder
 from refusalkit.prompts.tables import read_table, require_table
+from refusalkit.prompts.told_apart import told_apart
 from refusalkit.shipped import prompts_dir
 from refusalkit.untrusted import printable
 
@@ -26,6 +29,7 @@ def load_prompts(
     *,
     hard_lines: Sequence[str] = (),
     inversion: str | None = None,
+    lang: str | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> PromptSet:
     """Load a prompt set.
@@ -34,22 +38,26 @@ def load_prompts(
         source: the name of a shipped set; of a public one (``xstest``, ``xstest@REVISION``, or
             ``xstest:FILE`` for a copy of yours); a folder with a `set.toml`; or a .jsonl, .csv,
             .tsv, .parquet or .xlsx file with a `prompt` (or `text`) and a `category` column.
-            Several of them, separated by commas, are combined into one set (see `combine`).
-        hard_lines: categories (slug or title) that are scored inversely. Given, they replace
-            what the set itself says, and `inversion`.
+            Several of them, separated by commas, are combined into one set (see `combine`);
+            where they share ids or categories, the set's name is put before them.
+        hard_lines: categories (slug or title) that are scored inversely, or ``all``. Given, they
+            replace what the set itself says, and `inversion`.
         inversion: which of a public set's lists of hard lines: ``paper``, ``atropos``, ``none``.
             Default: the set's first.
+        lang: a BCP 47 tag. A public set that is published in several languages is read in this
+            one; of other sets the prompts in it are kept.
         columns: what a single file calls our columns (``{"prompt": "Question"}``).
 
     Raises:
         PromptSetError: the set has mistakes; all are listed with file, line and field.
-        UsageError: a hard line is not a category of the set, or an inversion matches none.
+        UsageError: a hard line is not a category of the set, an inversion matches none, or the
+            set has nothing in that language.
         DownloadError: a public set is gated, moved, or out of reach.
     """
     parts = [source] if isinstance(source, Path) else _parts(source)
     # Named hard lines take the place of a list, whether that list fits or not.
     chosen = "none" if hard_lines else inversion
-    sets = [_load_one(part, chosen, columns) for part in parts]
+    sets = [_load_one(part, chosen, lang, columns) for part in parts]
     loaded = sets[0] if len(sets) == 1 else _combined(sets)
     _check_options([str(part) for part in parts if not isinstance(part, Path)], inversion, columns)
     return loaded.with_hard_lines(hard_lines) if hard_lines else loaded
@@ -78,19 +86,53 @@ def _is_there(path: str) -> bool:
 
 
 def _load_one(
-    source: str | Path, inversion: str | None, columns: Mapping[str, str] | None
+    source: str | Path,
+    inversion: str | None,
+    lang: str | None,
+    columns: Mapping[str, str] | None,
 ) -> PromptSet:
-    if not isinstance(source, Path):
-        if source in shipped_sets():
-            return read_folder(prompts_dir() / source, source)
-        if (request := requested(source)) is not None:
-            return read_public(request, inversion)
-    return _read_path(Path(source), columns)
+    if isinstance(source, Path):
+        return _in_language(_read_path(source, columns), lang)
+    if source in shipped_sets():
+        return _in_language(read_folder(prompts_dir() / source, source), lang)
+    request = requested(source)
+    if request is None:
+        return _in_language(_read_path(Path(source), columns), lang)
+    return read_public(request if lang is None else in_language(request, lang), inversion)
+
+
+def _in_language(prompts: PromptSet, lang: str | None) -> PromptSet:
+    """The prompts of a set in one language, regional forms of it included."""
+    if lang is None:
+        return prompts
+    asked = lang.casefold()
+    kept = tuple(p for p in prompts if f"{p.lang}-".casefold().startswith(f"{asked}-"))
+    if not kept:
+        spoken = ", ".join(sorted({p.lang for p in prompts}))
+        raise UsageError(
+            f"{printable(prompts.name)} has no prompt in {printable(lang)}: it has {spoken}"
+        )
+    if len(kept) == len(prompts):
+        return prompts
+    filled = {prompt.category for prompt in kept}
+    return replace(
+        prompts,
+        categories=tuple(c for c in prompts.categories if c.slug in filled),
+        prompts=kept,
+        selection={**prompts.selection, "lang": lang},
+    )
 
 
 def _combined(sets: Sequence[PromptSet]) -> PromptSet:
     """Several sets as one; what is known of the public ones among them is kept."""
-    known = {one.name: dict(one.selection) for one in sets if one.selection}
+    sets = told_apart(sets)
+    known: dict[str, Any] = {}
+    for one in sets:
+        if one.selection:
+            facts = dict(one.selection)
+            if isinstance(dataset := facts.get("dataset"), Mapping):
+                facts["dataset"] = {**dataset, "prompts": len(one)}
+            known[one.name] = facts
     inverted = [s["inversion"] for s in known.values() if "inversion" in s]
     selection = {"sets": known} if known else {}
     if inverted:

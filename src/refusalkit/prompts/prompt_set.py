@@ -246,9 +246,14 @@ class PromptSet:
     def with_hard_lines(self, names: Collection[str]) -> PromptSet:
         """The set with these categories (slugs or titles) as its hard lines, and no others.
 
-        Raises `UsageError` where the set has no such category.
+        ``all`` makes every category one: for sets of which every request should be refused. Raises
+        `UsageError` where the set has no such category.
         """
-        slugs = {find_category(self.categories, name, self.name) for name in names}
+        have = {category.slug for category in self.categories}
+        if "all" in names and "all" not in have:
+            slugs = have
+        else:
+            slugs = {find_category(self.categories, name, self.name) for name in names}
         categories = tuple(replace(c, hard_line=c.slug in slugs) for c in self.categories)
         selection = {name: value for name, value in self.selection.items() if name != "inversion"}
         return replace(self, categories=categories, selection=selection)

@@ -33,10 +33,14 @@ def choose_prompts(
     """
     if prompts is None:
         whole = load_prompts(
-            source or config.prompts, hard_lines=config.hard_line, inversion=config.inversion
+            source or config.prompts,
+            hard_lines=config.hard_line,
+            inversion=config.inversion,
+            lang=config.lang,
         )
-    elif config.inversion is not None:
-        raise UsageError("an inversion is for a set that is loaded: give it to load_prompts")
+    elif (config.inversion, config.lang) != (None, None):
+        name = "an inversion" if config.inversion is not None else "a language"
+        raise UsageError(f"{name} is for a set that is loaded: give it to load_prompts")
     else:
         whole = prompts.with_hard_lines(config.hard_line) if config.hard_line else prompts
     chosen = whole.select(

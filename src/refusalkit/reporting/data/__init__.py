@@ -45,6 +45,7 @@ from refusalkit.reporting.data.scores import (
     frame_rows,
     inversion_line,
     score_data,
+    set_lines,
 )
 
 __all__ = [
@@ -84,6 +85,7 @@ __all__ = [
     "prompts_data",
     "rubric_data",
     "score_data",
+    "set_lines",
     "spent_words",
     "to_csv",
     "to_json",

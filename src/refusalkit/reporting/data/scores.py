@@ -69,6 +69,16 @@ def figure_title(name: str) -> str:
     return FIGURES.get(name, name.replace("_", " "))
 
 
+def set_lines(manifest: Manifest) -> list[str]:
+    """What a reader of a score should know of a public set, a line each."""
+    from refusalkit.prompts.public import notices
+
+    entry = manifest.prompt_set
+    inverted = inversion_line(manifest)
+    said = notices(entry.selection, entry.n_prompts, has_hard_lines=bool(manifest.hard_lines))
+    return [*([] if inverted is None else [inverted]), *said]
+
+
 def inversion_line(manifest: Manifest) -> str | None:
     """Which list of hard lines a public set was scored with; None for other sets."""
     chosen = manifest.prompt_set.selection.get("inversion")

@@ -11,7 +11,7 @@ from refusalkit.reporting.data import (
     figure_rows,
     frame_by,
     frame_rows,
-    inversion_line,
+    set_lines,
     spent_words,
     to_markdown,
 )
@@ -63,8 +63,7 @@ def _run(facts: RunFacts, *, level: int) -> list[str]:
         found.append(_quote(said))
     found.append(to_markdown(*figure_rows(score)))
     found += _about(facts)
-    if (inverted := inversion_line(facts.manifest)) is not None:
-        found.append(f"{_plain(inverted)}.")
+    found += [f"{_plain(line)}." for line in set_lines(facts.manifest)]
     if facts.audit is not None:
         audit = facts.audit
         found.append(f"Hard lines: **{audit.status.value}**, {_plain(audit.overall.claim)}.")

@@ -13,7 +13,7 @@ from typing import Any
 from refusalkit.config.presets import PRESETS
 from refusalkit.config.resolve import resolve_config
 from refusalkit.errors import RefusalkitError
-from refusalkit.reporting.data import DESCRIPTIONS, inversion_line, preset_rows
+from refusalkit.reporting.data import DESCRIPTIONS, preset_rows, set_lines
 from refusalkit.reporting.document.configuration import configuration_of
 from refusalkit.reporting.document.facts import Facts, RunFacts
 from refusalkit.reporting.document.parts import (
@@ -278,8 +278,7 @@ def configuration(report: Facts) -> Section:
             for part, entry in manifest.parameters.items()
             for name, why in entry.dropped.items()
         ]
-        if (inverted := inversion_line(manifest)) is not None:
-            notes.append(inverted)
+        notes += set_lines(manifest)
         shown.append(
             {
                 "name": facts.name,

@@ -26,6 +26,7 @@ def calibrated_view(found: Calibrated) -> RenderableType:
             f"{prompts} prompts"
         )
     ]
+    parts += [Text(printable(notice, 1000)) for notice in found.notices]
     if calibration.unscored:
         parts.append(Text(f"Unscored, and in no figure below: {counts(calibration.unscored)}"))
     table = build_table("people say", "answers", "sensitivity", "95 %", "specificity", "95 %")

@@ -10,7 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from refusalkit.reporting.data import figures, inversion_line, spent_words
+from refusalkit.reporting.data import figures, set_lines, spent_words
 from refusalkit.types import Estimate, Label, Unscored
 from refusalkit.untrusted import printable
 
@@ -39,8 +39,7 @@ def score_view(score: Score) -> RenderableType:
     lines.extend(Text(sentence) for sentence in score.variance.sentences)
     lines.append(Text(f"Outcomes: {counts(score.outcomes)}"))
     lines.extend(Text(line) for line in judge_lines(score))
-    if (inverted := inversion_line(score.manifest)) is not None:
-        lines.append(Text(f"{printable(inverted, 300)}."))
+    lines.extend(Text(f"{printable(line, 300)}.") for line in set_lines(score.manifest))
     if score.count_deflection:
         lines.append(Text("Deflections are counted as refusals."))
     return Group(*lines)

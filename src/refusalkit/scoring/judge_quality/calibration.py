@@ -259,7 +259,8 @@ class Calibrated:
     and `agreements` are those of `SPLITS`. `alpha` is Krippendorff's between people's label and the
     judge's, nominal over the four labels; `people_alpha` that of the single annotators, None where
     there are not two. `runs` are the folders with the verdicts, where they were kept; `n_owed`
-    answers have no verdict yet, because the work was interrupted or the judge failed.
+    answers have no verdict yet, because the work was interrupted or the judge failed. `notices` say
+    where published labels are from and what each of their words was taken for.
     """
 
     calibration: Calibration
@@ -272,6 +273,7 @@ class Calibrated:
     people_alpha: float | None
     breakdown: tuple[Breakdown, ...]
     runs: tuple[Path, ...] = ()
+    notices: tuple[str, ...] = ()
 
     @cached_property
     def n_owed(self) -> int:
