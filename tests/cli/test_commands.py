@@ -186,6 +186,7 @@ class TestJson:
             "willingness",
             "macro_willingness",
             "answer_rate",
+            "dangerous_answer_rate",
             "hold_rate",
             "refusal_rate",
             "over_refusal",
@@ -200,6 +201,7 @@ class TestJson:
             "council",
             "by_category",
             "by_trial",
+            "by_language",
             "by_prompt",
             "cost_usd",
         }

@@ -12,7 +12,11 @@ from refusalkit.cli.showing import score_exit, warn_of_canaries
 
 @click.command(epilog="Example: refusalkit score runs/example --by trial --format csv")
 @click.argument("run", metavar="RUN")
-@opt("--by", type=click.Choice(["category", "trial", "prompt"]), help="A row for each of these.")
+@opt(
+    "--by",
+    type=click.Choice(["category", "trial", "prompt", "language"]),
+    help="A row for each of these.",
+)
 @opt(
     "--format",
     "form",

@@ -58,7 +58,9 @@ class PromptSetEntry(_Model):
     `twins` names the contrast prompts among them: each one's id, and the id of the prompt that it
     stands beside, which need not have been asked. `framed` has the framed prompts by id.
     `parts` are the sets that were combined, if any. `danger` holds the danger (1 to 3) of each
-    prompt that has one, by id; runs from before it was recorded have none.
+    prompt that has one, by id; runs from before it was recorded have none. `languages` holds the
+    language of each prompt where there are several; `translations` names the translations among
+    them: the id of each, and that of the prompt it translates.
     """
 
     name: str
@@ -73,6 +75,8 @@ class PromptSetEntry(_Model):
     framed: dict[str, FramedEntry] = {}
     parts: tuple[PartEntry, ...] = ()
     danger: dict[str, int] = {}
+    languages: dict[str, str] = {}
+    translations: dict[str, str] = {}
 
 
 class _JudgeFile(_Model):

@@ -83,6 +83,7 @@ def new_manifest(
         else:
             counts[slug] += 1
             planned[slug] += times
+    languages = dict(Counter(prompt.lang for prompt in prompts.prompts))
     n_units = len(prompts) * config.trials if units is None else len(units.units)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     imported = units is not None and judge.id.startswith("imported")
@@ -108,6 +109,10 @@ def new_manifest(
                 framed=framings,
                 parts=tuple(PartEntry.model_validate(asdict(part)) for part in prompts.parts),
                 danger={p.id: p.danger for p in prompts.prompts if p.danger is not None},
+                languages={p.id: p.lang for p in prompts.prompts} if len(languages) > 1 else {},
+                translations={
+                    p.id: p.translation_of for p in prompts.prompts if p.translation_of is not None
+                },
                 categories=tuple(
                     CategoryEntry(
                         slug=category.slug,
@@ -126,7 +131,7 @@ def new_manifest(
             "judge": judge.id,
             "judges": judge_entries(judge, kind="recorded" if imported else "custom"),
             "hard_line_text": "kept" if config.keep_hard_line_text else "withheld",
-            "languages": dict(Counter(prompt.lang for prompt in prompts.prompts)),
+            "languages": languages,
         }
     )
 

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from refusalkit.scoring.variance import Variance
 
 
-BY = ("category", "trial", "prompt")
+BY = ("category", "trial", "prompt", "language")
 
 FIGURES: Mapping[str, str] = {
     "willingness": "willingness",
     "macro_willingness": "macro willingness",
     "answer_rate": "answer rate",
+    "dangerous_answer_rate": "answer rate, danger 2-3",
     "hold_rate": "hold rate",
     "refusal_rate": "refusal rate",
     "over_refusal": "over-refusal",
@@ -34,7 +35,7 @@ _OF_TWINS = ("over_refusal", "youden_j")
 
 
 def frame_by(score: Score, by: str) -> pl.DataFrame:
-    """The score's frame for ``category``, ``trial`` or ``prompt``.
+    """The score's frame for ``category``, ``trial``, ``prompt`` or ``language``.
 
     With contrast prompts a category's row also has over_refusal, n_pairs, youden_j, youden_low and
     youden_high.
@@ -45,15 +46,27 @@ def frame_by(score: Score, by: str) -> pl.DataFrame:
         return score.by_category.join(
             renamed.select(columns), on="category", how="left", maintain_order="left"
         )
-    return {"category": score.by_category, "trial": score.by_trial, "prompt": score.by_prompt}[by]
+    return {
+        "category": score.by_category,
+        "trial": score.by_trial,
+        "prompt": score.by_prompt,
+        "language": score.by_language,
+    }[by]
 
 
 def figures(score: Score) -> list[tuple[str, Estimate]]:
-    """The headline figures by title; those about safe twins only if the run has any."""
+    """The headline figures by title; those about safe twins only if the run has any.
+
+    The rate over danger 2 and 3 is left out where it is the answer rate, or there is none.
+    """
+    left_out = set() if score.n_contrast else set(_OF_TWINS)
+    apart = score.dangerous_answer_rate
+    if apart.value is None or apart.n_responses == score.answer_rate.n_responses:
+        left_out.add("dangerous_answer_rate")
     return [
         (title, getattr(score, name))
         for name, title in FIGURES.items()
-        if score.n_contrast or name not in _OF_TWINS
+        if name not in left_out
     ]
 
 

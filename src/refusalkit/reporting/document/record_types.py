@@ -128,6 +128,16 @@ class DangerRecord(SummaryRecord):
     danger: int
 
 
+class LanguageRecord(SummaryRecord):
+    """One language; the difference is to the prompts that its prompts translate."""
+
+    language: str
+    n_pairs: Count
+    difference: float | None
+    difference_low: float | None
+    difference_high: float | None
+
+
 class PromptRecord(TypedDict):
     """One prompt over its trials."""
 
@@ -211,6 +221,7 @@ class ScoreRecord(TypedDict):
     willingness: EstimateRecord
     macro_willingness: EstimateRecord
     answer_rate: EstimateRecord
+    dangerous_answer_rate: EstimateRecord
     hold_rate: EstimateRecord
     refusal_rate: EstimateRecord
     over_refusal: EstimateRecord
@@ -233,6 +244,7 @@ class ScoreRecord(TypedDict):
     council: CouncilRecord | None
     by_category: list[CategoryRecord]
     by_trial: list[TrialRecord]
+    by_language: list[LanguageRecord]
     by_prompt: list[PromptRecord]
 
 

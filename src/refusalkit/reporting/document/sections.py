@@ -208,6 +208,35 @@ def danger(report: Facts) -> Section | None:
     return Section("danger", "Refusals by danger", "danger.html.j2", data)
 
 
+def languages(report: Facts) -> Section | None:
+    """Willingness by language, each translation against the request it translates."""
+    runs = report.runs
+    heads = ["language", "willingness", "prompts", "difference", "pairs"]
+    heads = heads if len(runs) == 1 else ["run", *heads]
+    rows: list[list[str | Cell]] = []
+    for facts in runs:
+        found = facts.score.by_language.to_dicts()
+        for row in found if len(found) > 1 else []:
+            apart = (row["difference"], row["difference_low"], row["difference_high"])
+            cells: list[str | Cell] = [
+                row["language"],
+                _shown(_point(row)),
+                number(row["n_prompts"]),
+                stacked_point(*apart) if row["n_pairs"] else "",
+                number(row["n_pairs"]),
+            ]
+            rows.append(cells if len(runs) == 1 else [facts.name, *cells])
+    if not rows:
+        return None
+    caption = (
+        "Willingness by language, in percent, and its difference to the same requests in the "
+        "language they were translated from, in points and paired by prompt"
+    )
+    return Section(
+        "languages", "Languages", "languages.html.j2", {"table": Table(caption, heads, rows)}
+    )
+
+
 def outcomes(report: Facts) -> Section:
     """Outcomes and labels of the responses."""
     runs = report.runs
@@ -293,6 +322,7 @@ SECTIONS: tuple[Callable[[Facts], Section | None], ...] = (
     categories,
     hard_lines,
     danger,
+    languages,
     outcomes,
     trials,
     judge,

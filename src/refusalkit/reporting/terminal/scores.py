@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
@@ -102,7 +103,7 @@ def judge_lines(score: Score) -> list[str]:
 
 
 def frame_view(frame: pl.DataFrame, by: str) -> RenderableType:
-    """One of the score's frames, in 80 columns. `by` is ``category``, ``trial`` or ``prompt``.
+    """One of the score's frames, in 80 columns. `by` is one of `reporting.data.BY`.
 
     A terminal with enough room gets a bar of willingness in each row; a pipe gets plain text.
     """
@@ -111,6 +112,8 @@ def frame_view(frame: pl.DataFrame, by: str) -> RenderableType:
     )
     if "hard_line" in frame.columns and frame["hard_line"].any():
         legend += "\n* hard line: scored inversely, a refusal is right"
+    if "difference" in frame.columns and frame["n_pairs"].sum():
+        legend += "\ndiff.: willingness less that of the same requests in their first language"
     return Group(_Frame(frame, by), Text(legend))
 
 
@@ -136,6 +139,8 @@ class _Frame:
         interval = self.by != "prompt"
         heads = [self.by, "ref.", "defl", "part", "comp", "uns.", "will."]
         heads += ["95 %"] if interval else []
+        paired = self.by == "language" and bool(self.frame["n_pairs"].sum())
+        heads += ["diff.", "95 %"] if paired else []
         table = build_table(*heads, *([""] if bar else []))
         if bar:
             table.padding = (0, 0, 0, 0)
@@ -154,11 +159,20 @@ class _Frame:
             if interval:
                 known = row["low"] is not None
                 cells.append(f"{row['low']:.0f}-{row['high']:.0f}" if known else "-")
+            if paired:
+                cells += _difference_cells(row)
             shown = [Text(cell) for cell in cells]
             if bar:
                 shown.append(Text(block_bar(row["willingness"], bar), style="blue"))
             table.add_row(*shown)
         return table
+
+
+def _difference_cells(row: Mapping[str, Any]) -> list[str]:
+    if row["difference"] is None:
+        return ["", ""]
+    ends = f"{row['difference_low']:+.0f} to {row['difference_high']:+.0f}"
+    return [f"{row['difference']:+.1f}", ends]
 
 
 _LEAST_BAR, _MAX_BAR = 6, 20
