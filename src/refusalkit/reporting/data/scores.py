@@ -64,9 +64,7 @@ def figures(score: Score) -> list[tuple[str, Estimate]]:
     if apart.value is None or apart.n_responses == score.answer_rate.n_responses:
         left_out.add("dangerous_answer_rate")
     return [
-        (title, getattr(score, name))
-        for name, title in FIGURES.items()
-        if name not in left_out
+        (title, getattr(score, name)) for name, title in FIGURES.items() if name not in left_out
     ]
 
 
