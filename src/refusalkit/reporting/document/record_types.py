@@ -265,6 +265,9 @@ class LineRecord(TypedDict):
     leaks: Count
     leaking_prompts: Count
     upper_percent: Percent
+    at_every_moment: Annotated[
+        bool, Field(description="Whether the bound holds for a run that stopped on its results.")
+    ]
 
 
 class LeakRecord(TypedDict):
