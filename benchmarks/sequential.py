@@ -18,7 +18,7 @@ from compare_power import bounds, draw
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
-from refusalkit.scoring.audit_plan import prompts_needed
+from refusalkit.scoring.planning import prompts_needed
 from refusalkit.scoring.statistics.sequential import (
     hedged_log_wealth,
     leaks_upper,

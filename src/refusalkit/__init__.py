@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from refusalkit.api.grading import grade, grade_async, judge_agreement, judge_agreement_async
     from refusalkit.api.labelling import open_labelling
     from refusalkit.api.many import ModelRun, benchmark_many, benchmark_many_async
+    from refusalkit.api.planning import plan
     from refusalkit.api.probing import probe_judge, probe_judge_async
     from refusalkit.api.rejudging import bridge, regrade, regrade_async
     from refusalkit.api.results import (
         audit,
-        audit_plan,
         compare,
         leaderboard,
         report,
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from refusalkit.reporting.data.presets import PresetRow, preset_rows
     from refusalkit.runs.folder import Run
     from refusalkit.scoring.audit import Audit, AuditStatus, HardLine
-    from refusalkit.scoring.audit_plan import AuditPlan
     from refusalkit.scoring.compare.comparison import Comparison, Difference, Gate, GateStatus, Pair
     from refusalkit.scoring.families import same_family
     from refusalkit.scoring.judge_quality.bridge import Bridge
@@ -65,6 +64,7 @@ if TYPE_CHECKING:
     from refusalkit.scoring.judge_quality.grades import Grades
     from refusalkit.scoring.judge_quality.probe_results import JudgeProbe
     from refusalkit.scoring.leaderboard import Leaderboard
+    from refusalkit.scoring.planning import Plan
     from refusalkit.scoring.score import Score
     from refusalkit.scoring.variance import Variance
     from refusalkit.types import (
@@ -90,6 +90,7 @@ _WHERE = {
         "correct",
     ),
     "api.calls": ("load_run",),
+    "api.planning": ("plan",),
     "api.estimates": (
         "estimate",
         "estimate_many",
@@ -117,7 +118,6 @@ _WHERE = {
     ),
     "api.results": (
         "audit",
-        "audit_plan",
         "compare",
         "leaderboard",
         "report",
@@ -154,7 +154,7 @@ _WHERE = {
         "AuditStatus",
         "HardLine",
     ),
-    "scoring.audit_plan": ("AuditPlan",),
+    "scoring.planning": ("Plan",),
     "scoring.compare.comparison": (
         "Comparison",
         "Difference",
@@ -194,7 +194,6 @@ _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names
 
 __all__ = [
     "Audit",
-    "AuditPlan",
     "AuditStatus",
     "Bridge",
     "Calibrated",
@@ -220,6 +219,7 @@ __all__ = [
     "ModelRun",
     "Outcome",
     "Pair",
+    "Plan",
     "PresetRow",
     "Progress",
     "Prompt",
@@ -233,7 +233,6 @@ __all__ = [
     "Variance",
     "Verdict",
     "audit",
-    "audit_plan",
     "benchmark",
     "benchmark_async",
     "benchmark_many",
@@ -255,6 +254,7 @@ __all__ = [
     "load_run",
     "open_labelling",
     "open_model",
+    "plan",
     "preset_rows",
     "probe_judge",
     "probe_judge_async",

@@ -91,19 +91,17 @@ CASES: dict[str, Case] = {
     "unknown format": Case(("score", "x", "--format", "xml"), USAGE, "'xml' is not one of"),
     "bound 0": Case(("audit", "x", "--bound", 0), USAGE, "0.0 is not in the range 0<x<=100"),
     "bound 101": Case(("audit", "x", "--bound", 101), USAGE, "101.0 is not in the range"),
-    "audit of no run": Case(("audit",), USAGE, "Missing argument 'RUN' (only --plan needs none)"),
-    "plan with leaks allowed": Case(
-        ("audit", "--plan", "--max-leaks", 1), USAGE, "--max-leaks does not go with --plan"
+    "audit of no run": Case(("audit",), USAGE, "Missing argument 'RUN'"),
+    "plan of nothing": Case(("plan", "--bound", 100), USAGE, "from 0.0001 to below 100"),
+    "plan of next to nothing": Case(("plan", "--bound", 1e-9), USAGE, "from 0.0001 to below 100"),
+    "plan of no width": Case(("plan", "--width", 0), USAGE, "must be above 0"),
+    "plan with a correlation of 2": Case(("plan", "--within", 2), USAGE, "2.0 is not in the range"),
+    "plan of a difference too large": Case(
+        ("plan", "--difference", 60), USAGE, "no two rates lie 60 points apart where one is 50 %"
     ),
-    "plan as JUnit": Case(
-        ("audit", "--plan", "--junit", "a.xml"), USAGE, "--junit does not go with --plan"
+    "plan with prompts for no model": Case(
+        ("plan", "--prompts", "starter"), USAGE, "prompts is for the cost of a model: name one"
     ),
-    "plan as Markdown": Case(("audit", "--plan", "--format", "markdown"), USAGE, "as a table or"),
-    "plan of nothing": Case(("audit", "--plan", "--bound", 100), USAGE, "from 0.0001 to below 100"),
-    "plan of next to nothing": Case(
-        ("audit", "--plan", "--bound", 1e-9), USAGE, "from 0.0001 to below 100"
-    ),
-    "leaks without a plan": Case(("audit", "x", "--leaks", 1), USAGE, "are for --plan"),
     "texts in a comment": Case(
         ("audit", "x", "--show-text", "--format", "markdown"), USAGE, "has no answer texts"
     ),

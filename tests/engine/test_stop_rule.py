@@ -178,7 +178,7 @@ class TestRun:
         with pytest.raises(ConfigurationError, match="give stop_when too"):
             rk.benchmark("demo/open", bound=5, out=tmp_path / "r")
         with pytest.raises(UsageError, match="no prompt of a hard line"):
-            rk.benchmark("demo/open", "contrast-64", stop_when="crossed", out=tmp_path / "r")
+            rk.benchmark("demo/open", "contrast-146", stop_when="crossed", out=tmp_path / "r")
         assert not (tmp_path / "r").exists()
 
     def test_framings_go_with_their_prompt(self, tmp_path: Path) -> None:

@@ -322,18 +322,3 @@ def test_what_the_judge_said_of_a_leak_is_shown(call: Call, tmp_path: Path) -> N
         "middle",
         "other:judge",
     )
-
-
-def test_a_plan_needs_no_run(call: Call) -> None:
-    said = json.loads(call("audit", "--plan", "--bound", 1, "--json").out)
-    assert said["run"] is None
-    assert said["rows"] == [
-        {
-            "bound_percent": 1.0,
-            "leaking_prompts": 0,
-            "n_prompts": 299,
-            "n_responses": 1495,
-            "more_prompts": None,
-        }
-    ]
-    assert call("audit", "--plan").status == 0

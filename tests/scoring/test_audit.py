@@ -16,7 +16,6 @@ from refusalkit.errors import UsageError
 from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.imported.own_run import answers_of_run
 from refusalkit.scoring.audit import Audit, audit_run
-from refusalkit.scoring.audit_plan import prompts_needed
 from refusalkit.scoring.statistics.intervals import exact_upper
 from refusalkit.types import Category, Prompt
 from run_folders import JUDGE, Row, write_run
@@ -373,44 +372,3 @@ class TestOverBlocking:
 
     def test_a_run_without_twins_has_none(self) -> None:
         assert audited({}).over_blocking == ()
-
-
-class TestPlan:
-    @pytest.mark.parametrize(
-        ("bound", "leaks", "needed"), [(1, 0, 299), (5, 0, 59), (1, 1, 473), (99.9, 0, 1)]
-    )
-    def test_is_the_least_number_that_shows_the_bound(
-        self, bound: float, leaks: int, needed: int
-    ) -> None:
-        (row,) = rk.audit_plan(bound, leaks=leaks).rows[leaks:]
-        assert (row.n_prompts, row.leaking_prompts, row.n_responses) == (needed, leaks, 5 * needed)
-
-    @given(st.floats(0.001, 99.99), st.integers(0, 20))
-    def test_one_prompt_fewer_does_not_show_it(self, bound: float, leaks: int) -> None:
-        needed = prompts_needed(bound, leaks)
-        assert 100 * exact_upper(leaks, needed) <= bound < 100 * exact_upper(leaks, needed - 1)
-
-    def test_what_was_planned_is_held_and_one_prompt_less_is_not(self, tmp_path: Path) -> None:
-        needed = rk.audit_plan(20).rows[0].n_prompts
-        for n, status in ((needed, HELD), (needed - 1, INCONCLUSIVE)):
-            rows: list[Row] = [(f"p{i}", "hard-one", 1, "answered", "refusal") for i in range(n)]
-            run = write_run(tmp_path / f"{n}", rows)
-            assert audit_run(run, bound_percent=20).status == status
-
-    def test_of_a_run_says_what_it_lacks(self, tmp_path: Path) -> None:
-        rows: list[Row] = [
-            (f"p{n}", "hard-one", trial, "answered", "refusal")
-            for n in range(21)
-            for trial in (1, 2)
-        ]
-        plan = rk.audit_plan(1, run=write_run(tmp_path / "run", rows), leaks=1)
-        assert (plan.trials, plan.n_tested, plan.leaking_prompts) == (2, 21, 0)
-        assert [row.more_prompts for row in plan.rows] == [278, 452]
-        leaky = write_run(tmp_path / "leaky", [*rows[:-1], (*rows[-1][:4], "partial")])
-        (row,) = rk.audit_plan(1, run=leaky).rows
-        assert (row.leaking_prompts, row.n_prompts, row.more_prompts) == (1, 473, 452)
-
-    @pytest.mark.parametrize(("bound", "more"), [(0, {}), (100, {}), (5, {"leaks": -1})])
-    def test_of_what_makes_no_sense_is_refused(self, bound: float, more: dict[str, int]) -> None:
-        with pytest.raises(UsageError):
-            rk.audit_plan(bound, **more)

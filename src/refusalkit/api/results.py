@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from refusalkit.scoring.audit import Audit
-    from refusalkit.scoring.audit_plan import AuditPlan
     from refusalkit.scoring.compare.comparison import Comparison
     from refusalkit.scoring.judge_quality.calibration import Calibration
     from refusalkit.scoring.leaderboard import Leaderboard
@@ -54,27 +53,6 @@ def audit(
         bound_percent=bound_percent,
         show_text=show_text,
     )
-
-
-def audit_plan(
-    bound_percent: float | None = None,
-    *,
-    leaks: int = 0,
-    trials: int | None = None,
-    run: RunLike | None = None,
-    judge: str | None = None,
-) -> AuditPlan:
-    """How many prompts show a leak rate below `bound_percent`; see `AuditPlan`.
-
-    Without a bound it is planned for a row of usual ones. `leaks` adds rows for as many leaking
-    prompts. With `run` it says how many more prompts are needed than that run has. Raises
-    `UsageError` for a bound, a number of leaks or of trials that makes no sense.
-    """
-    from refusalkit.scoring.audit_plan import BOUNDS_PERCENT, plan_audit
-
-    audited = None if run is None else audit(run, judge=judge)
-    bounds = BOUNDS_PERCENT if bound_percent is None else (bound_percent,)
-    return plan_audit(bounds, leaks=leaks, trials=trials, audit=audited)
 
 
 def compare(

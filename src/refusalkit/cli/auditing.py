@@ -1,4 +1,4 @@
-"""The audit command: a run's hard lines, or what an audit would take."""
+"""The audit command: do a run's hard lines hold?"""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from refusalkit.cli.exit_codes import AUDIT_EXITS, OK
+from refusalkit.cli.exit_codes import AUDIT_EXITS
 from refusalkit.cli.options import opt
 from refusalkit.errors import UsageError
 
 
 @click.command(epilog="Example: refusalkit audit runs/example --bound 50 --junit audit.xml")
-@click.argument("run", metavar="[RUN]", required=False)
+@click.argument("run", metavar="RUN")
 @opt("--max-leaks", type=click.IntRange(0), help="Leaking responses allowed.  [default: 0]")
 @opt(
     "--bound",
@@ -32,11 +32,8 @@ from refusalkit.errors import UsageError
     help="markdown: for a pull-request comment.",
 )
 @opt("--json", "as_json", is_flag=True, help="The same as --format json.")
-@opt("--plan", is_flag=True, help="How many prompts a bound needs; with RUN, how many more.")
-@opt("--leaks", type=click.IntRange(0), help="With --plan: leaking prompts to plan for.")
-@opt("--trials", type=click.IntRange(1), help="With --plan: how often each prompt is asked.")
 def audit(
-    run: str | None,
+    run: str,
     max_leaks: int | None,
     bound: float | None,
     judge: str | None,
@@ -44,26 +41,12 @@ def audit(
     junit: str | None,
     form: str,
     as_json: bool,
-    plan: bool,
-    leaks: int | None,
-    trials: int | None,
 ) -> int:
     """Audit RUN's hard lines: held (exit 0), crossed (1) or inconclusive (3).
 
-    With --plan nothing is audited: it says how many prompts an audit needs, such as
-    `refusalkit audit --plan --bound 1`.
+    How many prompts an audit needs: `refusalkit plan --bound 1`.
     """
     form = "json" if as_json else form
-    if plan:
-        given = {"--max-leaks": max_leaks, "--show-text": show_text or None, "--junit": junit}
-        for name, value in given.items():
-            if value is not None:
-                raise UsageError(f"{name} does not go with --plan, which audits nothing")
-        return _plan(run, bound, judge, leaks, trials, form)
-    if run is None:
-        raise UsageError("Missing argument 'RUN' (only --plan needs none)")
-    if leaks is not None or trials is not None:
-        raise UsageError("--leaks and --trials are for --plan; leaks are allowed by --max-leaks")
     if show_text and form == "markdown":
         raise UsageError(
             "--show-text is for your own eyes: a comment in Markdown has no answer texts"
@@ -103,25 +86,3 @@ def _audit(
 
         show(*terminal.canary_warning(result.canaries), terminal.audit_view(result))
     return AUDIT_EXITS[result.status]
-
-
-def _plan(
-    run: str | None,
-    bound: float | None,
-    judge: str | None,
-    leaks: int | None,
-    trials: int | None,
-    form: str,
-) -> int:
-    import refusalkit
-    from refusalkit.reporting import data, terminal
-    from refusalkit.reporting.console import show
-
-    if form == "markdown":
-        raise UsageError("a plan comes as a table or as JSON: leave --format markdown out")
-    planned = refusalkit.audit_plan(bound, leaks=leaks or 0, trials=trials, run=run, judge=judge)
-    if form == "json":
-        click.echo(data.to_json(data.audit_plan_data(planned)))
-    else:
-        show(terminal.audit_plan_view(planned))
-    return OK

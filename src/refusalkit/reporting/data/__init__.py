@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from refusalkit.reporting.data.audits import audit_data, audit_plan_data
+from refusalkit.reporting.data.audits import audit_data
 from refusalkit.reporting.data.comparisons import (
     comparison_data,
     comparison_markdown,
@@ -33,6 +33,7 @@ from refusalkit.reporting.data.judges import (
     probe_data,
     rubric_data,
 )
+from refusalkit.reporting.data.plans import plan_data
 from refusalkit.reporting.data.presets import DESCRIPTIONS, PresetRow, preset_rows, presets_data
 from refusalkit.reporting.data.prompt_sets import prompts_data
 from refusalkit.reporting.data.scores import (
@@ -53,7 +54,6 @@ __all__ = [
     "DESCRIPTIONS",
     "PresetRow",
     "audit_data",
-    "audit_plan_data",
     "bridge_data",
     "calibrated_data",
     "comparison_data",
@@ -79,6 +79,7 @@ __all__ = [
     "leaderboard_markdown",
     "leaderboard_rows",
     "p_text",
+    "plan_data",
     "preset_rows",
     "presets_data",
     "probe_data",

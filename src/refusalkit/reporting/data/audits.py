@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from refusalkit.scoring.audit import Audit, HardLine
-    from refusalkit.scoring.audit_plan import AuditPlan
 
 
 def audit_data(audit: Audit) -> dict[str, Any]:
@@ -43,12 +42,6 @@ def audit_data(audit: Audit) -> dict[str, Any]:
         "notes": list(audit.notes),
         "canaries": audit.canaries.as_data(),
     }
-
-
-def audit_plan_data(plan: AuditPlan) -> dict[str, Any]:
-    """An audit's plan as JSON values (docs/records.md)."""
-    data = asdict(plan)
-    return {"schema": 1, **data, "rows": list(data["rows"])}
 
 
 def _line(line: HardLine) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from refusalkit.reporting.terminal.audits import audit_plan_view, audit_view
+from refusalkit.reporting.terminal.audits import audit_view
 from refusalkit.reporting.terminal.calibration import calibrated_view, correction_view
 from refusalkit.reporting.terminal.comparisons import comparison_view, leaderboard_view
 from refusalkit.reporting.terminal.estimates import estimate_view, estimates_view
@@ -15,6 +15,7 @@ from refusalkit.reporting.terminal.judges import (
     rubric_view,
     texts_view,
 )
+from refusalkit.reporting.terminal.plans import plan_view
 from refusalkit.reporting.terminal.presets import preset_note, presets_view
 from refusalkit.reporting.terminal.prompt_sets import checked_view, prompts_view, summary_lines
 from refusalkit.reporting.terminal.scores import (
@@ -26,7 +27,6 @@ from refusalkit.reporting.terminal.scores import (
 from refusalkit.reporting.terminal.table_layout import rows_view
 
 __all__ = [
-    "audit_plan_view",
     "audit_view",
     "bridge_view",
     "calibrated_view",
@@ -41,6 +41,7 @@ __all__ = [
     "grades_view",
     "judge_pairs_view",
     "leaderboard_view",
+    "plan_view",
     "preset_note",
     "presets_view",
     "probe_view",

@@ -14,7 +14,6 @@ from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:  # listing prompt sets must not import polars or the statistics
     from refusalkit.scoring.audit import Audit, HardLine
-    from refusalkit.scoring.audit_plan import AuditPlan
     from refusalkit.scoring.over_blocking import OverBlocking
     from refusalkit.types import Estimate
 
@@ -48,33 +47,6 @@ def audit_view(audit: Audit) -> RenderableType:
         parts += [Text(""), _over_blocking_table(audit.over_blocking)]
     parts.extend(Text(f"Note: {printable(note, 300)}.") for note in audit.notes)
     return Group(*parts)
-
-
-def audit_plan_view(plan: AuditPlan) -> RenderableType:
-    """The number of prompts that each bound needs."""
-    heads = ["leak rate below", "leaking", "prompts", "responses"]
-    with_run = plan.run is not None
-    table = build_table(*heads, *(["more prompts"] if with_run else []))
-    for row in plan.rows:
-        cells = [
-            f"{row.bound_percent:g} %",
-            str(row.leaking_prompts),
-            f"{row.n_prompts:,}",
-            f"{row.n_responses:,}",
-        ]
-        table.add_row(*cells, *([f"{row.more_prompts:,}"] if with_run else []))
-    trials = "once" if plan.trials == 1 else f"{plan.trials} times"
-    sure = f"{100 * plan.level:g} % confidence, each asked {trials}"
-    lines = [f"Hard-line prompts that show a leak rate below this with {sure}."]
-    if with_run:
-        lines.append(
-            f"{printable(plan.run)} has {plan.n_tested} prompts that count, "
-            f"{plan.leaking_prompts} of them leaking. Only new prompts add to them: more trials or "
-            "framings of the same ones do not."
-        )
-    if any(row.leaking_prompts for row in plan.rows):
-        lines.append("Rows with leaking prompts need --max-leaks: else a leak is a crossed line.")
-    return Group(table, *map(Text, lines))
 
 
 def _lines_table(head: str, lines: Sequence[HardLine], *, section: int = -1) -> Table:

@@ -1,0 +1,142 @@
+"""Say how large a run must be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refusalkit.api.calls import RunLike, check_options
+from refusalkit.api.results import audit, score
+from refusalkit.config.run_config import RunOptions
+from refusalkit.errors import UsageError
+from refusalkit.prompts.prompt_set import PromptSet
+
+if TYPE_CHECKING:
+    from refusalkit.scoring.planning import Plan, PlannedRun
+
+
+def plan(
+    model: str | None = None,
+    prompts: str | Path | PromptSet | None = None,
+    *,
+    width: float | None = None,
+    difference: float | None = None,
+    bound: float | None = None,
+    leaks: int = 0,
+    trials: int | None = None,
+    rate: float | None = None,
+    within: float | None = None,
+    between: float = 0.5,
+    power: float = 80.0,
+    sensitivity: float = 90.0,
+    specificity: float = 90.0,
+    run: RunLike | None = None,
+    judge: str | None = None,
+    **options: Any,
+) -> Plan:
+    """How many prompts, trials and labels a claim takes, with requests and cost; see `Plan`.
+
+    Without a goal all three are planned for: an interval 10 points wide, a difference of 10 points,
+    and a row of usual bounds on leaks. Nothing is asked and no key is needed.
+
+    Args:
+        model: an id such as ``openai/gpt-6-luna``: rows then say what they cost.
+        prompts: with `model`, prompts to take the length of requests from; default as `benchmark`.
+        width: of the interval of a rate, in points.
+        difference: between two runs over the same prompts that is to be found, in points.
+        bound: in percent, on the share of hard-line prompts that leak.
+        leaks: with a bound, plan for as many leaking prompts too.
+        trials: how often each prompt is asked; default: rows for several numbers, and 5 (or the
+            run's) for a bound.
+        rate: the rate expected, in percent; default 50, where intervals are widest, or the run's.
+        within: how much more alike answers to one prompt are than answers to two, 0 to 1: default
+            0.6, or the run's.
+        between: how much the two models' prompt rates have in common, 0 to 1.
+        power: in percent, how often the difference is to be found.
+        sensitivity, specificity: of the judge, in percent, for the number of labels.
+        run: a run to learn `rate` and `within` from; a bound then says how many prompts it lacks.
+        judge: one of several that judged it.
+        **options: with `model`, what `estimate` takes.
+
+    Raises:
+        UsageError: a figure that makes no sense, or that no number of prompts can meet.
+
+    Example:
+        >>> import refusalkit as rk
+        >>> rk.plan(bound=5).rows[0].n_prompts
+        59
+    """
+    from refusalkit.scoring import planning
+
+    check_options(plan, options, RunOptions)
+    if model is None and (options or prompts is not None):
+        name = next(iter(options), "prompts")
+        raise UsageError(f"{name} is for the cost of a model: name one")
+    if trials is not None and trials < 1:
+        raise UsageError(f"{trials} trials: it must be 1 or more")
+    scored = None if run is None else score(run, judge=judge)
+    notes = []
+    if scored is not None:
+        if rate is None and scored.willingness.value is not None:
+            rate = min(99.0, max(1.0, scored.willingness.value))
+        if within is None:
+            within = planning.correlation_within(scored)
+            if within is None:
+                notes.append("the run says nothing about the correlation within prompts: 0.6 taken")
+    expected = planning.Expected(
+        rate=0.5 if rate is None else rate / 100,
+        within=0.6 if within is None else within,
+        between=between,
+        power=power / 100,
+        sensitivity=sensitivity / 100,
+        specificity=specificity / 100,
+    )
+    every = (width, difference, bound) == (None, None, None)
+    several = planning.TRIALS if trials is None else (trials,)
+    width = 10.0 if every else width
+    difference = 10.0 if every else difference
+    rows: list[PlannedRun] = []
+    if width is not None:
+        rows += planning.plan_width(width, expected, several)
+    if difference is not None:
+        rows += planning.plan_difference(difference, expected, several)
+    if every or bound is not None:
+        bounds = planning.BOUNDS_PERCENT if bound is None else (bound,)
+        hard = scored is not None and bool(scored.manifest.hard_lines)
+        audited = audit(run, judge=judge) if run is not None and hard else None
+        asked = trials or (5 if scored is None else scored.trials)
+        rows += planning.plan_bound(bounds, leaks, asked, audited)
+    if width is not None or difference is not None:
+        notes.append(planning.more_trials_help(expected.within))
+    if model is not None:
+        rows = _priced(rows, model, prompts, options)
+    return planning.Plan(
+        rows=tuple(rows),
+        labels=() if width is None else planning.plan_labels(width, expected),
+        rate=100 * expected.rate,
+        within=expected.within,
+        between=expected.between,
+        power=100 * expected.power,
+        sensitivity=100 * expected.sensitivity,
+        specificity=100 * expected.specificity,
+        measured_on=None if scored is None else scored.run,
+        model=model,
+        notes=tuple(notes),
+    )
+
+
+def _priced(
+    rows: list[PlannedRun],
+    model: str,
+    prompts: str | Path | PromptSet | None,
+    options: dict[str, Any],
+) -> list[PlannedRun]:
+    """The rows with their cost: an answer and its verdict cost what they do in `estimate`."""
+    from refusalkit.api.estimates import estimate
+
+    found = estimate(model, prompts, **{"canaries": 0, **options, "trials": 1})
+    if found.cost_usd is None:
+        return rows
+    each = found.cost_usd.times(1 / found.n_prompts)
+    return [replace(row, cost_usd=each.times(row.n_requests)) for row in rows]

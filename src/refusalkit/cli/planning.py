@@ -1,0 +1,80 @@
+"""The command that says how large a run must be: plan."""
+
+from __future__ import annotations
+
+import click
+
+from refusalkit.cli.options import Number, opt
+
+
+@click.command(epilog="Example: refusalkit plan openai/gpt-6-luna --width 10 --bound 5")
+@click.argument("model", metavar="[MODEL]", required=False)
+@opt("--width", type=Number(0, 100), metavar="POINTS", help="Width of a rate's 95 % interval.")
+@opt("--difference", type=Number(0, 100), metavar="POINTS", help="Between two runs, to be found.")
+@opt("--power", type=Number(0, 100), default=80.0, show_default=True, help="How often, percent.")
+@opt("--bound", type=Number(0, 100), metavar="PERCENT", help="Leak rate to be shown lower.")
+@opt("--leaks", type=click.IntRange(0), default=0, help="With --bound: leaking prompts too.")
+@opt("--trials", type=click.IntRange(1), help="Answers to each prompt.  [default: several]")
+@opt("--rate", type=Number(0, 100), help="Rate expected, percent.  [default: 50]")
+@opt("--within", type=Number(0, 1), help="Correlation of a prompt's answers.  [default: 0.6]")
+@opt(
+    "--between",
+    type=Number(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Correlation of the two models' prompt rates.",
+)
+@opt("--sensitivity", type=Number(0, 100), default=90.0, show_default=True, help="Of the judge.")
+@opt("--specificity", type=Number(0, 100), default=90.0, show_default=True, help="Of the judge.")
+@opt("--run", metavar="RUN", help="Learn rate and correlation from it; count what it lacks.")
+@opt("--judge", metavar="ID", help="One of several judges of that run.")
+@opt("--prompts", metavar="SET", help="With MODEL: prompts as long as these.")
+@opt("--json", "as_json", is_flag=True, help="Print as JSON.")
+def plan(
+    model: str | None,
+    width: float | None,
+    difference: float | None,
+    power: float,
+    bound: float | None,
+    leaks: int,
+    trials: int | None,
+    rate: float | None,
+    within: float | None,
+    between: float,
+    sensitivity: float,
+    specificity: float,
+    run: str | None,
+    judge: str | None,
+    prompts: str | None,
+    as_json: bool,
+) -> None:
+    """How many prompts, trials and labels a claim takes. Nothing is asked.
+
+    With MODEL also what it costs. Without a goal (--width, --difference, --bound) all three are
+    planned for.
+    """
+    import refusalkit
+    from refusalkit.reporting import data, terminal
+    from refusalkit.reporting.console import show
+
+    found = refusalkit.plan(
+        model,
+        prompts,
+        width=width,
+        difference=difference,
+        bound=bound,
+        leaks=leaks,
+        trials=trials,
+        rate=rate,
+        within=within,
+        between=between,
+        power=power,
+        sensitivity=sensitivity,
+        specificity=specificity,
+        run=run,
+        judge=judge,
+    )
+    if as_json:
+        click.echo(data.to_json(data.plan_data(found)))
+    else:
+        show(terminal.plan_view(found))
