@@ -345,11 +345,11 @@ class Estimate:
     value: float | None
     """The figure, 0 to 100; None where nothing was scored."""
     low: float | None
-    """The lower end of its interval."""
+    """The lower end of its interval over *prompts like these*."""
     high: float | None
-    """The upper end of its interval."""
+    """The upper end of that interval."""
     method: str
-    """The name of the interval."""
+    """The name of that interval."""
     n_prompts: int
     """Prompts that the figure rests on."""
     n_responses: int
@@ -357,7 +357,9 @@ class Estimate:
     n_unscored: int
     """Responses that have no label and are in no figure but the bounds."""
     level: float = 0.95
-    """The confidence of the interval."""
+    """The confidence of both intervals."""
+    asked_again: tuple[float, float] | None = None
+    """The interval over *these prompts, asked again* (low, high); None where there is only one."""
 
     def __str__(self) -> str:
         if self.value is None or self.low is None or self.high is None:

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, false_discovery_control, norm
 
-from refusalkit.scoring.statistics.intervals import korn_graubard, weighted_korn_graubard
 from refusalkit.scoring.statistics.paired import (
     MIN_P,
     holm,
@@ -182,22 +181,3 @@ class TestManyAtOnce:
         for a, b in itertools.combinations(range(n), 2):
             assert bool(set(marks[a]) & set(marks[b])) == ((a, b) not in differ)
         assert "a" in marks[0]
-
-
-class TestWeighted:
-    @UNHURRIED
-    @given(st.lists(st.integers(0, 5), min_size=1, max_size=40))
-    def test_equal_weights_are_no_weights(self, successes: list[int]) -> None:
-        counts = [5] * len(successes)
-        rate = sum(successes) / sum(counts)
-        weighted = weighted_korn_graubard(rate, successes, counts, [0.3] * len(counts))
-        assert weighted == pytest.approx(korn_graubard(rate, successes, counts), abs=1e-9)
-
-    def test_one_heavy_prompt_is_worth_little_more_than_itself(self) -> None:
-        weights = [1.0] + [0.001] * 30
-        low, high = weighted_korn_graubard(1.0, [5] * 31, [5] * 31, weights)
-        assert (low < 0.05, high) == (True, 1.0)
-
-    def test_needs_a_prompt(self) -> None:
-        with pytest.raises(ValueError, match="at least one prompt"):
-            weighted_korn_graubard(0.5, [], [], [])

@@ -25,8 +25,10 @@ MATRIX = st.integers(2, 6).flatmap(
 
 def frame(matrix: list[list[int]]) -> pl.DataFrame:
     """Credit of each trial, a row for each prompt, counted by prompt."""
-    rows = [(f"p{n}", float(sum(row)), len(row)) for n, row in enumerate(matrix)]
-    return pl.DataFrame(rows, schema=["prompt_id", "credit", "n_scored"], orient="row")
+    rows = [(f"p{n}", "c", False, float(sum(row)), len(row)) for n, row in enumerate(matrix)]
+    columns = {"prompt_id": pl.String, "category": pl.String, "hard_line": pl.Boolean}
+    columns |= {"credit": pl.Float64, "n_scored": pl.Int64}
+    return pl.DataFrame(rows, schema=columns, orient="row")
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,17 +1,21 @@
 """Rates with their intervals, from what each prompt earned.
 
-The prompt is the unit of inference: a run is counted by prompt once, and its figures rest on that.
+A rate is a mean over prompts of the prompt's mean over its scored trials: a prompt that was asked
+twenty times counts once. A run is counted by prompt once, and its figures rest on that.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import polars as pl
 
-from refusalkit.scoring.statistics.intervals import (
-    KORN_GRAUBARD,
-    KORN_GRAUBARD_WEIGHTED,
-    korn_graubard,
-    weighted_korn_graubard,
+from refusalkit.scoring.statistics.asked_again import asked_again
+from refusalkit.scoring.statistics.stratified import (
+    BY_SIDE,
+    STRATIFIED,
+    PromptRate,
+    prompts_like_these,
 )
 from refusalkit.types import Estimate, Label
 
@@ -55,70 +59,68 @@ def count_prompts(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def scored_prompts(counts: pl.DataFrame, *columns: str) -> pl.DataFrame:
-    """Of prompts with a scored response the sums of some columns and n_scored, in order of id."""
-    scored = counts.filter(pl.col("n_scored") > 0).select("prompt_id", *columns, "n_scored")
-    # A prompt is one prompt whatever categories its records name; they name one, as a rule.
+    """Prompts with a scored response: prompt_id, category, hard_line, some columns and n_scored.
+
+    The columns are sums over the scored responses. Rows are in order of id.
+    """
+    scored = counts.filter(pl.col("n_scored") > 0).select(
+        "prompt_id", "category", "hard_line", *columns, "n_scored"
+    )
+    # Records of one prompt should agree on its category; if they do not, the first one counts.
     if (scored["prompt_id"] == scored["prompt_id"].shift()).any():
-        scored = scored.group_by("prompt_id", maintain_order=True).sum()
+        scored = scored.group_by("prompt_id", maintain_order=True).agg(
+            pl.col("category", "hard_line").first(), pl.col(*columns, "n_scored").sum()
+        )
     return scored
 
 
-def estimate(
-    counts: pl.DataFrame, column: str, planned: int, *, value: float | None = None
-) -> Estimate:
-    """The share of scored responses that `column` counts, in percent, clustered by prompt.
+def prompt_rates(prompts: pl.DataFrame, column: str) -> list[PromptRate]:
+    """The rates of `scored_prompts`, those that are alike counted once. Categories are strata."""
+    alike = (
+        prompts.group_by("category", "hard_line", column, "n_scored")
+        .agg(times=pl.len())
+        .sort("hard_line", "category", column, "n_scored")
+    )
+    return [
+        PromptRate(earned / n, n, category, hard_line, 1.0, times)
+        for category, hard_line, earned, n, times in alike.iter_rows()
+    ]
 
-    `counts` are those of `count_prompts`, `planned` says how many responses there were to be.
-    `value` is the share, a fraction, where it is another mean than that of the responses.
+
+def estimate(counts: pl.DataFrame, column: str, planned: int) -> Estimate:
+    """The mean over prompts of the share of their scored responses that `column` counts.
+
+    In percent, with both intervals. `counts` are those of `count_prompts`; `planned` says how many
+    responses there were to be.
     """
     prompts = scored_prompts(counts, column)
-    if not len(prompts):
-        return Estimate(None, None, None, KORN_GRAUBARD, 0, 0, planned)
-    n_responses = int(prompts["n_scored"].sum())
-    if value is None:
-        value = float(prompts[column].sum()) / n_responses
-    alike = prompts.group_by(column, "n_scored").agg(n=pl.len())
-    low, high = korn_graubard(
-        value, alike[column].to_list(), alike["n_scored"].to_list(), times=alike["n"].to_list()
-    )
-    return Estimate(
-        value=100 * value,
-        low=100 * low,
-        high=100 * high,
-        method=KORN_GRAUBARD,
-        n_prompts=len(prompts),
-        n_responses=n_responses,
-        n_unscored=planned - n_responses,
-    )
+    return _estimate(prompt_rates(prompts, column), planned)
 
 
 def macro_estimate(counts: pl.DataFrame, planned: int) -> Estimate:
-    """The mean over categories of the mean credit of their scored responses, in percent."""
-    scored = counts.filter(pl.col("n_scored") > 0)
-    if not len(scored):
-        return Estimate(None, None, None, KORN_GRAUBARD_WEIGHTED, 0, 0, planned)
-    n_responses = int(scored["n_scored"].sum())
-    in_category = pl.col("n_scored").sum().over("category")
-    prompts = (
-        scored.with_columns(weight=1 / in_category / pl.col("category").n_unique())
-        .group_by("prompt_id")
-        .agg(pl.col("credit", "n_scored").sum(), pl.col("weight").first())
-        .sort("prompt_id")
-    )
-    # A sum of weights: what is 1 must not come out as a little less.
-    value = round(float((prompts["credit"] * prompts["weight"]).sum()), 12)
-    low, high = weighted_korn_graubard(
-        value,
-        prompts["credit"].to_list(),
-        prompts["n_scored"].to_list(),
-        prompts["weight"].to_list(),
-    )
+    """The mean over categories of the mean credit of their prompts, in percent."""
+    prompts = scored_prompts(counts, "credit")
+    sizes: Mapping[str, int] = dict(prompts.group_by("category").len().iter_rows())
+    rates = prompt_rates(prompts, "credit")
+    weighted = [rate._replace(weight=1 / sizes[str(rate.stratum)]) for rate in rates]
+    return _estimate(weighted, planned)
+
+
+def _estimate(rates: list[PromptRate], planned: int) -> Estimate:
+    """The mean over prompts, in percent, with its interval for either target."""
+    method = BY_SIDE if len({rate.side for rate in rates}) > 1 else STRATIFIED
+    if not rates:
+        return Estimate(None, None, None, method, 0, 0, planned)
+    like_these, again = prompts_like_these(rates), asked_again(rates)
+    n_responses = round(sum(rate.trials * rate.times for rate in rates))
     return Estimate(
-        value=100 * value,
-        low=100 * low,
-        high=100 * high,
-        method=KORN_GRAUBARD_WEIGHTED,
-        n_prompts=len(prompts),
+        # What is 1 must not come out as a little less.
+        value=100 * round(like_these.rate, 12),
+        low=100 * like_these.low,
+        high=100 * like_these.high,
+        method=method,
+        n_prompts=sum(rate.times for rate in rates),
         n_responses=n_responses,
         n_unscored=planned - n_responses,
+        asked_again=(100 * again.low, 100 * again.high),
     )

@@ -1,21 +1,20 @@
 """Where a score's uncertainty comes from: the prompts, the trials or the judge.
 
-Credit y of trial t of prompt p is split by one-way random effects, y = mean + prompt + trial within
-prompt, with the ANOVA estimators (Searle, Casella & McCulloch 1992, Variance Components, 3.5-3.6;
-for answers of language models Miller 2024, arXiv 2411.00640, section 3):
+Willingness is the mean over n prompts of y, the mean of a prompt's T scored trials. Its variance is
+that of a sample stratified by category (`statistics.stratified`), split in two:
 
-    within  = sum over p, t of (y - mean of p)^2 / (N - n)
-    between = (sum over p of T_p (mean of p - mean)^2 / (n - 1) - within) / T0, not below 0
-    T0      = (N - sum of T_p^2 / N) / (n - 1)
+    total   = sum over strata of n_h / (n_h - 1) * sum of (y - stratum mean)^2 / n^2
+    trials  = s^2 * (sum over prompts of 1 / T) / n^2
+    prompts = total - trials, not below 0
+    s^2     = sum over prompts of T y (1 - y) / sum of (T - 1), the variance within prompts
 
-with n prompts, T_p scored trials of prompt p and N responses. The mean's variance is
-
-    between / n  (prompts)  +  within / (n T)  (trials),  T = N / n
-
-so twice the trials halve the second part only, twice the prompts halve both. The judge's part is
-the variance of the score from judge to judge where several judged the run: two-way random effects
-of prompts and judges over the prompts that all of them scored, (MS judges - MS rest) / n, not
-below 0 (Brennan 2001, Generalizability Theory, 3.1). Neither prompts nor trials reduce it.
+(one-way random effects with the ANOVA estimators: Searle, Casella & McCulloch 1992, Variance
+Components, 3.5-3.6; for answers of language models Miller 2024, arXiv 2411.00640, section 3). Twice
+the trials halve the trials' part only, twice the prompts halve both. The judge's part is the
+variance of the score from judge to judge where several judged the run: two-way random effects of
+prompts and judges over the prompts that all of them scored, (MS judges - MS rest) / n, not below 0
+(Brennan 2001, Generalizability Theory, 3.1), with one degree of freedom less than there are judges.
+Neither prompts nor trials reduce it.
 """
 
 from __future__ import annotations
@@ -28,8 +27,12 @@ from typing import Literal
 import polars as pl
 
 from refusalkit.display import shows
-from refusalkit.scoring.rates import scored_prompts
-from refusalkit.scoring.statistics.intervals import korn_graubard
+from refusalkit.scoring.rates import prompt_rates, scored_prompts
+from refusalkit.scoring.statistics.stratified import (
+    PromptRate,
+    prompts_like_these,
+    variance_of_mean,
+)
 from refusalkit.types import Estimate
 
 Part = Literal["prompts", "trials", "judge"]
@@ -98,6 +101,10 @@ class Variance:
             shares = ", ".join(f"{name} {share:.0f} %" for name, share in self.shares.items())
             what = f"mostly {self.dominant} ({shares}{judge})"
             buys = f"{more}, twice the trials about {self.with_twice_the_trials:.1f}"
+        if self.judge is not None:
+            freedom = self.n_judges - 1
+            degrees = "one degree" if freedom == 1 else f"{freedom} degrees"
+            what += f"; the judge's part rests on {self.n_judges} judges, {degrees} of freedom"
         return (f"Variance: {what}.", f"Interval: {now} points; {buys}.")
 
 
@@ -108,42 +115,36 @@ def variance_of(
 ) -> Variance:
     """Split the variance of willingness.
 
-    `counts` are those of `rates.count_prompts`, of which prompt_id, credit and n_scored are looked
-    at; `by_judge` holds such a frame for each judge of the run, this one included, if there are
-    several.
+    `counts` are those of `rates.count_prompts`; `by_judge` holds such a frame for each judge of the
+    run, this one included, if there are several.
     """
-    prompts = _by_prompt(counts)
-    n = len(prompts)
-    totals, means = prompts["n"].cast(pl.Float64), prompts["mean"]
+    rates = prompt_rates(scored_prompts(counts, "credit"), "credit")
+    n = sum(rate.times for rate in rates)
+    responses_n = float(sum(rate.times * rate.trials for rate in rates))
     half = None
     if willingness.low is not None and willingness.high is not None:
         half = (willingness.high - willingness.low) / 2
     judge = _between_judges([_by_prompt(frame) for frame in by_judge])
-    responses_n = float(totals.sum())
-    per_prompt = responses_n / n if n else 0.0
     between = within = error = twice_trials = twice_prompts = None
     if n > 1:
-        overall = float((means * totals).sum()) / responses_n
-        over_prompts = float((totals * (means - overall) ** 2).sum()) / (n - 1)
+        total = variance_of_mean(rates)
         if responses_n > n:
-            inside = float((totals * means * (1 - means)).sum()) / (responses_n - n)
-            size = (responses_n - float((totals**2).sum()) / responses_n) / (n - 1)
-            between = max(0.0, (over_prompts - inside) / size) / n * 1e4
-            within = inside / responses_n * 1e4
+            within = _trials_part(rates, n)
+            between = max(0.0, total - within)
             error = math.sqrt(between + within)
             ratio = math.sqrt((between + within / 2) / error**2) if error else 1.0
             twice_trials = None if half is None else half * ratio
         else:
-            error = 100 * math.sqrt(over_prompts / responses_n)
-        twice_prompts = None if half is None else _half_with_twice(prompts, willingness)
+            error = math.sqrt(total)
+        twice_prompts = None if half is None else _half_with_twice(rates)
     return Variance(
-        prompts=between,
-        trials=within,
+        prompts=None if between is None else 1e4 * between,
+        trials=None if within is None else 1e4 * within,
         judge=judge,
         n_prompts=n,
-        trials_per_prompt=per_prompt,
+        trials_per_prompt=responses_n / n if n else 0.0,
         n_judges=max(1, len(by_judge)),
-        standard_error=error,
+        standard_error=None if error is None else 100 * error,
         half_width=half,
         with_twice_the_trials=twice_trials,
         with_twice_the_prompts=twice_prompts,
@@ -157,12 +158,17 @@ def _by_prompt(counts: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _half_with_twice(prompts: pl.DataFrame, willingness: Estimate) -> float:
+def _trials_part(rates: Sequence[PromptRate], n: int) -> float:
+    """What the trials add to the variance of the mean over n prompts."""
+    squares = sum(r.times * r.trials * r.mean * (1 - r.mean) for r in rates)
+    freedom = sum(r.times * (r.trials - 1) for r in rates)
+    return squares / freedom * sum(r.times / r.trials for r in rates) / n**2
+
+
+def _half_with_twice(rates: Sequence[PromptRate]) -> float:
     """Half the interval, in points, had as many prompts more answered just as these did."""
-    successes = (prompts["mean"] * prompts["n"]).to_list() * 2
-    rate = (willingness.value or 0.0) / 100
-    low, high = korn_graubard(rate, successes, prompts["n"].to_list() * 2)
-    return 50 * (high - low)
+    found = prompts_like_these([rate._replace(times=2 * rate.times) for rate in rates])
+    return 50 * (found.high - found.low)
 
 
 def _between_judges(judges: Sequence[pl.DataFrame]) -> float | None:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     Counts = Sequence[float] | NDArray[np.float64]
 
 KORN_GRAUBARD = "Korn-Graubard, clustered by prompt, one prompt added"
-KORN_GRAUBARD_WEIGHTED = f"{KORN_GRAUBARD}, weighted"
-SQUARE_AND_ADD = f"square and add: {KORN_GRAUBARD}, on each side"
 PAIRED = f"square and add, paired: {KORN_GRAUBARD}, of the changes each way"
+
+_NEAR = 1e-9  # what rounding may do to a rate
 
 
 def korn_graubard(
@@ -29,7 +29,10 @@ def korn_graubard(
     times: Sequence[int] | None = None,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """A clustered interval for a rate, without a normal approximation.
+    """A clustered interval for a pooled rate, without a normal approximation.
+
+    For a share of responses, such as labels of a judge that people agree with. The rates of a run
+    are means over prompts and have the interval of `stratified.prompts_like_these`.
 
     The Clopper-Pearson interval at the effective sample size (Korn & Graubard 1998, Survey
     Methodology 24, 193-201): the number of independent responses that would be as informative as
@@ -48,9 +51,12 @@ def korn_graubard(
 
     Returns:
         The lower and the upper end, as fractions.
+
+    Raises:
+        ValueError: without a prompt, for a rate or a level outside 0 to 1, and for counts that are
+            not finite, below 1 or below their successes.
     """
-    if not counts:
-        raise ValueError("an interval needs at least one prompt")
+    _check_clusters(rate, successes, counts, times, level)
     if times is None:
         n, responses = len(counts), float(sum(counts))
         squares = _squares(successes, counts, successes, counts)
@@ -58,32 +64,27 @@ def korn_graubard(
         hits, sizes = (list(map(operator.mul, times, of)) for of in (successes, counts))
         n, responses = sum(times), float(sum(sizes))
         squares = _squares(hits, sizes, successes, counts)
-    return _at_effective_size(rate, squares, n, level, float(n), responses)
+    size = float(n)
+    # Where nothing varies between prompts, that says nothing about how much they vary.
+    if n > 1 and 0 < rate < 1:
+        size = _effective(rate, squares, n, level, responses)
+    return clopper_pearson(rate, size, level=level)
 
 
-def weighted_korn_graubard(
-    rate: float,
-    successes: Sequence[float],
-    counts: Sequence[int],
-    weights: Sequence[float],
-    *,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """`korn_graubard` round a weighted mean of responses; `weights` are per response of a prompt.
+def clopper_pearson(rate: float, size: float, *, level: float = 0.95) -> tuple[float, float]:
+    """The exact binomial interval (Clopper & Pearson 1934) of a rate among `size` responses.
 
-    Sizes are Kish's (1965, Survey Sampling, 11.7): (sum of weights)^2 / sum of squared weights, of
-    responses where they cap the effective size, of prompts where the rate is 0 or 1.
+    Neither the size nor the number of successes need be whole, as in Korn & Graubard (1998).
+    Raises `ValueError` for a rate or a level outside 0 to 1, and for a size that is not above 0.
     """
-    if not counts:
-        raise ValueError("an interval needs at least one prompt")
-    sums = [w * c for w, c in zip(weights, counts, strict=True)]
-    total = sum(sums)
-    prompts = total**2 / sum(value**2 for value in sums)
-    responses = total**2 / sum(w * w * c for w, c in zip(weights, counts, strict=True))
-    weighted = [w * s * responses / total for w, s in zip(weights, successes, strict=True)]
-    scaled = [value * responses / total for value in sums]
-    squares = _squares(weighted, scaled, weighted, scaled)
-    return _at_effective_size(rate, squares, len(counts), level, prompts, responses)
+    _check_rate(rate)
+    _check_level(level)
+    required(0 < size < math.inf, f"the sample size is {size}: it must be above 0 and finite")
+    x = rate * size
+    tail = (1 - level) / 2
+    low = beta_quantile(x, size - x + 1, tail) if x > 0 else 0.0
+    high = beta_quantile(x + 1, size - x, 1 - tail) if x < size else 1.0
+    return low, high
 
 
 def _squares(
@@ -100,25 +101,6 @@ def _squares(
     pairs = ((hits, successes), (hits, counts), (sizes, counts))
     ss, sc, cc = (float(sum(map(operator.mul, first, second))) for first, second in pairs)
     return ss, sc, cc
-
-
-def _at_effective_size(
-    rate: float,
-    squares: tuple[float, float, float],
-    n_prompts: int,
-    level: float,
-    prompts: float,
-    responses: float,
-) -> tuple[float, float]:
-    n = prompts
-    # Where nothing varies between prompts, that says nothing about how much they vary.
-    if n_prompts > 1 and 0 < rate < 1:
-        n = _effective(rate, squares, n_prompts, level, responses)
-    x = min(max(rate, 0.0), 1.0) * n
-    tail = (1 - level) / 2
-    low = beta_quantile(x, n - x + 1, tail) if x > 0 else 0.0
-    high = beta_quantile(x + 1, n - x, 1 - tail) if x < n else 1.0
-    return low, high
 
 
 def _effective(
@@ -150,11 +132,20 @@ def effective_size(rate: float, hits: Counts, sizes: Counts, responses: float) -
 
     `hits` of `sizes` are the prompts' counts, weighted or not; `responses` bounds the answer from
     above. At rates of 0 and 1 it is the number of prompts: nothing varies, which says nothing about
-    how much they vary. The adjustment for few prompts is Korn & Graubard's (1998).
+    how much they vary. The adjustment for few prompts is Korn & Graubard's (1998). Raises
+    `ValueError` for a rate outside 0 to 1 and for counts that are not finite or below 0.
     """
     import numpy as np
 
     hit, size = np.asarray(hits, dtype=float), np.asarray(sizes, dtype=float)
+    _check_rate(rate)
+    required(
+        bool(np.isfinite(hit).all() and (np.isfinite(size) & (size >= 0)).all() and size.any()),
+        "an effective size needs finite counts, none of them below 0 and one above it",
+    )
+    required(
+        0 < responses < math.inf, f"there are {responses} responses: it must be above 0 and finite"
+    )
     prompts, total = int((size > 0).sum()), float(size.sum())
     squares = float(((hit - rate * size) ** 2).sum())
     if prompts < 2 or prompts >= responses or squares <= 0 or not 0 < rate < 1:
@@ -174,10 +165,16 @@ def difference(
     Square and add (Newcombe 1998, Statistics in Medicine 17, 873-890, method 10; Zou & Donner 2008
     for any two intervals): the limits are as far off as the limits of the two rates together. No
     normal approximation is made beyond theirs. The two are taken as unrelated; where they rise and
-    fall together, as a prompt and its twin do, the interval is wider than it need be.
+    fall together, as a prompt and its twin do, the interval is wider than it need be. Raises
+    `ValueError` where a rate is not finite or lies outside its interval.
     """
     a, a_low, a_high = first
     b, b_low, b_high = second
+    for value, lower, upper in (first, second):
+        required(
+            -math.inf < lower <= value + _NEAR and value - _NEAR <= upper < math.inf,
+            f"{value} does not lie in its interval, {lower} to {upper}",
+        )
     low = a - b - math.hypot(a - a_low, b_high - b)
     high = a - b + math.hypot(a_high - a, b - b_low)
     return a - b, max(-1.0, low), min(1.0, high)
@@ -200,7 +197,12 @@ def paired_difference(
 
     Returns:
         The difference, its lower and its upper end, as fractions.
+
+    Raises:
+        ValueError: as `korn_graubard`.
     """
+    _check_clusters(0.0, ups, counts, None, level)
+    _check_clusters(0.0, downs, counts, None, level)
     total = sum(counts)
     up, down = sum(ups) / total, sum(downs) / total
     up_low, up_high = korn_graubard(up, ups, counts, level=level)
@@ -232,10 +234,18 @@ def clustered_kappa(
     Returns:
         kappa, its lower and its upper end; None where both gave every response one label, or where
         there are not two prompts.
+
+    Raises:
+        ValueError: for counts that are not finite or below 0.
     """
     import numpy as np
 
-    cells = np.asarray(tables, dtype=float)
+    _check_level(level)
+    cells = np.asarray(tables, dtype=float).reshape(len(tables), -1)
+    required(
+        bool((np.isfinite(cells) & (cells >= 0)).all()) and cells.shape[1] in (0, 4),
+        "a table has four counts, each finite and none below 0",
+    )
     if len(cells) < 2:
         return None
     value = float(_kappa(cells.sum(axis=0, keepdims=True))[0])
@@ -268,8 +278,72 @@ def _kappa(tables: Any) -> Any:
 def exact_upper(events: int, trials: int, *, level: float = 0.95) -> float:
     """The exact one-sided upper bound on a rate (Clopper & Pearson 1934), a fraction.
 
-    No event in 21 gives 0.133, no event in 299 gives 0.00997. No trials give 1.
+    No event in 21 gives 0.133, no event in 299 gives 0.00997. No trials give 1: nothing is known.
+    Raises `ValueError` for counts that are not whole, negative or more than there are trials.
     """
-    if events >= trials:
-        return 1.0
-    return beta_quantile(events + 1, trials - events, level)
+    _check_events(events, trials, level)
+    return 1.0 if events == trials else beta_quantile(events + 1, trials - events, level)
+
+
+def exact_lower(events: int, trials: int, *, level: float = 0.95) -> float:
+    """The exact one-sided lower bound on a rate (Clopper & Pearson 1934), a fraction.
+
+    21 events in 21 trials give 0.867, 1 in 21 gives 0.0024. No event gives 0. Raises `ValueError`
+    as `exact_upper`.
+    """
+    _check_events(events, trials, level)
+    return 0.0 if events == 0 else beta_quantile(events, trials - events + 1, 1 - level)
+
+
+def required(holds: bool, sentence: str) -> None:
+    """Raise a `ValueError` that says what must hold, unless it does."""
+    if not holds:
+        raise ValueError(sentence)
+
+
+# Comparisons with "not a number" are false, so each of these also turns it away.
+
+
+def _check_rate(rate: float) -> None:
+    required(0 <= rate <= 1, f"the rate is {rate}: it must lie between 0 and 1")
+
+
+def _check_level(level: float) -> None:
+    required(0 < level < 1, f"the level is {level}: it must lie between 0 and 1")
+
+
+def _check_clusters(
+    rate: float,
+    successes: Sequence[float],
+    counts: Sequence[float],
+    times: Sequence[int] | None,
+    level: float,
+) -> None:
+    _check_rate(rate)
+    _check_level(level)
+    required(len(counts) > 0, "an interval needs at least one prompt")
+    alike = len(counts) if times is None else len(times)
+    required(
+        len(successes) == len(counts) == alike,
+        f"there are {len(successes)} successes, {len(counts)} counts and {alike} times: "
+        "as many are needed of each",
+    )
+    for success, count in zip(successes, counts, strict=True):
+        required(
+            1 <= count < math.inf, f"a prompt has {count} scored responses: it needs 1 or more"
+        )
+        required(
+            0 <= success <= count + _NEAR,
+            f"a prompt has {success} successes in {count} responses: it must be 0 to {count}",
+        )
+    for n in times or ():
+        required(1 <= n < math.inf, f"a prompt is counted {n} times: it must be 1 or more")
+
+
+def _check_events(events: int, trials: int, level: float) -> None:
+    _check_level(level)
+    required(
+        0 <= events <= trials < math.inf and events == int(events) and trials == int(trials),
+        f"{events} of {trials}: both must be whole numbers, none below 0, and the first at most "
+        "the second",
+    )

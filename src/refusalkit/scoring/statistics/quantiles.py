@@ -1,8 +1,7 @@
 """Quantiles of the beta and of Student's distribution.
 
-The one place where we compute what a library has: loading `scipy.special` for these two took a
-quarter of a run's memory and half a second of each command. The tests hold every figure against
-scipy's.
+Computed here although scipy has them: loading `scipy.special` for these two took a quarter of a
+run's memory and half a second of each command. The tests check them against scipy's.
 """
 
 from __future__ import annotations
@@ -20,8 +19,16 @@ def beta_quantile(a: float, b: float, p: float) -> float:
     """The x in [0, 1] below which a share `p` of the beta distribution (a, b) lies.
 
     Newton's method on the regularised incomplete beta function, kept within a bracket that halves
-    where a step would leave it.
+    where a step would leave it. Raises `ValueError` unless a and b are above 0 and finite and p
+    lies between 0 and 1.
     """
+    if not (0 < a < math.inf and 0 < b < math.inf and 0 <= p <= 1):
+        raise ValueError(
+            f"a beta distribution ({a}, {b}) has no quantile at {p}: its parameters must be above "
+            "0 and finite, and the share between 0 and 1"
+        )
+    if p in (0, 1):
+        return float(p)
     low, high = 0.0, 1.0
     x = min(a / (a + b), math.nextafter(1.0, 0.0))
     for _ in range(_MAX_STEPS):
@@ -39,7 +46,15 @@ def beta_quantile(a: float, b: float, p: float) -> float:
 
 @lru_cache(maxsize=4096)
 def student_quantile(df: float, p: float) -> float:
-    """The t below which a share `p`, at least a half, of Student's distribution lies."""
+    """The t below which a share `p`, at least a half, of Student's distribution lies.
+
+    Raises `ValueError` unless df is above 0 and finite and p from 0.5 to below 1.
+    """
+    if not (0 < df < math.inf and 0.5 <= p < 1):
+        raise ValueError(
+            f"Student's distribution with {df} degrees of freedom has no quantile at {p} here: "
+            "they must be above 0 and finite, and the share from 0.5 to below 1"
+        )
     # t^2 / (df + t^2) has the beta distribution (1/2, df/2).
     x = beta_quantile(0.5, df / 2, 2 * p - 1)
     return math.sqrt(df * x / (1 - x))

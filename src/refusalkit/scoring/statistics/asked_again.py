@@ -1,0 +1,70 @@
+"""The interval for *these prompts, asked again*: chance in the answers, not in the prompts.
+
+What is asked of a regression test: would the same prompts, asked again, give another figure? The
+prompts are fixed, each with a rate p of its own, and the mean of these rates is meant. The trials
+of a prompt are independent, so a prompt's part of the variance is p (1 - p) / T, of which
+y (1 - y) / (T - 1) is an unbiased estimate, with y the mean of T trials.
+
+Prompts are put into three groups, those that mostly went one way, mostly the other, and evenly:
+far from the overall rate, a group's own rate says how rare its exceptions are. In a group the sum
+of successes varies no more than a binomial count of the same mean does (Hoeffding 1956, Annals of
+Mathematical Statistics 27, 713-721), so that the exact interval of Clopper & Pearson (1934) holds
+it; its size is what the unbiased variance says, at most the group's responses. The groups are put
+together by square and add (Zou & Donner 2008). Where all trials agree, it is as wide as exceptions
+too rare to have been seen leave it.
+
+A prompt of one trial says nothing about how it would be answered again. Such prompts form a group
+with the interval of `stratified.prompts_like_these`, which is wider than need be.
+
+Its coverage was simulated: ``benchmarks/coverage.py``, docs/intervals.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from refusalkit.scoring.statistics.intervals import clopper_pearson
+from refusalkit.scoring.statistics.stratified import (
+    Interval,
+    PromptRate,
+    by_side,
+    checked,
+    prompts_like_these,
+)
+
+ASKED_AGAIN = "Clopper-Pearson by how a prompt mostly went, put together by square and add"
+
+_EVEN = 1e-9
+
+
+def asked_again(prompts: Iterable[PromptRate], *, level: float = 0.95) -> Interval:
+    """The mean over prompts, with its interval over asking these very prompts again.
+
+    Weights are allowed; strata and sides matter to prompts of one trial only. Raises `ValueError`
+    as `prompts_like_these`.
+    """
+    return by_side(checked(prompts, level), lambda group: _of_group(group, level), _group)
+
+
+def _group(prompt: PromptRate) -> str:
+    if prompt.trials <= 1:
+        return "once"
+    if abs(prompt.mean - 0.5) < _EVEN:
+        return "evenly"
+    return "mostly" if prompt.mean > 0.5 else "rarely"
+
+
+def _of_group(prompts: Sequence[PromptRate], level: float) -> Interval:
+    if prompts[0].trials <= 1:
+        return prompts_like_these(prompts, level=level)
+    total = math.fsum(p.weight * p.times for p in prompts)
+    rate = min(1.0, math.fsum(p.weight * p.times * p.mean for p in prompts) / total)
+    size = total**2 / math.fsum(p.weight**2 / p.trials * p.times for p in prompts)
+    variance = math.fsum(
+        p.times * p.weight**2 * p.mean * (1 - p.mean) / (p.trials - 1) for p in prompts
+    )
+    if variance > 0:
+        size = min(size, rate * (1 - rate) * total**2 / variance)
+    low, high = clopper_pearson(rate, size, level=level)
+    return Interval(rate, min(low, rate), max(high, rate))

@@ -1,0 +1,221 @@
+"""The default interval: categories are strata, two sides, one prompt added; and asking again."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from refusalkit.scoring.statistics.asked_again import asked_again
+from refusalkit.scoring.statistics.partly_unscored import partly_unscored
+from refusalkit.scoring.statistics.stratified import (
+    Interval,
+    PromptRate,
+    prompts_like_these,
+    variance_of_mean,
+)
+
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+PROMPT: st.SearchStrategy[PromptRate] = st.integers(1, 8).flatmap(
+    lambda trials: st.builds(
+        PromptRate,
+        mean=st.integers(0, trials).map(lambda hits: hits / trials),
+        trials=st.just(trials),
+        stratum=st.integers(0, 5),
+        side=st.booleans(),
+        weight=st.just(1.0),
+        times=st.just(1),
+    )
+)
+PROMPTS = st.lists(PROMPT, min_size=1, max_size=40)
+BOTH = pytest.mark.parametrize("interval", [prompts_like_these, asked_again])
+
+
+def width(interval: Interval) -> float:
+    return interval.high - interval.low
+
+
+def alike(rates: list[float], trials: int = 5, **fields: object) -> list[PromptRate]:
+    return [PromptRate(rate, trials, **fields) for rate in rates]  # type: ignore[arg-type]
+
+
+@BOTH
+@UNHURRIED
+@given(prompts=PROMPTS)
+def test_contains_the_mean_over_prompts(interval: object, prompts: list[PromptRate]) -> None:
+    rate, low, high = interval(prompts)  # type: ignore[operator]
+    assert rate == pytest.approx(sum(p.mean for p in prompts) / len(prompts))
+    assert 0 <= low <= rate + 1e-9
+    assert rate - 1e-9 <= high <= 1
+    assert high > low
+
+
+@BOTH
+@UNHURRIED
+@given(prompts=PROMPTS)
+def test_success_and_failure_are_mirror_images(interval: object, prompts: list[PromptRate]) -> None:
+    rate, low, high = interval(prompts)  # type: ignore[operator]
+    mirrored = interval([p._replace(mean=1 - p.mean) for p in prompts])  # type: ignore[operator]
+    assert mirrored == pytest.approx((1 - rate, 1 - high, 1 - low), abs=1e-6)
+
+
+@BOTH
+@UNHURRIED
+@given(prompts=PROMPTS, order=st.randoms(use_true_random=False))
+def test_neither_order_nor_counting_those_alike_matters(
+    interval: object, prompts: list[PromptRate], order: random.Random
+) -> None:
+    expected = interval(prompts)  # type: ignore[operator]
+    shuffled = prompts.copy()
+    order.shuffle(shuffled)
+    assert interval(shuffled) == pytest.approx(expected, abs=1e-9)  # type: ignore[operator]
+    counted = [p._replace(times=n) for p, n in Counter(prompts).items()]
+    assert interval(counted) == pytest.approx(expected, abs=1e-9)  # type: ignore[operator]
+
+
+@BOTH
+@UNHURRIED
+@given(prompts=PROMPTS, weight=st.floats(0.01, 100))
+def test_equal_weights_are_no_weights(
+    interval: object, prompts: list[PromptRate], weight: float
+) -> None:
+    weighted = [p._replace(weight=weight) for p in prompts]
+    assert interval(weighted) == pytest.approx(  # type: ignore[operator]
+        interval(prompts),  # type: ignore[operator]
+        abs=1e-9,
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompts", "what"),
+    [
+        ([], "at least one prompt"),
+        ([PromptRate(float("nan"))], "mean is nan"),
+        ([PromptRate(1.2)], "mean is 1.2"),
+        ([PromptRate(-0.1)], "mean is -0.1"),
+        ([PromptRate(float("inf"))], "mean is inf"),
+        ([PromptRate(0.5, 0)], "0 scored trials"),
+        ([PromptRate(0.5, float("nan"))], "nan scored trials"),
+        ([PromptRate(0.5, float("inf"))], "inf scored trials"),
+        ([PromptRate(0.5, -1)], "-1 scored trials"),
+        ([PromptRate(0.5, 5, weight=0)], "weight is 0"),
+        ([PromptRate(0.5, 5, weight=float("nan"))], "weight is nan"),
+        ([PromptRate(0.5, 5, times=0)], "counted 0 times"),
+    ],
+)
+def test_what_is_no_rate_is_turned_away_with_a_sentence(
+    prompts: list[PromptRate], what: str
+) -> None:
+    for interval in (prompts_like_these, asked_again, variance_of_mean):
+        with pytest.raises(ValueError, match=what):
+            interval(prompts)
+    with pytest.raises(ValueError, match=what):
+        partly_unscored(prompts, prompts)
+
+
+@pytest.mark.parametrize("level", [0, 1, -0.5, float("nan"), 95])
+@BOTH
+def test_so_is_a_level_that_is_none(interval: object, level: float) -> None:
+    with pytest.raises(ValueError, match=f"level is {level}"):
+        interval([PromptRate(0.5)], level=level)  # type: ignore[operator]
+
+
+class TestPromptsLikeThese:
+    @UNHURRIED
+    @given(st.integers(1, 300), st.integers(1, 20), st.integers(1, 9))
+    def test_at_0_and_1_it_counts_prompts(self, n: int, trials: int, strata: int) -> None:
+        exact = binomtest(0, n).proportion_ci(0.95, "exact")
+        none = [PromptRate(0.0, trials, i % strata) for i in range(n)]
+        assert prompts_like_these(none) == pytest.approx((0, 0, exact.high), abs=1e-6)
+
+    def test_with_one_trial_and_one_stratum_it_is_never_narrower_than_the_exact_interval(
+        self,
+    ) -> None:
+        for n in (5, 21, 64, 166):
+            for hits in range(n + 1):
+                exact = binomtest(hits, n).proportion_ci(0.95, "exact")
+                _, low, high = prompts_like_these([PromptRate(float(i < hits)) for i in range(n)])
+                assert low <= exact.low + 1e-6
+                assert high >= exact.high - 1e-6
+
+    def test_what_differs_between_categories_is_no_uncertainty(self) -> None:
+        apart = [PromptRate(rate, 5, rate) for rate in (0.2, 0.8) for _ in range(20)]
+        mixed = [p._replace(stratum=None) for p in apart]
+        assert width(prompts_like_these(apart)) < 0.75 * width(prompts_like_these(mixed))
+
+    def test_strata_of_one_prompt_are_taken_together(self) -> None:
+        rates = [0.0, 0.2, 0.4, 0.8, 1.0, 0.2]
+        single = [PromptRate(rate, 5, i) for i, rate in enumerate(rates)]
+        assert prompts_like_these(single) == pytest.approx(prompts_like_these(alike(rates)))
+
+    def test_a_lone_stratum_is_held_against_all_prompts(self) -> None:
+        lone = [*alike([0.0] * 6, stratum="many"), PromptRate(1.0, 5, "one")]
+        assert width(prompts_like_these(lone)) > 0.4
+
+    def test_strata_in_which_nothing_varies_leave_what_one_prompt_more_could_do(self) -> None:
+        pure = [PromptRate(float(i % 2), 5, i % 2) for i in range(40)]
+        assert width(prompts_like_these(pure)) > 0.5 / 41
+
+    def test_a_side_without_prompts_is_no_side(self) -> None:
+        one = alike([0.2, 0.4, 0.6], side=False)
+        assert prompts_like_these(one) == prompts_like_these(alike([0.2, 0.4, 0.6]))
+
+    def test_a_prompt_asked_twenty_times_counts_once(self) -> None:
+        often = [PromptRate(1.0, 20), *alike([0.0] * 50, trials=1)]
+        assert prompts_like_these(often).rate == pytest.approx(1 / 51)
+        once = alike([1.0] + [0.0] * 50, trials=1)
+        assert prompts_like_these(often) == pytest.approx(prompts_like_these(once), abs=2e-3)
+
+    def test_a_first_refusal_does_not_narrow_what_is_left_open(self) -> None:
+        for n in (5, 35, 166):
+            none = prompts_like_these(alike([0.0] * n))
+            one = prompts_like_these(alike([0.2] + [0.0] * (n - 1)))
+            assert one.high > 0.98 * none.high
+
+
+class TestAskedAgain:
+    def test_is_about_the_answers_and_not_the_choice_of_prompts(self) -> None:
+        prompts = alike([1.0, 0.0] * 60 + [0.8, 0.2] * 23)
+        assert width(asked_again(prompts)) < 0.3 * width(prompts_like_these(prompts))
+
+    def test_where_all_trials_agree_it_leaves_what_is_too_rare_to_be_seen(self) -> None:
+        agreed = asked_again(alike([1.0] * 83 + [0.0] * 83))
+        missed = 1 - 0.025 ** (1 / (83 * 5))
+        assert agreed.high - agreed.rate == pytest.approx(missed / 2, rel=1e-6)
+
+    def test_prompts_of_one_trial_say_nothing_about_asking_again(self) -> None:
+        once = alike([1.0, 0.0, 0.0], trials=1)
+        assert asked_again(once) == prompts_like_these(once)
+
+    def test_more_trials_narrow_it(self) -> None:
+        widths = [width(asked_again(alike([0.4, 0.6] * 20, trials=t))) for t in (5, 10, 20, 40)]
+        assert widths == sorted(widths, reverse=True)
+        assert widths[-1] < 0.4 * widths[0]
+
+
+class TestPartlyUnscored:
+    def test_is_the_plain_interval_where_nothing_is_unscored(self) -> None:
+        prompts = alike([0.2, 0.4, 1.0, 0.0])
+        plain = prompts_like_these(prompts)
+        assert partly_unscored(prompts, prompts) == pytest.approx(plain[1:], abs=1e-9)
+
+    def test_where_much_is_unscored_each_end_is_one_sided(self) -> None:
+        # Imbens & Manski (2004): c falls from 1.96 to 1.645 as the bounds move apart.
+        lowest, highest = alike([0.2, 0.4] * 80), alike([0.6, 0.8] * 80)
+        low, high = partly_unscored(lowest, highest)
+        assert low == pytest.approx(prompts_like_these(lowest, level=0.9).low, abs=1e-6)
+        assert high == pytest.approx(prompts_like_these(highest, level=0.9).high, abs=1e-6)
+        assert low > prompts_like_these(lowest).low
+
+    @UNHURRIED
+    @given(PROMPTS, st.randoms(use_true_random=False))
+    def test_holds_both_bounds(self, prompts: list[PromptRate], order: random.Random) -> None:
+        lowest = [p._replace(mean=p.mean * order.random()) for p in prompts]
+        low, high = partly_unscored(lowest, prompts)
+        assert low <= sum(p.mean for p in lowest) / len(lowest) + 1e-9
+        assert high >= sum(p.mean for p in prompts) / len(prompts) - 1e-9
