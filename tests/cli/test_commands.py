@@ -214,6 +214,7 @@ class TestJson:
             "n_responses",
             "n_unscored",
             "level",
+            "asked_again",
         }
         assert (said["n_prompts"], said["trials"], said["n_units"]) == (9, 3, 27)
 

@@ -20,11 +20,16 @@ Status = Literal["held", "crossed", "inconclusive"]
 
 
 class EstimateRecord(TypedDict):
-    """A figure in percent with its interval; null where nothing was scored."""
+    """A figure in percent; null where nothing was scored.
+
+    `low` and `high` are the interval over prompts like these, `asked_again` (low, high) that over
+    these prompts, asked again; null where a figure has only the first.
+    """
 
     value: Percent | None
     low: float | None
     high: float | None
+    asked_again: tuple[float, float] | None
     method: str
     level: float
     n_prompts: Count
