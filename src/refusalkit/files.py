@@ -174,17 +174,33 @@ def make_folder(path: Path, *, parents: bool = True) -> None:
 
 
 def check_lock_file(path: Path) -> None:
-    """Raise `OSError` unless a lock file can be made at `path` that empties nothing else.
+    """Make sure that a lock can be taken at `path`, which empties the file there, and no other.
 
-    A lock is taken by opening its file for writing, which empties it.
+    One that has a second name elsewhere (a hard link) goes, unless somebody holds it. Raises
+    `OSError` where something else than a file is there.
     """
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return
     _check_regular(found)
-    if found.st_nlink > 1 and found.st_size:
-        raise OSError(errno.EMLINK, "it has a second name elsewhere: remove it")
+    if found.st_nlink > 1:
+        with open_file(path, follow=False) as file:
+            if _is_free(file.fileno()):
+                path.unlink()
+
+
+def _is_free(file: int) -> bool:
+    """Whether nobody holds a lock on an opened file."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

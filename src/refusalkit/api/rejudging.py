@@ -99,7 +99,7 @@ async def regrade_async(
     folder = load_run(run)
     manifest = folder.manifest
     config = _configured(manifest.run_config, judge, options)
-    if not folder.completions.stat().st_size:
+    if not folder.has_answers:
         raise RunFolderError(f"{printable(folder.path)} has no answer yet: resume it first")
     texts: Mapping[str, str] = {}
     grader: Judge | None = None

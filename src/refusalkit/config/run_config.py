@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from refusalkit.display import notebook_table
 from refusalkit.types import GenerationConfig, Reasoning
+from refusalkit.untrusted import redact
 
 Preset = Literal["paper", "atropos", "modern"]
 Inversion = Literal["paper", "atropos", "none"]
@@ -51,11 +52,19 @@ _MEASURED = Cli("measured")
 _JUDGE = Cli("judge")
 _OPERATIONAL = Cli("operational")
 
-# `max_tokens` and `stop_token_ids` hold no keys.
+# Names of fields, and parts of a URL's path, that hold a secret. `max_tokens`, `pad_token`,
+# `stop_token_ids` and `author` hold none.
 _SECRET_FIELD = re.compile(
-    r"(?i)(^|[-_])(api[-_]?key|authorization|password|secret)$"
-    r"|^((access|api|auth|bearer|hf|id|refresh)[-_]?)?token$"
+    r"(?i)(api|access|account|auth|client|encryption|private|secret|service|signing|subscription)"
+    r"[-_]?key"
+    r"|secret|passw(or)?d|passphrase|passcode|credential|authorization|bearer|cookie|jwt"
+    r"|(^|[-_])(auth|pwd)$|^key$"
+    r"|^(x[-_])?((access|api|auth|bearer|csrf|hf|id|refresh|secret|security|session)[-_]?)?token$"
 )
+_SECRET_PART = re.compile(
+    r"(?i)(^|[/;:])(api[-_]?key|key|token|secret|passw(or)?d|pwd|credentials?|auth)[=/:-][^/]{6,}"
+)
+_LONG_SECRET = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9])[A-Za-z0-9_-]{32,}")
 
 
 class RunConfig(BaseModel):
@@ -228,6 +237,8 @@ class RunConfig(BaseModel):
                 raise ValueError(
                     f"{name!r} looks like a key, and the body is written to the manifest"
                 )
+        if any(map(_shows_key, _texts(value))):
+            raise ValueError("holds what looks like a key, and the body is written to the manifest")
         if reserved := {"model", "messages", "stream"} & value.keys():
             raise ValueError(f"{', '.join(sorted(reserved))} cannot be set this way")
         return value
@@ -392,7 +403,28 @@ def checked_base(value: str) -> str:
             "holds credentials or a query, and a URL is written to the manifest: give the key "
             "in an environment variable (--api-key-env)"
         )
+    named = _SECRET_PART.search(parts.path)
+    if named or any(map(_LONG_SECRET.fullmatch, parts.path.split("/"))) or _shows_key(parts.path):
+        raise ValueError(
+            "has what looks like a key in its path, and a URL is written to the manifest: give the "
+            "key in an environment variable (--api-key-env)"
+        )
     return value.rstrip("/")
+
+
+def _shows_key(text: str) -> bool:
+    """Whether a text holds something that is written like a provider's key."""
+    return "[key]" in redact(text, len(text) + 100)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    for item in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    ):
+        yield from _texts(item)
 
 
 def _field_names(value: Any) -> Iterator[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from refusalkit.errors import StorageError, UsageError
+from refusalkit.files import make_folder, write_file
 from refusalkit.prompts.prompt_record import ID_PATTERN, SLUG_PATTERN
 from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.prompts.public_rows import safe_slug
@@ -41,13 +42,12 @@ def write_folder(
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"{where} is there already: choose another folder")
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        if not folder.parent.exists():
+            make_folder(folder.parent)
         scratch = folder.parent / f".{folder.name[:100]}.new-{secrets.token_hex(4)}"
-        scratch.mkdir()
+        make_folder(scratch)
         try:
-            (scratch / MANIFEST).write_text(
-                _manifest(safe, title, licence), encoding="utf-8", newline="\n"
-            )
+            write_file(scratch / MANIFEST, _manifest(safe, title, licence).encode())
             _write_prompts(safe, scratch)
             # What cannot be read again is not given out.
             written = read_folder(scratch, str(folder.resolve()))
@@ -145,9 +145,8 @@ def _write_prompts(prompts: PromptSet, folder: Path) -> None:
     for prompt in prompts.prompts:
         files[prompt.category].append(prompt)
     for slug, members in files.items():
-        with (folder / f"{slug}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-            for prompt in members:
-                file.write(_line(prompt))
+        lines = "".join(map(_line, members)).encode()
+        write_file(folder / f"{slug}.jsonl", lines, durable=False)
 
 
 def _line(prompt: Prompt) -> str:

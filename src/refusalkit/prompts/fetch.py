@@ -30,6 +30,7 @@ from typing import IO, Any
 from urllib.parse import quote, urlsplit
 
 from refusalkit.errors import ConfigurationError, DownloadError, StorageError
+from refusalkit.files import make_folder, open_file, read_file, write_file
 from refusalkit.untrusted import printable, redact
 
 HUB = "https://huggingface.co"
@@ -40,6 +41,9 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _CHUNK = 1 << 18
 _MAX_FILES = 500
+# Beside the files of a set: which commit a branch stood at, and what each file was at first.
+_REVISIONS = "revisions.json"
+_DIGESTS = "digests.json"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -121,8 +125,15 @@ def fetch(place: Place, path: str, sha256: str | None = None) -> Fetched:
         kept = folder / commit / _file_name(path)
         if kept.is_file():
             digest = file_sha256(kept)
-            if sha256 is None or digest == sha256:
+            first = sha256 or _first_digest(folder, commit, path)
+            if first is None or digest == first:
+                _remember_digest(folder, commit, path, digest)
                 return Fetched(kept, commit, digest)
+            if sha256 is None:
+                raise DownloadError(
+                    f"{printable(kept)} is not what was fetched first (SHA-256 {digest[:16]}... "
+                    f"instead of {first[:16]}...): remove it to fetch it again"
+                )
     return _download(place, path, sha256, folder)
 
 
@@ -138,13 +149,13 @@ def matching_files(place: Place, pattern: str) -> list[str]:
     listed: list[str] = []
     if kept is not None:
         with contextlib.suppress(OSError, ValueError):
-            listed = [str(path) for path in json.loads(kept.read_bytes())]
+            listed = [str(path) for path in json.loads(read_file(kept, follow=False))]
     if not listed:
         listed = _list(place)
         if kept is not None:
             with contextlib.suppress(OSError):
-                kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                kept.write_text(json.dumps(listed), encoding="utf-8")
+                make_folder(kept.parent)
+                write_file(kept, json.dumps(listed).encode(), durable=False)
     found = [path for path in listed if fnmatch.fnmatchcase(path, pattern)]
     if not found:
         raise NotThere(f"{_what(place, pattern)}: no file matches; {_or_a_file(place)}")
@@ -180,13 +191,13 @@ def _list(place: Place) -> list[str]:
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(place: Place, path: str, sha256: str | None, folder: Path) -> Fetched:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".fetching-", delete=False) as file:
             temporary = Path(file.name)
             try:
@@ -201,11 +212,19 @@ def _download(place: Place, path: str, sha256: str | None, folder: Path) -> Fetc
                 if COMMIT.fullmatch(place.revision):
                     commit = place.revision
                 commit = commit or f"sha256-{digest[:32]}"
+                first = _first_digest(folder, commit, path)
+                if first is not None and digest != first:
+                    raise DownloadError(
+                        f"{_what(place, path)} is not what was fetched first (SHA-256 "
+                        f"{digest[:16]}... instead of {first[:16]}...), though its revision "
+                        f"{commit[:12]} is the same: name another revision, or {_or_a_file(place)}"
+                    )
                 kept = folder / commit / _file_name(path)
-                kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_folder(kept.parent)
                 file.close()
                 temporary.replace(kept)
                 _remember(folder, place.revision, commit)
+                _remember_digest(folder, commit, path, digest)
             finally:
                 file.close()
                 temporary.unlink(missing_ok=True)
@@ -281,7 +300,7 @@ def _stream(
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, never from https to http, and notes the commit that the Hub names."""
+    """Follows redirects to https only, and notes the commit that the Hub names."""
 
     def __init__(self) -> None:
         self.commit: str | None = None
@@ -290,8 +309,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         self.commit = headers.get("X-Repo-Commit") or self.commit
-        if req.type == "https" and not newurl.lower().startswith("https:"):
-            raise urllib.error.URLError("a redirect left https")
+        there = urlsplit(newurl)
+        # In the clear only from this machine to this machine.
+        local = {there.hostname, urlsplit(req.full_url).hostname} <= set(_LOOPBACK)
+        if there.scheme != "https" and not (local and req.type == "http"):
+            raise urllib.error.URLError("a redirect does not lead to https")
         following = super().redirect_request(req, fp, code, msg, headers, newurl)
         if following is not None and _origin(newurl) == _origin(req.full_url):
             # A set that was renamed: the same server, so the token may go along.
@@ -387,22 +409,37 @@ def _file_name(path: str) -> str:
 def _known_commit(folder: Path, revision: str) -> str | None:
     if COMMIT.fullmatch(revision) or revision.startswith("sha256-"):
         return _file_name(revision)
-    with contextlib.suppress(OSError, ValueError):
-        commit = json.loads((folder / "revisions.json").read_bytes())[revision]
-        if isinstance(commit, str) and _file_name(commit) == commit:
-            return commit
-    return None
+    commit = _noted(folder / _REVISIONS).get(revision)
+    return commit if commit is not None and _file_name(commit) == commit else None
 
 
 def _remember(folder: Path, revision: str, commit: str) -> None:
     """Note which commit a branch stood at when it was fetched."""
     if revision == commit:
         return
-    file = folder / "revisions.json"
-    known: dict[str, str] = {}
-    with contextlib.suppress(OSError, ValueError):
-        known = dict(json.loads(file.read_bytes()))
-    text = json.dumps({**known, revision: commit}, indent=1)
-    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".noting-", delete=False) as new:
-        new.write(text)
-    Path(new.name).replace(file)
+    _note(folder / _REVISIONS, revision, commit)
+
+
+def _first_digest(folder: Path, commit: str, path: str) -> str | None:
+    """The SHA-256 of a file as it was when it was fetched first."""
+    return _noted(folder / _DIGESTS).get(f"{commit}/{_file_name(path)}")
+
+
+def _remember_digest(folder: Path, commit: str, path: str, digest: str) -> None:
+    # A cache that cannot be written is one all the same.
+    if _first_digest(folder, commit, path) is None:
+        with contextlib.suppress(OSError):
+            _note(folder / _DIGESTS, f"{commit}/{_file_name(path)}", digest)
+
+
+def _noted(file: Path) -> dict[str, str]:
+    try:
+        known = json.loads(read_file(file, limit=2**20, follow=False))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    pairs = known.items() if isinstance(known, dict) else ()
+    return {name: value for name, value in pairs if isinstance(value, str)}
+
+
+def _note(file: Path, name: str, value: str) -> None:
+    write_file(file, json.dumps({**_noted(file), name: value}, indent=1).encode())

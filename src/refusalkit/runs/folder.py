@@ -88,6 +88,12 @@ class Run:
         return is_sealed(self.written)
 
     @property
+    def has_answers(self) -> bool:
+        """Whether any completion was recorded. Raises `RunFolderError` where the file is gone."""
+        with open_records(self.completions) as file:
+            return os.fstat(file.fileno()).st_size > 0
+
+    @property
     def completions(self) -> Path:
         """The completion records."""
         return self.path / COMPLETIONS

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from refusalkit.config.run_config import RunConfig
 from refusalkit.errors import RunFolderError
 from refusalkit.untrusted import printable
 
 MANIFEST = "manifest.json"
+
+
+# No run holds more: a number beyond is a mistake, or somebody's trap.
+_MAX_COUNT = 10**9
+_MAX_TRIALS = 1000
+Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
 
 
 class _Model(BaseModel):
@@ -28,10 +34,10 @@ class CategoryEntry(_Model):
     slug: str
     title: str
     hard_line: bool
-    n_prompts: int
-    n_units: int
-    n_contrast: int = 0
-    n_framed: int = 0
+    n_prompts: Count
+    n_units: Count
+    n_contrast: Count = 0
+    n_framed: Count = 0
 
 
 class FramedEntry(_Model):
@@ -40,7 +46,7 @@ class FramedEntry(_Model):
     framing: str
     frame_of: str
     category: str
-    n_units: int
+    n_units: Count
 
 
 class PartEntry(_Model):
@@ -49,7 +55,7 @@ class PartEntry(_Model):
     name: str
     version: str
     digest: str
-    n_prompts: int
+    n_prompts: Count
 
 
 class PromptSetEntry(_Model):
@@ -69,7 +75,7 @@ class PromptSetEntry(_Model):
     licence: str
     source: str | None
     selection: dict[str, Any]
-    n_prompts: int
+    n_prompts: Count
     categories: tuple[CategoryEntry, ...]
     twins: dict[str, str] = {}
     framed: dict[str, FramedEntry] = {}
@@ -149,13 +155,13 @@ class Manifest(_Model):
     config: dict[str, Any]
     config_digest: str
     prompt_set: PromptSetEntry
-    trials: int
-    n_units: int
+    trials: Annotated[int, Field(ge=1, le=_MAX_TRIALS)]
+    n_units: Count
     judge: str
     judges: dict[str, JudgeEntry]
     hard_line_text: Literal["withheld", "kept"]
     # Prompts by language (BCP 47). Empty in older runs.
-    languages: dict[str, int] = {}
+    languages: dict[str, Count] = {}
     parameters: dict[str, ParameterEntry] = {}
     sessions: tuple[Session, ...] = ()
 
