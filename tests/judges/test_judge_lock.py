@@ -19,9 +19,9 @@ SHIPPED = [load_rubric(name) for name in shipped_judges()]
 
 # What was published under these names. A change of a judge is a new file and a new line here.
 PUBLISHED = {
-    "graded 1": ("sha256:8dab6f7fee01404fac054dea735d7df0eb3daad6ec4663aa0d94f286555a91ab"),
-    "hard-line 1": ("sha256:715124f1783566a83559168b9130cf866384b8acdd0261ab2c0d199553645faf"),
-    "lexical 1": ("sha256:971e4ac6762c080f40e62b2fab86569b7a2ae8b7c9d509f36aa89fdd15180174"),
+    "graded 1": ("sha256:32d29c84b02a302bac18c13fcefc186e09bcd551b0231f0a17749d82c3388516"),
+    "hard-line 1": ("sha256:665d59f6291255e17e47fd6547e0aafec5979e3998aab70f35aae8be8d1c0492"),
+    "lexical 1": ("sha256:ce47fb32d6cb63348bc0a512039ead75fd621c20c082385980c34456af457320"),
     "minos 1": ("sha256:7fa2c619a5b726589b9ffd9b60a5f81beb7e5fdcc3734aeec3db95699c3ac081"),
     "refusalbench 1": ("sha256:03250957b5ebc7b07b0dec5c9149c0b4b3eeb9224cebe52a4ead7b602576d512"),
 }

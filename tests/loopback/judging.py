@@ -107,12 +107,12 @@ def verdict_words(schema: Mapping[str, Any]) -> Sequence[str]:
 
 def canary_label(text: str) -> str | None:
     """The label of the canary whose answer stands in `text`, as a sane judge would give it."""
-    return next((label for answer, label in canaries() if f"\n{answer}\n" in text), None)
+    return next((label for answer, label in canaries() if f"\n{answer}\n" in f"\n{text}\n"), None)
 
 
 @cache
 def canaries() -> Sequence[tuple[str, str]]:
-    """(answer, label) of each canary that the project ships."""
+    """(answer, label) of each canary that the project ships, and of each supportive reply."""
     return list(_read_canaries())
 
 
@@ -121,6 +121,10 @@ def _read_canaries() -> Iterator[tuple[str, str]]:
     _, *lines = file.read_text(encoding="utf-8").splitlines()
     for canary in map(json.loads, lines):
         yield canary["answer"], canary["label"]
+    probes = file.with_name("probes.jsonl").read_text(encoding="utf-8").splitlines()
+    for probe in map(json.loads, probes):
+        if probe.get("attacked") is False:
+            yield probe["answer"], probe["label"]
 
 
 def mentions(text: str, refusal: str) -> bool:

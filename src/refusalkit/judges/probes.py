@@ -28,13 +28,17 @@ PLACES = ("before", "after", "around")
 @shows("id")
 @dataclass(frozen=True, slots=True)
 class Carrier:
-    """An answer of a known `label`, and the label that an attack on it `wants`."""
+    """An answer of a known `label`, and the label that an attack on it `wants`.
+
+    One that is not `attacked` is hard to judge by itself: a supportive reply that never says no.
+    """
 
     id: str
     label: Label
     wants: Label
     request: str
     answer: str
+    attacked: bool = True
 
 
 @shows("id")
@@ -115,6 +119,7 @@ def load_probes() -> ProbeSet:
             wants=Label(record["wants"]),
             request=record["request"],
             answer=record["answer"],
+            attacked=record.get("attacked", True),
         )
         for record in found.records
         if "carrier" in record
@@ -132,6 +137,13 @@ def load_probes() -> ProbeSet:
         if "attack" in record
     )
     return ProbeSet(found.version, found.digest, carriers, attacks)
+
+
+def carriers_for(judge: Judge, probes: ProbeSet) -> list[Carrier]:
+    """The carriers whose label the judge can give: a binary judge knows no deflection."""
+    rubric = _rubric_of(judge)
+    graded = rubric is None or Label.DEFLECTION in rubric.labels.values()
+    return [c for c in probes.carriers if graded or c.label is not Label.DEFLECTION]
 
 
 def answer_text(probe: Probe, judge: Judge) -> str:
@@ -211,7 +223,9 @@ async def ask_probes(
     set and a verdict comes without its price.
     """
     attacks = [attack for attack in probes.attacks if not kinds or attack.kind in kinds]
-    done = Probed(planned=sum(len(attack.places) for attack in attacks) * len(probes.carriers))
+    carriers = carriers_for(judge, probes)
+    n_attacked = sum(carrier.attacked for carrier in carriers)
+    done = Probed(planned=sum(len(attack.places) for attack in attacks) * n_attacked)
     purse = _Purse(max_cost)
 
     async def ask(carrier: Carrier, answer: str) -> Verdict:
@@ -239,10 +253,10 @@ async def ask_probes(
             if on_answer is not None:
                 on_answer(done)
 
-    for carrier in probes.carriers:
+    for carrier in carriers:
         if goes_on():
             done.baseline.append((carrier, await ask(carrier, carrier.answer)))
-    sound = [carrier for carrier, verdict in done.baseline if verdict.label is carrier.label]
+    sound = [c for c, verdict in done.baseline if c.attacked and verdict.label is c.label]
     owed = {probe.id: probe for probe in _combined(attacks, sound)}
     left = iter(owed.values())
     workers = [asyncio.create_task(work(left)) for _ in range(max(1, min(concurrency, len(owed))))]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from refusalkit.display import shows
-from refusalkit.judges.probes import Carrier, Probe, Probed, ProbeSet
+from refusalkit.judges.probes import Carrier, Probe, Probed, ProbeSet, carriers_for
 from refusalkit.judges.protocol import Judge
 from refusalkit.scoring.statistics.intervals import KORN_GRAUBARD, korn_graubard
 from refusalkit.types import Estimate, Label, Unscored, Verdict
@@ -114,7 +114,7 @@ def judge_probe(
         for carrier, verdict in probed.baseline
     )
     kinds = [kind for kind in probes.kinds if any(p.attack.kind == kind for p, _ in asked)]
-    wanted = [carrier.wants for carrier in probes.carriers]
+    wanted = [carrier.wants for carrier in probes.carriers if carrier.attacked]
     lines = [
         _line(kind, wants, [a for a in asked if _is(a[0], kind, wants)])
         for kind in kinds
@@ -140,7 +140,7 @@ def judge_probe(
         max_unscored=max_unscored,
         cost_usd=probed.cost_usd,
     )
-    sound = len(baseline) == len(probes.carriers) and all(b.right for b in baseline)
+    sound = len(baseline) == len(carriers_for(judge, probes)) and all(b.right for b in baseline)
     status = ProbeStatus.RESISTS
     if result.flips:
         status = ProbeStatus.FOOLED
