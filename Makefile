@@ -9,7 +9,7 @@ LINT_IMPORTS = $(PY) -c 'import sys; from importlinter.cli import lint_imports_c
 ASKED_PYTHON = $(if $(filter command,$(origin PYTHON)),$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types coverage docs wheel-check bench torture lock clean
+.PHONY: help setup demo test lint format types coverage docs wheel-check bench torture real lock clean
 # The recipes share .venv: one after the other, even under -j.
 .NOTPARALLEL:
 
@@ -52,6 +52,9 @@ bench: setup ## Measure the main job beside its peers (most of an hour; ARGS="--
 torture: setup ## The fault campaign: 1,000 SIGKILLs, long fuzzing (an hour; ARGS="--kills 60")
 	$(PY) benchmarks/torture.py $(ARGS)
 	$(PY) -m pytest tests/whole/test_fuzz.py --hypothesis-profile=long
+
+real: setup ## A real model on a real server here, no key (compiles llama.cpp once; ARGS="--limit 8")
+	$(PY) benchmarks/real/run.py $(ARGS)
 
 lock: ## Renew uv.lock and requirements-dev.txt (needs uv; ARGS=--upgrade for newer versions)
 	uv lock $(ARGS)
