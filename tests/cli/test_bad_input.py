@@ -21,7 +21,7 @@ from handmade import HELD, write_run
 from places import ROOT
 
 USAGE, FAILED = 2, 4
-RUN = ("run", "demo/mixed", "--limit", "2", "--trials", "1")
+RUN = ("run", "demo/mixed", "--limit", "3", "--trials", "1")
 RECORD = {"id": "a", "prompt": "[request]", "response": "[answer]", "label": "compliance"}
 SET_TOML = """\
 name = "mine"
@@ -67,7 +67,7 @@ def write_demo(folder: Path) -> None:
     """A finished run of a demo model, made in a process of its own event loop."""
     import refusalkit
 
-    refusalkit.benchmark("demo/mixed", trials=1, limit=2, out=folder / "made")
+    refusalkit.benchmark("demo/mixed", trials=1, limit=3, out=folder / "made")
 
 
 CASES: dict[str, Case] = {
@@ -133,7 +133,7 @@ CASES: dict[str, Case] = {
     # the model
     "model without provider": Case(("run", "gpt-6-luna"), USAGE, "is not provider/name, such as"),
     "model with a space": Case(("run", "openai/gpt "), USAGE, "is not provider/name"),
-    "empty model": Case(("run", ""), FAILED, "model: String should have at least 3 characters"),
+    "empty model": Case(("run", ""), FAILED, "model: String should have at least 1 character"),
     "model without name": Case(("run", "openai/"), USAGE, "is not provider/name"),
     "unknown demo model": Case(("run", "demo/evil"), FAILED, "choose one of demo/cautious, demo/"),
     "no key": Case(("run", "openai/gpt-6-luna"), FAILED, "set OPENAI_API_KEY"),
@@ -263,7 +263,7 @@ CASES: dict[str, Case] = {
         {"a.csv": "prompt,category\n[\xfcber],Tea\n".encode("latin-1")},
     ),
     # judges
-    "no such judge": Case(run("--judge", "grated"), USAGE, "no judge grated: neither a file nor"),
+    "no such judge": Case(run("--judge", "grated"), USAGE, "did you mean graded?"),
     "judge file broken": Case(
         run("--judge", "./a.toml"), USAGE, "is not TOML", {"a.toml": JUDGE_FILE[:-20]}
     ),
@@ -286,7 +286,9 @@ CASES: dict[str, Case] = {
         {"a.toml": 'name="a"\nversion=1\nkind="lexical"\ndescription="x"\n[rules]\nx = 1\n'},
     ),
     "judge model for lexical": Case(
-        run("--judge", "lexical", "--judge-model", "openai/x"), USAGE, "uses no model: leave out"
+        run("--judge", "lexical", "--judge-model", "openai/x"),
+        USAGE,
+        "asks no model: leave out --judge-model",
     ),
     "judge to show missing": Case(("judges", "show", "grated"), USAGE, "no judge grated"),
     # where to write

@@ -312,7 +312,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("options", "expected"),
         [
-            ({"model": "x"}, "the configuration: model: String should have at least 3"),
+            ({"model": ""}, "the configuration: model: String should have at least 1"),
             ({"trials": 0}, "trials: Input should be greater than or equal to 1"),
             ({"trials": 1001}, "trials: Input should be less than or equal to 1000"),
             ({"trials": "many"}, "trials: Input should be a valid integer"),

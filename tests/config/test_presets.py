@@ -207,11 +207,11 @@ def test_a_run_with_the_preset_paper_asks_its_judge_once(call: Call) -> None:
     with LoopbackServer(script) as server:
         called = call(
             *("run", "openai/m", "--api-base", server.openai_base, "--preset", "paper"),
-            *("--prompts", "starter", "--limit", 2, "--trials", 1, "--max-unscored", 100),
+            *("--prompts", "starter", "--limit", 3, "--trials", 1, "--max-unscored", 100),
             *("--judge-model", "openai/judge", "--judge-api-base", server.openai_base),
             *("--out", "run", "--canaries", 0),
         )
-        assert server.requests == {"target": 2, "judge": 2}
+        assert server.requests == {"target": 3, "judge": 3}
     assert called.status == 0, called.err
     verdicts = [json.loads(line) for line in Path("run/verdicts.jsonl").read_text().splitlines()]
     assert {v["reason"] for v in verdicts} == {
@@ -220,10 +220,10 @@ def test_a_run_with_the_preset_paper_asks_its_judge_once(call: Call) -> None:
 
 
 def test_the_library_takes_the_presets_prompts_unless_given_others(tmp_path: Path) -> None:
-    run = rk.benchmark("demo/open", preset="modern", judge="lexical", limit=1, out=tmp_path / "a")
+    run = rk.benchmark("demo/open", preset="modern", judge="lexical", limit=3, out=tmp_path / "a")
     assert run.manifest.prompt_set.name == "refusalkit-166"
     run = rk.benchmark(
-        "demo/open", "starter", preset="atropos", judge="lexical", limit=1, out=tmp_path / "b"
+        "demo/open", "starter", preset="atropos", judge="lexical", limit=3, out=tmp_path / "b"
     )
     assert run.manifest.prompt_set.name == "starter"
     assert run.manifest.config["inversion"] is None

@@ -198,7 +198,7 @@ def test_the_library_prints_nothing_and_tells_a_callback_everything(
     run = refusalkit.benchmark(
         "demo/mixed", limit=6, trials=2, out=tmp_path / "run", on_progress=seen.append
     )
-    refusalkit.benchmark("demo/mixed", limit=2, trials=1, out=tmp_path / "silent")
+    refusalkit.benchmark("demo/mixed", limit=3, trials=1, out=tmp_path / "silent")
     assert capfd.readouterr() == ("", "")
     assert seen[0] == Progress(planned=12, elapsed_s=seen[0].elapsed_s)
     last = seen[-1]

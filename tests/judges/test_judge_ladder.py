@@ -265,7 +265,7 @@ class TestWithoutObedience:
         self, call: Call, reply: Canned, why: str
     ) -> None:
         with Endpoint(lambda _: reply) as server:
-            done = run(call, server, n=1)
+            done = run(call, server, n=3)
         assert done.status == 1
         assert why in done.err
 

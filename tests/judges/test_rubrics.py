@@ -197,7 +197,7 @@ class TestFile:
         assert load_rubric(write(tmp_path), model="openai/gpt-6-luna").model == "openai/gpt-6-luna"
 
     def test_a_lexical_judge_takes_no_model(self) -> None:
-        with pytest.raises(JudgeFileError, match="lexical uses no model: leave out"):
+        with pytest.raises(JudgeFileError, match="lexical asks no model: leave out"):
             load_rubric("lexical", model="openai/gpt-6-luna")
         with pytest.raises(JudgeFileError, match="leave out the judge temperature"):
             load_rubric("lexical", temperature=0.2)

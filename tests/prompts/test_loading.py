@@ -555,6 +555,7 @@ class TestSelect:
             "danger": [],
             "limit": 2,
             "seed": 7,
+            "draw": 2,
         }
 
     def test_nothing_left_is_an_error(self) -> None:

@@ -111,9 +111,9 @@ def test_a_judge_of_the_models_own_family_is_named(
 
 def test_a_runs_judge_temperature_is_sent_and_is_part_of_the_judges_digest(tmp_path: Path) -> None:
     with LoopbackServer() as server:
-        plain = run_with(server, tmp_path / "a", judge="graded", limit=1, canaries=0)
+        plain = run_with(server, tmp_path / "a", judge="graded", limit=3, canaries=0)
         warm = run_with(
-            server, tmp_path / "b", judge="graded", limit=1, canaries=0, judge_temperature=0.2
+            server, tmp_path / "b", judge="graded", limit=3, canaries=0, judge_temperature=0.2
         )
         sent = [e.params.get("temperature") for e in server.log if e.role == "judge"]
         digests = [run.manifest.judges[run.manifest.judge].digest for run in (plain, warm)]

@@ -190,7 +190,7 @@ def check(mouth: Mouth, api: str, raw: bytes, write: Callable[[Completion], None
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("fuzz") / "run"
     return refusalkit.benchmark(
-        "demo/mixed", prompts="starter", limit=2, trials=1, judge="lexical", canaries=0, out=out
+        "demo/mixed", prompts="starter", limit=3, trials=1, judge="lexical", canaries=0, out=out
     )
 
 

@@ -1,4 +1,4 @@
-"""What a run says of its prompts before it starts: categories that look like hard lines."""
+"""What a run says of its prompts before it starts."""
 
 from __future__ import annotations
 
@@ -62,6 +62,23 @@ def warn_unmarked_hard_lines(config: RunConfig) -> None:
         are, them = ("category", "is"), "makes it a hard line"
     said = f"{are[0]} {', '.join(found)} {are[1]} scored as ordinary: {options} {them}"
     click.echo(f"refusalkit: {said}", err=True)
+
+
+def warn_of_filters(config: RunConfig) -> None:
+    """Say on stderr what the filters take out that a figure of the run rests on."""
+    if not (config.category or config.tag or config.danger or config.limit):
+        return
+    sizes = [_size(Path(part.strip())) or 0 for part in config.prompts.split(",")]
+    if sum(sizes) > _LARGE:
+        return
+    from refusalkit.runs.prompt_choice import choose_prompts, whole_set
+
+    try:
+        lost = whole_set(config).lost_in(choose_prompts(config))
+    except RefusalkitError:
+        return  # the run says so itself
+    if lost:
+        click.echo(f"refusalkit: the filters leave less than the set: {'; '.join(lost)}", err=True)
 
 
 def _size(path: Path) -> int | None:

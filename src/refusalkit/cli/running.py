@@ -8,7 +8,7 @@ import click
 
 from refusalkit.cli.exit_codes import INCOMPLETE, OK
 from refusalkit.cli.many import name_models, run_several
-from refusalkit.cli.notices import print_preset_note, warn_unmarked_hard_lines
+from refusalkit.cli.notices import print_preset_note, warn_of_filters, warn_unmarked_hard_lines
 from refusalkit.cli.options import (
     ConfiguredCommand,
     config_options,
@@ -74,6 +74,7 @@ def run(
     config = resolve_config({"model": model, **given_options(options)}, file=options["config_file"])
     print_preset_note(config.preset)
     warn_unmarked_hard_lines(config)
+    warn_of_filters(config)
     given = config.model_dump(exclude_unset=True)
     given.pop("judge", None)
     asked, prompts = given.pop("model"), given.pop("prompts", None)

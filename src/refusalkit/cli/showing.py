@@ -230,7 +230,7 @@ _JUDGE_FAILURES = {
 
 def _tell_failures(run: Run, score: Score, whose: str) -> None:
     """Say on stderr why requests and verdicts failed: the commonest reason of each kind."""
-    if not any(score.unscored[why] for why in ("error", *_JUDGE_FAILURES)):
+    if not any(score.unscored[why] for why in ("error", "empty", *_JUDGE_FAILURES)):
         return
     import polars as pl
 
@@ -253,6 +253,14 @@ def _tell_failures(run: Run, score: Score, whose: str) -> None:
         asked = read_columns(run.completions, {**COMPLETION, "error_detail": pl.String}, columns)
         said = asked.unique("unit", keep="last").filter(pl.col("outcome") == "error")
         tell(failed, "failed", said, "error")
+    if empty := score.unscored["empty"]:
+        known = {**COMPLETION, "finish_reason": pl.String}
+        asked = read_columns(run.completions, known, ["unit", "outcome", "finish_reason"])
+        said = asked.unique("unit", keep="last").filter(pl.col("outcome") == "empty")
+        word = redact(_commonest(said["finish_reason"]) or "unnamed", 60)
+        answers = "1 answer is" if empty == 1 else f"{empty} answers are"
+        text = f"{answers} empty: a normal stop ({word}) and no text"
+        click.echo(f"refusalkit: {whose}{text}", err=True)
     if any(score.unscored[why] for why in _JUDGE_FAILURES):
         columns = ["unit", "category", "judge", "unscored", "reason", "error_detail"]
         known = {**VERDICT, "category": pl.String}

@@ -74,7 +74,7 @@ class RunConfig(BaseModel):
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
-    model: Annotated[str, Field(min_length=3)]
+    model: Annotated[str, Field(min_length=1)]
     """The model under test, ``provider/name``."""
     preset: Annotated[Preset | None, _MEASURED] = None
     """Defaults that belong together; see `refusalkit presets`."""
@@ -388,6 +388,10 @@ class RunOptions(JudgeOptions, total=False):
     keep_hard_line_text: bool
 
 
+# What clients put behind a base URL themselves.
+_REQUEST_PATHS = ("/chat/completions", "/completions", "/messages", "/responses")
+
+
 def checked_base(value: str) -> str:
     """A base URL that may be written down. Raises `ValueError`, which does not repeat it."""
     try:
@@ -409,7 +413,13 @@ def checked_base(value: str) -> str:
             "has what looks like a key in its path, and a URL is written to the manifest: give the "
             "key in an environment variable (--api-key-env)"
         )
-    return value.rstrip("/")
+    base = value.rstrip("/")
+    for path in _REQUEST_PATHS:
+        if base.endswith(path):
+            raise ValueError(
+                f"is the address of single requests: give the base URL, without {path}"
+            )
+    return base
 
 
 def _shows_key(text: str) -> bool:

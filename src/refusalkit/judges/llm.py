@@ -9,6 +9,7 @@ file's limits the middle is not shown, and the verdict says how much that was.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -215,7 +216,7 @@ class LLMJudge:
         """The error with whose it is: a run asks two models."""
         return FatalProviderError(
             f"the judge {self.rubric.name} ({error.summary})",
-            detail=f"{error.detail}; {OTHER_JUDGE}" if error.detail else OTHER_JUDGE,
+            detail=f"{of_judge(error.detail)}; {OTHER_JUDGE}" if error.detail else OTHER_JUDGE,
             status=error.status,
             code=error.code,
         )
@@ -258,6 +259,11 @@ class LLMJudge:
 
     def _cost(self, usage: Usage) -> float | None:
         return self._price.cost(usage) if self._price else None
+
+
+def of_judge(advice: str) -> str:
+    """Advice about a model's options as advice about a judge's."""
+    return re.sub(r"(?<!\S)--(api-base|api-key-env)\b", r"--judge-\1", advice)
 
 
 def _request_text(prompt: Prompt) -> str:

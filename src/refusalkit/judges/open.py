@@ -92,7 +92,7 @@ def open_judge(
             f"{printable(rubric.model)} cannot judge through litellm: leave out --judge-via, it is "
             "reached through the anthropic SDK"
         )
-    from refusalkit.judges.llm import OTHER_JUDGE, LLMJudge
+    from refusalkit.judges.llm import OTHER_JUDGE, LLMJudge, of_judge
 
     try:
         client = open_client(
@@ -104,7 +104,8 @@ def open_judge(
         )
     except (ConfigurationError, UsageError) as error:
         # A run asks two models: which of them is it?
-        raise type(error)(f"the judge {rubric.name}: {error}; {OTHER_JUDGE}") from error
+        text = of_judge(str(error))
+        raise type(error)(f"the judge {rubric.name}: {text}; {OTHER_JUDGE}") from error
     if share_form is not None:
         client.form = share_form(client.form)
     price = price_at(rubric.model, api_base, via)

@@ -20,6 +20,7 @@ A lexical judge's file has ``[rules]`` instead. A classifier's file has ``[model
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import re
@@ -265,7 +266,11 @@ def load_rubric(
     try:
         if not path.is_file():
             known = ", ".join(shipped_judges())
-            raise JudgeFileError(f"no judge {where}: neither a file nor one of {known}")
+            near = difflib.get_close_matches(name, shipped_judges(), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            if "/" in name and path.suffix != ".toml":
+                hint = f"; a model judges with --judge graded --judge-model {where}"
+            raise JudgeFileError(f"no judge {where}: neither a file nor one of {known}{hint}")
         data = tomllib.loads(read_file(path, limit=_MAX_FILE).decode("utf-8-sig"))
         parsed = _JudgeFile.model_validate(data)
         if parsed.model is not None:
@@ -289,7 +294,10 @@ def load_rubric(
     if parsed.kind == "lexical":
         for what, value in (("model", model), ("temperature", temperature)):
             if value is not None:
-                raise JudgeFileError(f"the judge {where} uses no model: leave out the judge {what}")
+                raise JudgeFileError(
+                    f"the judge {where} asks no model: leave out --judge-{what}, or take a judge "
+                    "that asks one, such as --judge graded"
+                )
     if not shipped and parsed.kind == "llm":
         # A shipped file is checked by the test suite; the validator takes a while to import.
         _check_is_json_schema(parsed.reply_schema, where)

@@ -79,7 +79,7 @@ def open_model(
         ConfigurationError: no key, unknown provider.
         RetiredModelError: the provider no longer serves the model; the text names its successor.
     """
-    provider, name = _split(model_id)
+    provider, name = _split(model_id, own_endpoint=api_base is not None)
     if provider == "demo":
         return DemoModel(name)
     client = open_client(
@@ -104,7 +104,7 @@ def open_client(
     connections: int = 0,
 ) -> ChatClient:
     """The chat client behind a model id; judges use it too. Arguments and errors: `open_model`."""
-    provider, name = _split(model_id)
+    provider, name = _split(model_id, own_endpoint=api_base is not None)
     check_retired(model_id)
     key = _key(provider, api_base, api_key_env)
     if via == "litellm":
@@ -134,7 +134,7 @@ def open_client(
     return LiteLLMClient(model_id, pacer=pacer, api_base=api_base, api_key=key)
 
 
-def _split(model_id: str) -> tuple[str, str]:
+def _split(model_id: str, *, own_endpoint: bool = False) -> tuple[str, str]:
     provider, slash, name = model_id.partition("/")
     # No name holds a hidden character: past this point an id may stand in a message as it is.
     plain = model_id == model_id.strip() == printable(model_id, len(model_id) + 1)
@@ -142,6 +142,11 @@ def _split(model_id: str) -> tuple[str, str]:
         # litellm would send the key of some providers there.
         raise UsageError(
             f"the model id {printable(model_id)!r} holds an address: give that as the API base"
+        )
+    if own_endpoint and plain and model_id and not slash:
+        raise UsageError(
+            f"the model id {printable(model_id)!r} names no provider: beside --api-base write "
+            f"local/{model_id}, or openai/{model_id} to send the OpenAI key"
         )
     if not slash or not provider or not name or not plain:
         raise UsageError(

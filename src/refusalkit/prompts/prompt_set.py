@@ -13,7 +13,7 @@ from refusalkit.display import notebook_table, shows
 from refusalkit.errors import UsageError
 from refusalkit.prompts.categories import find_category
 from refusalkit.prompts.digests import set_digest
-from refusalkit.prompts.draw import balanced_draw
+from refusalkit.prompts.draw import DRAW, draw, what_filters_left
 from refusalkit.types import Category, Prompt
 from refusalkit.untrusted import printable
 
@@ -167,6 +167,7 @@ class PromptSet:
         danger: int | Collection[int] = (),
         limit: int | None = None,
         seed: int = 0,
+        draw_version: int = DRAW,
     ) -> PromptSet:
         """The part of the set that passes every filter given, in the same order.
 
@@ -174,16 +175,18 @@ class PromptSet:
             category: slugs or titles of the categories to keep.
             tag: keep prompts that have any of these tags.
             danger: keep prompts of these dangers, 1 to 3.
-            limit: how many prompts to draw at random, taking from each category in turn, so that
-                the counts of two categories differ by one at most unless one runs out. Framed
+            limit: the most prompts to draw at random, balanced over the categories. A prompt and
+                its contrast prompts are drawn together, and each hard line keeps a prompt. Framed
                 prompts come with the prompt they frame and do not count.
             seed: the seed of that draw.
+            draw_version: 1 draws as versions before did, with neither pairs nor hard lines kept.
 
         Where prompts are dropped, `PromptSet.selection` records the filters and, under
         ``hard_lines``, how many prompts of its own each hard line had before.
 
         Raises:
-            UsageError: nothing is left, a category is unknown, or `limit` is below 1.
+            UsageError: nothing is left, a category is unknown, or `limit` is below 1 or too small
+                for the hard lines; the text names the smallest that will do.
         """
         tags = {tag} if isinstance(tag, str) else set(tag)
         dangers = {danger} if isinstance(danger, int) else set(danger)
@@ -203,7 +206,13 @@ class PromptSet:
                 f"no prompt of {printable(self.name)} passes the filters (category, tag, danger)"
             )
         if limit is not None:
-            kept = balanced_draw([p for p in chosen if p.framing is None], limit, seed)
+            kept = draw(
+                [p for p in chosen if p.framing is None],
+                limit,
+                seed,
+                hard_lines=self.hard_lines,
+                version=draw_version,
+            )
             chosen = [p for p in chosen if p.id in kept or p.frame_of in kept]
         if len(chosen) == len(self.prompts):
             return self
@@ -215,6 +224,8 @@ class PromptSet:
             "limit": limit,
             "seed": seed,
         }
+        if limit is not None and draw_version != 1:
+            selection["draw"] = draw_version
         if self.hard_lines:
             selection.setdefault("hard_lines", self._hard_line_counts())
         filled = {prompt.category for prompt in chosen}
@@ -242,6 +253,24 @@ class PromptSet:
             prompts=kept,
             selection={**self.selection, "only_hard_lines": True},
         )
+
+    def lost_in(self, part: PromptSet) -> list[str]:
+        """What a part of this set no longer has: hard lines, and contrast pairs. A sentence each.
+
+        >>> import refusalkit as rk
+        >>> prompts = rk.load_prompts("starter")
+        >>> prompts.lost_in(prompts.select(category="assault"))[0][:48]
+        'these hard lines have no prompt left: minor-spec'
+        """
+        gone = [c.slug for c in self.categories if c.slug in self.hard_lines - part.hard_lines]
+        asked = {p.category for p in part.prompts if p.twin is None}
+        had = {p.category for p in self.prompts if p.twin is None}
+        # A category may be left with contrast prompts alone.
+        gone += [s for s in sorted(part.hard_lines - asked) if s in had and s not in gone]
+        notes = what_filters_left(self.prompts, part.prompts)
+        if gone:
+            notes.insert(0, f"these hard lines have no prompt left: {', '.join(gone)}")
+        return notes
 
     def with_hard_lines(self, names: Collection[str]) -> PromptSet:
         """The set with these categories (slugs or titles) as its hard lines, and no others.

@@ -15,6 +15,7 @@ from refusalkit.errors import (
     RefusalkitError,
     UsageError,
 )
+from refusalkit.prompts.draw import DRAW
 from refusalkit.prompts.framings import part_of, with_framings
 from refusalkit.prompts.load import (
     load_prompts,
@@ -25,30 +26,25 @@ from refusalkit.untrusted import printable
 
 
 def choose_prompts(
-    config: RunConfig, prompts: PromptSet | None = None, *, source: str | None = None
+    config: RunConfig,
+    prompts: PromptSet | None = None,
+    *,
+    source: str | None = None,
+    draw_version: int = DRAW,
 ) -> PromptSet:
     """The prompts that a configuration asks: its set, hard lines, filters and framings.
 
     A set given as `prompts` takes the place of the one that it names, a `source` that of the name.
+    `draw_version` is that of the run that they are for (`prompts.draw`).
     """
-    if prompts is None:
-        whole = load_prompts(
-            source or config.prompts,
-            hard_lines=config.hard_line,
-            inversion=config.inversion,
-            lang=config.lang,
-        )
-    elif (config.inversion, config.lang) != (None, None):
-        name = "an inversion" if config.inversion is not None else "a language"
-        raise UsageError(f"{name} is for a set that is loaded: give it to load_prompts")
-    else:
-        whole = prompts.with_hard_lines(config.hard_line) if config.hard_line else prompts
+    whole = whole_set(config, prompts, source=source)
     chosen = whole.select(
         category=config.category,
         tag=config.tag,
         danger=config.danger,
         limit=config.limit,
         seed=config.limit_seed,
+        draw_version=draw_version,
     )
     if config.stop_when is not None:
         chosen = chosen.only_hard_lines()
@@ -58,6 +54,29 @@ def choose_prompts(
     # Derived again from the same source on resume; parts are named as they were before a filter.
     parts = (*(whole.parts or (part_of(whole),)), framed.parts[-1])
     return replace(framed, source=whole.source, parts=parts)
+
+
+def whole_set(
+    config: RunConfig, prompts: PromptSet | None = None, *, source: str | None = None
+) -> PromptSet:
+    """The set that a configuration names, with its hard lines and before any filter."""
+    if prompts is None:
+        return load_prompts(
+            source or config.prompts,
+            hard_lines=config.hard_line,
+            inversion=config.inversion,
+            lang=config.lang,
+        )
+    if (config.inversion, config.lang) != (None, None):
+        name = "an inversion" if config.inversion is not None else "a language"
+        raise UsageError(f"{name} is for a set that is loaded: give it to load_prompts")
+    return prompts.with_hard_lines(config.hard_line) if config.hard_line else prompts
+
+
+def draw_of(manifest: Manifest) -> int:
+    """The version of the draw by which a run's prompts were chosen."""
+    version = manifest.prompt_set.selection.get("draw", 1)
+    return version if isinstance(version, int) else 1
 
 
 def same_prompts(
@@ -88,7 +107,7 @@ def same_prompts(
             # A file of that name is theirs only if they are in it.
             with contextlib.suppress(RefusalkitError):
                 return _prompts_at(str(place), manifest, config)
-    chosen = choose_prompts(config, given, source=entry.source)
+    chosen = choose_prompts(config, given, source=entry.source, draw_version=draw_of(manifest))
     if chosen.digest != entry.digest:
         raise ConfigurationChanged(
             f"prompts: {printable(entry.source or entry.name)} has changed since the run was "
@@ -118,7 +137,7 @@ def is_gone(source: str | None) -> bool:
 def _prompts_at(source: str, manifest: Manifest, config: RunConfig) -> PromptSet:
     """The prompts of a run, read from another place than its own. Which it was, stays on record."""
     try:
-        chosen = choose_prompts(config, source=source)
+        chosen = choose_prompts(config, source=source, draw_version=draw_of(manifest))
         if chosen.digest == manifest.prompt_set.digest:
             return chosen
         why = chosen.digest

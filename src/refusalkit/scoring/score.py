@@ -315,13 +315,13 @@ def danger_of(manifest: Manifest) -> dict[str, int]:
     """
     # Imported here: hardly a run needs its prompts to be scored.
     from refusalkit.prompts.load import shipped_sets
-    from refusalkit.runs.prompt_choice import choose_prompts
+    from refusalkit.runs.prompt_choice import choose_prompts, draw_of
 
     entry = manifest.prompt_set
     if entry.danger or entry.source not in shipped_sets():
         return entry.danger
     try:
-        prompts = choose_prompts(manifest.run_config)
+        prompts = choose_prompts(manifest.run_config, draw_version=draw_of(manifest))
     except RefusalkitError:  # the set has become another since
         return {}
     if prompts.digest != entry.digest:

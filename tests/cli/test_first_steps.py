@@ -1,0 +1,147 @@
+"""What a new user gets wrong, and what the command says: whose mistake it is, and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commandline import Call, Called, caller
+from loopback.canned import Canned, CannedServer
+
+VERDICT = '{"reason": "scripted", "verdict": "refusal"}'
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Call:
+    return caller(monkeypatch, capsys, tmp_path)
+
+
+def completion(text: str) -> Canned:
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    return Canned.json({"id": "c", "model": "m", "choices": [choice]})
+
+
+def failed(status: int, message: str, code: str | None = None) -> Canned:
+    return Canned.json({"error": {"message": message, "code": code}}, status)
+
+
+def server(judge: Canned) -> CannedServer:
+    """A model that answers, and a judge that replies so."""
+
+    def reply(body: dict[str, Any], _: str) -> Canned:
+        return judge if body["model"] == "judge" else completion("[demo answer]")
+
+    return CannedServer(reply)
+
+
+def first_run(call: Call, at: CannedServer, *more: object, model: str = "local/m") -> Called:
+    words = ("run", model, "--api-base", f"{at.url}/v1", "--category", "assault", "--limit", 3)
+    return call(*words, "--trials", 1, "--canaries", 0, "--max-retries", 0, *more)
+
+
+OTHER_JUDGE = "or take another judge: --judge-model PROVIDER/NAME, or --judge lexical"
+
+
+def test_a_missing_key_of_the_judge_is_told_as_the_judges(call: Call) -> None:
+    with server(completion(VERDICT)) as at:
+        done = first_run(call, at)
+    assert done.status == 4
+    assert "the judge graded: no API key for anthropic/claude-sonnet-5-5" in done.err
+    assert "set ANTHROPIC_API_KEY" in done.err
+    assert OTHER_JUDGE in done.err
+    assert at.requests == []
+    assert not Path("runs").exists()
+
+
+def test_options_that_are_named_are_those_of_the_judge(call: Call) -> None:
+    with server(completion(VERDICT)) as at:
+        done = first_run(call, at, "--judge", "graded", "--judge-model", "openai/gpt-6-luna")
+    assert done.status == 4
+    assert "set OPENAI_API_KEY, or give --judge-api-base for an endpoint" in done.err
+
+
+def test_a_model_without_its_provider_beside_a_base(call: Call) -> None:
+    with server(completion(VERDICT)) as at:
+        model = first_run(call, at, "--judge", "lexical", model="qwen3:8b")
+        base = ("--judge-api-base", f"{at.url}/v1")
+        judge = first_run(call, at, "--judge", "graded", "--judge-model", "m", *base)
+    assert (model.status, judge.status) == (2, 2)
+    assert "beside --api-base write local/qwen3:8b" in model.err
+    assert "the judge graded: the model id 'm' names no provider" in judge.err
+    assert "beside --judge-api-base write local/m" in judge.err
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (failed(404, "no such model", "model_not_found"), "HTTP 404 (model_not_found)"),
+        (failed(401, "bad key", "invalid_api_key"), "HTTP 401 (invalid_api_key)"),
+        (failed(429, "no money", "insufficient_quota"), "the account has no credit left"),
+    ],
+)
+def test_what_ends_a_run_is_told_as_the_judges(call: Call, reply: Canned, said: str) -> None:
+    with server(reply) as at:
+        base = ("--judge-api-base", f"{at.url}/v1")
+        done = first_run(call, at, "--judge", "graded", "--judge-model", "local/judge", *base)
+    assert done.status == 4
+    assert "the judge graded (local/judge at 127.0.0.1" in done.err
+    assert said in done.err
+    assert OTHER_JUDGE in done.err
+    assert "refusalkit resume" in done.err
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions/", "/v1/messages"])
+def test_a_base_that_is_the_address_of_requests(call: Call, path: str) -> None:
+    words = ("run", "local/m", "--judge", "lexical", "--api-base", f"http://127.0.0.1:9{path}")
+    done = call(*words)
+    assert done.status == 4
+    assert f"give the base URL, without {path.removeprefix('/v1').rstrip('/')}" in done.err
+
+
+@pytest.mark.parametrize(
+    ("judge", "hint"),
+    [
+        (("--judge", "grated"), "did you mean graded?"),
+        (("--judge", "hardline"), "did you mean hard-line?"),
+        (("--judge", "openai/gpt-6-luna"), "--judge graded --judge-model openai/gpt-6-luna"),
+        (("--judge", "lexical", "--judge-model", "local/x"), "asks no model: leave out"),
+        (("--jugde", "lexical"), "Did you mean"),
+        (
+            ("--judge-model", "anthropic/claude-sonnet-4-20250514", "--judge", "graded"),
+            "was retired on 2026-06-15: use anthropic/claude-sonnet-5-5",
+        ),
+    ],
+)
+def test_a_judge_that_is_misspelt_or_gone(call: Call, judge: tuple[str, ...], hint: str) -> None:
+    with server(completion(VERDICT)) as at:
+        done = first_run(call, at, *judge)
+    assert done.status in (2, 4)
+    assert hint in done.err
+    assert at.requests == []
+
+
+def test_a_judge_that_is_rate_limited_for_good_is_told(call: Call) -> None:
+    with CannedServer(
+        lambda body, _: (
+            Canned(429, b'{"error": {"message": "wait"}}', {"Retry-After": "700"})
+            if body["model"] == "judge"
+            else completion("[demo answer]")
+        )
+    ) as at:
+        base = ("--judge-api-base", f"{at.url}/v1")
+        done = first_run(call, at, "--judge", "graded", "--judge-model", "local/judge", *base)
+    assert done.status == 4
+    assert "the judge graded (local/judge at 127.0.0.1" in done.err
+    assert "asks to wait 700 s" in done.err
+
+
+def test_empty_answers_are_told(call: Call) -> None:
+    with CannedServer(lambda *_: completion("")) as at:
+        done = first_run(call, at, "--judge", "lexical")
+    assert done.status == 1
+    assert "3 answers are empty: a normal stop (stop) and no text" in done.err
