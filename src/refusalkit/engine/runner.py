@@ -369,8 +369,7 @@ class Runner:
         limit = _GIVE_UP if self._succeeded else _GIVE_UP_AT_START
         if self._failures >= limit:
             raise FatalProviderError(
-                f"{self._failures} requests in a row failed, the last with: {what}; "
-                "fix that, then resume"
+                f"{self._failures} requests in a row failed, the last with: {what}; fix the cause"
             )
 
     def _count(
