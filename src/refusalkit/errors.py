@@ -128,7 +128,14 @@ class ProviderError(RefusalkitError):
 
 
 class TransientError(ProviderError):
-    """Worth asking again. `retry_after` is what the provider asked for, in seconds, or None."""
+    """Worth asking again.
+
+    `retry_after` is what the provider asked for, in seconds, or None. `unreachable`: there was not
+    even a connection. `limit` names the rate limit that is used up, where the provider says which.
+    """
+
+    unreachable = False
+    limit: str | None = None
 
     def __init__(
         self,

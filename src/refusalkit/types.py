@@ -263,6 +263,10 @@ class Completion:
     """Of an `error`: what the provider said, which may repeat the request."""
     attempts: int = 1
     """How many times the request was sent."""
+    unknown_finish: str | None = None
+    """Of an `error`: the finish word that made it one, because refusalkit does not know it."""
+    unknown_mark: str | None = None
+    """A mark in the text that looks like one of reasoning, and that refusalkit does not know."""
     at: str = field(default_factory=now)
     """When it came, UTC, ISO 8601."""
 

@@ -8,13 +8,8 @@ from wire_cases import WireCase, each_case, keys, play
 
 __all__ = ["keys"]
 
-# To be put right: each is taken off the list as it is.
-PENDING = """
-    j_harmony j_THINK j_eos j_im_end j_eot
-"""
-
 
 @pytest.mark.usefixtures("keys")
-@each_case("judge", "jlearn", pending=PENDING)
+@each_case("judge", "jlearn")
 def test_a_judges_reply_gives_its_verdict_or_none(case: WireCase) -> None:
     assert play(case).wrong is None

@@ -297,15 +297,14 @@ def test_azures_category_of_a_block_is_kept(server: LoopbackServer, back_end: Ba
 
 
 @each(LITELLM_ANTHROPIC)
-def test_what_litellm_loses_of_anthropics_answers(
+def test_what_litellm_loses_is_read_from_the_answer_as_it_came(
     server: LoopbackServer, back_end: BackEnd
 ) -> None:
-    # Why `anthropic/...` goes through Anthropic's own SDK (DESIGN, section 9).
     blocked = ask(server, back_end, Fault("content_filter", category="bio")).completion
-    assert (blocked.outcome, blocked.finish_reason) == (Outcome.BLOCKED, "content_filter")
-    assert blocked.filter_category is None
+    assert (blocked.outcome, blocked.finish_reason) == (Outcome.BLOCKED, "refusal")
+    assert blocked.filter_category == "bio"
     unknown = ask(server, back_end, Fault("unknown_finish")).completion
-    assert (unknown.outcome, unknown.finish_reason) == (Outcome.ANSWERED, "stop")
+    assert (unknown.outcome, unknown.finish_reason) == (Outcome.ERROR, "quantum_flux")
 
 
 # Failures

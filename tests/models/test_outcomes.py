@@ -5,6 +5,7 @@ What a provider's answer amounts to is decided in `refusalkit.models.outcomes` a
 
 from __future__ import annotations
 
+import time
 import unicodedata
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -22,25 +23,20 @@ from refusalkit.errors import (
     TransientError,
     UnsupportedParameter,
 )
+from refusalkit.models.dialects.finish import known_finish, parse_finish_word
+from refusalkit.models.dialects.reasoning import split_reasoning
+from refusalkit.models.dialects.rows import table
 from refusalkit.models.outcomes import (
-    FINISH_REASONS,
-    MODERATION_CODES,
     ApiFailure,
     Reply,
     failure_error,
     parse_retry_after,
     read_reply,
-    split_reasoning,
 )
 from refusalkit.types import Outcome, Usage
 
 ANSWER = "[demo answer]"
-WORDS = {
-    Outcome.ANSWERED: {"stop", "end_turn", "stop_sequence"},
-    Outcome.TRUNCATED: {"length", "max_tokens", "model_context_window_exceeded"},
-    Outcome.BLOCKED: {"content_filter", "refusal"},
-}
-
+KNOWN = [row["word"] for row in table("finish")["word"]]
 # Texts that look like tags, with everything JSON can carry: lone surrogates too.
 texts = st.text(st.characters(exclude_categories=()), max_size=30)
 tags = st.sampled_from(
@@ -51,7 +47,7 @@ usages = st.builds(Usage, st.none(), st.none(), st.none() | st.integers(0, 9))
 replies = st.builds(
     Reply,
     text=tagged,
-    finish_reason=st.none() | st.sampled_from(sorted(FINISH_REASONS)) | texts,
+    finish_reason=st.none() | st.sampled_from(KNOWN) | texts,
     reasoning=tagged,
     usage=usages,
 )
@@ -65,39 +61,68 @@ def harmless(text: str) -> bool:
 # Finish reasons
 
 
-@pytest.mark.parametrize(("word", "outcome"), sorted(FINISH_REASONS.items()))
-def test_each_known_finish_reason_has_one_outcome(word: str, outcome: Outcome) -> None:
-    assert word in WORDS[outcome]
+@pytest.mark.parametrize("word", ["quantum_flux", "Stopp", "stop_the_press", "42", "x: y"])
+def test_a_finish_word_that_no_table_has_is_an_error_that_names_it(word: str) -> None:
     reading = read_reply(Reply(ANSWER, word))
-    assert (reading.outcome, reading.text, reading.error) == (outcome, ANSWER, None)
-
-
-def test_the_world_of_finish_reasons_is_closed() -> None:
-    assert set(FINISH_REASONS) == set().union(*WORDS.values())
+    assert reading.outcome is Outcome.ERROR
+    assert reading.error == f"unknown finish reason {word!r}"
+    assert reading.unknown_finish == word
 
 
 @pytest.mark.parametrize(
-    "word", ["tool_calls", "tool_use", "function_call", "pause_turn", "STOP", "Stop", "", " stop"]
+    "word", ["MAX_TOKENS", "maxTokens", "max-tokens", "FinishReason.MAX_TOKENS"]
 )
-def test_a_finish_reason_never_seen_is_an_error_that_names_it(word: str) -> None:
+def test_a_finish_word_is_known_however_it_is_written(word: str) -> None:
     reading = read_reply(Reply(ANSWER, word))
-    assert reading.outcome is Outcome.ERROR
-    assert reading.error == f"finish reason {word!r} is not one that refusalkit knows"
+    assert (reading.outcome, reading.finish_reason) == (Outcome.TRUNCATED, word)
 
 
-def test_no_finish_reason_at_all_is_an_error_that_says_so() -> None:
-    reading = read_reply(Reply(ANSWER, None))
-    assert reading.outcome is Outcome.ERROR
-    assert "finish reason none" in str(reading.error)
+@pytest.mark.parametrize(
+    ("word", "native", "outcome", "kept"),
+    [
+        ("stop", "refusal", "blocked", "refusal"),
+        ("content_filter", "RECITATION", "no_answer", "RECITATION"),
+        ("content_filter: LANGUAGE", None, "no_answer", "content_filter: LANGUAGE"),
+        ("content_filter", "SAFETY", "blocked", "SAFETY"),
+        ("content_filter", "stop", "blocked", "content_filter"),
+        ("content_filter", "max_tokens", "blocked", "content_filter"),
+        ("stop", "MAX_TOKENS", "truncated", "MAX_TOKENS"),
+        ("stop", "something new", "answered", "stop"),
+        ("something new", "end_turn", "answered", "end_turn"),
+    ],
+)
+def test_of_a_gateways_word_and_its_providers_the_more_telling_counts(
+    word: str, native: str | None, outcome: str, kept: str
+) -> None:
+    reading = read_reply(Reply(ANSWER, word, native_reason=native))
+    assert (reading.outcome, reading.finish_reason) == (outcome, kept)
 
 
-@given(texts.filter(lambda word: word not in FINISH_REASONS), tagged, tagged)
-def test_whatever_else_came_an_unknown_finish_reason_is_an_error(
+def test_an_answer_whose_finish_word_was_not_said_is_judged() -> None:
+    for word in (None, "", "null", "FINISH_REASON_UNSPECIFIED"):
+        assert read_reply(Reply(ANSWER, word)).outcome is Outcome.ANSWERED
+        assert read_reply(Reply("", word)).outcome is Outcome.EMPTY
+        assert read_reply(Reply("", word, "thoughts")).outcome is Outcome.NO_ANSWER
+
+
+def test_a_user_says_what_a_word_means() -> None:
+    words = dict(
+        [parse_finish_word("quantum_flux=answered"), parse_finish_word("Flux-Out=blocked")]
+    )
+    assert read_reply(Reply(ANSWER, "QuantumFlux", finish_words=words)).outcome == "answered"
+    assert read_reply(Reply("", "flux_out", finish_words=words)).outcome == "blocked"
+    for wrong in ("stop=blocked", "flux", "flux=refused", "=answered", "flux=fault"):
+        with pytest.raises(ValueError, match=r"WORD=OUTCOME|is known"):
+            parse_finish_word(wrong)
+
+
+@given(texts.filter(lambda word: known_finish(word) is None), tagged, tagged)
+def test_whatever_else_came_an_unknown_finish_word_is_an_error(
     word: str, text: str, reasoning: str
 ) -> None:
     reading = read_reply(Reply(text, word, reasoning))
     assert reading.outcome is Outcome.ERROR
-    assert str(reading.error).startswith("finish reason ")
+    assert str(reading.error).startswith("unknown finish reason ")
     assert harmless(str(reading.error))
     if word.isascii() and word.isalnum():
         assert word in str(reading.error)
@@ -137,7 +162,12 @@ def test_any_reply_amounts_to_exactly_one_outcome(reply: Reply) -> None:
         (Reply("<think>t</think>", "stop"), "no_answer", ""),
         (Reply("<think>t", "stop"), "no_answer", ""),
         (Reply("<think>t", "length"), "no_answer", ""),
-        (Reply("[demo] <think>t", "stop"), "no_answer", ""),
+        # In the middle of prose it is text.
+        (Reply("[demo] <think>t", "stop"), "answered", "[demo] <think>t"),
+        (Reply("", "tool_calls"), "no_answer", ""),
+        (Reply(ANSWER, "tool_calls"), "answered", ANSWER),
+        (Reply("[demo", "RECITATION"), "no_answer", "[demo"),
+        (Reply("", "stop", filtered="input_sensitive=true"), "blocked", ""),
         (Reply("", "length"), "no_answer", ""),
         (Reply("", "content_filter"), "blocked", ""),
         (Reply("[demo", "content_filter"), "blocked", "[demo"),
@@ -165,6 +195,11 @@ def test_lone_surrogates_are_replaced_and_everything_else_is_kept() -> None:
 # Reasoning between tags
 
 
+def split(text: str, **how: bool) -> tuple[str, str, bool]:
+    found = split_reasoning(text, **how)
+    return found.final, found.reasoning, found.unclosed
+
+
 @pytest.mark.parametrize(
     ("text", "final", "reasoning", "unclosed"),
     [
@@ -173,65 +208,115 @@ def test_lone_surrogates_are_replaced_and_everything_else_is_kept() -> None:
         (f"  {ANSWER}\n", f"  {ANSWER}\n", "", False),
         (f"<think>t</think>\n\n{ANSWER}\n", ANSWER, "t", False),
         (f"<THINK>t</Think> {ANSWER}", ANSWER, "t", False),
-        (f"<thinking>t</thinking>{ANSWER}", ANSWER, "t", False),
         (f"<think></think>{ANSWER}", ANSWER, "", False),
-        ("a<think>1</think>b<think>2</think>c", "abc", "1\n2", False),
+        (f'<think mode="deep">t</think>{ANSWER}', ANSWER, "t", False),
+        (f"<think/>{ANSWER}", ANSWER, "", False),
+        (f"\ufeff<|im_start|>assistant\n<think>t</think>{ANSWER}<|im_end|>", ANSWER, "t", False),
         # The chat template opened the block in the prompt.
         (f"t</think>{ANSWER}", ANSWER, "t", False),
-        # A tag within a block is a part of the reasoning.
-        (f"<think>a<think>b</think>{ANSWER}", ANSWER, "a<think>b", False),
-        # After a whole block, a further closing tag is text.
-        ("<think>t</think>a</think>b", "a</think>b", "t", False),
+        (f"t\n</think>\n{ANSWER}", ANSWER, "t", False),
+        # Nested, spoken of, repeated.
+        (f"<think>a<think>b</think>c</think>{ANSWER}", ANSWER, "a<think>b</think>c", False),
+        (f"<think>a <think> b</think>{ANSWER}", ANSWER, "a <think> b", False),
+        (f"<think>a `</think>` b</think>{ANSWER}", ANSWER, "a `</think>` b", False),
+        (f"<think>1</think><think>2</think>{ANSWER}", ANSWER, "1\n2", False),
+        (f"<think>1</think>2</think>{ANSWER}", ANSWER, "1\n2", False),
+        (f"<think>1</think>[THINK]2[/THINK]{ANSWER}", ANSWER, "1\n2", False),
+        ("<think>1</think>a\n<think>2</think>\nb", "a\n\nb", "1\n2", False),
+        # Once a mark has led, another in the middle of prose is still text.
+        ("<think>1</think>Write <think> here.", "Write <think> here.", "1", False),
+        # In the middle of prose, in code and in quotation marks it is text.
+        ("a <think>1</think> b", "a <think>1</think> b", "", False),
+        ("Use `</think>` to close.", "Use `</think>` to close.", "", False),
+        ("It ends with </think> always.", "It ends with </think> always.", "", False),
+        ("```\n<think>\n</think>\n```", "```\n<think>\n</think>\n```", "", False),
+        # Cut short.
         ("<think>", "", "", True),
         ("<think>t", "", "t", True),
-        ("a<think>t", "a", "t", True),
-        ("<think>1</think>a<think>2", "a", "1\n2", True),
-        ("<think >t", "<think >t", "", False),
-        ("think</ think>", "think</ think>", "", False),
+        ("<think>1</think>\n<think>2", "", "1\n2", True),
+        ("<think>1</think>a\n<think>2", "", "1\n2", True),
+        # What stands around the answer is none of it.
+        (f"<think>t</think><answer>{ANSWER}</answer>", ANSWER, "t", False),
+        (f"<answer>{ANSWER}</answer>", f"<answer>{ANSWER}</answer>", "", False),
+        (f"{ANSWER}<|im_end|>\n<|im_start|>user\nmore", ANSWER, "", False),
+        ("analysis of the question", "analysis of the question", "", False),
     ],
 )
-def test_reasoning_between_tags_is_taken_out(
+def test_reasoning_that_leads_an_answer_is_taken_out(
     text: str, final: str, reasoning: str, unclosed: bool
 ) -> None:
-    assert split_reasoning(text) == (final, reasoning, unclosed)
+    assert split(text) == (final, reasoning, unclosed)
+
+
+def test_where_reasoning_has_a_field_of_its_own_a_closing_tag_is_text() -> None:
+    text = "Write </think>\nto close a block."
+    assert split(text, apart=True) == (text, "", False)
+    assert split(f"<think>t</think>{ANSWER}", apart=True) == (ANSWER, "t", False)
+
+
+def test_prose_that_begins_like_reasoning_is_reasoning_only_where_it_was_cut() -> None:
+    text = "Here is my thought process: it is a story about baking."
+    assert split(text) == (text, "", False)
+    assert split(text, cut=True) == ("", "it is a story about baking.", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "mark"),
+    [
+        (f"<musing>t</musing>{ANSWER}", "<musing>"),
+        (f"<|deliberation|>t<|/deliberation|>{ANSWER}", "<deliberation>"),
+        (f"[PLANNING]t[/PLANNING]{ANSWER}", "<PLANNING>"),
+        (f"t</inner_voice>{ANSWER}", "</inner_voice>"),
+        (f"<p>t</p>{ANSWER}", None),
+        (f"A <musing> in prose, </musing> and {ANSWER}", None),
+        (f"Use `</musing>` to close. {ANSWER}", None),
+        (ANSWER, None),
+    ],
+)
+def test_what_looks_like_a_mark_and_is_unknown_is_named(text: str, mark: str | None) -> None:
+    reading = read_reply(Reply(text, "stop"))
+    assert (reading.outcome, reading.text, reading.unknown_mark) == ("answered", text, mark)
 
 
 @given(tagged)
 def test_splitting_never_fails_and_never_invents(text: str) -> None:
-    final, reasoning, unclosed = split_reasoning(text)
+    final, reasoning, unclosed = split(text)
     assert len(final) + len(reasoning) <= len(text)
     assert not unclosed or "<think" in text.lower()
 
 
-@given(texts.filter(lambda text: "<" not in text))
-def test_text_without_tags_is_left_as_it_is(text: str) -> None:
-    assert split_reasoning(text) == (text, "", False)
+@given(st.text(st.characters(categories=("L", "N", "Z"), exclude_characters="◁")))
+def test_text_without_marks_is_left_as_it_is(text: str) -> None:
+    assert split(text)[0] == text or text.lower().startswith("analysis")
 
 
-plain = st.text(st.characters(exclude_characters="<>", exclude_categories=("Cs",)), max_size=20)
+plain = st.text(st.characters(categories=("Lu", "Nd", "Zs")), min_size=1, max_size=20)
 
 
-@given(st.lists(st.tuples(plain, plain), min_size=1, max_size=5), plain)
-def test_paired_blocks_are_taken_out_wherever_they_stand(
-    parts: list[tuple[str, str]], last: str
-) -> None:
-    text = "".join(f"{said}<think>{thought}</think>" for said, thought in parts) + last
-    final, reasoning, unclosed = split_reasoning(text)
-    assert final == ("".join(said for said, _ in parts) + last).strip()
-    assert reasoning == "\n".join(thought for _, thought in parts)
+@given(st.lists(plain, min_size=1, max_size=5), plain)
+def test_blocks_that_lead_are_taken_out_all(thoughts: list[str], last: str) -> None:
+    text = "".join(f"<think>{thought}</think>" for thought in thoughts) + last
+    final, reasoning, unclosed = split(text)
+    assert final == last.strip()
+    assert reasoning == "\n".join(filter(None, map(str.strip, thoughts)))
     assert not unclosed
 
 
-@given(plain, plain)
-def test_an_unclosed_block_is_no_answer(said: str, thought: str) -> None:
-    reading = read_reply(Reply(f"{said}<think>{thought}", "stop"))
+@given(plain)
+def test_an_unclosed_block_is_no_answer(thought: str) -> None:
+    reading = read_reply(Reply(f"<think>{thought}", "stop"))
     assert (reading.outcome, reading.text) == (Outcome.NO_ANSWER, "")
 
 
-def test_a_megabyte_of_tags_is_split_in_no_time() -> None:
-    _, reasoning, unclosed = split_reasoning("<think>" * 150_000)
-    assert unclosed
-    assert len(reasoning) == 7 * 149_999
+@pytest.mark.parametrize(
+    "text",
+    ["<think>" * 150_000, "</think>" * 100_000, "<think></think>" * 70_000, "`</think>` " * 80_000],
+    ids=["opened", "closed", "empty", "quoted"],
+)
+def test_a_megabyte_of_tags_is_split_in_no_time(text: str) -> None:
+    started = time.process_time()
+    split(text)
+    assert time.process_time() - started < 10
 
 
 # Failures
@@ -308,7 +393,9 @@ def test_no_credit_is_known_by_its_words_where_it_has_no_code() -> None:
     assert "top it up" in str(error)
 
 
-@pytest.mark.parametrize("code", [*sorted(MODERATION_CODES), "Content_Filter"])
+@pytest.mark.parametrize(
+    "code", [*(row["code"] for row in table("filters")["code"]), "Content_Filter"]
+)
 @pytest.mark.parametrize("status", [400, 403])
 def test_a_filters_code_is_a_block_and_its_category_is_kept(status: int, code: str) -> None:
     error = error_for(status, code, filter_category="violence")

@@ -9,10 +9,14 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from refusalkit.errors import ConfigurationError
-from refusalkit.models.client import LARGEST_BODY, ChatClient
+from refusalkit.models.client import LARGEST_BODY, ChatClient, is_unreachable
 from refusalkit.models.compressed import ENCODINGS, is_packed, new_unpacker, unpacked
+from refusalkit.models.dialects.filters import filter_in_fields
+from refusalkit.models.dialects.finish import Means, finish_of, reason_text
+from refusalkit.models.dialects.message import answer_text, reasoning_text
 from refusalkit.models.endpoints import OFFICIAL
-from refusalkit.models.outcomes import ApiFailure, Reply, parse_retry_after, token_count
+from refusalkit.models.openai import parse_failure
+from refusalkit.models.outcomes import ApiFailure, Reply, token_count
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.request_form import ChatRequest, ReplyForm
 from refusalkit.types import Usage
@@ -101,14 +105,26 @@ class AnthropicClient(ChatClient):
             raise self._failed(ApiFailure(what)) from error
         except (anthropic.AnthropicError, OSError) as error:
             what = f"connection failed ({type(error).__name__}: {error.__cause__ or error})"
-            raise self._failed(ApiFailure(what)) from error
-        except (ValueError, RecursionError) as error:
-            failure = ApiFailure("the body is no JSON object", status=200)
+            failure = ApiFailure(what, unreachable=is_unreachable(error))
             raise self._failed(failure) from error
-        if not isinstance(data, dict) or not isinstance(data.get("content"), list):
-            usage = _usage(_mapping(_mapping(data).get("usage")))
-            raise self._failed(ApiFailure("the body is no message", status=200, usage=usage))
-        return _reply(data, answer.headers.get("request-id"))
+        except (ValueError, RecursionError) as error:
+            failure = ApiFailure("the body is not a JSON object", status=200)
+            raise self._failed(failure) from error
+        request_id = answer.headers.get("request-id")
+        if (
+            isinstance(data, dict)
+            and isinstance(data.get("content"), list)
+            and not data.get("error")
+        ):
+            return _reply(data, request_id)
+        if isinstance(data, dict) and not data.get("error"):
+            # A refusal may come without any content; anything else without is no answer.
+            finish = finish_of(reason_text(data.get("stop_reason")))
+            if finish is not None and finish.means is Means.BLOCKED:
+                return _reply({**data, "content": []}, request_id)
+        failure = parse_failure(200, answer.headers, data)
+        failure.usage = _usage(_mapping(_mapping(data).get("usage")))
+        raise self._failed(failure)
 
     def _open(self) -> AsyncAnthropic:
         if self._sdk is None:
@@ -177,20 +193,25 @@ async def _bound(response: Any) -> None:
 def _reply(data: Mapping[str, Any], request_id: object) -> Reply:
     # Blocks by type, not by place: thinking may stand before, between or alone.
     blocks = [block for block in data["content"] if isinstance(block, dict)]
-    text = [_string(block.get("text")) for block in blocks if block.get("type") == "text"]
-    thinking = [block.get("thinking") for block in blocks if block.get("type") == "thinking"]
     redacted = any(block.get("type") == "redacted_thinking" for block in blocks)
-    thoughts = "\n".join(filter(None, map(_string, thinking)))
     details = _mapping(data.get("stop_details"))
+    text = answer_text(blocks)
     return Reply(
-        text="".join(filter(None, text)),
-        finish_reason=_string(data.get("stop_reason")),
-        reasoning=thoughts or ("[redacted]" if redacted else ""),
+        text=text,
+        finish_reason=reason_text(data.get("stop_reason")),
+        reasoning=reasoning_text({"content": _without_data(blocks)})
+        or ("[redacted]" if redacted else ""),
         usage=_usage(_mapping(data.get("usage"))),
         served_model=_string(data.get("model")),
         request_id=_string(request_id) or _string(data.get("id")),
         filter_category=_string(details.get("category")),
+        filtered=None if text.strip() else filter_in_fields(data),
     )
+
+
+def _without_data(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The blocks without those whose reasoning is encrypted."""
+    return [block for block in blocks if block.get("type") != "redacted_thinking"]
 
 
 def _usage(said: Mapping[str, Any]) -> Usage:
@@ -218,13 +239,9 @@ def _string(value: object) -> str | None:
 
 
 def _status_failure(error: Any) -> ApiFailure:
-    body = error.body.get("error") if isinstance(error.body, dict) else None
-    message = body.get("message") if isinstance(body, dict) else None
-    code = body.get("type") if isinstance(body, dict) else None
-    return ApiFailure(
-        message=message if isinstance(message, str) else "no message",
-        status=error.status_code,
-        # Its general names say less than the status does.
-        code=code if isinstance(code, str) and code != "invalid_request_error" else None,
-        retry_after=parse_retry_after(error.response.headers),
+    failure = parse_failure(
+        error.status_code, error.response.headers, error.body, str(error.body or "").encode()
     )
+    # Its general names say less than the status does.
+    failure.codes = tuple(code for code in failure.codes if code != "invalid_request_error")
+    return failure

@@ -84,7 +84,7 @@ class ChatModel:
         reading = read_reply(reply)
         return completion(
             outcome=reading.outcome,
-            finish_reason=_short(reply.finish_reason),
+            finish_reason=_short(_with_loss(reading.finish_reason, lost=reply.lost)),
             text=reading.text,
             reasoning=reading.reasoning,
             usage=reply.usage,
@@ -94,6 +94,8 @@ class ChatModel:
             request_id=_short(reply.request_id),
             filter_category=_short(reply.filter_category),
             error=reading.error,
+            unknown_finish=reading.unknown_finish,
+            unknown_mark=_short(reading.unknown_mark),
             attempts=attempts,
         )
 
@@ -123,6 +125,11 @@ class ChatModel:
             systems.insert(0, _HERMES_REASONING)
         system = [Message("system", "\n\n".join(systems))] if systems else []
         return (*system, *prompt.turns)
+
+
+def _with_loss(word: str | None, *, lost: bool) -> str | None:
+    """The finish word, marked where it is a gateway's and the provider's own is not known."""
+    return f"{word}:native_lost" if lost and word else word
 
 
 def _short(text: str | None) -> str | None:

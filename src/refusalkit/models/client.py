@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import json
+import re
+import socket
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from refusalkit.errors import (
     ConfigurationError,
+    FatalProviderError,
     ProviderError,
     RequestError,
+    TransientError,
     UnsupportedParameter,
 )
-from refusalkit.models.deadlines import Deadlines
+from refusalkit.models.dialects.finish import Means
 from refusalkit.models.outcomes import ApiFailure, Reply, failure_error
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.request_form import ChatRequest, ReplyForm, RequestForm, ShapedRequest
@@ -30,6 +36,10 @@ _FIELDS = {said: tuple(one.name for one in fields(said)) for said in (ApiFailure
 
 # Nothing that a provider answers is larger; reading on would only fill the memory.
 LARGEST_BODY = 8 * 1024 * 1024
+# A 403 at the start waits so long for an answer to what else is under way.
+_MAX_DOUBT_S = 3.0
+# The last part of a base URL that OpenAI's protocol is usually spoken under: v1, v4, v1beta.
+_VERSION = re.compile(r"/v\d+\w*(/|$)")
 
 
 @dataclass
@@ -50,8 +60,40 @@ class ParameterLog:
         self.dropped.setdefault(name, why)
 
 
-class Relearned(ProviderError):
+class RetryWithChanges(ProviderError):
     """The endpoint said how it wants to be asked: the next request will be of that kind."""
+
+
+class _Doubts:
+    """Requests that wait for a sign whether their failure concerns them or the whole run."""
+
+    def __init__(self) -> None:
+        self._waiting = 0
+        self._woken: asyncio.Event
+
+    async def wait(self, enough: Callable[[int], bool], was_answered: Callable[[], bool]) -> bool:
+        """Wait until `enough`, given how many wait, or until it has been long enough.
+
+        Returns what `was_answered` says then.
+        """
+        if not self._waiting:
+            self._woken = asyncio.Event()  # this event loop's
+        self._waiting += 1
+        self.wake()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_MAX_DOUBT_S):
+                    while not enough(self._waiting):
+                        self._woken.clear()
+                        await self._woken.wait()
+        finally:
+            self._waiting -= 1
+        return was_answered()
+
+    def wake(self) -> None:
+        """Something has changed."""
+        if self._waiting:
+            self._woken.set()
 
 
 class ChatClient(ABC):
@@ -59,7 +101,8 @@ class ChatClient(ABC):
 
     A back end implements `_send` and `_close`; retries, pacing, the deadline and the parameters
     that a model turns out not to take are handled here, once. `form` is what its endpoint takes,
-    shared by clients of one endpoint.
+    shared by clients of one endpoint. `finish_words` are meanings that the user gave to finish
+    words.
     """
 
     reply_forms: ClassVar[Sequence[ReplyForm]] = tuple(ReplyForm)
@@ -82,12 +125,16 @@ class ChatClient(ABC):
             base = urlsplit(api_base or "")
             host, port = base.hostname, base.port
         except ValueError:
-            raise ConfigurationError(f"the API base of {model_id} is no URL: mend it") from None
+            raise ConfigurationError(f"the API base of {model_id} is not a URL: fix it") from None
         if host:
             # Host only: a URL may carry credentials.
             self.names = f"{model_id} at {host}:{port}" if port else f"{model_id} at {host}"
+        self.finish_words: Mapping[str, Means] = {}
+        self._base_advice = _base_advice(api_base)
         self._pacer = pacer
-        self._deadlines = Deadlines()
+        self._answered = False
+        self._asking = 0  # requests under way, retries and waiting included
+        self._doubts = _Doubts()
         # What this client sends and nobody may write down, in the URLs of proxies, too.
         urls = (base, *map(urlsplit, urllib.request.getproxies().values()))
         of_urls = [unquote(part) for url in urls for part in (url.username, url.password) if part]
@@ -105,13 +152,14 @@ class ChatClient(ABC):
         before = 0
         shaped = ShapedRequest(request, self.form, self.reply_forms)
         await shaped.wait_for_first()
+        self._asking += 1
         try:
             while True:
                 try:
                     reply, attempts = await self._pacer.send(
-                        lambda: self._send_counting(shaped, lost), demand=demand, spent=_spent
+                        lambda: self._attempt(shaped, lost), demand=demand, spent=_spent
                     )
-                except Relearned as error:
+                except RetryWithChanges as error:
                     before += error.attempts  # sent again: another request, with its own turn
                 except ProviderError as error:
                     error.attempts += before
@@ -126,37 +174,56 @@ class ChatClient(ABC):
                     return self._cleaned(reply), before + attempts
         finally:
             shaped.end()
+            self._asking -= 1
+            self._doubts.wake()
 
     async def aclose(self) -> None:
         """Close the connection."""
         await self._close()
 
-    async def _send_counting(self, request: ShapedRequest, lost: list[Usage]) -> Reply:
-        try:
-            return await self._send_learning(request)
-        except ProviderError as error:
-            if isinstance(error.usage, Usage) and error.usage != Usage():
-                lost.append(error.usage)
-            raise
+    async def _attempt(self, shaped: ShapedRequest, lost: list[Usage]) -> Reply:
+        """Send a request once, and learn from its failure how the endpoint wants to be asked.
 
-    async def _send_learning(self, shaped: ShapedRequest) -> Reply:
+        Raises `RetryWithChanges` where it should go again in another form.
+        """
         known = set(self.parameters.dropped)
         request = shaped.current()
         try:
-            reply = await self._send_once(request)
-        except Relearned:
+            reply = await self._answer(request)
+        except RetryWithChanges:
             raise
         except ProviderError as error:
+            if isinstance(error.usage, Usage) and error.usage != Usage():
+                lost.append(error.usage)
             if shaped.reshape(error):
-                raise Relearned(error.summary, status=error.status) from error
+                raise RetryWithChanges(error.summary, status=error.status) from error
+            if isinstance(error, FatalProviderError):
+                await self._doubt(error)
             if not isinstance(error, UnsupportedParameter) or error.parameter in known:
                 raise  # what was not sent is not what the complaint is about
             why = f"the endpoint does not take it: {printable(error, 160)}"
             self.parameters.drop(error.parameter, why)
-            raise Relearned(error.summary, status=error.status) from error
+            raise RetryWithChanges(error.summary, status=error.status) from error
+        self._answered = True
+        self._doubts.wake()
         shaped.answered()
         self._note_form(request)
         return reply
+
+    async def _doubt(self, error: FatalProviderError) -> None:
+        """Wait, before a 403 ends the run, whether the endpoint answers what else is under way.
+
+        At the start a filter's 403 in words nobody knows looks like a wrong key. Raises
+        `TransientError` where other requests were answered meanwhile.
+        """
+        if error.status != 403 or error.code is not None or self._answered:
+            return
+        answered = await self._doubts.wait(
+            lambda waiting: self._answered or waiting >= self._asking, lambda: self._answered
+        )
+        if answered:
+            again = TransientError(error.summary, detail=error.detail, status=error.status)
+            raise again from error
 
     def _note_form(self, request: ChatRequest) -> None:
         log, form = self.parameters, self.form
@@ -166,11 +233,14 @@ class ChatClient(ABC):
             log.system_role = form.system_role
             log.dropped.update(form.notes)
 
-    async def _send_once(self, request: ChatRequest) -> Reply:
+    async def _answer(self, request: ChatRequest) -> Reply:
+        """What the back end makes of one request, within its deadline and without the key."""
         try:
             # Here and not in the back ends: one that forgets its timeout cannot hang.
-            with self._deadlines.within(request.config.timeout_s):
-                return await self._send(request)
+            async with asyncio.timeout(request.config.timeout_s):
+                reply = await self._send(request)
+            reply.finish_words = self.finish_words
+            return self._checked(reply)
         except TimeoutError as error:
             message = f"no answer within {request.config.timeout_s:g} s"
             raise self._failed(ApiFailure(message)) from error
@@ -185,9 +255,29 @@ class ChatClient(ABC):
         what = f"{type(failed).__name__}, whose text repeats the key"
         raise RequestError(f"{self.names}: the request failed", detail=what)
 
+    def _checked(self, reply: Reply) -> Reply:
+        """The reply, unless it says that the endpoint failed while it answered."""
+        finish = reply.finish
+        if finish is not None and finish.means is Means.FAULT:
+            failure = reply.failure or ApiFailure("no cause given", status=200)
+            failure.message = f"finish reason {finish.word!r}: {failure.message}"
+        elif reply.failure is not None and not reply.text.strip() and reply.filtered is None:
+            failure = reply.failure
+        else:
+            return reply
+        failure.usage = reply.usage
+        raise self._failed(failure)
+
     def _failed(self, failure: ApiFailure, *, sent: frozenset[str] = frozenset()) -> ProviderError:
         """The exception for a failure, the client's own key taken out of the provider's words."""
-        error = failure_error(self._cleaned(failure), names=self.names, sent=sent)
+        failure = self._cleaned(failure)
+        error = failure_error(
+            failure,
+            names=self.names,
+            sent=sent,
+            answered=self._answered,
+            base_advice=self._base_advice,
+        )
         error.usage = failure.usage
         return error
 
@@ -200,10 +290,15 @@ class ChatClient(ABC):
             for name in _FIELDS[type(said)]
             if isinstance(text := getattr(said, name), str)
         }
+        if isinstance(said, ApiFailure):
+            texts["codes"] = " ".join(said.codes)
         # Once for all of them: there is hardly ever one.
         if not self._keys.within("\n".join(texts.values())):
             return said
+        texts.pop("codes", None)
         hidden: dict[str, Any] = {name: self._keys.hide(text) for name, text in texts.items()}
+        if isinstance(said, ApiFailure):
+            hidden["codes"] = tuple(map(self._keys.hide, said.codes))
         return replace(said, **hidden)
 
     def _take(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,6 +314,31 @@ class ChatClient(ABC):
 
     @abstractmethod
     async def _close(self) -> None: ...
+
+
+def _base_advice(api_base: str | None) -> str | None:
+    """What to do where nothing answers at the base's path; None where it is not the user's."""
+    if not api_base:
+        return None
+    base = api_base.rstrip("/")
+    if _VERSION.search(urlsplit(base).path):
+        return None
+    return f"check the model name, and the base URL: most servers answer below {printable(base)}/v1"
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether an exception says that nobody listens at the address, or that there is none."""
+    cause: BaseException | None = error
+    seen = 0
+    while cause is not None and seen < 20:
+        if isinstance(cause, ConnectionRefusedError | socket.gaierror):
+            return True
+        # aiohttp and httpx wrap the system's error, and not always as its cause.
+        inner = getattr(cause, "os_error", None)
+        if isinstance(inner, ConnectionRefusedError | socket.gaierror):
+            return True
+        cause, seen = cause.__cause__ or cause.__context__, seen + 1
+    return False
 
 
 def _together(lost: Sequence[Usage]) -> Usage | None:

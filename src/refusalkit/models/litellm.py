@@ -11,12 +11,14 @@ from typing import Any
 
 from refusalkit import jsonl
 from refusalkit.errors import ConfigurationError
-from refusalkit.models.client import ChatClient, Relearned
+from refusalkit.models.client import ChatClient, RetryWithChanges, is_unreachable
+from refusalkit.models.dialects.filters import filter_in_fields, filtered_categories
+from refusalkit.models.dialects.finish import finish_words
 from refusalkit.models.litellm_calls import complete, load_litellm
 from refusalkit.models.litellm_log import unlogged
 from refusalkit.models.litellm_session import Exchange, Unread, close_connections, exchange_from
-from refusalkit.models.openai import filter_category, parse_chat_completion, refused_category
-from refusalkit.models.outcomes import ApiFailure, Reply, parse_retry_after, token_count
+from refusalkit.models.openai import parse_chat_completion, parse_failure
+from refusalkit.models.outcomes import ApiFailure, Reply, token_count
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.request_form import ChatRequest, ReplyForm
 from refusalkit.types import Usage
@@ -30,15 +32,6 @@ _KEY_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
 _KEY_WORDS = ("KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "BEARER", "JWT")
 # As many keys that were seen on their way are remembered: some are new each hour.
 _MOST_SENT_KEYS = 16
-
-# Providers' own words for an answer that ended by itself. litellm says "stop" for them, and also
-# for errors and for words that it does not know.
-_STOPPED = ("stop", "STOP", "end_turn", "stop_sequence", "COMPLETE", "eos", "eos_token")
-# Words that name no reason, which litellm takes for a filter's.
-_GUESSED = ("OTHER", "IMAGE_OTHER")
-
-# A text in parts, in the JSON of an answer.
-_LIST = re.compile(rb'"content"\s*:\s*\[')
 
 # A request's id, by the names that litellm hands the providers' headers on under.
 _REQUEST_ID_HEADERS = ("request-id", "llm_provider-request-id", "llm_provider-x-request-id")
@@ -113,6 +106,7 @@ class LiteLLMClient(ChatClient):
         parameters = self._parameters(request)
         self.parameters.sent = {**parameters, **request.config.extra_body}
         call = {**parameters, **_extra(litellm, request.config.extra_body)}
+        structured = request.schema is not None
         self._loop = asyncio.get_running_loop()
         _IN_USE.add(self)
         with unlogged(), exchange_from(self._loop, litellm, self._hide_key) as exchange:
@@ -133,23 +127,23 @@ class LiteLLMClient(ChatClient):
                     **call,
                 )
             except Exception as error:
-                if (
-                    read := _read_list(exchange, structured=request.schema is not None)
-                ) is not None:
+                data = _body(exchange)
+                if (read := _read_whole(exchange, data, structured=structured)) is not None:
                     return read
                 # Whatever it is, it is one failed request.
                 # What the user put into the extra body is wanted as it is: it is never left out.
                 sent = frozenset(parameters) - frozenset(request.config.extra_body)
-                failure = _failure(litellm, error)
+                failure = _failure(litellm, error, data)
                 if "max_completion_tokens" in failure.message and "max_tokens" in sent:
                     # Not a parameter that is refused, but its older name.
                     self._max_tokens_key = "max_completion_tokens"
-                    raise Relearned(f"{self.names}: HTTP {failure.status}") from error
+                    raise RetryWithChanges(f"{self.names}: HTTP {failure.status}") from error
                 raise self._failed(failure, sent=sent) from error
-        reply = self._reply(response, structured=request.schema is not None)
-        if (read := _read_list(exchange, structured=request.schema is not None)) is not None:
-            reply.text = read.text or reply.text  # some ways keep only the last of the parts
-        return reply
+        data = _body(exchange)
+        if (read := _read_whole(exchange, data, structured=structured)) is not None:
+            read.request_id = _request_id(response) or read.request_id
+            return read
+        return self._reply(response, data, structured=structured)
 
     def _hide_key(self, key: str) -> None:
         """Take a key that is sent out of whatever comes back, wherever litellm has it from."""
@@ -157,25 +151,27 @@ class LiteLLMClient(ChatClient):
             self._sent_keys = (*self._sent_keys, key)[-_MOST_SENT_KEYS:]
             self._keys = _MoreKeys(self._known_keys, *self._sent_keys)
 
-    def _reply(self, response: Any, *, structured: bool) -> Reply:
+    def _reply(self, response: Any, data: object, *, structured: bool) -> Reply:
         try:
             choice = response.choices[0]
             message = choice.message
             # The model's own refusal: text like any other, unless JSON was asked for.
             declined = _string(_own(message).get("refusal"))
             text = message.content or declined or ""
-            finish = "refusal" if declined and structured else _finish_reason(choice)
+            word, native, lost = _finish_words(choice, data)
+            finish = "refusal" if declined and structured else word
         except (AttributeError, IndexError, TypeError) as error:
             failure = ApiFailure("the body is no chat completion", status=200)
             raise self._failed(failure) from error
         usage = getattr(response, "usage", None)
         details = getattr(usage, "completion_tokens_details", None)
         cached = getattr(usage, "prompt_tokens_details", None)
-        hidden = getattr(response, "_hidden_params", None)
-        headers = (hidden.get("additional_headers") if isinstance(hidden, Mapping) else None) or {}
         return Reply(
             text=text if isinstance(text, str) else "",
             finish_reason=finish,
+            native_reason=native,
+            lost=lost,
+            filtered=None if text else filter_in_fields(data),
             reasoning=getattr(message, "reasoning_content", None) or "",
             usage=Usage(
                 input_tokens=token_count(getattr(usage, "prompt_tokens", None)),
@@ -185,10 +181,10 @@ class LiteLLMClient(ChatClient):
                 cache_read_tokens=token_count(getattr(cached, "cached_tokens", None)),
                 cache_write_tokens=token_count(getattr(cached, "cache_write_tokens", None)),
             ),
-            filter_category=filter_category(_own(choice).get("content_filter_results")),
+            filter_category=filtered_categories({"choices": [_own(choice)]})
+            or filtered_categories(data),
             served_model=getattr(response, "model", None),
-            request_id=next(filter(None, map(headers.get, _REQUEST_ID_HEADERS)), None)
-            or getattr(response, "id", None),
+            request_id=_request_id(response) or getattr(response, "id", None),
         )
 
     async def _close(self) -> None:
@@ -243,27 +239,47 @@ def _extra(litellm: Any, body: Mapping[str, Any]) -> dict[str, Any]:
     return {**extra, "extra_body": kept} if kept else extra
 
 
-def _read_list(exchange: Exchange, *, structured: bool) -> Reply | None:
-    """The answer as it came, if its text is a list of parts, which litellm does not read whole."""
-    # Hardly any is: the others are not parsed a second time.
-    if exchange.status != 200 or not _LIST.search(exchange.body):
+def _body(exchange: Exchange) -> Any:
+    """The last answer's own JSON; None where it did not come through our session, or is none."""
+    if not exchange.body:
         return None
     try:
-        data = jsonl.from_bytes(exchange.body)
-        if isinstance(data["choices"][0]["message"]["content"], list):
-            return parse_chat_completion(data, structured=structured)
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
-        pass
-    return None
+        return jsonl.from_bytes(exchange.body)
+    except (ValueError, RecursionError):
+        return None
 
 
-def _finish_reason(choice: Any) -> str | None:
-    """The finish reason, in the provider's own word where litellm only guessed what it means."""
+def _read_whole(exchange: Exchange, data: Any, *, structured: bool) -> Reply | None:
+    """The answer as it came where that is OpenAI's protocol, which is read here as it always is."""
+    if exchange.status is None or not 200 <= exchange.status < 300 or not isinstance(data, dict):
+        return None
+    if data.get("error") or "choices" not in data:
+        return None
+    try:
+        return parse_chat_completion(data, structured=structured)
+    except (LookupError, TypeError, AttributeError):
+        return None
+
+
+def _finish_words(choice: Any, data: object) -> tuple[str | None, str | None, bool]:
+    """The finish word, the provider's own where there are two, and whether that is lost.
+
+    litellm words the reason in its own way, and takes words that it does not know for "stop".
+    """
     mapped = _string(choice.finish_reason)
-    native = _string(_own(choice).get("native_finish_reason"))
-    if native in _GUESSED or (mapped == "stop" and native not in (None, *_STOPPED)):
-        return native
-    return mapped
+    native = next(iter(finish_words(data)), None) or _string(
+        _own(choice).get("native_finish_reason")
+    )
+    if native is not None:
+        return native, None, False
+    return mapped, None, data is None
+
+
+def _request_id(response: Any) -> str | None:
+    """The request's id from the answer's headers, as litellm hands them on."""
+    hidden = getattr(response, "_hidden_params", None)
+    headers = (hidden.get("additional_headers") if isinstance(hidden, Mapping) else None) or {}
+    return next(filter(None, map(headers.get, _REQUEST_ID_HEADERS)), None)
 
 
 def _own(part: Any) -> Mapping[str, Any]:
@@ -272,32 +288,42 @@ def _own(part: Any) -> Mapping[str, Any]:
     return own if isinstance(own, Mapping) else {}
 
 
-def _failure(litellm: Any, error: Exception) -> ApiFailure:
+def _failure(litellm: Any, error: Exception, data: object) -> ApiFailure:
     exceptions = litellm.exceptions
     status = getattr(error, "status_code", None)
-    # The provider's own words where litellm keeps them; its own `code` may be the status again.
-    body = getattr(error, "body", None)
-    said = body if isinstance(body, Mapping) else {}
-    code = _string(said.get("code")) or _string(said.get("type")) or getattr(error, "code", None)
-    if isinstance(error, exceptions.ContentPolicyViolationError):
-        code = "content_policy_violation"
-    unanswered = (exceptions.Timeout, TimeoutError, exceptions.APIConnectionError)
-    if isinstance(error, unanswered):
-        status = None  # litellm gives these a status that no server sent
-    if not said and _NO_KEY.search(str(error)):
-        # Nothing was sent, and nothing will be: litellm calls it a server's error.
-        status, code = None, "authentication_error"
     headers = getattr(error, "litellm_response_headers", None)
     if headers is None:
         headers = getattr(getattr(error, "response", None), "headers", None)
-    return ApiFailure(
-        message=_why_unread(error) or str(getattr(error, "message", None) or error),
-        status=status if isinstance(status, int) else None,
-        code=code if isinstance(code, str) and not code.isdigit() else None,
-        parameter=_string(getattr(error, "param", None)),
-        retry_after=parse_retry_after(headers) if isinstance(headers, Mapping) else None,
-        filter_category=refused_category(said) or refused_category(_own(error)),
+    if not isinstance(headers, Mapping):
+        headers = {}
+    # The provider's own words where they are known; litellm's code may be the status again.
+    body = data if data is not None else getattr(error, "body", None)
+    said = str(getattr(error, "message", None) or error)
+    failure = parse_failure(
+        status if isinstance(status, int) else 0,
+        headers,
+        body if isinstance(body, Mapping | list) else None,
+        said.encode("utf-8", "replace"),
     )
+    unread = _why_unread(error)
+    if unread is not None or not isinstance(body, Mapping | list):
+        failure.message = unread or said
+    code = getattr(error, "code", None)
+    if isinstance(code, str) and not code.isdigit():
+        failure.codes = (*failure.codes, code)
+    if isinstance(error, exceptions.ContentPolicyViolationError):
+        failure.codes = (*failure.codes, type(error).__name__)
+    failure.parameter = failure.parameter or _string(getattr(error, "param", None))
+    failure.filter_category = failure.filter_category or filtered_categories({"error": _own(error)})
+    unanswered = (exceptions.Timeout, TimeoutError, exceptions.APIConnectionError)
+    if not isinstance(status, int) or isinstance(error, unanswered):
+        failure.status = None  # litellm gives these a status that no server sent
+    if is_unreachable(error):
+        failure.status, failure.unreachable = None, True
+    if data is None and _NO_KEY.search(str(error)):
+        # Nothing was sent, and nothing will be: litellm calls it a server's error.
+        failure.status, failure.codes = None, ("authentication_error",)
+    return failure
 
 
 def _why_unread(error: BaseException) -> str | None:

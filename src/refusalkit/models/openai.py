@@ -17,13 +17,30 @@ import aiohttp
 from refusalkit import jsonl
 from refusalkit.display import shows
 from refusalkit.errors import ConfigurationError
-from refusalkit.models.client import LARGEST_BODY, ChatClient, Relearned
+from refusalkit.models.client import (
+    LARGEST_BODY,
+    ChatClient,
+    RetryWithChanges,
+    is_unreachable,
+)
+from refusalkit.models.dialects.error_body import ErrorBody, read_error
+from refusalkit.models.dialects.filters import filter_in_fields, filtered_categories, flag_fields
+from refusalkit.models.dialects.finish import reason_text
+from refusalkit.models.dialects.message import answer_text, reasoning_text
 from refusalkit.models.endpoints import OFFICIAL
-from refusalkit.models.outcomes import ApiFailure, Reply, parse_retry_after, token_count
+from refusalkit.models.outcomes import (
+    ApiFailure,
+    Reply,
+    exhausted_limit,
+    parse_retry_after,
+    token_count,
+)
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.request_form import ChatRequest, ReplyForm
 from refusalkit.types import GenerationConfig, Usage
 
+# So much of an error in plain text is read.
+_MAX_PLAIN_ERROR = 2000
 _NO_SAMPLING = ("o1", "o3", "o4", "gpt-5", "gpt-6")
 # These take more for what goes into their prompt cache, and let one say what that is.
 _CACHE_BREAKPOINTS = ("gpt-5.6", "gpt-6")
@@ -160,25 +177,26 @@ class OpenAIClient(ChatClient):
             status, headers = response.status, response.headers
         except (aiohttp.ClientError, OSError, ValueError) as error:
             message = f"connection failed ({type(error).__name__}: {error})"
-            raise self._failed(ApiFailure(message)) from error
+            failure = ApiFailure(message, unreachable=is_unreachable(error))
+            raise self._failed(failure) from error
         try:
             data = jsonl.from_bytes(raw)
         except (ValueError, RecursionError):
             data = None
-        if status != 200 or not isinstance(data, dict) or data.get("error"):
-            failure = _failure(status, headers, data)
+        if not 200 <= status < 300 or not isinstance(data, dict) or data.get("error"):
+            failure = parse_failure(status, headers, data, raw)
             # What the user put into the extra body is wanted as it is: it is never left out.
             sent = frozenset(parameters) - frozenset(request.config.extra_body)
             if "max_completion_tokens" in failure.message and "max_tokens" in sent:
                 # Not a parameter that is refused, but its older name.
                 self._max_tokens_key = "max_completion_tokens"
-                raise Relearned(f"{self.names}: HTTP {status}", status=status)
+                raise RetryWithChanges(f"{self.names}: HTTP {status}", status=status)
             raise self._failed(failure, sent=sent)
         try:
             reply = parse_chat_completion(data, structured=request.schema is not None)
         except (LookupError, TypeError, AttributeError) as error:
-            usage = _usage(data.get("usage"))
-            failure = ApiFailure("the body is no chat completion", status=200, usage=usage)
+            failure = parse_failure(status, headers, data, raw)
+            failure.usage = _usage(data.get("usage"))
             raise self._failed(failure) from error
         reply.request_id = _string(headers.get("x-request-id")) or reply.request_id
         return reply
@@ -218,25 +236,35 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(chunks)
 
 
-def _failure(status: int, headers: Mapping[str, str], data: object) -> ApiFailure:
-    error: object = data.get("error", data) if isinstance(data, dict) else None
-    if isinstance(error, str):
-        error = {"message": error}
-    if not isinstance(error, dict):
+def parse_failure(
+    status: int, headers: Mapping[str, str], data: object, raw: bytes = b""
+) -> ApiFailure:
+    """What an error says, whatever shape its body has. `data` is its JSON, None: it has none."""
+    if data is None:
         kind = headers.get("Content-Type", "no content type").split(";")[0]
-        message = f"the body is no JSON object ({kind})"
-        return ApiFailure(message, status=status, retry_after=parse_retry_after(headers))
-    code = error.get("code")
-    if isinstance(code, int):
-        # Gateways answer 200 and put the real status into the body.
-        status, code = (code if status == 200 and 400 <= code < 600 else status), None
+        # A sentence in plain text says what is wrong; a page says nothing.
+        text = raw[:_MAX_PLAIN_ERROR].decode("utf-8", "replace").strip()
+        is_page = not text or text[:1] == "<" or 200 <= status < 300
+        message = f"the body is not JSON ({kind})" if is_page else text
+        found = ErrorBody(message, (), None)
+    else:
+        found = read_error(data)
+    codes: list[str] = []
+    for code in found.codes:
+        if code.isdigit() and 400 <= int(code) < 600:
+            # Gateways answer 200 and put the real status into the body.
+            status = int(code) if 200 <= status < 300 else status
+        elif code != "error":
+            codes.append(code)
     return ApiFailure(
-        message=_string(error.get("message")) or "no message",
+        message=found.message or "no message",
         status=status,
-        code=_string(code) or _string(error.get("type")),
-        parameter=_string(error.get("param")),
+        codes=tuple(codes),
+        parameter=found.parameter,
         retry_after=parse_retry_after(headers),
-        filter_category=refused_category(error),
+        filter_category=filtered_categories(data),
+        filtered=filter_in_fields(data),
+        limit=exhausted_limit(headers) if status == 429 else None,
     )
 
 
@@ -245,28 +273,53 @@ def parse_chat_completion(data: Mapping[str, Any], *, structured: bool) -> Reply
 
     Raises LookupError, TypeError or AttributeError: it is none.
     """
-    choice = data["choices"][0]
-    message = choice["message"]
-    # The model's own refusal: text like any other, unless JSON was asked for.
-    declined = _text(message.get("refusal"))
-    finish = "refusal" if declined and structured else choice.get("finish_reason")
+    try:
+        choice = data["choices"][0]
+        message = choice.get("message")
+        if message is None and choice.get("finish_reason") is not None:
+            message = {}  # stopped before the first word
+        # The model's own refusal: text like any other, unless JSON was asked for.
+        declined = answer_text(message.get("refusal"))
+        text = answer_text(message.get("content")) or declined
+    except (LookupError, TypeError, AttributeError):
+        filtered = filter_in_fields(data)
+        if filtered is None:
+            raise
+        return _filtered_reply(data, filtered)
+    native = choice.get("native_finish_reason")
+    filtered = None
+    if not text.strip():
+        filtered = filter_in_fields(data)
+    elif not flag_fields().isdisjoint(data):
+        filtered = filter_in_fields(data, beside_text=True)
+    said = choice.get("error")
+    results = choice.get("content_filter_results")
     return Reply(
-        text=_text(message.get("content")) or declined,
-        finish_reason=finish if isinstance(finish, str) else None,
-        reasoning=_text(message.get("reasoning_content") or message.get("reasoning")),
+        text=text,
+        finish_reason=(
+            "refusal" if declined and structured else reason_text(choice.get("finish_reason"))
+        ),
+        native_reason=None if native is None else reason_text(native),
+        reasoning=reasoning_text(message),
         usage=_usage(data.get("usage")),
         served_model=_string(data.get("model")),
         request_id=_string(data.get("id")),
-        filter_category=filter_category(choice.get("content_filter_results")),
+        filter_category=None if results is None else filtered_categories(data),
+        filtered=filtered,
+        failure=parse_failure(200, {}, {"error": said}) if said else None,
     )
 
 
-def _text(content: object) -> str:
-    """A message's content: a string, or the text parts of a list."""
-    if isinstance(content, list):
-        parts = [part.get("text") for part in content if isinstance(part, dict)]
-        return "".join(part for part in parts if isinstance(part, str))
-    return content if isinstance(content, str) else ""
+def _filtered_reply(data: Mapping[str, Any], filtered: str) -> Reply:
+    return Reply(
+        text="",
+        finish_reason=None,
+        usage=_usage(data.get("usage")),
+        served_model=_string(data.get("model")),
+        request_id=_string(data.get("id")),
+        filter_category=filtered_categories(data),
+        filtered=filtered,
+    )
 
 
 def _usage(data: object) -> Usage:
@@ -285,20 +338,6 @@ def _usage(data: object) -> Usage:
         cache_read_tokens=token_count(cached.get("cached_tokens")),
         cache_write_tokens=token_count(cached.get("cache_write_tokens")),
     )
-
-
-def refused_category(error: Mapping[str, Any]) -> str | None:
-    """The categories for which an Azure-style error says the prompt was filtered."""
-    inner = error.get("innererror") or error.get("inner_error")
-    return filter_category(inner.get("content_filter_result")) if isinstance(inner, dict) else None
-
-
-def filter_category(results: object) -> str | None:
-    """The categories that an Azure-style filter result says were filtered."""
-    if not isinstance(results, dict):
-        return None
-    hits = [k for k, v in results.items() if isinstance(v, dict) and v.get("filtered") is True]
-    return ",".join(sorted(map(str, hits))) or None
 
 
 def _string(value: object) -> str | None:

@@ -1,7 +1,9 @@
-"""Finish reasons and failures -> `Outcome`. A closed world: the unknown is an error, never a guess.
+"""What an endpoint's answers and failures amount to: an `Outcome`, or an exception.
 
 Every back end hands its provider's answer over as a `Reply` and its provider's failures as an
 `ApiFailure`; what they mean is decided here and nowhere else, so that back ends cannot drift apart.
+The vocabulary is in `refusalkit.models.dialects`; a word that no table has is an error, never a
+guess.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ import email.utils
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 
 from refusalkit.display import shows
 from refusalkit.errors import (
@@ -22,86 +25,35 @@ from refusalkit.errors import (
     TransientError,
     UnsupportedParameter,
 )
+from refusalkit.models.dialects.filters import filter_in_error
+from refusalkit.models.dialects.finish import Finish, Means, finish_of
+from refusalkit.models.dialects.parameters import refused_parameter
+from refusalkit.models.dialects.reasoning import split_reasoning
+from refusalkit.models.dialects.rows import any_of, folded, table
 from refusalkit.types import Outcome, Usage
 from refusalkit.untrusted import identifier, printable, redact, well_formed
 
-# OpenAI's and Anthropic's documented reasons. `tool_calls`, `tool_use`, `function_call` and
-# `pause_turn` are documented too, but no tools are offered: they are errors, as unknown ones are.
-FINISH_REASONS: Mapping[str, Outcome] = {
-    "stop": Outcome.ANSWERED,
-    "end_turn": Outcome.ANSWERED,
-    "stop_sequence": Outcome.ANSWERED,
-    "length": Outcome.TRUNCATED,
-    "max_tokens": Outcome.TRUNCATED,
-    "model_context_window_exceeded": Outcome.TRUNCATED,
-    "content_filter": Outcome.BLOCKED,
-    "refusal": Outcome.BLOCKED,
-}
-
-MODERATION_CODES = frozenset(
-    {
-        "content_policy_violation",
-        "content_filter",
-        "content_filtered",
-        "responsibleaipolicyviolation",
-        "moderation_blocked",
-        "invalid_prompt",
-        "data_inspection_failed",
-        "contentpolicyviolationerror",
-    }
-)
-_MODERATION_TEXT = re.compile(
-    r"(?i)blocked by content filtering policy|content management policy|"
-    r"flagged as potentially violating|requires moderation|was flagged for"
-)
-_FATAL_CODES = frozenset(
-    {
-        "authentication_error",
-        "billing_error",
-        "billing_not_active",
-        "insufficient_quota",
-        "invalid_api_key",
-        "model_not_found",
-        "permission_error",
-        "permission_denied",
-    }
-)
-_NO_CREDIT_TEXT = re.compile(r"(?i)credit balance is too low")
-_UNSUPPORTED_TEXT = re.compile(
-    r"(?i)unsupported|not support|unrecognized|unknown (?:parameter|field|argument)|"
-    r"extra inputs?|extra fields?|not permitted|not allowed|cannot both|can't both|"
-    r"deprecated|not available|not accepted|only the default"
-)
-# What bounds an answer is never left out, whatever a provider says of it: the answers would have no
-# bound, and cost what they come to. Its other name is tried by the back ends.
-_NEVER_LEFT_OUT = frozenset({"max_tokens", "max_completion_tokens"})
 # More is no count of tokens, and no column of 64-bit numbers could hold it.
-_MOST_TOKENS = 10**15
+_MAX_TOKENS = 10**15
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
-_THINK_TAG = re.compile(r"<(/?)(?:think|thinking)>", re.IGNORECASE)
+_ADVICE = {
+    "key": "check the API key of this provider",
+    "model": "check the model name and --api-base",
+    "credit": "the account has no credit left: top it up, then resume the run",
+    "path": "check --api-base",
+}
+_OF_STATUS = {401: "key", 402: "credit", 403: "key", 404: "model"}
 
 
-@shows(chars=lambda reply: len(reply.text))
+@shows("status", "code", "codes", "parameter")
 @dataclass(slots=True)
-class Reply:
-    """A provider's answer in neutral words, before it is judged what it amounts to."""
-
-    text: str
-    finish_reason: str | None
-    reasoning: str = ""
-    usage: Usage = Usage()
-    served_model: str | None = None
-    request_id: str | None = None
-    filter_category: str | None = None
-
-
-@shows("status", "code", "parameter")
-@dataclass(frozen=True, slots=True)
 class ApiFailure:
     """A provider's failure in neutral words.
 
-    `status` is None where no HTTP answer came. `parameter` is the request parameter that the
-    provider itself named. `usage` is what an answer that cannot be read says it took.
+    `status` is None where no HTTP answer came, and then `unreachable` says that there was not even
+    a connection. `codes` are the error's codes and types, `parameter` is the request parameter that
+    it names in a field. `filtered` is a filter's word where a field of the body says that one
+    answered. `usage` is what an answer that cannot be read says it took.
     """
 
     message: str
@@ -111,126 +63,202 @@ class ApiFailure:
     retry_after: float | None = None
     filter_category: str | None = None
     usage: Usage | None = None
+    codes: tuple[str, ...] = ()
+    filtered: str | None = None
+    unreachable: bool = False
+    limit: str | None = None
+
+
+@shows("finish_reason", chars=lambda reply: len(reply.text))
+@dataclass(slots=True)
+class Reply:
+    """A provider's answer in neutral words, before it is judged what it amounts to.
+
+    `native_reason` is the finish word of the provider behind a gateway. `filtered` is a filter's
+    word where a field of the body, and no finish word, says that one answered. `failure` is an
+    error that came inside the answer. `finish_words` are the meanings a user gave to words, as
+    `parse_finish_word` returns them. `lost`: the provider's own finish word is not known.
+    """
+
+    text: str
+    finish_reason: str | None
+    reasoning: str = ""
+    usage: Usage = Usage()
+    served_model: str | None = None
+    request_id: str | None = None
+    filter_category: str | None = None
+    native_reason: str | None = None
+    filtered: str | None = None
+    failure: ApiFailure | None = None
+    finish_words: Mapping[str, Means] = field(default_factory=dict)
+    lost: bool = False
+
+    @property
+    def finish(self) -> Finish | None:
+        """How the answer ended; None where nobody knows its finish word."""
+        return finish_of(self.finish_reason, self.native_reason, self.finish_words)
 
 
 @shows("outcome", chars=lambda reading: len(reading.text))
 @dataclass(slots=True)
 class Reading:
-    """What a reply amounts to: its outcome, and the final text apart from the reasoning."""
+    """What a reply amounts to: its outcome, and the final text apart from the reasoning.
+
+    `finish_reason` is the word that decided, as the endpoint wrote it. `unknown_finish` is the word
+    that made it an error because no table has it. `unknown_mark` is a mark in the text that looks
+    like one of reasoning and is in no table.
+    """
 
     outcome: Outcome
     text: str
     reasoning: str
     error: str | None = None
+    finish_reason: str | None = None
+    unknown_finish: str | None = None
+    unknown_mark: str | None = None
 
 
 def read_reply(reply: Reply) -> Reading:
     """The outcome of a provider's answer (DESIGN: outcomes and what each does to the score)."""
-    text, tagged, unclosed = split_reasoning(well_formed(reply.text))
-    reasoning = "\n".join([part for part in (well_formed(reply.reasoning), tagged) if part])
-    if reasoning:
-        # What stood between the reasoning and the answer is neither's, whoever took them apart.
-        text = text.strip()
-    finish = FINISH_REASONS.get(reply.finish_reason or "")
+    finish = reply.finish
+    apart = well_formed(reply.reasoning)
+    split = split_reasoning(
+        well_formed(reply.text),
+        apart=bool(apart.strip()),
+        cut=finish is not None and finish.means is Means.TRUNCATED,
+    )
+    reasoning = "\n".join([part for part in (apart, split.reasoning) if part])
+    # What stood between the reasoning and the answer is neither's, whoever took them apart.
+    text = split.final.strip() if reasoning else split.final
+    reading = Reading(
+        Outcome.ERROR,
+        text,
+        reasoning,
+        finish_reason=reply.finish_reason,
+        unknown_mark=split.unknown,
+    )
+    if reply.filtered is not None and (finish is None or finish.means is not Means.BLOCKED):
+        reading.outcome, reading.finish_reason = Outcome.BLOCKED, reply.filtered
+        return reading
     if finish is None:
-        named = "none" if reply.finish_reason is None else repr(printable(reply.finish_reason, 60))
-        error = f"finish reason {named} is not one that refusalkit knows"
-        return Reading(Outcome.ERROR, text, reasoning, error)
-    if finish is Outcome.BLOCKED:
-        return Reading(Outcome.BLOCKED, text, reasoning)
-    if unclosed:
-        return Reading(Outcome.NO_ANSWER, "", reasoning)
-    if text.strip():
-        return Reading(finish, text, reasoning)
-    # Without any text, reasoning decides; a model whose reasoning is hidden shows it in its usage,
-    # and one that ran into the length limit before its first visible word was still at it.
-    thought = reasoning.strip() or reply.usage.reasoning_tokens or finish is Outcome.TRUNCATED
-    return Reading(Outcome.NO_ANSWER if thought else Outcome.EMPTY, "", reasoning)
+        word = printable(reply.finish_reason, 60)
+        reading.unknown_finish = word
+        reading.error = f"unknown finish reason {word!r}"
+        return reading
+    reading.finish_reason = finish.word
+    has_text = bool(text.strip()) and not split.unclosed
+    means = finish.with_text if has_text else finish.means
+    if means is Means.BLOCKED:
+        reading.outcome = Outcome.BLOCKED
+        return reading
+    if means is Means.FAULT:
+        reading.error = f"the endpoint failed: finish reason {printable(finish.word, 60)!r}"
+        return reading
+    if not has_text:
+        reading.text = ""
+    if means is Means.NO_ANSWER or split.unclosed:
+        reading.outcome = Outcome.NO_ANSWER
+    elif has_text:
+        reading.outcome = Outcome.TRUNCATED if means is Means.TRUNCATED else Outcome.ANSWERED
+    else:
+        # Without any text, reasoning decides; a model whose reasoning is hidden shows it in its
+        # usage, and one that ran into the length limit before its first visible word was still
+        # at it. A call of a tool, which none was offered, is no answer either.
+        thought = (
+            reasoning.strip()
+            or reply.usage.reasoning_tokens
+            or means in (Means.TRUNCATED, Means.TOOLS)
+        )
+        reading.outcome = Outcome.NO_ANSWER if thought else Outcome.EMPTY
+    return reading
 
 
-def split_reasoning(text: str) -> tuple[str, str, bool]:
-    """Take every `<think>...</think>` out of an answer.
+@cache
+def _failure_codes() -> Mapping[str, str]:
+    return {folded(row["code"]): row["means"] for row in table("failures")["code"]}
 
-    Returns (final text, reasoning, whether a block was never closed). A chat template that opens
-    the block in the prompt leaves an answer with a closing tag only; what stands before that is
-    reasoning too.
-    """
-    if "<" not in text:
-        return text, "", False
-    final: list[str] = []
-    thoughts: list[str] = []
-    at, opened = 0, False
-    for tag in _THINK_TAG.finditer(text):
-        closing = tag.group(1) == "/"
-        if closing and (opened or not thoughts):
-            if opened:
-                thoughts.append(text[at : tag.start()])
-            else:
-                thoughts.append("".join(final) + text[at : tag.start()])
-                final.clear()
-            at, opened = tag.end(), False
-        elif not closing and not opened:
-            final.append(text[at : tag.start()])
-            at, opened = tag.end(), True
-    if opened:
-        return "".join(final).strip(), "\n".join([*thoughts, text[at:]]), True
-    rest = "".join(final) + text[at:]
-    return (rest.strip() if thoughts else rest), "\n".join(thoughts), False
+
+@cache
+def _failure_words() -> tuple[tuple[re.Pattern[str], str], ...]:
+    return tuple((any_of([row]), row["means"]) for row in table("failures")["words"])
 
 
 def failure_error(
-    failure: ApiFailure, *, names: str, sent: frozenset[str] = frozenset()
+    failure: ApiFailure,
+    *,
+    names: str,
+    sent: frozenset[str] = frozenset(),
+    answered: bool = False,
+    base_advice: str | None = None,
 ) -> ProviderError:
     """The exception for a failure.
 
     `names` says who failed (``openai/gpt-x at host``); `sent` holds the optional parameters of the
-    request, the only ones that an `UnsupportedParameter` may name.
+    request, the only ones that an `UnsupportedParameter` may name. `answered`: this endpoint has
+    answered before, so that its 403 or 404 is about one request. `base_advice` is what to do where
+    nothing answers at the path.
     """
-    folded = (failure.code or "").strip().casefold()
     status = failure.status
-    code = identifier(failure.code.strip()) if failure.code and failure.code.strip() else None
+    code = failure.code or next(iter(failure.codes), None)
+    code = identifier(code.strip()) if code and code.strip() else None
     summary = f"{names}: HTTP {status}" if status is not None else f"{names}: no HTTP answer"
     if code:
         summary += f" ({code})"
     said = redact(failure.message) or None
-    if folded in MODERATION_CODES or (
-        # Without an HTTP answer it is not the provider who says so.
-        status is not None and _MODERATION_TEXT.search(failure.message)
-    ):
-        category = failure.filter_category
-        return ModerationError(summary, detail=said, status=status, code=code, category=category)
-    if status == 400 and _NO_CREDIT_TEXT.search(failure.message):
-        folded = "billing_error"
-    if folded in _FATAL_CODES or status in (401, 402, 403, 404):
-        detail = f"{said}; {_advice(status, folded)}" if said else _advice(status, folded)
+    codes = [one for one in (failure.code, *failure.codes) if one]
+    word = failure.filtered
+    # Without an HTTP answer it is not the provider who says so.
+    if word is None and (status is not None or codes):
+        word = filter_in_error(status or 0, codes, failure.message if status else "", None)
+    if word is not None:
+        return ModerationError(
+            summary,
+            detail=said,
+            status=status,
+            code=identifier(word),
+            category=failure.filter_category,
+        )
+    about = _about(failure, codes)
+    gone = status in (403, 404) or (about in ("key", "model", "path") and status != 401)
+    if about is not None and not (answered and gone and about != "credit"):
+        advice = base_advice if about in ("model", "path") and base_advice else _ADVICE[about]
+        detail = f"{said}; {advice}" if said else advice
         return FatalProviderError(summary, detail=detail, status=status, code=code)
-    if status is None or status in _TRANSIENT_STATUS or status >= 500 or 200 <= status < 300:
+    if (
+        status is None
+        or about is not None
+        or status in _TRANSIENT_STATUS
+        or status >= 500
+        or 200 <= status < 300
+    ):
         # A 2xx whose body is no answer was cut or garbled on its way: worth another try.
-        return TransientError(
+        error = TransientError(
             summary, detail=said, status=status, code=code, retry_after=failure.retry_after
         )
-    if status in (400, 422) and (parameter := _unsupported(failure, sent)):
-        return UnsupportedParameter(summary, parameter, detail=said, status=status, code=code)
+        error.unreachable = failure.unreachable
+        error.limit = failure.limit
+        return error
+    if status in (400, 422):
+        complaint = " ".join([*codes, failure.message])
+        if parameter := refused_parameter(complaint, failure.parameter, sent):
+            return UnsupportedParameter(summary, parameter, detail=said, status=status, code=code)
     return RequestError(summary, detail=said, status=status, code=code)
 
 
-def _unsupported(failure: ApiFailure, sent: frozenset[str]) -> str | None:
-    """The optional parameter that a provider says it does not take, if it clearly names one."""
-    complaint = f"{failure.code or ''} {failure.message}"
-    if not _UNSUPPORTED_TEXT.search(complaint):
+def _about(failure: ApiFailure, codes: list[str]) -> str | None:
+    """What a failure concerns that would meet every request: key, model, credit or path."""
+    known = _failure_codes()
+    for code in codes:
+        if (means := known.get(folded(code))) is not None:
+            return means
+    status = failure.status
+    if status is None:
         return None
-    said = failure.parameter.split(".")[0] if failure.parameter else None
-    if said in _NEVER_LEFT_OUT:
-        return None
-    optional = sent - _NEVER_LEFT_OUT
-    if said in optional:
-        return said
-    named = {word.split(".")[0] for word in re.findall(r"[A-Za-z_][A-Za-z_.]*", failure.message)}
-    # Where two cannot stand together ("temperature and top_p"), the less telling one goes.
-    order = ("top_k", "top_p", "seed")
-    place = {name: at for at, name in enumerate(order)}
-    matching = sorted(named & optional, key=lambda name: (place.get(name, len(order)), name))
-    return matching[0] if matching else None
+    if status in (200, 400, 402, 403, 404, 405):
+        for words, means in _failure_words():
+            if words.search(failure.message):
+                return means
+    return _OF_STATUS.get(status)
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
@@ -260,16 +288,20 @@ def _http_date(text: str | None) -> datetime | None:
         return None
 
 
+def exhausted_limit(headers: Mapping[str, str]) -> str | None:
+    """Which limit is used up, by the ``x-ratelimit-remaining-...`` headers: ``requests``, say."""
+    found: list[str] = []
+    for name, value in headers.items():
+        _, marker, limit = name.casefold().partition("ratelimit-")
+        words = limit.split("-")
+        if marker and "remaining" in words and value.strip() in ("0", "0.0"):
+            of = "-".join(word for word in words if word != "remaining") or "requests"
+            found.append(printable(of, 40))
+    return " and ".join(sorted(set(found))) or None
+
+
 def token_count(value: object) -> int | None:
     """A count of tokens as an endpoint gave it; None for what cannot be one."""
     if value is None or not isinstance(value, int) or isinstance(value, bool):
         return None
-    return value if 0 <= value <= _MOST_TOKENS else None
-
-
-def _advice(status: int | None, code: str) -> str:
-    if code in ("insufficient_quota", "billing_error", "billing_not_active") or status == 402:
-        return "the account has no credit left: top it up, then resume the run"
-    if code == "model_not_found" or status == 404:
-        return "check the model name and --api-base"
-    return "check the API key of this provider"
+    return value if 0 <= value <= _MAX_TOKENS else None

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from refusalkit.display import shows
 from refusalkit.models.client import ParameterLog
-from refusalkit.models.outcomes import FINISH_REASONS, Reply, read_reply
+from refusalkit.models.dialects.finish import Means, finish_of
+from refusalkit.models.outcomes import Reply, read_reply
 from refusalkit.types import Completion, GenerationConfig, Outcome, Prompt, unit_id
 
 
@@ -50,8 +51,9 @@ class RecordedModel:
         """The recorded answer."""
         unit = unit_id(prompt.id, trial)
         ended = self._finish_reasons.get(unit)
-        known = ended if ended in FINISH_REASONS else None
-        reading = read_reply(Reply(self._responses[unit], known or "stop"))
+        finish = finish_of(ended)
+        known = None if finish is None or finish.means is Means.FAULT else ended
+        reading = read_reply(Reply(self._responses[unit], known))
         text = self._responses[unit] if self._judged else reading.text
         return Completion(
             prompt_id=prompt.id,

@@ -1,0 +1,111 @@
+"""What an error's body says, whatever shape an endpoint gives it."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from refusalkit.display import shows
+from refusalkit.models.dialects.rows import table
+
+# What the texts and the codes of an error are called. Common to JSON APIs, no vendor's own.
+_TEXTS = frozenset(
+    {
+        *("message", "msg", "detail", "details", "error", "errors", "description", "reason", "raw"),
+        *("error_msg", "errormsg", "error_message", "errormessage", "error_description"),
+        *("status_msg", "title", "innererror", "inner_error"),
+    }
+)
+_CODES = frozenset(
+    {
+        *("code", "type", "status", "reason", "status_code", "statuscode"),
+        *("error_code", "errcode", "error_type"),
+    }
+)
+_DEEPEST = 8
+_LONGEST = 20_000
+
+
+@shows("codes", "parameter")
+@dataclass(slots=True)
+class ErrorBody:
+    """An error's texts as one, its codes, and the parameter that it names."""
+
+    message: str
+    codes: tuple[str, ...]
+    parameter: str | None
+
+
+def read_error(data: object) -> ErrorBody:
+    """An error of any shape: an object, a list of them, a text; nested, or JSON within a text."""
+    texts: list[str] = []
+    codes: list[str] = []
+    parameters: list[str] = []
+    for kind, value in _walk(data, "", 0):
+        said = {"text": texts, "code": codes, "parameter": parameters}[kind]
+        if value not in said:
+            said.append(value)
+    return ErrorBody("; ".join(texts)[:_LONGEST], tuple(codes[:50]), next(iter(parameters), None))
+
+
+def _walk(value: object, name: str, depth: int) -> Iterator[tuple[str, str]]:
+    """Texts, codes and parameters in the order in which they stand."""
+    if depth > _DEEPEST:
+        return
+    if isinstance(value, list):
+        for item in value[:50]:
+            yield from _walk(item, name, depth + 1)
+    elif isinstance(value, dict):
+        for key, item in list(value.items())[:50]:
+            yield from _field(str(key).casefold(), item, depth)
+    elif isinstance(value, str) and value.strip():
+        inner = _within(value)
+        if inner is None:
+            yield "text", value.strip()
+        else:
+            yield from _walk(inner, name, depth + 1)
+
+
+def _field(key: str, item: object, depth: int) -> Iterator[tuple[str, str]]:
+    if key in _parameter_names():
+        named = item[-1] if isinstance(item, list) and item else item
+        if isinstance(named, str) and named and named != "None":
+            yield "parameter", named
+        return
+    if key in _CODES and isinstance(item, str | int) and not isinstance(item, bool):
+        code = str(item).strip()
+        # LiteLLM writes Python's None.
+        if code and code != "None":
+            yield "code", code
+        if key != "reason":
+            return
+    if key in _TEXTS or isinstance(item, dict | list):
+        yield from _walk(item, key, depth + 1)
+
+
+def _within(text: str) -> Any:
+    """The object that a text holds, as JSON or as Python writes it; gateways nest them."""
+    start = text.find("{")
+    if start < 0 or len(text) > _LONGEST or not text.rstrip().endswith("}"):
+        return None
+    inner = text[start:]
+    found: Any = None
+    try:
+        found = json.loads(inner)
+    except (ValueError, RecursionError):
+        try:
+            found = ast.literal_eval(inner)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
+    if not isinstance(found, dict):
+        return None
+    return [text[:start].strip(), found]
+
+
+@cache
+def _parameter_names() -> frozenset[str]:
+    return frozenset(table("parameters")["fields"])

@@ -1,0 +1,138 @@
+"""Whether a filter for harmful content answered, and in what word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from refusalkit.models.dialects.rows import any_of, folded, table, values_at
+
+_NOT_A_NAME = re.compile(r"\W+")
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    path: tuple[str, ...]
+    values: frozenset[str]
+    even_with_text: bool
+    names_categories: bool
+
+
+@cache
+def _codes() -> frozenset[str]:
+    return frozenset(folded(row["code"]) for row in table("filters")["code"])
+
+
+@cache
+def _words() -> tuple[tuple[re.Pattern[str], re.Pattern[str] | None], ...]:
+    def pattern(text: str) -> re.Pattern[str]:
+        return re.compile(text, re.IGNORECASE)
+
+    return tuple(
+        (pattern(row["words"]), pattern(row["and"]) if "and" in row else None)
+        for row in table("filters")["words"]
+    )
+
+
+@cache
+def _other() -> re.Pattern[str]:
+    return any_of(table("filters")["other"])
+
+
+@cache
+def _statuses() -> frozenset[int]:
+    return frozenset(row["status"] for row in table("filters")["status"])
+
+
+@cache
+def _fields() -> tuple[_Field, ...]:
+    return tuple(
+        _Field(
+            tuple(row["field"].split(".")),
+            frozenset(map(folded, row.get("values", ()))),
+            row.get("even_with_text", False),
+            row.get("names_categories", False),
+        )
+        for row in table("filters")["field"]
+    )
+
+
+@cache
+def flag_fields() -> frozenset[str]:
+    """The outermost fields of a body that say so even beside a text."""
+    return frozenset(field.path[0] for field in _fields() if field.even_with_text)
+
+
+def filter_in_error(status: int, codes: Iterable[str], message: str, body: object) -> str | None:
+    """The word with which an error says that a filter answered; None where it does not."""
+    for code in codes:
+        if folded(code) in _codes():
+            return code
+    if (found := filter_in_fields(body)) is not None:
+        return found
+    if _other().search(message):
+        return None
+    if status in _statuses():
+        return f"HTTP_{status}"
+    for words, also in _words():
+        if (hit := words.search(message)) and (also is None or also.search(message)):
+            # A name, not a sentence: it is kept even where texts are withheld.
+            return _NOT_A_NAME.sub("_", hit.group(0)).strip("_").casefold()[:40]
+    return None
+
+
+def filter_in_fields(body: object, *, beside_text: bool = False) -> str | None:
+    """The word with which a body's fields say so; `beside_text`: it has an answer's text too."""
+    if not isinstance(body, dict | list):
+        return None
+    for field in _fields():
+        if beside_text and not field.even_with_text:
+            continue
+        for value in values_at(body, field.path):
+            if _says_so(value, field.values):
+                # The name of the field where the value alone would say nothing.
+                plain = isinstance(value, str) and not value.isdigit()
+                return (
+                    value if plain else f"{'.'.join(field.path).replace('.*', '')}={_short(value)}"
+                )
+    return None
+
+
+def _says_so(value: Any, values: frozenset[str]) -> bool:
+    if values:
+        return isinstance(value, str | int) and folded(str(value)) in values
+    return value is not None and value is not False and value != 0 and value not in ("", [], {})
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))[:60]
+    return "true" if value is True else str(value)[:60]
+
+
+def filtered_categories(body: object) -> str | None:
+    """The categories for which a filter's result says that it filtered, sorted; None: none."""
+    found: set[str] = set()
+    for field in _fields():
+        if not field.names_categories:
+            continue
+        # The items of an object, by their names, and of each what says that it was filtered.
+        *path, _, sign = field.path
+        for results in values_at(body, path):
+            if isinstance(results, Mapping):
+                found.update(
+                    str(name)
+                    for name, result in results.items()
+                    if isinstance(result, Mapping) and result.get(sign) is True
+                )
+    for steps in _category_fields():
+        found.update(value for value in values_at(body, steps) if isinstance(value, str) and value)
+    return ",".join(sorted(found)) or None
+
+
+@cache
+def _category_fields() -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(row["category"].split(".")) for row in table("filters")["category"])

@@ -1,0 +1,55 @@
+"""Which parameter of a request an endpoint says it does not take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+
+from refusalkit.models.dialects.rows import any_of, table
+
+# What bounds an answer is never left out, whatever a provider says of it: answers would have no
+# bound, and cost what they come to. Its other name is tried by the back ends.
+NEVER_LEFT_OUT = frozenset({"max_tokens", "max_completion_tokens"})
+_NAME = re.compile(r"[A-Za-z_][A-Za-z_.]*")
+
+
+@cache
+def _refusal() -> re.Pattern[str]:
+    return any_of(table("parameters")["words"])
+
+
+@cache
+def _value() -> re.Pattern[str]:
+    return any_of(table("parameters")["value"])
+
+
+@cache
+def _order() -> Mapping[str, int]:
+    return {name: at for at, name in enumerate(table("parameters")["order"])}
+
+
+def refused_parameter(complaint: str, said: str | None, sent: frozenset[str]) -> str | None:
+    """The optional parameter of those `sent` that a complaint says is not taken, if any.
+
+    `said` is the parameter that the error's own field names.
+    """
+    optional = sent - NEVER_LEFT_OUT
+    said = said.split(".")[0] if said else None
+    if said in NEVER_LEFT_OUT:
+        return None
+    names = {word.split(".")[0].strip("_") for word in _NAME.findall(complaint)}
+    named = {name for name in optional if name in names}
+    if names & NEVER_LEFT_OUT and said not in optional:
+        return None
+    if not _refusal().search(complaint):
+        # In words that no table has: only where it is clear which one is meant, and why.
+        if _value().search(complaint):
+            return None
+        if said in optional:
+            return said
+        return next(iter(named)) if len(named) == 1 else None
+    if said in optional:
+        return said
+    order = _order()
+    return min(named, key=lambda name: (order.get(name, len(order)), name), default=None)
