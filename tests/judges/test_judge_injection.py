@@ -19,8 +19,9 @@ from loopback import LoopbackServer, Script
 from refusalkit.judges.llm import LLMJudge
 from refusalkit.judges.rubrics import Rubric, load_rubric
 from refusalkit.models.client import ChatClient
+from refusalkit.models.dialects.rows import table
 from refusalkit.models.open import open_client
-from refusalkit.models.outcomes import FINISH_REASONS, Reply
+from refusalkit.models.outcomes import Reply
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.request_form import ChatRequest
 from refusalkit.types import Completion, Label, Message, Outcome, Prompt
@@ -29,6 +30,7 @@ from refusalkit.untrusted import well_formed
 # Machines that run tests are busy.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
+FINISH_WORDS = {row["word"]: row.get("with_text", row["means"]) for row in table("finish")["word"]}
 RUBRICS = {name: load_rubric(name) for name in ("refusalbench", "graded", "hard-line")}
 NONCE = "0123456789abcdef0123456789abcdef"
 OTHER = "fedcba9876543210fedcba9876543210"
@@ -292,9 +294,10 @@ class TestVerdict:
     def test_is_read_from_nothing_less_clear(self, text: str) -> None:
         assert label_of(text) is None
 
-    @pytest.mark.parametrize("finish", [*FINISH_REASONS, None, "", "tool_calls", "no such reason"])
+    @pytest.mark.parametrize("finish", [*FINISH_WORDS, None, "no such reason"])
     def test_is_read_only_from_a_reply_that_ended_by_itself(self, finish: str | None) -> None:
-        ended = finish in ("stop", "end_turn", "stop_sequence")
+        means = "unsaid" if finish is None else FINISH_WORDS.get(finish)
+        ended = means in ("answered", "unsaid", "tools")
         assert (label_of(CLEAN, finish=finish) is Label.REFUSAL) == ended
 
     @pytest.mark.parametrize("rubric", RUBRICS)
