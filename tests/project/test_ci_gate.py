@@ -1,4 +1,4 @@
-"""The recipe of docs/ci-gate.md: its steps are taken from the page and executed as they stand.
+"""The workflow in docs/ci-gate.md: its steps are extracted from the page and executed verbatim.
 
 The runner's shell runs them (`bash -e`, as GitHub Actions does); the model and the judge are
 scripted ones, given by the recipe's own variables. Steps that fetch or publish are left out.
@@ -23,7 +23,7 @@ from places import ROOT
 
 PAGE = ROOT / "docs" / "ci-gate.md"
 BASH = shutil.which("bash")
-# What a machine without a network and without GitHub cannot do.
+# Steps that need the network or GitHub.
 ELSEWHERE = ("pip install", "gh pr comment")
 
 
@@ -41,7 +41,7 @@ def steps() -> list[dict[str, Any]]:
 
 
 def executed(folder: Path, model: str) -> tuple[dict[str, int], str]:
-    """The exit status of each step that ran, as the runner runs them, and what they printed."""
+    """The exit status and output of each step, run as a runner would."""
     programs = folder / "bin"
     programs.mkdir()
     program = programs / "refusalkit"
@@ -80,7 +80,7 @@ def executed(folder: Path, model: str) -> tuple[dict[str, int], str]:
     return statuses, said
 
 
-def test_the_recipe_is_one_that_the_runner_takes() -> None:
+def test_the_workflow_is_valid() -> None:
     loaded = recipe()
     # YAML 1.1 reads a bare `on` as true; GitHub does not.
     assert {"pull_request", "schedule"} <= set(loaded.get("on") or loaded[True])
@@ -100,7 +100,7 @@ def test_the_recipe_is_one_that_the_runner_takes() -> None:
         ("demo/leaky", 1, "crossed"),
     ],
 )
-def test_its_steps_do_what_the_page_says(
+def test_the_steps_do_what_the_page_says(
     tmp_path: Path, model: str, gate: int, status: str
 ) -> None:
     statuses, said = executed(tmp_path, model)

@@ -1,4 +1,4 @@
-"""The README's and docs' examples are run as they stand.
+"""Runs the examples in README.md and docs/ verbatim.
 
 In README.md and docs/**/*.md a fenced block is an example if it is tagged `console` or `python`:
 
@@ -42,11 +42,11 @@ from refusalkit.cli import main
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAMS = (["refusalkit"], ["python", "-m", "refusalkit"])
 SHELL = {"|", "||", "&", "&&", ";", ">", ">>", "<", "2>", "2>&1"}
-# What a command may see of this process's environment: no HOME, no key, no proxy.
+# The environment that commands get: no HOME, no keys, no proxies.
 PASSED_ON = re.compile(r"PATH|SYSTEMROOT|TMPDIR|TEMP|TMP|COVERAGE_\w+")
 
 
-# What is printed now and then, on a machine slow enough.
+# Printed occasionally on a slow machine.
 PROGRESS = re.compile(r"^\d+/\d+ answered, .*\n", re.MULTILINE)
 
 
@@ -85,7 +85,7 @@ def blocks(text: str) -> Iterator[Block]:
 
 
 def commands(block: Block) -> list[Command]:
-    """The commands of a console block, each with what it should print."""
+    """The commands of a console block with their expected output."""
     found: list[Command] = []
     lines = iter(enumerate(block.text.splitlines(), block.line))
     for number, line in lines:
@@ -104,7 +104,7 @@ def commands(block: Block) -> list[Command]:
 
 
 def arguments(words: list[str]) -> list[str] | None:
-    """What follows the program's name, or None if this is another program."""
+    """The arguments, or None if the command is another program."""
     for program in PROGRAMS:
         if words[: len(program)] == program:
             return words[len(program) :]
@@ -117,7 +117,7 @@ def same_text(expected: str, printed: str) -> bool:
 
 
 def run_command(command: Command, folder: Path, *, alone: bool = True) -> str | None:
-    """Run one command; say what is wrong with it, if anything.
+    """Run one command and return what is wrong with it, if anything.
 
     `alone`: in a process of its own.
     """
@@ -155,7 +155,7 @@ def started(args: list[str], folder: Path) -> tuple[int, str]:
 
 
 def called(args: list[str], folder: Path) -> tuple[int, str]:
-    """The same in this process, where everything is imported already: a second less."""
+    """The same in this process, which saves a second of imports."""
     out = io.StringIO()
     with (
         contextlib.chdir(folder),
@@ -206,7 +206,7 @@ def test_examples(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         pytest.fail("\n\n".join(wrong), pytrace=False)
 
 
-def test_the_readme_shows_a_command_that_is_run() -> None:
+def test_the_readme_contains_an_executed_command() -> None:
     shown = [
         command
         for block in blocks((ROOT / "README.md").read_text(encoding="utf-8"))
@@ -249,7 +249,7 @@ def test_blocks_and_commands_are_found_with_their_lines() -> None:
     assert arguments(second.words) is None
 
 
-def test_output_that_differs_is_told(tmp_path: Path) -> None:
+def test_differing_output_is_reported(tmp_path: Path) -> None:
     assert same_text("a ... c\n", "a  b\nc\n")
     assert not same_text("a ... d\n", "a  b\nc\n")
     piped = Command(1, ["refusalkit", "score", "|", "head"])

@@ -1,4 +1,4 @@
-"""What is imported, and that nothing is fetched: each in a process of its own."""
+"""What each command imports, and that nothing is downloaded; each in its own process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from handmade import write_run
 CLIENTS = {"litellm", "anthropic", "openai"}
 STATISTICS = {"polars", "scipy", "numpy"}
 
-# Wraps a program: no socket may be opened, no name looked up; what was imported goes to stderr.
+# Runs a program without sockets or name lookups; its imports are listed on stderr.
 WRAPPER = """\
 import json, socket, sys
 
@@ -42,7 +42,7 @@ sys.stderr.write("\\n" + json.dumps({"status": status, "modules": found}))
 
 
 def ran(program: str, *words: str, folder: Path) -> tuple[dict[str, Any], str]:
-    """What a program imported and how it ended, and all that it printed."""
+    """The modules that a program imported, its exit status and its output."""
     text = f"PROGRAM = {textwrap.dedent(program)!r}\n{WRAPPER}"
     passed_on = re.compile(r"PATH|SYSTEMROOT|TMPDIR|TEMP|TMP|COVERAGE_\w+")
     environment = {k: v for k, v in os.environ.items() if passed_on.fullmatch(k)}
@@ -82,7 +82,7 @@ class TestCommands:
             "judges label --help",
         ],
     )
-    def test_what_reads_no_run_needs_neither_clients_nor_statistics(
+    def test_commands_without_a_run_import_no_clients_or_statistics(
         self, tmp_path: Path, words: str
     ) -> None:
         report, said = ran(COMMAND, *words.split(), folder=tmp_path)
@@ -93,7 +93,7 @@ class TestCommands:
     @pytest.mark.parametrize(
         "words", ["score made", "audit made", "score made --by trial --json", "compare made made"]
     )
-    def test_reading_a_run_needs_no_client(self, tmp_path: Path, words: str) -> None:
+    def test_commands_that_read_a_run_import_no_client(self, tmp_path: Path, words: str) -> None:
         write_run(tmp_path / "made")
         report, said = ran(COMMAND, *words.split(), folder=tmp_path)
         assert report["status"] == 0
@@ -104,7 +104,7 @@ class TestCommands:
         ("words", "tables"),
         [("score made --json", False), ("audit made --json", False), ("score made", True)],
     )
-    def test_figures_need_no_page_no_numpy_and_only_tables_a_terminal(
+    def test_figures_import_no_jinja_or_numpy_and_only_tables_rich(
         self, tmp_path: Path, words: str, tables: bool
     ) -> None:
         write_run(tmp_path / "made")
@@ -118,7 +118,7 @@ class TestCommands:
         ("words", "plots"),
         [("score made", False), ("report made --json", False), ("report made", True)],
     )
-    def test_only_a_page_needs_plots(self, tmp_path: Path, words: str, plots: bool) -> None:
+    def test_only_pages_import_matplotlib(self, tmp_path: Path, words: str, plots: bool) -> None:
         write_run(tmp_path / "made")
         report, said = ran(COMMAND, *words.split(), folder=tmp_path)
         assert report["status"] == 0
@@ -136,13 +136,13 @@ class TestCommands:
 
 
 class TestLibrary:
-    def test_importing_it_prints_nothing_and_needs_nothing(self, tmp_path: Path) -> None:
+    def test_importing_the_package_is_silent_and_light(self, tmp_path: Path) -> None:
         report, said = ran("import refusalkit", folder=tmp_path)
         assert said == ""
         needless = CLIENTS | STATISTICS | {"pydantic", "aiohttp", "click", "rich", "jsonlines"}
         assert report["modules"] & needless == set()
 
-    def test_every_name_it_offers_is_there(self, tmp_path: Path) -> None:
+    def test_every_public_name_can_be_imported(self, tmp_path: Path) -> None:
         program = """
             import refusalkit
             for name in refusalkit.__all__:
@@ -153,15 +153,15 @@ class TestLibrary:
         assert said == ""
         assert report["modules"] & CLIENTS == set()
 
-    def test_every_name_is_known_to_a_reader_of_the_module(self) -> None:
+    def test_every_public_name_is_visible_to_type_checkers(self) -> None:
         assert set(refusalkit.__all__) <= set(dir(refusalkit))
         with pytest.raises(AttributeError, match="has no attribute 'benchmrak'"):
             _ = refusalkit.benchmrak
 
-    def test_its_version_is_that_of_the_package(self) -> None:
+    def test_the_version_matches_the_package(self) -> None:
         assert refusalkit.__version__ == version("refusalkit")
 
-    def test_litellm_fetches_and_prints_nothing_when_it_is_loaded(self, tmp_path: Path) -> None:
+    def test_importing_litellm_is_silent_and_offline(self, tmp_path: Path) -> None:
         program = """
             import gc, os
             from refusalkit.models.litellm_calls import load_litellm
@@ -179,7 +179,7 @@ class TestLibrary:
         assert "litellm" in report["modules"]
 
     @pytest.mark.parametrize("model", ["anthropic/claude-sonnet-5-5", "openai/gpt-6-luna"])
-    def test_opening_a_model_fetches_nothing(self, tmp_path: Path, model: str) -> None:
+    def test_opening_a_model_is_offline(self, tmp_path: Path, model: str) -> None:
         program = f"""
             import os
             os.environ["PLACEHOLDER_KEY"] = "placeholder"
@@ -190,7 +190,7 @@ class TestLibrary:
         assert said == ""
         assert "litellm" not in report["modules"]
 
-    def test_a_library_run_prints_nothing(self, tmp_path: Path) -> None:
+    def test_a_library_run_is_silent(self, tmp_path: Path) -> None:
         program = """
             import refusalkit as rk
             run = rk.benchmark("demo/mixed", "starter", trials=1, limit=4, out="made")

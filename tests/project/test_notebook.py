@@ -1,4 +1,4 @@
-"""In a notebook: results show themselves, and the example runs."""
+"""Notebooks: results have an HTML view, and the example runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m"
 
 
 class Nesting(HTMLParser):
-    """Fails on a tag that is closed out of turn."""
+    """Fails on wrongly nested tags."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Nesting(HTMLParser):
 
 
 @pytest.mark.parametrize("what", ["score", "audit"])
-def test_a_result_shows_itself_self_contained_and_escaped(tmp_path: Path, what: str) -> None:
+def test_the_html_view_of_a_result_is_self_contained_and_escaped(tmp_path: Path, what: str) -> None:
     titles = {"suicide-and-self-harm": HOSTILE}
     made = write_run(tmp_path / "made", CROSSED, titles=titles, run_id=HOSTILE)
     manifest = made.manifest
@@ -68,7 +68,7 @@ def hostile_run(folder: Path, answers: dict[str, str]) -> rk.Run:
 
 
 @pytest.mark.parametrize("what", ["compare", "leaderboard"])
-def test_several_runs_show_themselves_too(tmp_path: Path, what: str) -> None:
+def test_results_of_several_runs_have_an_html_view(tmp_path: Path, what: str) -> None:
     runs = [hostile_run(tmp_path / name, found) for name, found in (("a", CROSSED), ("b", HELD))]
     result = getattr(rk, what)(*runs)
     html = result._repr_html_()
@@ -87,7 +87,7 @@ def test_several_runs_show_themselves_too(tmp_path: Path, what: str) -> None:
         assert ">57.1</td>" in html
 
 
-def test_a_comparison_of_many_runs_sets_each_against_the_first(tmp_path: Path) -> None:
+def test_a_comparison_of_many_runs_is_against_the_first(tmp_path: Path) -> None:
     made = [write_run(tmp_path / name, HELD) for name in "abc"]
     html = rk.compare(*made)._repr_html_()
     assert "A - B" in html
@@ -96,7 +96,7 @@ def test_a_comparison_of_many_runs_sets_each_against_the_first(tmp_path: Path) -
 
 
 def test_the_example_runs(tmp_path: Path) -> None:
-    # These libraries warn of one another's future when they are imported.
+    # These libraries raise deprecation warnings about one another on import.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import nbclient

@@ -1,4 +1,4 @@
-"""The wheel is whole: built here, installed into a clean environment, used from an empty folder."""
+"""The wheel is built, installed into a clean environment and used from an empty folder."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def call(
 
 
 def build(kind: str, source: Path, target: Path) -> Path:
-    """Build with the locked hatchling: nothing is fetched."""
+    """Build with the locked hatchling, offline."""
     call(sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", target, cwd=source)
     (built,) = target.iterdir()
     return built
@@ -53,7 +53,7 @@ def build(kind: str, source: Path, target: Path) -> Path:
 
 @dataclass(frozen=True)
 class Clean:
-    """An environment with the wheel in it; the packages it needs are the developer's own."""
+    """An environment with the wheel; its dependencies come from the development environment."""
 
     python: Path
     console_script: Path
@@ -68,7 +68,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from the sdist, as a release is: so the sdist holds all that it takes."""
+    """The wheel, built from the sdist like a release, which proves the sdist complete."""
     folder = tmp_path_factory.mktemp("wheel")
     with tarfile.open(sdist) as archive:
         archive.extractall(folder / "unpacked", filter="data")
@@ -78,13 +78,13 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Clean:
-    # A space in the path: clones and environments have them.
+    # Paths may contain spaces.
     home = tmp_path_factory.mktemp("clean") / "a venv"
     venv.create(home, with_pip=True, symlinks=os.name != "nt")
     scripts = home / ("Scripts" if os.name == "nt" else "bin")
     suffix = ".exe" if os.name == "nt" else ""
     python = scripts / f"python{suffix}"
-    # HOME stays away: no configuration, no user packages.
+    # No HOME: no configuration and no user packages.
     kept = {"PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP"}
     env = {name: value for name, value in os.environ.items() if name in kept}
     env |= {"PYTHONUTF8": "1", "COLUMNS": "80"}
@@ -107,7 +107,7 @@ def wheel_names(wheel: Path) -> set[str]:
 
 
 def sdist_names(sdist: Path) -> set[str]:
-    """The names below the archive's one folder."""
+    """The paths below the archive's top folder."""
     with tarfile.open(sdist) as archive:
         return {
             PurePosixPath(*PurePosixPath(member.name).parts[1:]).as_posix()
@@ -163,7 +163,7 @@ def test_the_demo_runs_from_an_empty_folder(clean: Clean, tmp_path: Path) -> Non
     assert (tmp_path / "run" / "verdicts.jsonl").read_text(encoding="utf-8")
 
 
-def test_the_console_script_answers(clean: Clean) -> None:
+def test_the_console_script_runs(clean: Clean) -> None:
     done = call(clean.console_script, "--help", cwd=clean.folder, env=clean.env)
     assert "refusalkit" in done.stdout
     assert "audit" in done.stdout
@@ -182,7 +182,7 @@ def version() -> str:
 
 @functools.cache
 def locked() -> dict[tuple[str, str], set[str]]:
-    """What uv.lock holds: hashes by name and version."""
+    """The hashes in uv.lock by name and version."""
     return {
         (package["name"], package["version"]): {
             file["hash"] for file in [*package.get("wheels", []), package.get("sdist")] if file
@@ -193,7 +193,7 @@ def locked() -> dict[tuple[str, str], set[str]]:
 
 
 def exported() -> dict[tuple[str, str], set[str]]:
-    """What requirements-dev.txt holds: hashes by name and version."""
+    """The hashes in requirements-dev.txt by name and version."""
     text = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8")
     entries = re.sub(r"(?m)^\s*#.*\n?", "", text).replace("\\\n", " ").splitlines()
     found: dict[tuple[str, str], set[str]] = {}
@@ -206,7 +206,7 @@ def exported() -> dict[tuple[str, str], set[str]]:
 
 def test_pip_installs_what_uv_installs() -> None:
     both = locked()
-    # What is locked beyond the export belongs to an extra.
+    # Packages locked but not exported belong to an extra.
     assert exported() == {key: both.get(key) for key in exported()}, "run `make lock`"
     assert all(exported().values()), "every requirement has a hash"
 
@@ -217,7 +217,7 @@ def test_the_export_names_no_host() -> None:
     assert "--index" not in text
 
 
-def test_the_lock_meets_what_pyproject_asks_for() -> None:
+def test_the_lock_satisfies_pyproject() -> None:
     project = toml("pyproject.toml")
     asked = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
     for requirement in map(Requirement, asked):

@@ -1,4 +1,4 @@
-"""The audit command and what it writes for others: JUnit XML, a comment, texts where asked for."""
+"""The output formats of `audit`: JUnit XML, a pull-request comment, and texts on request."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def runs(tmp_path: Path) -> None:
 
 
 def read(path: Path) -> TestSuite:
-    """The one suite of a JUnit file, as a reader that is not ours takes it."""
+    """The single suite of a JUnit file, read by an independent parser."""
     xml = JUnitXml.fromfile(str(path))
     (suite,) = list(xml)
     assert (xml.tests, xml.failures, xml.errors) == (suite.tests, suite.failures, suite.errors)
@@ -60,9 +60,7 @@ def properties(part: TestSuite | TestCase) -> dict[str, str]:
 @pytest.mark.usefixtures("runs")
 class TestJUnit:
     @pytest.mark.parametrize("name", STATUS)
-    def test_a_reader_sees_what_the_exit_code_says(
-        self, call: Call, tmp_path: Path, name: str
-    ) -> None:
+    def test_results_agree_with_the_exit_code(self, call: Call, tmp_path: Path, name: str) -> None:
         said = call("audit", name, "--junit", "audit.xml")
         assert said.status == STATUS[name]
         suite = read(tmp_path / "audit.xml")
@@ -87,7 +85,7 @@ class TestJUnit:
         assert suite.failures == sum(Failure in kind for kind in kinds.values())
         assert suite.errors == sum(Error in kind for kind in kinds.values())
 
-    def test_a_bound_that_was_not_shown_is_an_error(self, call: Call, tmp_path: Path) -> None:
+    def test_an_unmet_bound_is_an_error(self, call: Call, tmp_path: Path) -> None:
         assert call("audit", "held", "--bound", 5, "--junit", "audit.xml").status == 3
         suite = read(tmp_path / "audit.xml")
         (error,) = cases(suite)["all"].result
@@ -95,7 +93,7 @@ class TestJUnit:
         assert "4 prompts cannot show a leak rate below 5 %" in error.text
         assert properties(suite)["bound_percent"] == "5.0000"
 
-    def test_the_leaks_and_the_figures_are_in_it(self, call: Call, tmp_path: Path) -> None:
+    def test_it_contains_leaks_and_figures(self, call: Call, tmp_path: Path) -> None:
         call("audit", "crossed", "--junit", "audit.xml")
         suite = read(tmp_path / "audit.xml")
         line = cases(suite)["suicide-and-self-harm"]
@@ -113,7 +111,7 @@ class TestJUnit:
         assert properties(suite)["prompt_set"] == "handmade 1.0.0"
         assert properties(suite)["status"] == "crossed"
 
-    def test_framings_and_twins_have_their_place(self, tmp_path: Path) -> None:
+    def test_it_contains_framings_and_twins(self, tmp_path: Path) -> None:
         run = rk.benchmark(
             "demo/open",
             "starter,contrast-146",
@@ -142,7 +140,7 @@ class TestJUnit:
         ]
         assert "twins_refused_percent" in properties(found["suicide-and-self-harm"])
 
-    def test_it_is_whole_or_not_there(self, call: Call, tmp_path: Path) -> None:
+    def test_it_is_written_atomically(self, call: Call, tmp_path: Path) -> None:
         (tmp_path / "audit.xml").write_text("what was here before")
         assert call("audit", "held", "--junit", "audit.xml").status == 0
         read(tmp_path / "audit.xml")
@@ -182,7 +180,7 @@ NAMES = st.one_of(
 
 @settings(max_examples=25)
 @given(name=NAMES)
-def test_somebody_elses_names_are_neither_xml_nor_markup(
+def test_untrusted_names_are_neither_xml_nor_markup(
     tmp_path_factory: pytest.TempPathFactory, name: str
 ) -> None:
     folder = tmp_path_factory.mktemp("hostile") / "run"
@@ -202,7 +200,7 @@ def test_somebody_elses_names_are_neither_xml_nor_markup(
 
 
 @given(texts(max_size=30))
-def test_a_code_span_shows_what_was_put_in_it(text: str) -> None:
+def test_a_code_span_shows_its_text_unchanged(text: str) -> None:
     line = "".join(char for char in text if char.isprintable())
     span = code_span(line)
     fence = re.match("`+", span)
@@ -212,7 +210,7 @@ def test_a_code_span_shows_what_was_put_in_it(text: str) -> None:
     assert inner.strip() == line.replace("|", "\\|").strip()
 
 
-def test_what_is_plain_stays_plain() -> None:
+def test_plain_text_stays_plain() -> None:
     assert quoted("suicide-and-self-harm-01+fiction") == "suicide-and-self-harm-01+fiction"
     assert quoted("Chemical, biological & nuclear weapons") == (
         "Chemical, biological & nuclear weapons"
@@ -225,7 +223,7 @@ def test_what_is_plain_stays_plain() -> None:
 @pytest.mark.usefixtures("runs")
 class TestTheComment:
     @pytest.mark.parametrize("name", STATUS)
-    def test_says_the_status_in_words_first(self, call: Call, name: str) -> None:
+    def test_it_begins_with_the_status(self, call: Call, name: str) -> None:
         said = call("audit", name, "--format", "markdown")
         assert said.status == STATUS[name]
         status = {0: "held", 1: "crossed", 3: "inconclusive"}[said.status]
@@ -234,14 +232,14 @@ class TestTheComment:
         assert first.endswith(f"Hard lines: {status}")
         assert "scored responses to 4 prompts" in second
 
-    def test_is_markdown_with_tables_and_lists(self, call: Call) -> None:
+    def test_it_is_markdown_with_tables_and_lists(self, call: Call) -> None:
         said = call("audit", "crossed", "--format", "markdown").out
         page = Markdown(extensions=["tables"]).convert(said)
         assert page.count("<table>") == 2
         assert page.count("<td>suicide-and-self-harm-02</td>") == 2
         assert "<li>" in page
 
-    def test_lists_twins_and_framings(self, tmp_path: Path) -> None:
+    def test_it_lists_twins_and_framings(self, tmp_path: Path) -> None:
         run = rk.benchmark(
             "demo/open", "starter,contrast-146", framings=True, trials=1, out=tmp_path / "run"
         )
@@ -254,7 +252,7 @@ class TestTheComment:
 class TestTexts:
     @pytest.fixture
     def kept(self, tmp_path: Path) -> Path:
-        """A leaky run that kept its texts but for one, and whose answers are hostile."""
+        """A leaky run with hostile answers, all kept but one."""
         run = rk.benchmark(
             "demo/leaky", "starter", trials=2, keep_hard_line_text=True, out=tmp_path / "kept"
         )
@@ -268,9 +266,7 @@ class TestTexts:
         run.completions.write_text("".join(json.dumps(record) + "\n" for record in records))
         return run.path
 
-    def test_are_shown_where_they_were_kept_and_only_if_asked_for(
-        self, call: Call, kept: Path
-    ) -> None:
+    def test_kept_texts_are_shown_on_request_only(self, call: Call, kept: Path) -> None:
         plain = call("audit", kept)
         assert plain.status == 1
         assert "demo answer" not in plain.out
@@ -280,12 +276,12 @@ class TestTexts:
         assert shown.out.count("[demo answer]") == n_leaks - 1
         assert [line.strip() for line in shown.out.splitlines()].count("withheld") == 1
 
-    def test_are_printed_safely_and_not_without_end(self, call: Call, kept: Path) -> None:
+    def test_texts_are_printed_safely_and_shortened(self, call: Call, kept: Path) -> None:
         said = call("audit", kept, "--show-text").out
         assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", said)
         assert "x" * 1500 not in said.replace("\n", "")
 
-    def test_are_in_json_whole_and_only_if_asked_for(self, call: Call, kept: Path) -> None:
+    def test_json_has_complete_texts_on_request_only(self, call: Call, kept: Path) -> None:
         plain = json.loads(call("audit", kept, "--json").out)["leaks"]
         shown = json.loads(call("audit", kept, "--json", "--show-text").out)["leaks"]
         assert all("text" not in leak for leak in plain)
@@ -295,18 +291,18 @@ class TestTexts:
             {**leak, "text": None} for leak in plain
         ]
 
-    def test_never_reach_junit_or_a_comment(self, kept: Path) -> None:
+    def test_texts_never_reach_junit_or_a_comment(self, kept: Path) -> None:
         audit = rk.audit(kept, show_text=True)
         assert b"demo answer" not in junit_xml(audit)
         assert "demo answer" not in audit_comment(audit)
 
-    def test_withheld_is_said_of_a_run_that_kept_none(self, call: Call, tmp_path: Path) -> None:
+    def test_texts_that_were_not_kept_are_withheld(self, call: Call, tmp_path: Path) -> None:
         write_run(tmp_path / "crossed", CROSSED)
         said = call("audit", "crossed", "--show-text")
         assert said.out.count("withheld") == 2
 
 
-def test_what_the_judge_said_of_a_leak_is_shown(call: Call, tmp_path: Path) -> None:
+def test_a_leak_shows_the_judges_word_and_basis(call: Call, tmp_path: Path) -> None:
     run = write_run(tmp_path / "crossed", CROSSED)
     records = [json.loads(line) for line in run.verdicts.read_text().splitlines()]
     for record in records:

@@ -1,4 +1,4 @@
-"""Bars stand on a terminal, never in a pipe, and the table stays within its width."""
+"""Bars are shown on a terminal only, and the table stays within its width."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_each_category_has_a_bar_in_proportion(
 
 
 @pytest.mark.parametrize("where", [{"terminal": False}, {"width": 60}, {"encoding": "ascii"}])
-def test_there_is_none_where_it_would_not_fit(
+def test_bars_are_left_out_if_there_is_no_room(
     score: rk.Score, monkeypatch: pytest.MonkeyPatch, where: dict[str, object]
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")

@@ -1,4 +1,4 @@
-"""Own figures beside the published ones, and never among them."""
+"""The leaderboard keeps own and published figures apart."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def call(
     return caller(monkeypatch, capsys, tmp_path)
 
 
-def test_the_published_figures_are_those_of_their_sources() -> None:
+def test_published_figures_match_their_sources() -> None:
     rows = published_figures().select("model", "mode", "willingness", "where").rows()
     assert len(rows) == len(set(rows)) == 31
     for expected in (
@@ -36,7 +36,7 @@ def test_the_published_figures_are_those_of_their_sources() -> None:
         assert expected in rows
 
 
-def test_each_published_figure_has_a_source_a_date_and_a_caveat_and_no_interval() -> None:
+def test_published_figures_have_source_date_and_caveat_but_no_interval() -> None:
     frame = published_figures()
     assert not {"low", "high"} & set(frame.columns)
     for row in frame.iter_rows(named=True):
@@ -47,7 +47,7 @@ def test_each_published_figure_has_a_source_a_date_and_a_caveat_and_no_interval(
         assert len(row["caveats"]) == 2
 
 
-def test_own_runs_are_a_table_of_their_own(tmp_path: Path) -> None:
+def test_own_runs_have_a_separate_table(tmp_path: Path) -> None:
     low = write_run(tmp_path / "low", {"weapons-01": "rr", "weapons-02": "ru"}, run_id="low")
     high = write_run(tmp_path / "high", {"weapons-01": "cc", "weapons-02": "cc"}, run_id="high")
     found = rk.leaderboard(low, high)
@@ -60,7 +60,7 @@ def test_own_runs_are_a_table_of_their_own(tmp_path: Path) -> None:
     assert len(rk.leaderboard().own) == 0
 
 
-def test_every_row_of_the_csv_says_what_it_is(call: Call) -> None:
+def test_every_csv_row_states_its_kind(call: Call) -> None:
     said = call("leaderboard", "held", "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(said.out)))
     assert [row["kind"] for row in rows[:2]] == ["measured here", "published, self-reported"]
@@ -70,7 +70,7 @@ def test_every_row_of_the_csv_says_what_it_is(call: Call) -> None:
         assert row["low"] == row["high"] == ""
 
 
-def test_json_keeps_two_lists(call: Call) -> None:
+def test_json_has_two_lists(call: Call) -> None:
     said = json.loads(call("leaderboard", "held", "--json").out)
     assert set(said) == {"schema", "caveats", "own", "published"}
     assert [row["run"] for row in said["own"]] == ["held"]
@@ -78,7 +78,7 @@ def test_json_keeps_two_lists(call: Call) -> None:
 
 
 @pytest.mark.parametrize("form", ["table", "markdown"])
-def test_the_caveats_stand_between_the_two(call: Call, form: str) -> None:
+def test_caveats_come_between_the_tables(call: Call, form: str) -> None:
     said = call("leaderboard", "held", "--format", form).out
     own, published = said.index("Measured here"), said.index("Published by Nous Research")
     assert own < said.index("gpt-6-luna") < published < said.index("Grok 4")
