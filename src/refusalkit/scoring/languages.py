@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import polars as pl
 
 from refusalkit.runs.manifest import Manifest
-from refusalkit.scoring.statistics.paired import paired_interval
 
 PAIRED_SCHEMA = {
     "n_pairs": pl.Int64,
@@ -56,6 +55,9 @@ def paired_differences(
         return {**dict.fromkeys(PAIRED_SCHEMA), "n_pairs": 0}
     differences = [ours[0] - theirs[0] for ours, theirs in pairs]
     trials = sum(ours[1] + theirs[1] for ours, theirs in pairs) / (2 * len(pairs))
+    # Imports numpy, which most sets do not need.
+    from refusalkit.scoring.statistics.paired import paired_interval
+
     low, high = paired_interval(differences, trials)
     return {
         "n_pairs": len(pairs),
