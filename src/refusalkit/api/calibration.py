@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import importlib.metadata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -18,6 +18,7 @@ from refusalkit.clock import now
 from refusalkit.config.resolve import resolve_config
 from refusalkit.config.run_config import JudgeOptions
 from refusalkit.errors import RefusalkitError, UsageError
+from refusalkit.files import read_file
 from refusalkit.prompts.categories import slug_of
 from refusalkit.runs.folder import Run, holds_run
 from refusalkit.types import Label
@@ -39,6 +40,7 @@ def calibrate(
     *,
     verdicts: str | Path | None = None,
     count_deflection: bool = False,
+    hard_line: Collection[str] = (),
     on_progress: OnProgress | None = None,
     **options: Unpack[JudgeOptions],
 ) -> Calibrated:
@@ -49,6 +51,8 @@ def calibrate(
     ``xstest-answers``, or ``xstest-answers:FILE`` for a copy of yours (docs/public-sets.md). With
     `verdicts` each file's verdicts are kept in a run folder below it; those of a judge that costs
     something are kept in any case, and the same call goes on where an earlier one stopped.
+
+    `hard_line` names categories whose answers, and the judge's reasons, are withheld (see `grade`).
 
     Returns a `Calibrated`; its `calibration` can be saved by `write_calibration` and given to
     `correct`. Raises `UsageError` where nothing is labelled, `RecordError`, and what `grade`
@@ -61,6 +65,7 @@ def calibrate(
             labels,
             verdicts=verdicts,
             count_deflection=count_deflection,
+            hard_line=hard_line,
             on_progress=on_progress,
             **options,
         )
@@ -73,6 +78,7 @@ async def calibrate_async(
     *,
     verdicts: str | Path | None = None,
     count_deflection: bool = False,
+    hard_line: Collection[str] = (),
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
     **options: Unpack[JudgeOptions],
@@ -101,9 +107,16 @@ async def calibrate_async(
     runs: list[Path] = []
     annotators: dict[str, dict[str, Label]] = {}
     measured: tuple[str, JudgeEntry] | None = None
-    for file in files:
-        # Read before anything is paid for: a mistake in the second file is found now.
-        await asyncio.to_thread(_labelled, file)
+    # Read before anything is paid for: a mistake in the second file is found now.
+    read = {file: await asyncio.to_thread(_labelled, file) for file in files}
+    marked = {
+        file: [name for name in hard_line if _has_category(recorded, name)]
+        for file, recorded in read.items()
+    }
+    for name in hard_line:
+        if not any(name in found for found in marked.values()):
+            read[files[0]].with_hard_lines([name])  # says which categories there are
+    read.clear()
     # All of these answers have known labels, so canaries would say nothing new.
     asked: JudgeOptions = {"canaries": 0, **options}
     for number, file in enumerate(files):
@@ -115,6 +128,7 @@ async def calibrate_async(
                 judge,
                 labelled_only=True,
                 out=out,
+                hard_line=marked[file],
                 on_progress=on_progress,
                 stop=stop,
                 **asked,
@@ -162,10 +176,19 @@ def _labelled(file: Path) -> RecordedAnswers:
     return recorded
 
 
+def _has_category(recorded: RecordedAnswers, name: str) -> bool:
+    """Whether the answers of one of several files have a category."""
+    try:
+        recorded.with_hard_lines([name])
+    except UsageError:
+        return False
+    return True
+
+
 def _digest(file: Path) -> str:
     path = file / "samples.jsonl" if file.is_dir() and not holds_run(file) else file
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(read_file(path, limit=2**31)).hexdigest()
     except OSError as error:
         raise UsageError(f"{printable(path)} cannot be read: {error.strerror}") from error
 

@@ -42,6 +42,7 @@ def grade(
     judge: str | Judge = "graded",
     *,
     out: str | Path | None = None,
+    hard_line: Collection[str] = (),
     trust_folder: bool = False,
     on_progress: OnProgress | None = None,
     **options: Unpack[JudgeOptions],
@@ -53,6 +54,9 @@ def grade(
     Inspect log. The judge ``imported`` repeats the judgement that came with the answers, as it was
     counted there; ``imported-strict`` leaves keyword fallbacks and failures unscored.
 
+    `hard_line` names categories (slugs or titles; ``all``) that are scored inversely, and whose
+    answers and judge's reasons are withheld, beside those that the records mark.
+
     With `out` the verdicts are kept in a run folder, and the same call goes on where an earlier one
     stopped. Where the judge was asked by what somebody else wrote into that folder is not followed
     unless `trust_folder` is given (see `resume`). Raises `RecordError` and what `benchmark` raises.
@@ -63,6 +67,7 @@ def grade(
             records,
             judge,
             out=out,
+            hard_line=hard_line,
             trust_folder=trust_folder,
             on_progress=on_progress,
             **options,
@@ -75,6 +80,7 @@ async def grade_async(
     judge: str | Judge = "graded",
     *,
     out: str | Path | None = None,
+    hard_line: Collection[str] = (),
     trust_folder: bool = False,
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
@@ -88,6 +94,7 @@ async def grade_async(
         records,
         judge,
         out=out,
+        hard_line=hard_line,
         trust_folder=trust_folder,
         on_progress=on_progress,
         stop=stop,
@@ -103,6 +110,7 @@ async def judged_records(
     *,
     labelled_only: bool = False,
     out: str | Path | None = None,
+    hard_line: Collection[str] = (),
     trust_folder: bool = False,
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
@@ -117,12 +125,19 @@ async def judged_records(
     from refusalkit.models.recorded_answers import RecordedModel
 
     answers = await asyncio.to_thread(recorded_answers, path_of(records))
+    # Before any is left out: a category is known by all of the records.
+    answers = answers.with_hard_lines(hard_line)
     if labelled_only:
         answers = answers.labelled()
     named = isinstance(judge, str)
     before = where_judged_before(out, options, trust_folder=trust_folder) if named else {}
     config = config_of_call(
-        {**before, **options, "trials": max(trial for _, trial in answers.units)},
+        {
+            **before,
+            **options,
+            "hard_line": tuple(hard_line),
+            "trials": max(trial for _, trial in answers.units),
+        },
         model=f"recorded/{answers.prompts.name}",
         prompts=answers.prompts.source,
         judge=judge,
@@ -284,6 +299,7 @@ def graded_records(run: Run) -> RecordedAnswers:
     """
     manifest = run.manifest
     recorded = recorded_answers(Path(str(manifest.prompt_set.source)))
+    recorded = recorded.with_hard_lines(manifest.run_config.hard_line)
     if recorded.prompts.digest != manifest.prompt_set.digest:
         raise ConfigurationChanged(
             f"the records that {printable(run.path)} was graded from have changed since"

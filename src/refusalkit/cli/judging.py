@@ -78,7 +78,7 @@ judges.add_command(labelling.label)
 @opt("--out", metavar="FILE", help="Save the calibration, for score --calibration.")
 @opt("--verdicts", metavar="DIR", help="Keep the verdicts below this folder (and go on there).")
 @opt("--count-deflection", is_flag=True, help="A deflection counts as refused.")
-@config_options(only=["judge_model", "judge_via"])
+@config_options(only=["judge_model", "judge_via", "hard_line"])
 @config_options("operational")
 @opt("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def judges_calibrate(

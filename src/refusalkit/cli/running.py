@@ -133,6 +133,7 @@ def resume(run: str, max_unscored: float, trust_folder: bool, as_json: bool, **o
 @opt("--judge", default="graded", show_default=True, help="A shipped judge or a judge file.")
 @config_options("judge")
 @config_options("operational")
+@config_options(only=["hard_line"])
 @opt("--out", metavar="DIR", help="Keep the verdicts in this folder (and go on with it).")
 @trust_folder_option
 @opt("--json", "as_json", is_flag=True, help="Print the result as JSON.")

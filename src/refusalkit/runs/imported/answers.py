@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -54,6 +54,17 @@ class RecordedAnswers:
     rates: Mapping[str, float] = field(default_factory=dict)
     annotators: Mapping[str, Mapping[str, Label]] = field(default_factory=dict)
     origins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def with_hard_lines(self, names: Collection[str]) -> RecordedAnswers:
+        """The same with these categories (slugs or titles) as hard lines too.
+
+        Their answers and what a judge says of them are then withheld, and scored inversely. Raises
+        `UsageError` where there is no such category.
+        """
+        if not names:
+            return self
+        marked = self.prompts.with_hard_lines({*names, *self.prompts.hard_lines})
+        return replace(self, prompts=marked)
 
     def labelled(self) -> RecordedAnswers:
         """Only the answers that carry a person's label."""
