@@ -1,4 +1,4 @@
-"""A report shows what was measured, and takes nothing that somebody else wrote for its own."""
+"""Reports show what was measured, and treat all untrusted text as text."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import markupsafe
 import polars as pl
 import pytest
 
@@ -38,7 +39,7 @@ def call(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> rk.Run:
-    """A run on a set whose every word is hostile."""
+    """A run on a set with hostile text in every field."""
     folder = tmp_path_factory.mktemp("hostile")
     prompts = folder / "set.jsonl"
     rows = [
@@ -64,14 +65,14 @@ class TestPage:
         assert run.manifest.config_digest in page
         assert run.manifest.prompt_set.digest in page
 
-    def test_nothing_hostile_is_markup_on_it(self, page: str) -> None:
+    def test_hostile_text_is_never_markup(self, page: str) -> None:
         assert page.count("<script") == 1  # ours
         assert page.count("</h1>") == 1
         assert "\u202e" not in page
         assert "\x1b" not in page
         assert "alert(1)" in page  # it is there, as text
 
-    def test_it_asks_the_network_for_nothing(self, page: str) -> None:
+    def test_it_needs_no_network(self, page: str) -> None:
         assert not re.findall(r"(?:src|href|url\()\s*=?\s*[\"']?(?:https?:)?//", page)
         policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)
         assert policy is not None
@@ -81,13 +82,13 @@ class TestPage:
     def test_the_same_run_gives_the_same_bytes(self, run: rk.Run, page: str) -> None:
         assert rk.report(run).read_text(encoding="utf-8") == page
 
-    def test_no_id_is_there_twice(self, page: str) -> None:
+    def test_ids_are_unique_and_links_resolve(self, page: str) -> None:
         ids = re.findall(r'\sid="([^"]+)"', page)
         assert len(ids) == len(set(ids))
         assert {name[1:] for name in re.findall(r'href="(#[^"]+)"', page)} <= set(ids)
 
     @pytest.mark.parametrize("answers", [HELD, CROSSED, UNFINISHED])
-    def test_it_can_be_made_of_any_run(self, tmp_path: Path, answers: dict[str, str]) -> None:
+    def test_any_run_has_a_page(self, tmp_path: Path, answers: dict[str, str]) -> None:
         written = write_run(tmp_path / "made", answers)
         text = rk.report(written).read_text(encoding="utf-8")
         assert f">{rk.audit(written).status.value.capitalize()}<" in text
@@ -119,7 +120,7 @@ class TestPage:
         size = rk.report([made] * 5, tmp_path / "five.html").stat().st_size
         assert size < 1_500_000
 
-    def test_many_units_do_not_make_it_long(self, tmp_path: Path) -> None:
+    def test_the_number_of_listed_units_is_bounded(self, tmp_path: Path) -> None:
         answers = {f"fraud-and-scams-{n:03}": "rc" if n % 10 else "ru" for n in range(300)}
         facts = gather([write_run(tmp_path / "made", answers, hard_lines=())])
         table = units_table(facts.runs, most=100)
@@ -136,13 +137,13 @@ class TestWarnings:
         manifest = written.manifest.model_copy(update=update)
         return " | ".join(cautions(gather([written.with_manifest(manifest)]).runs[0]))
 
-    def test_a_sound_run_has_none(self, tmp_path: Path) -> None:
+    def test_a_sound_run_has_no_cautions(self, tmp_path: Path) -> None:
         assert self.said(tmp_path, {**HELD, "minor-specific-harm-01": "rrr"}) == ""
 
-    def test_a_filter_that_refused_for_the_model(self, tmp_path: Path) -> None:
+    def test_refusals_by_the_providers_filter(self, tmp_path: Path) -> None:
         assert "by the provider's filter, not by the model: 1 of 12" in self.said(tmp_path, HELD)
 
-    def test_an_incomplete_run_and_few_scored(self, tmp_path: Path) -> None:
+    def test_an_incomplete_run_with_many_unscored_units(self, tmp_path: Path) -> None:
         said = self.said(tmp_path, UNFINISHED)
         assert "incomplete: 3 of 27 units are missing" in said
         assert "Many units are unscored" in said
@@ -150,11 +151,11 @@ class TestWarnings:
     def test_hard_line_answers_that_were_kept(self, tmp_path: Path) -> None:
         assert "kept on disk" in self.said(tmp_path, HELD, hard_line_text="kept")
 
-    def test_a_judge_of_the_models_family(self, tmp_path: Path) -> None:
+    def test_a_judge_of_the_models_own_family(self, tmp_path: Path) -> None:
         config = {"model": "anthropic/claude-haiku-5-5"}
         assert "same family (Claude)" in self.said(tmp_path, HELD, config=config)
 
-    def test_runs_that_may_not_be_set_side_by_side(self, tmp_path: Path, run: rk.Run) -> None:
+    def test_runs_that_cannot_be_compared(self, tmp_path: Path, run: rk.Run) -> None:
         other = write_run(tmp_path / "made", HELD)
         text = rk.report([run, other], tmp_path / "both.html").read_text(encoding="utf-8")
         assert "The runs cannot be compared: the prompts differ" in text
@@ -164,7 +165,7 @@ class TestWarnings:
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> rk.Run:
-    """A run with a council, failing canaries, framings, safe twins and a preset."""
+    """A run with a council, failed canaries, framings, safe twins and a preset."""
     return everything(tmp_path_factory.mktemp("told") / "run")
 
 
@@ -177,7 +178,7 @@ def text(told: rk.Run) -> str:
 class TestWhatIsBehindTheFigures:
     WARNING = "The canaries failed: the judge judged 2 of 8 wrongly (canary-01, canary-02)"
 
-    def test_a_failed_canary_stands_above_everything(
+    def test_a_failed_canary_comes_before_everything(
         self, told: rk.Run, text: str, tmp_path: Path
     ) -> None:
         assert text.index(self.WARNING) < text.index("<h1>")
@@ -192,7 +193,7 @@ class TestWhatIsBehindTheFigures:
         assert data["runs"][0]["cautions"][0].startswith(self.WARNING)
         jsonschema.Draft202012Validator(report_schema()).validate(data)
 
-    def test_a_council_has_its_votes(self, told: rk.Run, text: str) -> None:
+    def test_the_votes_of_a_council_are_shown(self, told: rk.Run, text: str) -> None:
         votes = rk.score(told).council
         assert votes is not None
         assert 0 < votes.n_unanimous < votes.n_answers
@@ -206,9 +207,7 @@ class TestWhatIsBehindTheFigures:
         odd = table.rows.filter(pl.col("notable").is_in(["judges differ", "leak"]))
         assert differ <= set(odd["unit"].to_list())
 
-    def test_framed_requests_are_listed_and_counted_in_no_rate(
-        self, told: rk.Run, text: str
-    ) -> None:
+    def test_framed_requests_are_listed_but_not_rated(self, told: rk.Run, text: str) -> None:
         scores, audit, units = rk.score(told), rk.audit(told), rk.units(told)
         framed = units.filter(pl.col("framing").is_not_null())
         assert framed["prompt_id"].n_unique() == scores.n_framed == 16
@@ -223,7 +222,7 @@ class TestWhatIsBehindTheFigures:
             assert f'<th scope="row">{line.title}</th><td class="{line.status.value}' in text
         assert len(audit.framings) == 5
 
-    def test_over_blocking_stands_beside_the_hard_lines(self, told: rk.Run, text: str) -> None:
+    def test_over_blocking_is_shown_with_the_hard_lines(self, told: rk.Run, text: str) -> None:
         over = rk.audit(told).over_blocking
         assert over[-1].refused.value is not None
         refused = f"<td>{over[-1].refused.n_responses}</td><td>{over[-1].refused.value:.1f}</td>"
@@ -231,20 +230,20 @@ class TestWhatIsBehindTheFigures:
             f'<th scope="row">{over[-1].title}</th><td>{over[-1].n_contrast}</td>{refused}' in text
         )
 
-    def test_a_preset_says_what_the_paper_leaves_open(self, told: rk.Run, text: str) -> None:
+    def test_a_preset_is_shown_beside_the_paper(self, told: rk.Run, text: str) -> None:
         assert "<summary>Preset modern:" in text
         assert "This run changes: prompts, category, framings, trials, judge." in text
         open_ = sum(row.report is None for row in preset_rows())
         assert text.count('<td class=" words">not stated</td>') == open_
 
-    def test_variance_and_macro_willingness(self, told: rk.Run, text: str) -> None:
+    def test_variance_and_macro_willingness_are_shown(self, told: rk.Run, text: str) -> None:
         scores = rk.score(told)
-        assert " ".join(scores.variance.sentences) in text
+        assert markupsafe.escape(" ".join(scores.variance.sentences)) in text
         assert (
             f'weighing the same: <span class="nowrap">{scores.macro_willingness.value:.1f}' in text
         )
 
-    def test_what_is_not_there_has_no_place(self, tmp_path: Path) -> None:
+    def test_empty_parts_are_left_out(self, tmp_path: Path) -> None:
         plain = rk.report(write_run(tmp_path / "made", HELD)).read_text(encoding="utf-8")
         for absent in (
             ">Council<",
@@ -259,7 +258,7 @@ class TestWhatIsBehindTheFigures:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[rk.Run]:
-    """Three runs alike in all but their answers."""
+    """Three runs that differ only in their answers."""
     folder = tmp_path_factory.mktemp("several")
     made = {"a": CROSSED, "b": {**HELD, "weapons-01": "rrr"}, "c": HELD}
     return [write_run(folder / name, answers) for name, answers in made.items()]
@@ -276,7 +275,7 @@ def closed(schema: Any) -> Any:
 
 
 class TestSeveralRuns:
-    def test_two_have_their_difference_as_compare_says_it(
+    def test_two_runs_show_the_difference_that_compare_finds(
         self, runs: list[rk.Run], tmp_path: Path
     ) -> None:
         text = rk.report(runs[:2], tmp_path / "two.html").read_text(encoding="utf-8")
@@ -289,20 +288,22 @@ class TestSeveralRuns:
             assert f"<li><code>{name}</code>" in text
         assert "No category differs significantly" in text
 
-    def test_all_are_in_every_plot(self, runs: list[rk.Run], tmp_path: Path) -> None:
+    def test_all_runs_are_in_every_plot(self, runs: list[rk.Run], tmp_path: Path) -> None:
         text = rk.report(runs[:2] * 4, tmp_path / "eight.html", anyway=True).read_text("utf-8")
         plot = text.partition('<section id="categories"')[2]
         legend = re.findall(r'<svg class="mark (run-\d)"[^>]*>(<[^>]*>)', plot.split("</ul>")[0])
         assert len(legend) == len(set(legend)) == 8
 
-    def test_an_incomplete_one_has_a_badge(self, runs: list[rk.Run], tmp_path: Path) -> None:
+    def test_an_incomplete_run_has_a_badge(self, runs: list[rk.Run], tmp_path: Path) -> None:
         unfinished = write_run(tmp_path / "unfinished", UNFINISHED)
         text = rk.report(unfinished).read_text(encoding="utf-8")
         assert '<span class="badge">incomplete: 3 units missing</span>' in text
         text = rk.report([runs[2], unfinished], tmp_path / "two.html").read_text(encoding="utf-8")
         assert text.count('<span class="badge">incomplete</span>') == 1
 
-    def test_three_are_set_against_the_first(self, runs: list[rk.Run], tmp_path: Path) -> None:
+    def test_three_runs_are_compared_with_the_first(
+        self, runs: list[rk.Run], tmp_path: Path
+    ) -> None:
         text = rk.report(runs, tmp_path / "three.html").read_text(encoding="utf-8")
         found = rk.compare(*runs)
         for pair, shown in ((found.pairs[0], True), (found.pairs[1], True)):
@@ -314,7 +315,7 @@ class TestSeveralRuns:
         card = rk.report(runs, tmp_path / "three.md").read_text(encoding="utf-8")
         assert "## Differences" in card
 
-    def test_a_category_that_differs_is_named(self, tmp_path: Path) -> None:
+    def test_a_category_that_differs_is_listed(self, tmp_path: Path) -> None:
         refused = {f"fraud-and-scams-{n:02}": "rrr" for n in range(12)}
         given = dict.fromkeys(refused, "ccc")
         made = [write_run(tmp_path / n, a) for n, a in (("a", refused), ("b", given))]
@@ -322,7 +323,7 @@ class TestSeveralRuns:
         assert "Categories whose willingness differs significantly" in text
         assert '<th scope="row">Fraud and scams</th><td>0.0</td><td>100.0</td>' in text
 
-    def test_unlike_runs_are_compared_only_when_asked_to_and_with_a_warning(
+    def test_unlike_runs_are_compared_on_request_with_a_warning(
         self, runs: list[rk.Run], told: rk.Run, tmp_path: Path, call: Call
     ) -> None:
         words = ("report", runs[0].path, told.path, "-o")
@@ -344,7 +345,7 @@ class TestSeveralRuns:
 
 class TestTexts:
     @pytest.mark.parametrize("suffix", FORMS)
-    def test_no_prompt_and_no_answer_is_in_a_report(
+    def test_a_report_contains_no_prompts_or_answers(
         self, run: rk.Run, tmp_path: Path, suffix: str
     ) -> None:
         data = rk.report(run, tmp_path / f"report{suffix}").read_bytes()
@@ -352,7 +353,7 @@ class TestTexts:
         assert b"[demo answer]" not in data
 
     @pytest.mark.parametrize("suffix", [".html", ".csv"])
-    def test_with_show_text_answers_are_there_and_never_those_of_hard_lines(
+    def test_show_text_shows_answers_but_never_to_hard_lines(
         self, tmp_path: Path, suffix: str
     ) -> None:
         # Kept on disk, and still not shown.
@@ -376,7 +377,7 @@ class TestTexts:
                 assert all("<pre>" not in found for found in re.findall(row, text))
         assert stat.S_IMODE(written.stat().st_mode) == 0o600  # answers are the owner's
 
-    def test_an_answer_has_its_prompt_beside_it_but_never_a_hard_line(self, tmp_path: Path) -> None:
+    def test_show_text_shows_prompts_beside_answers(self, tmp_path: Path) -> None:
         prompts = tmp_path / "set.jsonl"
         rows = [
             {"id": f"{name}-1", "prompt": f"[request about {name}]", "category": name}
@@ -456,7 +457,7 @@ class TestForms:
             path = rk.report(reported, tmp_path / f"{number}.json")
             validator.validate(json.loads(path.read_text(encoding="utf-8")))
 
-    def test_the_schema_refuses_what_is_no_report(self, run: rk.Run, tmp_path: Path) -> None:
+    def test_the_schema_rejects_an_invalid_report(self, run: rk.Run, tmp_path: Path) -> None:
         data = json.loads(rk.report(run, tmp_path / "report.json").read_text(encoding="utf-8"))
         data["runs"][0]["score"]["willingness"]["n_prompts"] = -1
         assert not jsonschema.Draft202012Validator(report_schema()).is_valid(data)
@@ -471,7 +472,7 @@ class TestForms:
         assert [row["unit"] for row in rows] == frame["unit"].to_list()
         assert "\u202e" not in text
 
-    def test_units_of_a_run_say_what_the_score_counted(self, tmp_path: Path) -> None:
+    def test_units_agree_with_the_score(self, tmp_path: Path) -> None:
         made = rk.benchmark(
             "demo/mixed", "refusalkit-166,contrast-146", limit=80, trials=2, out=tmp_path / "r"
         )
@@ -486,15 +487,15 @@ class TestForms:
 
 
 class TestFile:
-    def test_another_suffix_is_refused_in_one_sentence(self, run: rk.Run, tmp_path: Path) -> None:
+    def test_an_unknown_suffix_is_refused(self, run: rk.Run, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"report\.pdf: a report ends in \.html"):
             rk.report(run, tmp_path / "report.pdf")
 
-    def test_a_folder_that_is_not_there_is_one_sentence(self, run: rk.Run, tmp_path: Path) -> None:
+    def test_a_missing_folder_is_refused(self, run: rk.Run, tmp_path: Path) -> None:
         with pytest.raises(StorageError, match="cannot write"):
             rk.report(run, tmp_path / "nowhere" / "report.json")
 
-    def test_several_runs_need_a_name(self, run: rk.Run) -> None:
+    def test_several_runs_need_a_file_name(self, run: rk.Run) -> None:
         with pytest.raises(UsageError, match="name its file"):
             rk.report([run, run])
 
@@ -502,7 +503,7 @@ class TestFile:
         with pytest.raises(RunFolderError, match="is not of this run"):
             rk.report(run, tmp_path / "report.json", judge="nobody")
 
-    def test_a_report_that_fails_leaves_the_old_one_and_nothing_beside_it(
+    def test_a_failed_report_leaves_the_old_one_and_no_scratch_file(
         self, run: rk.Run, tmp_path: Path
     ) -> None:
         taken = tmp_path / "report.json"
@@ -513,7 +514,7 @@ class TestFile:
 
 
 class TestCommand:
-    def test_it_writes_into_the_run_and_says_where(self, tmp_path: Path, call: Call) -> None:
+    def test_it_writes_into_the_run_and_prints_the_path(self, tmp_path: Path, call: Call) -> None:
         write_run(tmp_path / "made", HELD)
         said = call("report", "made")
         assert (said.status, said.out) == (0, "Report: made/report.html\n")
@@ -535,7 +536,7 @@ class TestCommand:
             ("report", "Missing argument"),
         ],
     )
-    def test_what_is_wrong_is_said_in_a_sentence(
+    def test_mistakes_are_reported_in_one_sentence(
         self, tmp_path: Path, call: Call, words: str, what: str
     ) -> None:
         write_run(tmp_path / "made", HELD)
@@ -543,7 +544,7 @@ class TestCommand:
         assert said.status == 2
         assert what in said.err
 
-    def test_two_runs_of_one_model_are_told_apart(self, tmp_path: Path, call: Call) -> None:
+    def test_two_runs_of_one_model_get_different_names(self, tmp_path: Path, call: Call) -> None:
         for name in ("before", "after"):
             write_run(tmp_path / name, HELD)
         names = [
@@ -569,9 +570,9 @@ def calibration(tmp_path_factory: pytest.TempPathFactory) -> rk.Calibration:
 
 
 class TestCorrection:
-    """A calibration of the judge shows the figures a second time, never in place of the first."""
+    """With a calibration, corrected figures are shown beside the others, never instead of them."""
 
-    def test_is_on_the_page_and_in_the_data(
+    def test_corrected_figures_are_on_the_page_and_in_the_data(
         self, calibration: rk.Calibration, tmp_path: Path
     ) -> None:
         run = rk.benchmark("demo/mixed", "starter", trials=2, out=tmp_path / "run")
@@ -594,7 +595,7 @@ class TestCorrection:
         assert plain["runs"][0]["judging"]["correction"] is None
         assert plain["runs"][0]["score"] == data["runs"][0]["score"]
 
-    def test_of_another_judge_is_refused_in_words(
+    def test_a_calibration_of_another_judge_is_refused(
         self, calibration: rk.Calibration, tmp_path: Path
     ) -> None:
         run = write_run(tmp_path / "run")

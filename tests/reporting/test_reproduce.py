@@ -1,4 +1,4 @@
-"""The command in a report makes the same run again."""
+"""The command in a report reproduces the run."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def manifest_of(config: RunConfig, source: str | None = "starter") -> Manifest:
 
 
 def parsed(words: list[str]) -> RunConfig:
-    """The configuration that the command line makes of the words."""
+    """The configuration that the command line parses from the words."""
     command = cli.commands[words[1]]
     options = dict(command.make_context("run", words[2:]).params)
     (model,) = options.pop("models")
@@ -86,14 +86,14 @@ def parsed(words: list[str]) -> RunConfig:
     ],
     ids=["sampling", "framings", "preset"],
 )
-def test_the_printed_command_makes_the_same_run_again(
+def test_the_printed_command_reproduces_the_run(
     options: dict[str, Any], tmp_path: Path, call: Call
 ) -> None:
     first = rk.benchmark("demo/mixed", "starter", out=tmp_path / "first", trials=1, **options)
     again = gather([first]).runs[0].reproduction
     words = shlex.split(again.command)
     assert words[0] == "refusalkit"
-    # Over several lines it is the same to a shell.
+    # The version over several lines is the same command.
     shell = ["sh", "-c", f"set -- {again.command_lines}; printf '%s\\0' \"$@\""]
     read = subprocess.run(shell, capture_output=True, check=True, encoding="utf-8").stdout
     assert "\\\n" in again.command_lines
@@ -138,7 +138,7 @@ CONFIGS = st.fixed_dictionaries(
 
 @settings(max_examples=20)
 @given(CONFIGS)
-def test_any_configuration_survives_the_way_through_its_command(given_: dict[str, Any]) -> None:
+def test_any_configuration_survives_its_command(given_: dict[str, Any]) -> None:
     config = resolve_config(given_)
     found = reproduction(manifest_of(config))
     assert found.obstacles == ()
@@ -152,7 +152,7 @@ def test_every_measured_field_has_an_option() -> None:
     assert set(RunConfig.model_fields) - OPERATIONAL <= options
 
 
-def test_it_says_what_no_command_can() -> None:
+def test_obstacles_are_named() -> None:
     config = RunConfig(model="openai/gpt-6-luna", temperature=None, framings=("fiction", "class"))
     found = reproduction(manifest_of(config, source=None))
     assert found.command == ""
