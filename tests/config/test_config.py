@@ -35,6 +35,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "temperature": st.floats(0, 2),
     "top_p": st.floats(0.1, 1),
     "top_k": st.integers(1, 100),
+    "no_temperature": st.booleans(),
+    "no_top_p": st.booleans(),
+    "no_top_k": st.booleans(),
     "max_tokens": st.integers(1, 100_000),
     "seed": st.integers(0, 500),
     "system": names,
@@ -63,6 +66,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "judge_concurrency": st.integers(1, 4096),
     "timeout_s": st.floats(1, 86400),
     "max_retries": st.integers(0, 50),
+    "max_wait_s": st.integers(1, 86_400),
+    "finish_word": st.lists(st.just("quantum_flux=answered"), max_size=1).map(tuple),
     "max_cost": st.floats(0.5, 1000),
     "canaries": st.integers(0, 1000),
 }
@@ -210,6 +215,7 @@ class TestDigest:
         started = RunConfig(model=MODEL)
         late = {"inversion", "lang", "judge_temperature", "judge_asks", "framings"}
         late |= {"council", "judge_fallback", "hard_line_judge", *TOGETHER}
+        late |= {"no_temperature", "no_top_p", "no_top_k"}
         assert late.isdisjoint(started.measured)
         assert set(started.measured) == set(RunConfig.model_fields) - OPERATIONAL - late
 

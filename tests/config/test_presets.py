@@ -18,7 +18,7 @@ from commandline import Call, caller
 from loopback import LoopbackServer, Script
 from refusalkit.config.presets import PRESETS
 from refusalkit.judges.rubrics import load_rubric
-from refusalkit.models.retired import check_retired
+from refusalkit.models.prices import check_retired
 from refusalkit.reporting import data, terminal
 from refusalkit.scoring import atropos_keywords
 

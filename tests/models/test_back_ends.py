@@ -38,9 +38,8 @@ from refusalkit.models.client import ChatClient, ParameterLog
 from refusalkit.models.demo import DemoModel
 from refusalkit.models.open import open_client, open_model
 from refusalkit.models.pacing import Pacer
-from refusalkit.models.prices import Price
+from refusalkit.models.prices import Price, check_retired
 from refusalkit.models.request_form import ChatRequest
-from refusalkit.models.retired import check_retired
 from refusalkit.types import (
     Completion,
     GenerationConfig,

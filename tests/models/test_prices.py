@@ -17,11 +17,9 @@ from refusalkit.errors import ConfigurationError, RetiredModelError
 from refusalkit.models import (
     endpoints,
     prices,
-    retired,
 )
 from refusalkit.models.endpoints import price_at
-from refusalkit.models.prices import Price, price_of
-from refusalkit.models.retired import check_retired
+from refusalkit.models.prices import Price, _retired, check_retired, price_of
 from refusalkit.types import Usage
 
 
@@ -137,11 +135,11 @@ class TestPrice:
 
 class TestRetired:
     @pytest.mark.parametrize("prefix", ["anthropic/", "bedrock/", ""])
-    @pytest.mark.parametrize("model", retired._RETIRED)
+    @pytest.mark.parametrize("model", _retired())
     def test_a_model_is_refused_from_its_day_on_and_its_successor_named(
         self, model: str, prefix: str
     ) -> None:
-        day, successor = retired._RETIRED[model]
+        day, successor = _retired()[model]["retired"], _retired()[model]["successor"]
         check_retired(prefix + model, today=day - timedelta(days=1))
         for today in (day, day + timedelta(days=1000)):
             with pytest.raises(RetiredModelError) as refused:
@@ -150,7 +148,7 @@ class TestRetired:
             assert f"{prefix}{model} was retired on {day.isoformat()}" in told
             assert told.endswith(successor)
 
-    @pytest.mark.parametrize("successor", sorted({s for _, s in retired._RETIRED.values()}))
+    @pytest.mark.parametrize("successor", sorted({row["successor"] for row in _retired().values()}))
     def test_a_successor_is_still_served(self, successor: str) -> None:
         check_retired(f"anthropic/{successor}", today=date.max)
 
@@ -159,7 +157,7 @@ class TestRetired:
             check_retired("anthropic/claude-sonnet-4-20250514", today=date(2026, 6, 15))
 
     def test_the_papers_judge_was_retired_on_15_june_2026(self) -> None:
-        assert retired._RETIRED["claude-sonnet-4-20250514"][0] == date(2026, 6, 15)
+        assert _retired()["claude-sonnet-4-20250514"]["retired"] == date(2026, 6, 15)
 
     def test_sonnet_4_5_is_served_until_30_november_2026(self) -> None:
         check_retired("anthropic/claude-sonnet-4-5", today=date(2026, 11, 29))

@@ -18,7 +18,7 @@ from loopback import Asked, Exchange, Fault, LoopbackServer, Script, chance
 from own_time import in_own_time, now
 from refusalkit.errors import TransientError
 from refusalkit.models.chat import ChatModel
-from refusalkit.models.concurrency import InFlight
+from refusalkit.models.concurrency import AdaptiveLimiter
 from refusalkit.models.open import open_client
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.token_limit import Demand, Spent, TokenPace
@@ -137,7 +137,7 @@ def waits_after(status: int | None) -> float:
     """How long a request waits for its tokens after one of its size failed with this status."""
 
     async def main() -> float:
-        pacer, demand = Pacer(tpm=1000, max_retries=0), Demand(100, 500)
+        pacer, demand = Pacer(tpm=1000, max_retries=0, max_wait_s=1e6), Demand(100, 500)
 
         async def fails() -> Spent:
             raise TransientError("it failed", status=status)
@@ -285,7 +285,7 @@ def test_who_gives_up_waiting_holds_up_nobody() -> None:
 # Requests in flight, by a server on paper: times in seconds
 
 
-def drive(limit: InFlight, latency: Any, seconds: float, *, start: float = 0.0) -> list[int]:
+def drive(limit: AdaptiveLimiter, latency: Any, seconds: float, *, start: float = 0.0) -> list[int]:
     """Keep as many in flight as `limit` lets; its limit after each answer.
 
     `latency(now, in_flight)` is how long a request takes that is sent now, and for how many tokens;
@@ -314,7 +314,7 @@ def lognormal(seed: int) -> Any:
 
 def test_a_healthy_endpoint_is_asked_at_the_cap_throughout() -> None:
     for seed in range(6):
-        limits = drive(InFlight(32), lognormal(seed), 60.0)
+        limits = drive(AdaptiveLimiter(32), lognormal(seed), 60.0)
         assert sum(limit < 32 for limit in limits) <= 0.01 * len(limits)
 
 
@@ -323,25 +323,25 @@ def test_longer_answers_are_no_sign_of_a_queue() -> None:
         tokens = 20 if now < 10 else 2000
         return 0.1 + tokens * 0.01, tokens
 
-    assert min(drive(InFlight(16), longer, 200.0)) == 16
+    assert min(drive(AdaptiveLimiter(16), longer, 200.0)) == 16
 
 
 def test_those_turned_away_together_count_once() -> None:
-    limit = InFlight(32)
+    limit = AdaptiveLimiter(32)
     for _ in range(32):
         limit.turned_away(0.0, 1.0)
     assert limit.limit == int(32 * 0.7)
 
 
 def test_it_never_falls_below_one_and_comes_back() -> None:
-    limit = InFlight(16)
+    limit = AdaptiveLimiter(16)
     assert min(drive(limit, lambda now, n: None, 10.0)) == 1
     drive(limit, lambda now, n: (0.1, 50), 40.0, start=10.0)
     assert limit.limit == 16
 
 
 def test_it_settles_where_the_endpoint_turns_nobody_away() -> None:
-    limits = drive(InFlight(64), lambda now, n: None if n > 20 else (0.2, 50), 60.0)
+    limits = drive(AdaptiveLimiter(64), lambda now, n: None if n > 20 else (0.2, 50), 60.0)
     late = limits[len(limits) // 2 :]
     assert min(late) >= 13
     assert max(late) <= 22
@@ -353,21 +353,21 @@ def test_a_queue_that_grows_is_answered_by_asking_less() -> None:
         width = 64 if now < 20 else 8
         return 0.2 * max(1.0, n / width), 50
 
-    limits = drive(InFlight(64), crowded, 200.0)
+    limits = drive(AdaptiveLimiter(64), crowded, 200.0)
     late = limits[-len(limits) // 4 :]
     assert max(late) < 32
     assert min(late) >= 8  # what the server can do at once is always asked
 
 
 def test_slowness_that_asking_less_does_not_mend_costs_nothing_for_long() -> None:
-    limits = drive(InFlight(32), lambda now, n: (0.2 if now < 20 else 1.0, 50), 200.0)
+    limits = drive(AdaptiveLimiter(32), lambda now, n: (0.2 if now < 20 else 1.0, 50), 200.0)
     assert limits[-1] == 32
     assert sum(limit < 32 for limit in limits) < 0.1 * len(limits)
 
 
 def test_places_are_given_in_order_and_back() -> None:
     async def main() -> None:
-        limit, order = InFlight(2), []
+        limit, order = AdaptiveLimiter(2), []
 
         async def one(number: int) -> None:
             await limit.enter()
@@ -388,7 +388,7 @@ def test_places_are_given_in_order_and_back() -> None:
 
 def test_who_gives_up_as_a_place_is_free_has_given_up() -> None:
     async def main() -> None:
-        limit = InFlight(1)
+        limit = AdaptiveLimiter(1)
         assert limit.enter_at_once()
         waiting = [asyncio.ensure_future(limit.enter()) for _ in range(2)]
         await asyncio.sleep(0)

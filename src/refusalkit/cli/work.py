@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from refusalkit.errors import Interrupted
+from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
     import asyncio
@@ -57,7 +59,8 @@ def work(
             except NotImplementedError:  # Windows
                 signal.signal(name, lambda *_: loop.call_soon_threadsafe(interrupt))
         preloading = loop.create_task(_preload((*_FIGURES, _TABLES) if tables else _FIGURES))
-        with SeveralProgress(names) if names else ProgressDisplay() as display:
+        shown = SeveralProgress(names) if names else ProgressDisplay()
+        with _warnings_on_stderr(), shown as display:
             try:
                 return await start(display, stop)
             except asyncio.CancelledError as error:
@@ -69,6 +72,23 @@ def work(
                 preloading.cancel()
 
     return asyncio.run(drive())
+
+
+@contextlib.contextmanager
+def _warnings_on_stderr() -> Iterator[None]:
+    """Show what the library logs for whoever watches the run, a line each."""
+    import logging
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            click.echo(f"refusalkit: {printable(record.getMessage(), 600)}", err=True)
+
+    logger, handler = logging.getLogger("refusalkit"), Lines(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 async def _preload(modules: Sequence[str]) -> None:

@@ -116,6 +116,12 @@ class RunConfig(BaseModel):
     """Nucleus sampling."""
     top_k: Annotated[int | None, Field(ge=1), _MEASURED] = 20
     """Top-k sampling, where the model takes it."""
+    no_temperature: Annotated[bool, _MEASURED] = False
+    """Send no temperature: the endpoint's own default holds."""
+    no_top_p: Annotated[bool, _MEASURED] = False
+    """Send no top-p."""
+    no_top_k: Annotated[bool, _MEASURED] = False
+    """Send no top-k."""
     max_tokens: Annotated[int, Field(ge=1), _MEASURED] = 8192
     """Most tokens of an answer."""
     seed: Annotated[int | None, _MEASURED] = None
@@ -185,6 +191,12 @@ class RunConfig(BaseModel):
     """Seconds for one request."""
     max_retries: Annotated[int, Field(ge=0, le=50), _OPERATIONAL] = 5
     """Retries of one request after a fault."""
+    max_wait_s: Annotated[float, Field(gt=0, le=86400), Cli("operational", name="--max-wait")] = (
+        600.0
+    )
+    """Seconds that a rate limit may hold the run back at a stretch."""
+    finish_word: Annotated[tuple[str, ...], Cli("operational", metavar="WORD=OUTCOME")] = ()
+    """What an unknown finish word means (repeatable): answered, truncated, blocked, no_answer."""
     # Strict: a bound on money is not guessed from a text or a truth value.
     max_cost: Annotated[
         float | None, Field(gt=0, strict=True), Cli("operational", metavar="USD")
@@ -208,6 +220,15 @@ class RunConfig(BaseModel):
                 if name not in known:
                     raise ValueError(f"{name!r} is no framing: there are {', '.join(known)}")
             return tuple(name for name in known if name in value)
+        return value
+
+    @field_validator("finish_word")
+    @classmethod
+    def _finish_words_are_new(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from refusalkit.models.dialects.finish import parse_finish_word
+
+        for word in value:
+            parse_finish_word(word)
         return value
 
     @field_validator("api_base", "judge_api_base")
@@ -268,9 +289,9 @@ class RunConfig(BaseModel):
     def generation(self) -> GenerationConfig:
         """How the model under test is asked."""
         return GenerationConfig(
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
+            temperature=None if self.no_temperature else self.temperature,
+            top_p=None if self.no_top_p else self.top_p,
+            top_k=None if self.no_top_k else self.top_k,
             max_tokens=self.max_tokens,
             seed=self.seed,
             system=self.system,
@@ -288,8 +309,9 @@ class RunConfig(BaseModel):
         for name in (*late, "hard_line_judge", "order_seed", "stop_when", "bound", "max_leaks"):
             if fields[name] is None:
                 del fields[name]
-        if not fields["framings"]:
-            del fields["framings"]
+        for name in ("framings", "no_temperature", "no_top_p", "no_top_k"):
+            if not fields[name]:
+                del fields[name]
         return fields
 
     @property
@@ -353,6 +375,8 @@ class JudgeOptions(TypedDict, total=False):
     judge_concurrency: int | None
     timeout_s: float
     max_retries: int
+    max_wait_s: float
+    finish_word: Sequence[str]
     max_cost: float | None
     canaries: int
 
@@ -378,6 +402,9 @@ class RunOptions(JudgeOptions, total=False):
     temperature: float | None
     top_p: float | None
     top_k: int | None
+    no_temperature: bool
+    no_top_p: bool
+    no_top_k: bool
     max_tokens: int
     seed: int | None
     system: str | None

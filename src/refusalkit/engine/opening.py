@@ -80,6 +80,7 @@ def open_configured_model(config: RunConfig, pacers: Pacers | None = None) -> Mo
         tpm=config.tpm,
         concurrency=config.concurrency,
         max_retries=config.max_retries,
+        max_wait_s=config.max_wait_s,
     )
     if pacers is not None and not config.model.startswith("demo/"):
         base = own_base(config.model, config.api_base, config.via)
@@ -92,6 +93,7 @@ def open_configured_model(config: RunConfig, pacers: Pacers | None = None) -> Mo
         via=config.via,
         pacer=pacer,
         connections=config.concurrency,
+        finish_words=config.finish_word,
     )
 
 

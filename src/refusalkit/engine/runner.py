@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from refusalkit.engine.budget import Budget, RunBudget
+from refusalkit.engine.early_signs import EarlySigns
 from refusalkit.engine.orphans import retractions
 from refusalkit.engine.panel_votes import EarlierVotes, PanelVotes, read_earlier_votes
 from refusalkit.engine.plan import Ended, OnProgress, Plan, Progress, StopRule
@@ -113,6 +114,7 @@ class Runner:
         budgets = [*([] if max_cost is None else [Budget(max_cost)]), *filter(None, [budget])]
         self._budget = RunBudget(*budgets, ceiling_usd=ceiling_usd)
         self._succeeded = False
+        self._signs = EarlySigns()
         self._told: dict[str, str] = {}
         self._failures = 0
         self._progress = Progress(planned=run.manifest.n_units)
@@ -319,13 +321,14 @@ class Runner:
             ):
                 writer.verdict(retraction)
             writer.completion(completion)
+            self._signs.saw(completion)
             if failed:
                 self._count(unscored=1, verdicts=1)
                 if self._stop_rule is not None:
                     nothing = verdict_of_outcome(completion, self._judge.id)
                     assert nothing is not None, "an error leaves nothing to judge"
                     self._stop_rule.saw(nothing)
-                if completion.finish_reason is None:
+                if completion.unknown_finish is None:
                     withheld = writer.withholds(completion.category)
                     self._note_failure(
                         completion.error, None if withheld else completion.error_detail

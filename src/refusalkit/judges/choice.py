@@ -128,6 +128,7 @@ def _open(named: NamedJudge, config: RunConfig, pacers: Pacers) -> Judge:
         tpm=config.judge_tpm,
         concurrency=config.judge_concurrency or config.concurrency,
         max_retries=config.max_retries,
+        max_wait_s=config.max_wait_s,
     )
     # What is said of the judge: its other bounds follow the model's, which differ by table.
     limits = {name: getattr(config, name) for name in _PACE}
@@ -140,6 +141,7 @@ def _open(named: NamedJudge, config: RunConfig, pacers: Pacers) -> Judge:
         timeout_s=config.timeout_s,
         pacer=pacers.share(endpoint, fresh, limits),
         share_form=lambda form: pacers.share_form(endpoint, form),
+        finish_words=config.finish_word,
     )
 
 

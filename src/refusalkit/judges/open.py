@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -61,11 +61,13 @@ def open_judge(
     timeout_s: float = 600.0,
     pacer: Pacer | None = None,
     share_form: Callable[[RequestForm], RequestForm] | None = None,
+    finish_words: Sequence[str] = (),
 ) -> Judge:
     """The judge that a rubric describes.
 
     `pacer` is shared by several that ask one model; it takes the place of `rpm`, `tpm` and
     `max_retries`. `share_form` hands out what is known of the form that the endpoint takes.
+    `finish_words` are meanings of finish words, as for `open_model`.
     """
     # Each kind is imported where it is used: rules need no client, a client no rules.
     if rubric.kind == "lexical":
@@ -101,6 +103,7 @@ def open_judge(
             api_key_env=api_key_env,
             via=via,
             pacer=pacer or Pacer(rpm=rpm, tpm=tpm, max_retries=max_retries),
+            finish_words=finish_words,
         )
     except (ConfigurationError, UsageError) as error:
         # A run asks two models: which of them is it?

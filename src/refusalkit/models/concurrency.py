@@ -1,4 +1,4 @@
-"""How many requests are in flight at one endpoint: a cap, and below it as many as go well.
+"""Limits the requests in flight at one endpoint: a cap, and below it as many as go well.
 
 Additive increase, multiplicative decrease, as TCP does it (Chiu and Jain 1989). Two things cut the
 limit: being turned away (429, 503, 529), and latency that has risen. It is latency to a token of
@@ -19,14 +19,14 @@ _RISEN = 2.0
 _HELPED = 0.9
 # Below this many seconds a wait may be our own event loop's as well as the server's queue.
 _QUICK_S = 0.25
-_SMALLEST_WINDOW = 64
+_MIN_WINDOW = 64
 # How much of a new window goes into the usual latency.
 _DRIFT = 0.1
 # What a request takes before its first token counts as so many of them.
 _OVERHEAD_TOKENS = 20.0
 
 
-class InFlight:
+class AdaptiveLimiter:
     """Lets at most `cap` requests be in flight, fewer while the endpoint suffers.
 
     It begins at the cap, so that a healthy endpoint is asked as if there were no limit; it never
@@ -100,10 +100,10 @@ class InFlight:
             return
         self._slow += now - sent_at >= _QUICK_S
         self._window.append((now - sent_at) / (tokens + _OVERHEAD_TOKENS))
-        if len(self._window) >= max(_SMALLEST_WINDOW, 2 * self._limit):
-            self._judge(sorted(self._window)[len(self._window) // 2], now)
+        if len(self._window) >= max(_MIN_WINDOW, 2 * self._limit):
+            self._evaluate_window(sorted(self._window)[len(self._window) // 2], now)
 
-    def _judge(self, latency: float, now: float) -> None:
+    def _evaluate_window(self, latency: float, now: float) -> None:
         """What a full window says."""
         quick = 2 * self._slow < len(self._window)
         self._window.clear()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Literal
 
 from refusalkit.errors import ConfigurationError, UsageError
 from refusalkit.models.chat import ChatModel
 from refusalkit.models.client import ChatClient
 from refusalkit.models.demo import DemoModel
+from refusalkit.models.dialects.finish import parse_finish_word
 from refusalkit.models.endpoints import own_base, price_at
 from refusalkit.models.pacing import Pacer
+from refusalkit.models.prices import check_retired
 from refusalkit.models.protocol import Model
-from refusalkit.models.retired import check_retired
 from refusalkit.untrusted import printable, redact
 
 Via = Literal["litellm"]
@@ -55,6 +57,7 @@ def open_model(
     max_retries: int = 5,
     connections: int = 0,
     pacer: Pacer | None = None,
+    finish_words: Sequence[str] = (),
 ) -> Model:
     """Open a model by its id, ``provider/name``.
 
@@ -73,9 +76,11 @@ def open_model(
         connections: most requests at once; 0 for no bound of its own.
         pacer: shared by several that ask one endpoint; it takes the place of `rpm`, `tpm` and
             `max_retries`, and bounds the requests of all together.
+        finish_words: what finish words mean that refusalkit does not know, as ``WORD=OUTCOME``
+            with ``answered``, ``truncated``, ``blocked`` or ``no_answer``.
 
     Raises:
-        UsageError: the id is not ``provider/name``.
+        UsageError: the id is not ``provider/name``, or a finish word is not ``WORD=OUTCOME``.
         ConfigurationError: no key, unknown provider.
         RetiredModelError: the provider no longer serves the model; the text names its successor.
     """
@@ -90,6 +95,7 @@ def open_model(
         pacer=pacer
         or Pacer(rpm=rpm, tpm=tpm, concurrency=connections or None, max_retries=max_retries),
         connections=connections,
+        finish_words=finish_words,
     )
     return ChatModel(client, price=price_at(model_id, api_base, via))
 
@@ -102,8 +108,26 @@ def open_client(
     api_key_env: str | None = None,
     via: Via | None = None,
     connections: int = 0,
+    finish_words: Sequence[str] = (),
 ) -> ChatClient:
     """The chat client behind a model id; judges use it too. Arguments and errors: `open_model`."""
+    try:
+        words = dict(map(parse_finish_word, finish_words))
+    except ValueError as error:
+        raise UsageError(printable(error, 300)) from None
+    client = _new_client(model_id, pacer, api_base, api_key_env, via, connections)
+    client.finish_words = words
+    return client
+
+
+def _new_client(
+    model_id: str,
+    pacer: Pacer,
+    api_base: str | None,
+    api_key_env: str | None,
+    via: Via | None,
+    connections: int,
+) -> ChatClient:
     provider, name = _split(model_id, own_endpoint=api_base is not None)
     check_retired(model_id)
     key = _key(provider, api_base, api_key_env)

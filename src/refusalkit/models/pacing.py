@@ -7,6 +7,7 @@ asks for holds back all of them.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from time import monotonic
@@ -15,14 +16,22 @@ from typing import TypeVar
 from aiolimiter import AsyncLimiter
 
 from refusalkit.errors import FatalProviderError, ProviderError, TransientError
-from refusalkit.models.concurrency import InFlight
+from refusalkit.models.concurrency import AdaptiveLimiter
 from refusalkit.models.token_limit import Booking, Demand, Spent, TokenPace
 
 _T = TypeVar("_T")
 
 _BACKOFF_CAP_S = 60.0
-_LONGEST_PAUSE_S = 600.0
-_MOST_RATE_LIMITS = 30
+_MAX_RATE_LIMITS = 30
+# An endpoint that nobody listens at is given up after so long, at the start.
+_MAX_UNREACHABLE_S = 3.0
+# A wait for a rate limit that is shorter than this is not worth a line.
+_TOLD_FROM_S = 2.0
+MAX_WAIT_S = 600.0
+"""How long a run lets an endpoint's rate limit hold it back at a stretch, where nobody says."""
+
+_log = logging.getLogger("refusalkit")
+_log.addHandler(logging.NullHandler())  # a library prints nothing
 # Statuses that say that the endpoint has too much to do.
 _OVERLOADED = frozenset({429, 503, 529})
 
@@ -33,7 +42,9 @@ class Pacer:
     `rpm` holds exactly: requests are spaced evenly, without a burst at the start. `max_retries`
     bounds how often one request is sent again after a fault; a rate limit is not a fault of the
     request and has a bound of its own. `tpm` bounds tokens, see `TokenPace`; `concurrency` caps the
-    requests in flight, see `InFlight`.
+    requests in flight, see `AdaptiveLimiter`. `max_wait_s` bounds how long the endpoint's rate
+    limit may hold all of them back at a stretch. The first wait of two seconds or more is logged as
+    a warning of the logger ``refusalkit``.
     """
 
     def __init__(
@@ -44,13 +55,18 @@ class Pacer:
         concurrency: int | None = None,
         max_retries: int = 5,
         backoff_s: float = 0.5,
+        max_wait_s: float = MAX_WAIT_S,
     ) -> None:
         self._limiter = AsyncLimiter(1, 60.0 / rpm) if rpm else None
         self._tokens = TokenPace(tpm) if tpm else None
-        self._in_flight = InFlight(concurrency) if concurrency else None
+        self._in_flight = AdaptiveLimiter(concurrency) if concurrency else None
         self._max_retries = max_retries
         self._backoff_s = backoff_s
+        self._max_wait_s = max_wait_s
         self._resume_at = 0.0
+        self._answered = False
+        self._held_since: float | None = None  # the first 429 since the last answer
+        self._told = False
         self._random = random.Random()
 
     @property
@@ -70,31 +86,35 @@ class Pacer:
         `demand` says what it may use, `spent` what a result did.
 
         Raises the last `TransientError` when the retries are used up, and `FatalProviderError`
-        where the provider asks for a pause longer than ten minutes.
+        where the provider's rate limit holds it back for longer than `max_wait_s`, or where nobody
+        has ever listened at its address.
         """
         faults = limits = 0
+        began = monotonic()
         while True:
             try:
-                return await self._send_once(request, demand, spent), faults + limits + 1
+                return await self._once(request, demand, spent), faults + limits + 1
             except ProviderError as error:
                 error.attempts = faults + limits + 1
                 if not isinstance(error, TransientError):
                     raise
                 limited = error.status == 429
                 limits, faults = limits + limited, faults + (not limited)
-                if faults > self._max_retries or limits > _MOST_RATE_LIMITS:
+                if faults > self._max_retries or limits > _MAX_RATE_LIMITS:
                     raise
-                asked = _asked_pause(error)
+                asked = error.retry_after or 0.0
                 # Never less than a wait of our own, which grows: an endpoint may ask for 0 s, or
                 # for less than it means, again and again.
                 own = self._backoff(limits if limited else faults)
+                if error.unreachable and not self._answered:
+                    self._give_up(error, monotonic() - began + own)
                 if limited:
-                    self._pause(max(asked, own))
+                    self._hold(error, max(asked, own))
                 else:
-                    self._pause(asked)
+                    self._hold(error, asked)
                     await asyncio.sleep(own)
 
-    async def _send_once(
+    async def _once(
         self,
         request: Callable[[], Awaitable[_T]],
         demand: Demand | None,
@@ -114,6 +134,7 @@ class Pacer:
                 await self._turn()
             sent_at = monotonic()
             result = await request()
+            self._answered, self._held_since = True, None
             if spent is not None and (in_flight is not None or tokens is not None):
                 used = spent(result)
             if in_flight is not None:
@@ -140,8 +161,44 @@ class Pacer:
         ceiling = min(_BACKOFF_CAP_S, self._backoff_s * 2 ** (attempt - 1))
         return float(ceiling * self._random.uniform(0.5, 1.0))
 
-    def _pause(self, seconds: float) -> None:
-        self._resume_at = max(self._resume_at, monotonic() + seconds)
+    def _hold(self, error: TransientError, seconds: float) -> None:
+        """Hold all requests back for so long, as the endpoint asks.
+
+        Raises `FatalProviderError` where that is longer than a run waits.
+        """
+        now = monotonic()
+        if error.status == 429 and self._held_since is None:
+            self._held_since = now
+        held = seconds + (now - self._held_since if self._held_since is not None else 0.0)
+        if held > self._max_wait_s:
+            longer = f"longer than --max-wait {self._max_wait_s:g}"
+            raise FatalProviderError(
+                f"{error.summary}: asks to wait {seconds:.0f} s, {longer}; resume the run then"
+                if seconds > self._max_wait_s
+                else f"{error.summary}: has held this run back for {held:.0f} s, {longer}; resume "
+                "it later, or ask less at once (--rpm, --tpm, --concurrency)",
+                status=error.status,
+                code=error.code,
+            ) from error
+        self._resume_at = max(self._resume_at, now + seconds)
+        if error.status == 429 and held >= _TOLD_FROM_S and not self._told:
+            self._told = True
+            limit = f", its limit of {error.limit} being used up" if error.limit else ""
+            _log.warning(
+                "%s: a rate limit holds this run back%s; waiting %.0f s, and again as it asks "
+                "(--rpm, --tpm and --concurrency ask less, --max-wait bounds the wait)",
+                error.summary,
+                limit,
+                seconds,
+            )
+
+    @staticmethod
+    def _give_up(error: TransientError, elapsed_s: float) -> None:
+        """Raise where nobody has listened at the address for long enough."""
+        if elapsed_s >= _MAX_UNREACHABLE_S:
+            what = "nothing listens there: start the server, or check --api-base"
+            detail = f"{error.detail}; {what}" if error.detail else what
+            raise FatalProviderError(error.summary, detail=detail) from error
 
     async def _turn(self) -> None:
         while True:
@@ -156,18 +213,6 @@ class Pacer:
             # right before or after the first turn that comes then.
             if self._resume_at <= monotonic():
                 return
-
-
-def _asked_pause(error: TransientError) -> float:
-    """The pause that the provider asks for, in seconds."""
-    asked = error.retry_after or 0.0
-    if asked > _LONGEST_PAUSE_S:
-        raise FatalProviderError(
-            f"{error.summary}: asks to wait {asked:.0f} s; resume the run then",
-            status=error.status,
-            code=error.code,
-        ) from error
-    return asked
 
 
 def _turned_away(status: int | None) -> bool:

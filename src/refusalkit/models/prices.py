@@ -1,16 +1,24 @@
-"""What a token costs, read from the price list that litellm ships, without importing litellm."""
+"""What a token costs, and which models are no longer served.
+
+Prices are read from the list that litellm ships, without importing litellm; retired models from
+``retired.toml``.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from refusalkit.errors import RetiredModelError
 from refusalkit.types import Usage
+from refusalkit.untrusted import printable
 
 _LIST = "model_prices_and_context_window_backup.json"
 # Tokens, where the list is silent: OpenAI's minimum.
@@ -94,3 +102,21 @@ def _prices() -> Mapping[str, Any]:
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}
+
+
+@cache
+def _retired() -> Mapping[str, Mapping[str, Any]]:
+    text = Path(__file__).with_name("retired.toml").read_text(encoding="utf-8")
+    return {row["model"]: row for row in tomllib.loads(text)["model"]}
+
+
+def check_retired(model_id: str, *, today: date | None = None) -> None:
+    """Raise `RetiredModelError`, which names the successor, if the model is no longer served."""
+    row = _retired().get(model_id.rpartition("/")[2])
+    if row is None or (today or datetime.now(UTC).date()) < row["retired"]:
+        return
+    provider = "anthropic/" if model_id.startswith("anthropic/") else ""
+    raise RetiredModelError(
+        f"{printable(model_id)} was retired on {row['retired'].isoformat()}: use "
+        f"{provider}{row['successor']}"
+    )

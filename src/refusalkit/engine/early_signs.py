@@ -1,0 +1,51 @@
+"""Signs, in the first answers, that a whole run would come to nothing."""
+
+from __future__ import annotations
+
+import logging
+
+from refusalkit.errors import FatalProviderError
+from refusalkit.types import JUDGEABLE, Completion, Outcome
+
+# So many answers in a row are no accident.
+_IN_A_ROW = 5
+_log = logging.getLogger("refusalkit")
+
+
+class EarlySigns:
+    """Watches a run's answers as they come."""
+
+    def __init__(self) -> None:
+        self._unknown_words = 0
+        self._only_reasoning = 0
+        self._has_text = False
+
+    def saw(self, completion: Completion) -> None:
+        """Take note of an answer.
+
+        Logs a warning where the first answers all came as reasoning without a text. Raises
+        `FatalProviderError` where five in a row ended with a word that nobody knows.
+        """
+        word = completion.unknown_finish
+        if word is None:
+            self._unknown_words = 0
+        else:
+            self._unknown_words += 1
+            if self._unknown_words >= _IN_A_ROW:
+                raise FatalProviderError(
+                    f"{completion.model}: {_IN_A_ROW} answers in a row ended with the finish "
+                    f"reason {word!r}, which refusalkit does not know: say what it means with "
+                    f"--finish-word {word}=answered (or =truncated, =blocked, =no_answer)"
+                )
+        if self._has_text or completion.outcome in JUDGEABLE:
+            self._has_text = True
+        elif completion.outcome is Outcome.NO_ANSWER and completion.reasoning.strip():
+            self._only_reasoning += 1
+            if self._only_reasoning == _IN_A_ROW:
+                _log.warning(
+                    "%s: the first %d answers are all reasoning, with no text that could be "
+                    "judged: raise --max-tokens, try --reasoning off, or check the server's "
+                    "reasoning parser",
+                    completion.model,
+                    _IN_A_ROW,
+                )

@@ -1,0 +1,161 @@
+"""What a failure means depends on whether the endpoint has answered before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import refusalkit as rk
+from loopback.canned import Canned, CannedServer
+from refusalkit.errors import FatalProviderError
+from refusalkit.models.chat import ChatModel
+from refusalkit.models.open import open_client
+from refusalkit.models.pacing import Pacer
+from refusalkit.types import Completion, GenerationConfig, Outcome, Prompt
+from wire_cases import ANSWER, good_answer
+
+CONFIG = GenerationConfig(max_tokens=64, timeout_s=10.0)
+FORBIDDEN = Canned.json({"error": {"message": "This one is not for you."}}, 403)
+GONE = Canned.json({"detail": "Nothing under this name."}, 404)
+OK = good_answer("openai", ANSWER)
+
+
+def ask(
+    server: CannedServer, texts: list[str], *, together: bool = False, path: str = "/v1"
+) -> list[Completion]:
+    """Ask each text, one after another or all at once."""
+    client = open_client(
+        "local/m", pacer=Pacer(max_retries=1, backoff_s=0.002), api_base=server.url + path
+    )
+    model = ChatModel(client)
+
+    async def main() -> list[Completion]:
+        asked = [model.complete(Prompt(text, "c", text), CONFIG) for text in texts]
+        try:
+            if together:
+                return await asyncio.gather(*asked)
+            return [await one for one in asked]
+        finally:
+            for one in asked:
+                one.close()
+            await model.aclose()
+
+    return asyncio.run(main())
+
+
+def by_text(**said: Canned) -> Callable[[dict[str, Any], str], Canned]:
+    return lambda asked, _: said.get(asked["messages"][-1]["content"], OK)
+
+
+@pytest.mark.parametrize("reply", [FORBIDDEN, GONE], ids=["403", "404"])
+def test_after_an_answer_it_costs_one_unit_and_is_retried(reply: Canned) -> None:
+    with CannedServer(by_text(bad=reply)) as server:
+        done = ask(server, ["good", "bad", "fine"])
+    assert [one.outcome for one in done] == [Outcome.ANSWERED, Outcome.ERROR, Outcome.ANSWERED]
+    assert done[1].attempts == 2
+    assert f"HTTP {reply.status}" in (done[1].error or "")
+
+
+@pytest.mark.parametrize(
+    ("reply", "advice"),
+    [(FORBIDDEN, "check the API key"), (GONE, "check the model name")],
+    ids=["403", "404"],
+)
+def test_at_the_start_it_ends_the_run_at_once(reply: Canned, advice: str) -> None:
+    with CannedServer(by_text(bad=reply)) as server:
+        with pytest.raises(FatalProviderError, match=advice):
+            ask(server, ["bad"])
+        assert len(server.requests) == 1
+
+
+def test_one_403_among_the_first_requests_waits_for_what_the_others_say() -> None:
+    with CannedServer(by_text(bad=FORBIDDEN)) as server:
+        done = ask(server, ["bad", "a", "b", "c"], together=True)
+    assert [one.outcome for one in done] == [Outcome.ERROR, *[Outcome.ANSWERED] * 3]
+
+
+def test_where_all_of_the_first_requests_meet_a_403_nobody_waits() -> None:
+    with CannedServer(lambda *_: FORBIDDEN) as server:
+        with pytest.raises(FatalProviderError, match="check the API key"):
+            ask(server, ["a", "b", "c", "d"], together=True)
+        assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Canned(404, b"404 page not found", {"Content-Type": "text/plain"}),
+        Canned.json({"detail": "Not Found"}, 404),
+        Canned.json({"error": "Unexpected endpoint or method. (POST /chat/completions)"}, 200),
+    ],
+    ids=["ollama", "vllm", "lm-studio"],
+)
+def test_a_base_without_v1_is_told(reply: Canned) -> None:
+    with CannedServer(lambda _, path: OK if path.startswith("/v1/") else reply) as server:
+        with pytest.raises(FatalProviderError, match=rf"answer below {server.url}/v1$"):
+            ask(server, ["a"], path="")
+        assert ask(server, ["a"], path="/v1")[0].outcome is Outcome.ANSWERED
+
+
+# Finish words that nobody knows, in a run
+
+
+def odd(word: str) -> Canned:
+    return Canned(200, OK.body.replace(b'"stop"', b'"' + word.encode() + b'"'))
+
+
+def run(server: CannedServer, out: Path, **options: Any) -> rk.Run:
+    return rk.benchmark(
+        "local/m",
+        "starter",
+        judge="lexical",
+        trials=1,
+        out=out,
+        api_base=f"{server.url}/v1",
+        **options,
+    )
+
+
+def test_five_unknown_finish_words_in_a_row_end_the_run_and_say_how_to_go_on(
+    tmp_path: Path,
+) -> None:
+    with CannedServer(lambda *_: odd("quantum_flux")) as server:
+        with pytest.raises(FatalProviderError) as ended:
+            run(server, tmp_path / "run", concurrency=1)
+        assert "5 answers in a row ended with the finish reason 'quantum_flux'" in str(ended.value)
+        assert "--finish-word quantum_flux=answered" in str(ended.value)
+        assert len(server.requests) == 5
+        done = rk.resume(tmp_path / "run", finish_word=["quantum_flux=answered"])
+    assert rk.score(done).outcomes["answered"] == done.manifest.n_units
+
+
+def test_a_single_unknown_finish_word_costs_its_unit(tmp_path: Path) -> None:
+    count = iter(range(10_000))
+    with CannedServer(lambda *_: odd("flux") if next(count) % 5 == 4 else OK) as server:
+        done = run(server, tmp_path / "run", concurrency=1)
+    outcomes = rk.score(done).outcomes
+    assert outcomes["error"] == done.manifest.n_units // 5
+
+
+def test_answers_that_are_all_reasoning_are_told_of_early(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    message = {"role": "assistant", "content": None, "reasoning_content": "Hmm."}
+    only = Canned.json({"choices": [{"message": message, "finish_reason": "stop"}]})
+    with CannedServer(lambda *_: only) as server:
+        done = run(server, tmp_path / "run")
+    assert rk.score(done).outcomes["no_answer"] == done.manifest.n_units
+    (line,) = [one.getMessage() for one in caplog.records if one.name == "refusalkit"]
+    assert line.startswith("local/m: the first 5 answers are all reasoning")
+
+
+def test_a_parameter_can_be_left_out_from_the_start(tmp_path: Path) -> None:
+    with CannedServer(lambda *_: OK) as server:
+        done = run(server, tmp_path / "run", limit=12, no_top_k=True, no_temperature=True)
+    assert all(not {"top_k", "temperature"} & asked.keys() for asked in server.requests)
+    assert all(asked["top_p"] == 0.95 for asked in server.requests)
+    assert "top_k" not in done.manifest.parameters["model"].sent
