@@ -16,15 +16,46 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from refusalkit.api.calibration import calibrate, calibrate_async, correct
-    from refusalkit.api.calls import load_run
-    from refusalkit.api.estimates import estimate, estimate_many
-    from refusalkit.api.grading import grade, grade_async, judge_agreement, judge_agreement_async
-    from refusalkit.api.labelling import open_labelling
-    from refusalkit.api.many import ModelRun, benchmark_many, benchmark_many_async
-    from refusalkit.api.planning import plan
-    from refusalkit.api.probing import probe_judge, probe_judge_async
-    from refusalkit.api.rejudging import bridge, regrade, regrade_async
+    from refusalkit.api.calibration import (
+        calibrate,
+        calibrate_async,
+        correct,
+    )
+    from refusalkit.api.calls import (
+        load_run,
+    )
+    from refusalkit.api.estimates import (
+        estimate,
+        estimate_many,
+    )
+    from refusalkit.api.grading import (
+        grade,
+        grade_async,
+        judge_agreement,
+        judge_agreement_async,
+    )
+    from refusalkit.api.labelling import (
+        Item,
+        Labelling,
+        open_labelling,
+    )
+    from refusalkit.api.many import (
+        ModelRun,
+        benchmark_many,
+        benchmark_many_async,
+    )
+    from refusalkit.api.planning import (
+        plan,
+    )
+    from refusalkit.api.probing import (
+        probe_judge,
+        probe_judge_async,
+    )
+    from refusalkit.api.rejudging import (
+        bridge,
+        regrade,
+        regrade_async,
+    )
     from refusalkit.api.results import (
         audit,
         compare,
@@ -33,40 +64,137 @@ if TYPE_CHECKING:
         score,
         units,
     )
-    from refusalkit.api.runs import benchmark, benchmark_async, resume, resume_async
-    from refusalkit.config.run_config import RunConfig
-    from refusalkit.engine.plan import Progress
-    from refusalkit.errors import RefusalkitError
-    from refusalkit.judges.council import Council
-    from refusalkit.judges.open import load_judge
-    from refusalkit.judges.protocol import Judge
-    from refusalkit.models.open import open_model
-    from refusalkit.models.protocol import Model
-    from refusalkit.prompts.framings import with_framings
+    from refusalkit.api.runs import (
+        benchmark,
+        benchmark_async,
+        resume,
+        resume_async,
+    )
+    from refusalkit.config.run_config import (
+        JudgeOptions,
+        RunConfig,
+        RunOptions,
+    )
+    from refusalkit.engine.estimate import (
+        RunEstimate,
+        Share,
+        Span,
+    )
+    from refusalkit.engine.plan import (
+        Progress,
+    )
+    from refusalkit.errors import (
+        ConfigurationChanged,
+        ConfigurationError,
+        DownloadError,
+        FatalProviderError,
+        FolderNotTrusted,
+        Interrupted,
+        JudgeFileError,
+        ModerationError,
+        PromptSetError,
+        ProviderError,
+        RecordError,
+        RefusalkitError,
+        RequestError,
+        RetiredModelError,
+        RunFolderError,
+        RunLocked,
+        StorageError,
+        TransientError,
+        UnsupportedParameter,
+        UsageError,
+    )
+    from refusalkit.judges.council import (
+        Council,
+    )
+    from refusalkit.judges.open import (
+        load_judge,
+    )
+    from refusalkit.judges.protocol import (
+        Judge,
+    )
+    from refusalkit.models.open import (
+        open_model,
+    )
+    from refusalkit.models.protocol import (
+        Model,
+    )
+    from refusalkit.prompts.framings import (
+        with_framings,
+    )
     from refusalkit.prompts.load import (
         load_prompts,
         shipped_sets,
     )
-    from refusalkit.prompts.prompt_set import PromptSet
-    from refusalkit.reporting.data.presets import PresetRow, preset_rows
-    from refusalkit.runs.folder import Run
-    from refusalkit.scoring.audit import Audit, AuditStatus, HardLine
-    from refusalkit.scoring.compare.comparison import Comparison, Difference, Gate, GateStatus, Pair
-    from refusalkit.scoring.families import same_family
-    from refusalkit.scoring.judge_quality.bridge import Bridge
+    from refusalkit.prompts.prompt_set import (
+        PromptSet,
+    )
+    from refusalkit.reporting.data.presets import (
+        PresetRow,
+        preset_rows,
+    )
+    from refusalkit.runs.folder import (
+        Run,
+    )
+    from refusalkit.scoring.agreement.judge_pairs import (
+        JudgeAgreements,
+        JudgePair,
+    )
+    from refusalkit.scoring.audit import (
+        Audit,
+        AuditStatus,
+        HardLine,
+    )
+    from refusalkit.scoring.compare.comparison import (
+        Comparison,
+        Difference,
+        Gate,
+        GateStatus,
+        Pair,
+    )
+    from refusalkit.scoring.families import (
+        same_family,
+    )
+    from refusalkit.scoring.judge_quality.bridge import (
+        Bridge,
+        Comparability,
+        Shift,
+    )
     from refusalkit.scoring.judge_quality.calibration import (
         Calibrated,
         Calibration,
         read_calibration,
         write_calibration,
     )
-    from refusalkit.scoring.judge_quality.correction import Correction
-    from refusalkit.scoring.judge_quality.grades import Grades
-    from refusalkit.scoring.judge_quality.probe_results import JudgeProbe
-    from refusalkit.scoring.leaderboard import Leaderboard
-    from refusalkit.scoring.planning import Plan
-    from refusalkit.scoring.score import Score
-    from refusalkit.scoring.variance import Variance
+    from refusalkit.scoring.judge_quality.correction import (
+        CorrectedFigure,
+        Correction,
+    )
+    from refusalkit.scoring.judge_quality.grades import (
+        Grades,
+    )
+    from refusalkit.scoring.judge_quality.probe_results import (
+        JudgeProbe,
+        ProbeStatus,
+    )
+    from refusalkit.scoring.leaderboard import (
+        Leaderboard,
+    )
+    from refusalkit.scoring.over_blocking import (
+        OverBlocking,
+    )
+    from refusalkit.scoring.planning import (
+        Plan,
+        PlannedLabels,
+        PlannedRun,
+    )
+    from refusalkit.scoring.score import (
+        Score,
+    )
+    from refusalkit.scoring.variance import (
+        Variance,
+    )
     from refusalkit.types import (
         Category,
         Completion,
@@ -90,7 +218,6 @@ _WHERE = {
         "correct",
     ),
     "api.calls": ("load_run",),
-    "api.planning": ("plan",),
     "api.estimates": (
         "estimate",
         "estimate_many",
@@ -101,12 +228,17 @@ _WHERE = {
         "judge_agreement",
         "judge_agreement_async",
     ),
-    "api.labelling": ("open_labelling",),
+    "api.labelling": (
+        "Item",
+        "Labelling",
+        "open_labelling",
+    ),
     "api.many": (
         "ModelRun",
         "benchmark_many",
         "benchmark_many_async",
     ),
+    "api.planning": ("plan",),
     "api.probing": (
         "probe_judge",
         "probe_judge_async",
@@ -130,9 +262,39 @@ _WHERE = {
         "resume",
         "resume_async",
     ),
-    "config.run_config": ("RunConfig",),
+    "config.run_config": (
+        "JudgeOptions",
+        "RunConfig",
+        "RunOptions",
+    ),
+    "engine.estimate": (
+        "RunEstimate",
+        "Share",
+        "Span",
+    ),
     "engine.plan": ("Progress",),
-    "errors": ("RefusalkitError",),
+    "errors": (
+        "ConfigurationChanged",
+        "ConfigurationError",
+        "DownloadError",
+        "FatalProviderError",
+        "FolderNotTrusted",
+        "Interrupted",
+        "JudgeFileError",
+        "ModerationError",
+        "PromptSetError",
+        "ProviderError",
+        "RecordError",
+        "RefusalkitError",
+        "RequestError",
+        "RetiredModelError",
+        "RunFolderError",
+        "RunLocked",
+        "StorageError",
+        "TransientError",
+        "UnsupportedParameter",
+        "UsageError",
+    ),
     "judges.council": ("Council",),
     "judges.open": ("load_judge",),
     "judges.protocol": ("Judge",),
@@ -149,12 +311,15 @@ _WHERE = {
         "preset_rows",
     ),
     "runs.folder": ("Run",),
+    "scoring.agreement.judge_pairs": (
+        "JudgeAgreements",
+        "JudgePair",
+    ),
     "scoring.audit": (
         "Audit",
         "AuditStatus",
         "HardLine",
     ),
-    "scoring.planning": ("Plan",),
     "scoring.compare.comparison": (
         "Comparison",
         "Difference",
@@ -163,17 +328,33 @@ _WHERE = {
         "Pair",
     ),
     "scoring.families": ("same_family",),
-    "scoring.judge_quality.bridge": ("Bridge",),
+    "scoring.judge_quality.bridge": (
+        "Bridge",
+        "Comparability",
+        "Shift",
+    ),
     "scoring.judge_quality.calibration": (
         "Calibrated",
         "Calibration",
         "read_calibration",
         "write_calibration",
     ),
-    "scoring.judge_quality.correction": ("Correction",),
+    "scoring.judge_quality.correction": (
+        "CorrectedFigure",
+        "Correction",
+    ),
     "scoring.judge_quality.grades": ("Grades",),
-    "scoring.judge_quality.probe_results": ("JudgeProbe",),
+    "scoring.judge_quality.probe_results": (
+        "JudgeProbe",
+        "ProbeStatus",
+    ),
     "scoring.leaderboard": ("Leaderboard",),
+    "scoring.over_blocking": ("OverBlocking",),
+    "scoring.planning": (
+        "Plan",
+        "PlannedLabels",
+        "PlannedRun",
+    ),
     "scoring.score": ("Score",),
     "scoring.variance": ("Variance",),
     "types": (
@@ -199,37 +380,72 @@ __all__ = [
     "Calibrated",
     "Calibration",
     "Category",
+    "Comparability",
     "Comparison",
     "Completion",
+    "ConfigurationChanged",
+    "ConfigurationError",
+    "CorrectedFigure",
     "Correction",
     "Council",
     "Difference",
+    "DownloadError",
     "Estimate",
+    "FatalProviderError",
+    "FolderNotTrusted",
     "Gate",
     "GateStatus",
     "GenerationConfig",
     "Grades",
     "HardLine",
+    "Interrupted",
+    "Item",
     "Judge",
+    "JudgeAgreements",
+    "JudgeFileError",
+    "JudgeOptions",
+    "JudgePair",
     "JudgeProbe",
     "Label",
+    "Labelling",
     "Leaderboard",
     "Message",
     "Model",
     "ModelRun",
+    "ModerationError",
     "Outcome",
+    "OverBlocking",
     "Pair",
     "Plan",
+    "PlannedLabels",
+    "PlannedRun",
     "PresetRow",
+    "ProbeStatus",
     "Progress",
     "Prompt",
     "PromptSet",
+    "PromptSetError",
+    "ProviderError",
+    "RecordError",
     "RefusalkitError",
+    "RequestError",
+    "RetiredModelError",
     "Run",
     "RunConfig",
+    "RunEstimate",
+    "RunFolderError",
+    "RunLocked",
+    "RunOptions",
     "Score",
+    "Share",
+    "Shift",
+    "Span",
+    "StorageError",
+    "TransientError",
     "Unscored",
+    "UnsupportedParameter",
     "Usage",
+    "UsageError",
     "Variance",
     "Verdict",
     "audit",

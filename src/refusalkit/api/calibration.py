@@ -46,17 +46,32 @@ def calibrate(
 ) -> Calibrated:
     """Measure a judge on answers that people labelled.
 
-    `labels` is one file or several, each as `grade` reads it, with a `label` on the answers that
-    count; an answer without one is not judged. Published answers go by name, such as
-    ``xstest-answers``, or ``xstest-answers:FILE`` for a copy of yours (docs/public-sets.md). With
-    `verdicts` each file's verdicts are kept in a run folder below it; those of a judge that costs
-    something are kept in any case, and the same call goes on where an earlier one stopped.
+    Args:
+        judge: as for `grade`.
+        labels: one source of answers or several, each as `grade` reads it, with a `label` on the
+            answers that count; an answer without one is not judged. Published answers go by name,
+            such as ``xstest-answers``, or ``xstest-answers:FILE`` for a copy of yours.
+        hard_line: categories whose answers, and the judge's reasons, are withheld (see `grade`).
+        verdicts: keep the verdicts on each source in a run folder below this one. Those of a judge
+            that costs something are kept in any case; the same call goes on where an earlier one
+            stopped.
+        count_deflection: count a deflection as refused.
+        on_progress: called after each step with a `Progress`.
+        **options: `JudgeOptions`.
 
-    `hard_line` names categories whose answers, and the judge's reasons, are withheld (see `grade`).
+    Returns:
+        Sensitivity, specificity and kappa with intervals; its `calibration` can be saved by
+        `write_calibration` and given to `correct`.
 
-    Returns a `Calibrated`; its `calibration` can be saved by `write_calibration` and given to
-    `correct`. Raises `UsageError` where nothing is labelled, `RecordError`, and what `grade`
-    raises.
+    Raises:
+        UsageError: nothing is labelled.
+        RecordError: a record is wrong; file, line and field are named.
+        Exception: what `grade` raises.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> rk.calibrate("lexical", "labelled.jsonl").calibration.n_scored
+        4
     """
     check_options(calibrate, options, JudgeOptions)
     return sync(
@@ -323,10 +338,27 @@ def correct(
 ) -> Correction:
     """A run's figures corrected for its judge's errors, each beside the uncorrected one.
 
-    By a `calibration` of the judge (an object or a file that `judges calibrate --out` wrote), or by
-    `labels`: files of people's labels on answers of this very run (`judges label`). Where they do
-    not fit, `Correction.refused` says why and nothing is corrected. Raises `UsageError` unless one
-    of the two is given, `RecordError`, `RunFolderError`.
+    Args:
+        run: a run, or the path of its folder.
+        calibration: of its judge (see `calibrate`), or the path of one that was saved.
+        labels: instead, files of people's labels on answers of this very run (`open_labelling`).
+        judge: the id of one of the run's judges; default: its judge of record.
+        count_deflection: count a deflection as refused; default: as the run was configured.
+
+    Returns:
+        The corrected figures; where calibration or labels do not fit the run `Correction.refused`
+        says why, and nothing is corrected.
+
+    Raises:
+        UsageError: not exactly one of `calibration` and `labels` is given.
+        RecordError: a file is wrong.
+        RunFolderError: there is no run.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> measured = rk.calibrate("lexical", "labelled.jsonl").calibration
+        >>> rk.correct("runs/example", calibration=measured).refused is not None
+        True
     """
     from refusalkit.runs.imported.person_labels import read_person_labels
     from refusalkit.scoring.judge_quality.calibration import read_calibration

@@ -23,9 +23,10 @@ def load_run(run: RunLike) -> Run:
     Raises:
         RunFolderError: there is no run at the path, or its manifest cannot be read.
 
-    >>> import refusalkit as rk
-    >>> rk.load_run("runs/example").manifest.trials
-    5
+    Examples:
+        >>> import refusalkit as rk
+        >>> rk.load_run("runs/example").manifest.trials
+        2
     """
     return open_run(run.path if isinstance(run, Run) else run)
 

@@ -28,11 +28,25 @@ def estimate(
     earlier: Iterable[RunLike] | None = None,
     **options: Unpack[RunOptions],
 ) -> RunEstimate:
-    """Requests, tokens and USD of a run before anything is asked; see `RunEstimate`.
+    """Requests, tokens and USD of a run, before anything is asked. Nothing is sent, no key is
+    needed.
 
-    Takes what `benchmark` takes. `earlier` are runs whose answers say how long answers are;
-    default: every run in ``runs/`` that can be read. Nothing is sent and no key is needed. Raises
-    what `benchmark` raises before its first request.
+    Args:
+        model: the model's id.
+        prompts: as for `benchmark`.
+        judge: as for `benchmark`, but by name.
+        earlier: runs that tell how long answers are; default: every run in ``runs/`` that can be
+            read.
+        **options: `RunOptions`.
+
+    Raises:
+        TypeError, UsageError, ConfigurationError: what `benchmark` raises before its first request.
+        RecordError: a run that was named in `earlier` cannot be read.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> rk.estimate("demo/mixed", "starter", trials=2, earlier=[]).requests
+        70
     """
     check_options(estimate, options, RunOptions)
     given = {"judge": judge, "prompts": prompts, **options, "model": model}
@@ -47,7 +61,27 @@ def estimate_many(
     earlier: Iterable[RunLike] | None = None,
     **options: Unpack[RunOptions],
 ) -> list[RunEstimate]:
-    """`estimate` for several models, which are named as for `benchmark_many`."""
+    """`estimate` for several models.
+
+    Args:
+        models: ids, or mappings as for `benchmark_many`.
+        prompts: as for `benchmark`.
+        judge: as for `benchmark`, but by name.
+        earlier: runs that tell how long answers are; default: every run in ``runs/`` that can be
+            read.
+        **options: `RunOptions`, for all.
+
+    Returns:
+        An estimate for each, in the order of `models`.
+
+    Raises:
+        Exception: what `estimate` raises.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> [e.model for e in rk.estimate_many(["demo/open", "demo/mixed"], "starter", earlier=[])]
+        ['demo/open', 'demo/mixed']
+    """
     check_options(estimate_many, options, RunOptions)
     asked = []
     for model in models:

@@ -49,17 +49,33 @@ def grade(
 ) -> Grades:
     """Judge answers that were recorded elsewhere.
 
-    `records` is a JSONL file of objects with `prompt` and `response`, and `id`, `category`, `trial`
-    and `label` where there are any; a run folder; a log folder of the reference environment; or an
-    Inspect log. The judge ``imported`` repeats the judgement that came with the answers, as it was
-    counted there; ``imported-strict`` leaves keyword fallbacks and failures unscored.
+    Args:
+        records: a JSONL file of objects with `prompt` and `response`, and `id`, `category`, `trial`
+            and `label` where there are any; a run; a log folder of the reference environment; or an
+            Inspect log.
+        judge: as for `benchmark`. ``imported`` repeats the judgement that came with the answers, as
+            it was counted there; ``imported-strict`` leaves keyword fallbacks and failures
+            unscored.
+        hard_line: categories (slugs or titles; ``all``) that are scored inversely, and whose
+            answers and judge's reasons are withheld, beside those that the records mark.
+        out: keep the verdicts in this run folder; the same call goes on where an earlier one
+            stopped. Verdicts of a judge that costs something are kept in any case, below ``runs``.
+        trust_folder: follow what a folder that is not this user's own says about where the judge is
+            asked, see `resume`.
+        on_progress: called after each step with a `Progress`.
+        **options: `JudgeOptions`.
 
-    `hard_line` names categories (slugs or titles; ``all``) that are scored inversely, and whose
-    answers and judge's reasons are withheld, beside those that the records mark.
+    Returns:
+        The labels in counts, and how they agree with those that came with the answers.
 
-    With `out` the verdicts are kept in a run folder, and the same call goes on where an earlier one
-    stopped. Where the judge was asked by what somebody else wrote into that folder is not followed
-    unless `trust_folder` is given (see `resume`). Raises `RecordError` and what `benchmark` raises.
+    Raises:
+        RecordError: a record is wrong; file, line and field are named.
+        Exception: what `benchmark` raises.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> rk.grade("runs/example", "lexical", out="runs/graded").n_judged
+        55
     """
     check_options(grade, options, JudgeOptions)
     return sync(
@@ -208,11 +224,27 @@ def judge_agreement(
 ) -> JudgeAgreements:
     """How the judges of recorded answers agree with one another, and with people.
 
-    Of a run folder all judges in its verdicts are compared; of other records (see `grade`) the
-    judgements that came with them and people's labels, single annotators' too. A label file that
-    `judges label` wrote counts as its annotator; give the run it is of for its judges, too. With
-    `judge` its labels are made and compared too. Raises `UsageError` where there are not two to
-    compare.
+    Of a run all judges in its verdicts are compared; of other records (see `grade`) the judgements
+    that came with them and people's labels, single annotators' too.
+
+    Args:
+        paths: runs, files of recorded answers, or label files of `open_labelling`, one or several.
+            Give a label file's run as well for the judges of the run.
+        judge: judge the answers with this one too, and compare it.
+        **options: `JudgeOptions`.
+
+    Returns:
+        For each pair how often both say the same and Cohen's kappa; of all Krippendorff's alpha
+        (nominal).
+
+    Raises:
+        UsageError: there are not two to compare.
+        Exception: what `grade` raises.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> rk.judge_agreement("labelled.jsonl", "lexical")
+        JudgeAgreements(judges='people, lexical', pairs=1, alpha=...)
     """
     check_options(judge_agreement, options, JudgeOptions)
     return sync(judge_agreement_async(paths, judge, **options))

@@ -181,13 +181,32 @@ def open_labelling(
     judge: str | None = None,
     seed: int = 0,
 ) -> Iterator[Labelling]:
-    """Draw `n` answers of a run for a person to label, and keep the labels in a file.
+    """Draw answers of a run for a person to label, and keep the labels in a file.
 
-    The answers are drawn by `seed` within strata of the label by `judge` (default: the run's), the
-    same for every annotator, and shown in an order of the annotator's own. `out` defaults to
-    ``RUN/labels/<annotator>.jsonl``; a file that is there is gone on with.
+    The answers are drawn within strata of the judge's labels, the same for every annotator, and
+    shown in an order of the annotator's own.
 
-    Raises `UsageError`, `RunFolderError`, `RecordError` where no text was kept, `RunLocked`.
+    Args:
+        run: a run, or the path of its folder.
+        n: how many answers to draw.
+        annotator: who labels.
+        out: the label file; default ``RUN/labels/<annotator>.jsonl``. One that is there is gone on
+            with.
+        judge: the judge by whose labels to draw; default: the run's.
+        seed: the seed of the draw.
+
+    Raises:
+        UsageError: `n` or `annotator` makes no sense, or the file was begun with others.
+        RunFolderError: there is no run, or no answer in it whose text was kept.
+        RecordError: the run has changed since the file was begun.
+        RunLocked: another process is writing the file.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> with rk.open_labelling("runs/example", n=10, out="mine.jsonl") as labelling:
+        ...     labelling.label(labelling.next(), "refusal")
+        ...     labelling.n_left
+        9
     """
     if n < 1:
         raise UsageError("--n must be at least 1")

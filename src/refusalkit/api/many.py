@@ -65,26 +65,36 @@ def benchmark_many(
 ) -> list[ModelRun]:
     """Benchmark several models side by side, each into a run folder of its own.
 
-    One that is slow, or fails, does not stop the others. Models with one id at one endpoint keep
-    its pace together, and so do the judges: `ConfigurationError` where they name different limits.
+    One that is slow or fails does not stop the others. Models with one id at one endpoint share its
+    pace, and so do judges.
 
     Args:
         models: ids, your own `Model` objects, or mappings: ``id``, perhaps ``folder``, and any
             option that differs for this one.
         prompts: as for `benchmark`.
         judge: as for `benchmark`, for all.
-        out: the folder that holds the runs' folders, which are named after the models; default
-            ``runs``, where a run's folder begins with the time.
-        max_cost: USD that all together must not pass; a mapping's own ``max_cost`` is that model's.
+        out: the folder for the runs' folders, which are named after the models; default ``runs``,
+            where each name begins with the time.
         on_progress: called after each step with the run's name and a `Progress`.
-        **options: any field of `RunConfig`, for all.
+        **options: `RunOptions`, for all; `max_cost` in USD bounds all together, and a mapping's own
+            ``max_cost`` that model.
 
     Returns:
-        What became of each, in the order of `models`.
+        What became of each, in the order of `models`. What goes wrong after the first request is
+        that run's `error`.
 
     Raises:
-        UsageError, ConfigurationError, RunFolderError: a model's part is wrong, which is named;
-            nothing was sent and nothing made. What happens later is each run's own `error`.
+        TypeError: an option is unknown; a similar one is suggested.
+        UsageError, ConfigurationError, RunFolderError: the part of a model is wrong, which is
+            named; nothing was sent and nothing made. Also where models share an endpoint with
+            different limits.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> both = rk.benchmark_many(["demo/open", "demo/cautious"], "starter", trials=1,
+        out="runs/both")
+        >>> [round(rk.score(one.run).refusal_rate.value) for one in both]
+        [14, 71]
     """
     check_options(benchmark_many, options, RunOptions)
     return sync(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from refusalkit.api.calls import RunLike, check_options
 from refusalkit.api.results import audit, score
@@ -22,9 +22,7 @@ def plan(
     *,
     width: float | None = None,
     difference: float | None = None,
-    bound: float | None = None,
     leaks: int = 0,
-    trials: int | None = None,
     rate: float | None = None,
     within: float | None = None,
     between: float = 0.5,
@@ -33,7 +31,7 @@ def plan(
     specificity: float = 90.0,
     run: RunLike | None = None,
     judge: str | None = None,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> Plan:
     """How many prompts, trials and labels a claim takes, with requests and cost; see `Plan`.
 
@@ -45,24 +43,24 @@ def plan(
         prompts: with `model`, prompts to take the length of requests from; default as `benchmark`.
         width: of the interval of a rate, in points.
         difference: between two runs over the same prompts that is to be found, in points.
-        bound: in percent, on the share of hard-line prompts that leak.
         leaks: with a bound, plan for as many leaking prompts too.
-        trials: how often each prompt is asked; default: rows for several numbers, and 5 (or the
-            run's) for a bound.
         rate: the rate expected, in percent; default 50, where intervals are widest, or the run's.
         within: how much more alike answers to one prompt are than answers to two, 0 to 1: default
             0.6, or the run's.
         between: how much the two models' prompt rates have in common, 0 to 1.
         power: in percent, how often the difference is to be found.
-        sensitivity, specificity: of the judge, in percent, for the number of labels.
+        sensitivity: of the judge, in percent, for the number of labels.
+        specificity: of the judge, in percent, for the number of labels.
         run: a run to learn `rate` and `within` from; a bound then says how many prompts it lacks.
         judge: one of several that judged it.
-        **options: with `model`, what `estimate` takes.
+        **options: `bound`, in percent, on the share of hard-line prompts that leak; `trials`, how
+            often each prompt is asked (default: rows for several numbers, and 5 or the run's for a
+            bound); with `model` also what `estimate` takes.
 
     Raises:
         UsageError: a figure that makes no sense, or that no number of prompts can meet.
 
-    Example:
+    Examples:
         >>> import refusalkit as rk
         >>> rk.plan(bound=5).rows[0].n_prompts
         59
@@ -70,8 +68,10 @@ def plan(
     from refusalkit.scoring import planning
 
     check_options(plan, options, RunOptions)
-    if model is None and (options or prompts is not None):
-        name = next(iter(options), "prompts")
+    given: dict[str, Any] = dict(options)
+    bound, trials = given.pop("bound", None), given.pop("trials", None)
+    if model is None and (given or prompts is not None):
+        name = next(iter(given), "prompts")
         raise UsageError(f"{name} is for the cost of a model: name one")
     if trials is not None and trials < 1:
         raise UsageError(f"{trials} trials: it must be 1 or more")
@@ -110,7 +110,7 @@ def plan(
     if width is not None or difference is not None:
         notes.append(planning.more_trials_help(expected.within))
     if model is not None:
-        rows = _priced(rows, model, prompts, options)
+        rows = _priced(rows, model, prompts, given)
     return planning.Plan(
         rows=tuple(rows),
         labels=() if width is None else planning.plan_labels(width, expected),

@@ -35,18 +35,25 @@ def probe_judge(
     Args:
         judge: a shipped name, the path of a judge file, or your own `Judge`.
         kinds: only these kinds of attack (``delimiter``, ``json``, ...); default all.
-        max_unscored: percent of probes that may stay without a label before nothing can be said.
+        max_unscored: percent of the probes that may stay without a label before nothing can be
+            said.
         on_progress: called after each answer with a `Progress`; its `planned` counts probes.
-        **options: fields of `RunConfig` for a judge: judge_model, concurrency, max_cost ...
+        **options: `JudgeOptions`: judge_model, concurrency, max_cost, ...
 
     Returns:
-        The flips by kind of attack and direction with intervals, the ids, and a `status`:
+        The flips by kind of attack and direction with intervals, their ids, and a `status`:
         ``resists``, ``fooled`` or ``unclear``.
 
     Raises:
+        TypeError: an option is unknown; a similar one is suggested.
         UsageError: the judge file is wrong, or a kind is unknown.
-        ConfigurationError: no key, unknown provider, unknown option.
+        ConfigurationError: no key, an unknown provider, a value out of range.
         FatalProviderError: no request to the judge can succeed.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> rk.probe_judge("lexical", kinds=["json"]).status
+        <ProbeStatus.RESISTS: 'resists'>
     """
     check_options(probe_judge, options, JudgeOptions)
     return sync(

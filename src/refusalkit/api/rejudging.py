@@ -43,23 +43,21 @@ def regrade(
     on_progress: OnProgress | None = None,
     **options: Unpack[JudgeOptions],
 ) -> Run:
-    """Judge a run again with another judge. Its answers stay as they are, and so does its judge.
+    """Judge a run again with another judge. Its answers and its own judge stay as they are.
 
-    The verdicts of the new judge stand beside those that are there; `score`, `audit` and the others
-    take ``judge=``. What it has judged already is not asked again, so the same call goes on where
-    an earlier one stopped. Answers whose text was withheld get `Unscored.WITHHELD`, those that an
-    outcome settled its verdict, and units that ended in an error are left to `resume`.
+    The new verdicts are kept beside those that are there: `score`, `audit` and the others take
+    ``judge=``. What this judge has judged already is not asked again, so that the same call goes on
+    where an earlier one stopped. Answers whose text was withheld get `Unscored.WITHHELD`; units
+    that ended in an error are left to `resume`.
 
     Args:
-        run: a run folder, of a model's run or of graded answers (whose records must be there).
+        run: a run, of a model or of graded answers (whose records must still be there).
         judge: as for `benchmark`; for graded answers also ``imported``.
         prompts: needed only where the run's prompts were built in Python.
-        trust_folder: ask where the folder says this judge was asked before, though somebody else
-            may have written it (see `resume`).
+        trust_folder: as for `resume`.
         on_progress: called after each step with a `Progress`.
-        **options: `judge_model`, `council`, `judge_fallback`, `hard_line_judge`, and what says how
-            fast and where (`concurrency`, `judge_rpm`, `judge_api_base`, `max_cost` ...).
-            `max_cost` bounds what this judge's verdicts on the run cost, earlier calls included.
+        **options: `JudgeOptions`; `max_cost` bounds what the verdicts of this judge on the run
+            cost, earlier calls included.
 
     Returns:
         The run; `run.manifest.sessions[-1]` names the judge and says why the work ended.
@@ -68,6 +66,12 @@ def regrade(
         ConfigurationChanged: a judge with this id and another file judged the run before.
         RunFolderError: there is no run, or nothing in it that could be judged.
         Exception: what `resume` raises.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> run = rk.benchmark("demo/mixed", "starter", trials=1, limit=4, out="runs/again")
+        >>> rk.regrade(run, "lexical").manifest.sessions[-1].judge
+        'lexical'
     """
     check_options(regrade, options, JudgeOptions)
     return sync(
@@ -151,14 +155,31 @@ def bridge(
     min_kappa: float = 0.6,
     count_deflection: bool | None = None,
 ) -> Bridge:
-    """What replacing judge `old` by judge `new` does to the score: the succession report.
+    """What replacing judge `old` by judge `new` does to the score.
 
-    `old` and `new` are ids of judges that judged each of `runs`, or names that only one judge of a
-    run has. `margin` is in points of willingness. See `scoring.Bridge` for the figures and
-    `Bridge.verdict` for the answer.
+    Args:
+        old: the id of a judge that judged each of `runs`, or a name that only one judge of a run
+            has.
+        new: the same for the judge that is to replace it.
+        runs: the runs that both judged, one or several.
+        margin: how many points of willingness may be between them, in percent.
+        min_kappa: the least agreement on refused or not (Cohen's kappa, 0 to 1).
+        count_deflection: count a deflection as refused; default: as the runs were configured.
 
-    Raises `UsageError` where there is nothing to compare or the runs cannot be taken together, and
-    `RunFolderError` where a run was not judged by both.
+    Returns:
+        The figures of both, the shift with its interval, and a `verdict`: ``comparable``,
+        ``comparable after correction``, ``not comparable`` or ``inconclusive``.
+
+    Raises:
+        UsageError: there is nothing to compare, or the runs cannot be taken together.
+        RunFolderError: a run was not judged by both.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> run = rk.benchmark("demo/mixed", "starter", trials=1, out="runs/bridged")
+        >>> run = rk.regrade(run, "mine.toml")
+        >>> rk.bridge("lexical", "mine", run).equivalence.shift
+        0.0
     """
     from refusalkit.scoring.judge_quality.bridge import bridge_runs
 

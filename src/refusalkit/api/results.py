@@ -20,9 +20,30 @@ if TYPE_CHECKING:
 
 
 def score(run: RunLike, *, judge: str | None = None, count_deflection: bool | None = None) -> Score:
-    """Score a run, finished or not; see `Score` for the figures and frames.
+    """Score a run, finished or not.
 
-    `correct` puts the figures corrected for the judge's errors beside these.
+    Args:
+        run: a run, or the path of its folder.
+        judge: the id of one of the run's judges; default: its judge of record.
+        count_deflection: count a deflection as refused; default: as the run was configured.
+
+    Returns:
+        The figures in percent, each an `Estimate` with a 95 % interval, and frames by category,
+        trial and prompt. Willingness is the paper's score (arXiv 2508.18255, section 4.5.1): the
+        mean over prompts of the share of answers not refused, on hard lines of the share refused.
+        `correct` gives the figures corrected for the judge's errors.
+
+    Raises:
+        RunFolderError: there is no run, or it has no such judge.
+        RecordError: a record cannot be read; file and line are named.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> score = rk.score("runs/example")
+        >>> score.willingness
+        Estimate(value='60.9 % [44.6, 75.5]', prompts=35, unscored=1, method=...)
+        >>> score.by_category.columns[:3]
+        ['category', 'title', 'hard_line']
     """
     from refusalkit.scoring.score import score_run
 
@@ -37,12 +58,27 @@ def audit(
     bound_percent: float | None = None,
     show_text: bool = False,
 ) -> Audit:
-    """Audit a run's hard lines: held, crossed or inconclusive; see `Audit`.
+    """Audit the hard lines of a run: held, crossed or inconclusive.
 
-    More than `max_leaks` leaking responses cross a line; default: what the run's stop rule allows,
-    else none. With `bound_percent` it is held only if
-    the data show a leak rate of new prompts below that. `show_text` adds the text of leaking
-    answers to `Audit.leaks`, where it was kept. Raises `UsageError` where there is no hard line.
+    Args:
+        run: a run, or the path of its folder.
+        judge: the id of one of the run's judges; default: its judge of record.
+        max_leaks: how many leaking responses are allowed; more of them cross a line. Default: what
+            the run's stop rule allows, else none.
+        bound_percent: held only if the data show a leak rate of new prompts below this, in percent:
+            the exact one-sided 95 % bound (Clopper-Pearson) over prompts.
+        show_text: add the text of leaking answers to `Audit.leaks`, where it was kept.
+
+    Raises:
+        UsageError: the run has no hard line, or `bound_percent` is not within 0 and 100.
+        RunFolderError: there is no run, or it has no such judge.
+        RecordError: a record cannot be read.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> audit = rk.audit("runs/example")
+        >>> audit.status
+        <AuditStatus.HELD: 'held'>
     """
     from refusalkit.scoring.audit import audit_run
 
@@ -64,11 +100,32 @@ def compare(
     max_rise: float | None = None,
     on: str = "willingness",
 ) -> Comparison:
-    """Compare runs paired by prompt, the first against the second, or every pair of several.
+    """Compare runs paired by prompt: the first against the second, or every pair of several.
 
-    `max_drop` and `max_rise`, in points, make a gate of a comparison of two (`Comparison.gate`);
-    `on` names its figure. Raises `UsageError` where prompts, hard lines, judge or preset differ;
-    with `anyway` that becomes `Comparison.warnings`.
+    Args:
+        *runs: two runs or more, or the paths of their folders.
+        judge: the id of a judge that all of them have; default: each run's judge of record.
+        anyway: compare runs with other prompts, hard lines, judges or presets too; what differs is
+            then in `Comparison.warnings`.
+        count_deflection: count a deflection as refused; default: as the runs were configured.
+        max_drop: a gate of two runs: how many points the first may be below the second.
+        max_rise: a gate of two runs: how many points the first may be above the second.
+        on: the gate's figure: ``willingness``, ``answer_rate``, ``hold_rate``, ``refusal_rate`` or
+            ``over_refusal``.
+
+    Raises:
+        UsageError: fewer than two runs, runs that differ in what must be alike, or a gate of
+            several.
+        RunFolderError: there is no run, or it has no such judge.
+        RecordError: a record cannot be read.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> found = rk.compare("runs/example", "runs/example", max_drop=30)
+        >>> found.willingness.estimate.value
+        0.0
+        >>> found.gate.status
+        <GateStatus.PASSED: 'passed'>
     """
     from refusalkit.scoring.compare.comparison import compare_runs
 
@@ -84,7 +141,21 @@ def compare(
 
 
 def leaderboard(*runs: RunLike, judge: str | None = None) -> Leaderboard:
-    """Runs beside the published RefusalBench figures, which stay apart; see `Leaderboard`."""
+    """Runs beside the published RefusalBench figures, in two tables that are not merged.
+
+    Args:
+        *runs: any number of runs, or the paths of their folders.
+        judge: the id of a judge that all of them have; default: each run's judge of record.
+
+    Raises:
+        RunFolderError: there is no run, or it has no such judge.
+        RecordError: a record cannot be read.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> rk.leaderboard("runs/example").own["model"].to_list()
+        ['demo/mixed']
+    """
     from refusalkit.scoring.leaderboard import leaderboard_of
 
     return leaderboard_of([score(run, judge=judge) for run in runs])
@@ -100,23 +171,34 @@ def report(
     calibration: Calibration | str | Path | None = None,
     force: bool = False,
 ) -> Path:
-    """Write the report of a run, or of several side by side, and return where it lies.
+    """Write the report of a run, or of several side by side.
 
     Args:
-        runs: a run, or several.
+        runs: a run, or several, or the paths of their folders.
         path: its suffix says in which form: .html (one self-contained page), .md (for a model
-            card), .json (docs/records.md describes it), .csv or .parquet (the units, see
-            `units`). Default: ``report.html`` in the folder of a single run.
-        judge: one of several judges of the runs.
+            card), .json (docs/records.md describes it), .csv or .parquet (the units, see `units`).
+            Default: ``report.html`` in the folder of a single run.
+        judge: the id of a judge that all of them have; default: each run's judge of record.
         show_text: show kept answers, on the page and among the units. Never those of hard lines.
-        anyway: compare several runs also where `compare` would refuse; a warning then stands above
-            everything.
+        anyway: compare several runs also where `compare` would refuse; a warning is then at the
+            top.
         calibration: of the judge (see `calibrate`): the figures are shown a second time, corrected
             for its errors.
-        force: replace a file that is no report of refusalkit's, too.
+        force: replace a file that is not a report of refusalkit, too.
 
-    The file appears whole or not at all. Raises `UsageError` for another suffix or where several
-    runs have no `path`, `RunFolderError`, `RecordError`, `StorageError`.
+    Returns:
+        The path of the report. The file appears whole or not at all.
+
+    Raises:
+        UsageError: the suffix is unknown, or several runs have no `path`.
+        RunFolderError: there is no run, or it has no such judge.
+        RecordError: a record cannot be read.
+        StorageError: the file cannot be written.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> rk.report("runs/example", "example.md").name
+        'example.md'
     """
     from refusalkit.reporting.document import write_report
     from refusalkit.scoring.judge_quality.calibration import read_calibration
@@ -145,8 +227,21 @@ def units(run: RunLike, *, judge: str | None = None, show_text: bool = False) ->
     Columns: run, model, judge, unit, prompt_id, category, hard_line, danger, twin, framing,
     frame_of, trial, outcome, label, unscored, source, word, credit (0, 1 or null; null for contrast
     prompts and framed requests), text_chars, reasoning_chars, latency_s (seconds), cost_usd and
-    judge_cost_usd (USD), filter_category; with `show_text` also text: null where it was not kept,
-    and on hard lines always. Raises `RunFolderError`, `RecordError`.
+    judge_cost_usd (USD), filter_category.
+
+    Args:
+        run: a run, or the path of its folder.
+        judge: the id of one of the run's judges; default: its judge of record.
+        show_text: add the column text: null where it was not kept, and on hard lines always.
+
+    Raises:
+        RunFolderError: there is no run, or it has no such judge.
+        RecordError: a record cannot be read.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> rk.units("runs/example")["outcome"].n_unique()
+        4
     """
     from refusalkit.reporting.document import units_frame
     from refusalkit.runs.frames import REPORTED, RunRecords

@@ -66,16 +66,23 @@ def benchmark(
             or your own `Judge`. Default: ``graded``, and ``lexical`` for ``demo/...`` models.
         out: the folder to make; default ``runs/<time>-<model>``.
         on_progress: called after each step with a `Progress`.
-        **options: any field of `RunConfig`: trials, temperature, concurrency, ...
+        **options: `RunOptions`: trials, temperature, concurrency, max_cost, ...
 
     Returns:
-        The run; `run.manifest.sessions[-1].ended_because` says whether all was done.
+        The run; `run.manifest.sessions[-1].ended_because` says whether it is done.
 
     Raises:
+        TypeError: an option is unknown; a similar one is suggested.
         UsageError: prompts, judge file or folder are wrong; nothing was sent.
-        ConfigurationError: no key, unknown provider, unknown option.
+        ConfigurationError: no key, an unknown provider, a value out of range.
         FatalProviderError: no request can succeed, or too many in a row failed.
-        StorageError: the disk refused; what was written stays readable.
+        StorageError: the disk refused a write; what was written stays readable.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> run = rk.benchmark("demo/mixed", "starter", trials=1, limit=5, out="runs/five")
+        >>> rk.score(run).n_scored
+        5
     """
     check_options(benchmark, options, RunOptions)
     return sync(
@@ -184,17 +191,35 @@ def resume(
 ) -> Run:
     """Go on with a run: ask what is owed, judge what is not judged, pay for nothing twice.
 
-    `prompts`, `model` and `judge` are needed only where the run was started with objects of your
-    own; `prompts`, a path, also where a file of yours was moved since. `options` may change how
-    fast and where (`concurrency`, `rpm`, `api_base`, `max_cost` ...).
+    Args:
+        run: a run, or the path of its folder.
+        prompts: needed only where the run was started with a `PromptSet` of your own, or where a
+            file of yours has moved since: then its new path.
+        model: needed only where the run was started with a `Model` of your own.
+        judge: needed only where the run was started with a `Judge` of your own.
+        trust_folder: follow what the folder says about where requests go and with which key,
+            although it was not written by this user on this machine, or was changed since.
+            Variables that hold no provider's key are not followed, and such a folder never makes a
+            run keep hard-line answers.
+        on_progress: called after each step with a `Progress`.
+        **options: `RunOptions`; those that say how fast and where may differ from the run's
+            (concurrency, rpm, api_base, max_cost, ...).
 
-    Of a folder that was not written by this user on this machine, or was changed since, what it
-    says about where requests go and with which key is not followed: `FolderNotTrusted` names it and
-    the options that say it instead. `trust_folder` follows it, but for variables that hold no
-    provider's key. Such a folder does not make a run keep hard-line answers, either.
+    Returns:
+        The run as it is now.
 
-    Raises `ConfigurationChanged`, naming the field, if anything that is measured is not what it
-    was, and what `benchmark` raises.
+    Raises:
+        ConfigurationChanged: something that is measured is not what it was; the field is named.
+        FolderNotTrusted: the folder is not this user's own; the options to give are named.
+        RunFolderError: there is no run, or it holds graded answers.
+        RunLocked: another process is writing the run.
+        Exception: what `benchmark` raises.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> run = rk.benchmark("demo/mixed", "starter", trials=1, limit=4, out="runs/four")
+        >>> rk.resume(run).manifest.sessions[-1].ended_because
+        'done'
     """
     check_options(resume, options, RunOptions)
     return sync(

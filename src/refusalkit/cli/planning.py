@@ -64,7 +64,7 @@ def plan(
         difference=difference,
         bound=bound,
         leaks=leaks,
-        trials=trials,
+        **({} if trials is None else {"trials": trials}),
         rate=rate,
         within=within,
         between=between,

@@ -33,9 +33,27 @@ def load_judge(
 ) -> Judge:
     """A judge by its shipped name or the path of its file.
 
-    `model`, `temperature` and `asks` replace what the judge's file says, see `load_rubric`; the
-    other arguments are those of `open_model`. Raises `JudgeFileError`, and what `open_model`
-    raises.
+    Args:
+        source: the name or the path.
+        model: another model than the file's, ``provider/name``.
+        temperature: another temperature than the file's.
+        asks: how often it is asked where its reply cannot be read.
+        api_base: the endpoint's base URL.
+        api_key_env: name of the environment variable that holds the key.
+        via: ``litellm`` forces litellm.
+        rpm: requests per minute that must not be passed.
+        tpm: tokens per minute, input and output together, that must not be passed.
+        max_retries: how often one request is sent again after a fault.
+        timeout_s: seconds that one request may take.
+
+    Raises:
+        JudgeFileError: the file is missing, malformed or contradicts itself.
+        ConfigurationError: no key, or an unknown provider.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> rk.load_judge("lexical")
+        LexicalJudge(id='lexical...')
     """
     return open_judge(
         load_rubric(source, model=model, temperature=temperature, asks=asks),

@@ -83,6 +83,11 @@ def open_model(
         UsageError: the id is not ``provider/name``, or a finish word is not ``WORD=OUTCOME``.
         ConfigurationError: no key, unknown provider.
         RetiredModelError: the provider no longer serves the model; the text names its successor.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> rk.open_model("demo/mixed")
+        DemoModel(id='demo/mixed')
     """
     provider, name = _split(model_id, own_endpoint=api_base is not None)
     if provider == "demo":

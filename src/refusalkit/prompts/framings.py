@@ -78,17 +78,28 @@ def framed_id(prompt_id: str, framing: str) -> str:
 
 
 def with_framings(prompts: PromptSet, names: Collection[str] | None = None) -> PromptSet:
-    """`prompts`, and beside them its hard-line requests in each framing.
+    """A set with its hard-line requests in each framing beside the bare ones.
 
-    Of each prompt of a hard line, contrast prompts apart, a framed prompt is derived for every
-    framing (or for those in `names`): ``fiction``, ``professional``, ``class``, ``insistence``. Its
-    id is ``<id>+<framing>``; category, system message, danger, tags and language are the bare
-    prompt's (the sentences themselves are English). The result has a name, version and digest of
-    its own, and `parts` has the digests of what it was made from. Filter a set first: a filter
-    takes framed prompts along with the prompt they frame.
+    The id of a framed prompt is ``<id>+<framing>``; category, system message, danger, tags and
+    language are the bare prompt's (the sentences of a framing are English). Contrast prompts are
+    not framed. A filter takes framed prompts along with the prompt they frame.
 
-    Raises `UsageError` where there is nothing to frame, the set has framings already, or a name is
-    no framing's.
+    Args:
+        prompts: the set.
+        names: only these framings: ``fiction``, ``professional``, ``class``, ``insistence``.
+
+    Returns:
+        A set with a name, version and digest of its own, whose `parts` are what it was made from.
+
+    Raises:
+        UsageError: there is nothing to frame, the set has framings already, or a framing is
+            unknown.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> prompts = rk.load_prompts("starter")
+        >>> len(rk.with_framings(prompts, ["fiction"])) > len(prompts)
+        True
     """
     known = shipped_framings()
     chosen = known.named(names)

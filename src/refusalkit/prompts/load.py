@@ -20,7 +20,13 @@ from refusalkit.untrusted import printable
 
 
 def shipped_sets() -> tuple[str, ...]:
-    """Names of the prompt sets that come with refusalkit."""
+    """Names of the prompt sets that come with refusalkit.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> "refusalkit-166" in rk.shipped_sets()
+        True
+    """
     return tuple(sorted(p.parent.name for p in prompts_dir().glob(f"*/{MANIFEST}")))
 
 
@@ -53,6 +59,11 @@ def load_prompts(
         UsageError: a hard line is not a category of the set, an inversion matches none, or the
             set has nothing in that language.
         DownloadError: a public set is gated, moved, or out of reach.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> len(rk.load_prompts("refusalkit-166"))
+        166
     """
     parts = [source] if isinstance(source, Path) else _parts(source)
     # Named hard lines take the place of a list, whether that list fits or not.

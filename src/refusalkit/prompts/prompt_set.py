@@ -45,12 +45,13 @@ class PromptSet:
     Iterating gives its `Prompt`s in order, ``prompts["weapons-01"]`` one of them by id;
     ``"weapons-01" in prompts`` and ``len(prompts)`` work as expected. Get one from `load_prompts`.
 
-    >>> import refusalkit as rk
-    >>> prompts = rk.load_prompts("starter")
-    >>> len(prompts) == sum(1 for prompt in prompts)
-    True
-    >>> prompts.select(danger=3, limit=2)
-    PromptSet(starter 1, 2 prompts, 2 categories, 1 hard line)
+    Examples:
+        >>> import refusalkit as rk
+        >>> prompts = rk.load_prompts("starter")
+        >>> len(prompts) == sum(1 for prompt in prompts)
+        True
+        >>> prompts.select(danger=3, limit=2)
+        PromptSet(starter ..., 2 prompts, 2 categories, ...)
     """
 
     name: str

@@ -70,9 +70,16 @@ def families(model: str) -> tuple[str, ...]:
 
 
 def same_family(model: str, judge_model: str | None) -> str | None:
-    """The family that a model and its judge's model share, several joined by "and"; None if none.
+    """The family that a model and its judge's model share; several are joined by "and". None: none.
 
-    ``same_family("NousResearch/Hermes-4-70B", "groq/llama-3.3-70b")`` is ``Llama``.
+    Args:
+        model: the id of the model under test.
+        judge_model: the id of the judge's model, None for a judge without one.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> rk.same_family("NousResearch/Hermes-4-70B", "groq/llama-3.3-70b")
+        'Llama'
     """
     judges = families(judge_model) if judge_model else ()
     shared = [family for family in families(model) if family in judges]

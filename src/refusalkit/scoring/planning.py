@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
+from refusalkit.display import shows
 from refusalkit.errors import UsageError
 from refusalkit.scoring.statistics.intervals import exact_upper
 from refusalkit.scoring.statistics.quantiles import beta_quantile
@@ -42,6 +43,7 @@ Goal = Literal["width", "difference", "bound"]
 Target = Literal["prompts like these", "these prompts, asked again"]
 
 
+@shows("goal", "amount", "trials", "n_prompts", "n_responses", "leaking_prompts", "more_prompts")
 @dataclass(frozen=True)
 class PlannedRun:
     """What one goal takes with so many trials.
@@ -78,6 +80,7 @@ class PlannedRun:
         return self.n_runs * self.n_responses
 
 
+@shows("where", "n_labels")
 @dataclass(frozen=True)
 class PlannedLabels:
     """How many labelled answers keep a correction from widening an interval by more than a tenth.
@@ -90,6 +93,7 @@ class PlannedLabels:
     n_labels: int | None
 
 
+@shows("rows", "labels", "rate", "within", "model", "measured_on")
 @dataclass(frozen=True)
 class Plan:
     """What it takes. Percent and points; correlations from 0 to 1.

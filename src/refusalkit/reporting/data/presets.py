@@ -46,7 +46,16 @@ class PresetRow:
 
 
 def preset_rows() -> list[PresetRow]:
-    """All rows in the order of a run: prompts, model, judge, failures, figures."""
+    """What each preset does, beside what the paper and the reference environment do.
+
+    Returns:
+        A row for each aspect, in the order of a run: prompts, model, judge, failures, figures.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> len(rk.preset_rows()) > 10
+        True
+    """
     configs = {name: resolve_config({"model": "any/model", "preset": name}) for name in NAMES}
     from refusalkit.judges.rubrics import load_rubric  # scores do not need it
 

@@ -341,17 +341,42 @@ def people_alpha(annotators: Mapping[str, Mapping[str, Label]]) -> float | None:
     return krippendorff_alpha(annotators) if len(annotators) > 1 else None
 
 
-def write_calibration(calibration: Calibration, path: Path) -> None:
-    """Write a calibration as JSON, in one step. Raises `StorageError`."""
+def write_calibration(calibration: Calibration, path: str | Path) -> None:
+    """Write a calibration as JSON, in one step.
+
+    Args:
+        calibration: what `calibrate` measured.
+        path: the file.
+
+    Raises:
+        StorageError: the file cannot be written.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> rk.write_calibration(rk.calibrate("lexical", "labelled.jsonl").calibration, "c.json")
+    """
     data = calibration.model_dump(mode="json", by_alias=True)
     try:
-        write_file(path, (json.dumps(data, indent=2) + "\n").encode())
+        write_file(Path(path), (json.dumps(data, indent=2) + "\n").encode())
     except OSError as error:
         raise StorageError(f"cannot write {printable(path)}: {error.strerror}") from error
 
 
 def read_calibration(path: str | Path) -> Calibration:
-    """Read a calibration file. Raises `RecordError`, naming file and field."""
+    """Read a calibration file.
+
+    Args:
+        path: a file that `write_calibration` wrote.
+
+    Raises:
+        RecordError: the file is none, or does not add up; the field is named.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> rk.read_calibration("none.json")
+        Traceback (most recent call last):
+        refusalkit.errors.RecordError: none.json cannot be read: No such file or directory
+    """
     where = printable(path)
     try:
         data = json.loads(read_file(Path(path)))
