@@ -58,7 +58,11 @@ NO_TEXT = {
 
 
 # The report's own text, and what a public set calls its columns.
-NAMES_ONLY = ("refusalkit.reporting", "refusalkit.prompts.public")
+NAMES_ONLY = (
+    "refusalkit.reporting",
+    "refusalkit.prompts.public",
+    "refusalkit.runs.imported.published",
+)
 
 
 def known_as(found: type) -> str:
@@ -191,7 +195,7 @@ def of_results(folder: Path) -> dict[str, Any]:
     rk.regrade(again, Other())
     agreements = rk.judge_agreement(again)
     bridge = rk.bridge("lexical", "other", again)
-    with rk.open_labelling(again, n=2, out=folder / "labels.jsonl") as labelling:
+    with rk.open_labelling(again, n=6, out=folder / "labels.jsonl") as labelling:
         item = labelling.next()
     score, comparison = rk.score(run), rk.compare(run, run, max_drop=5)
     calibrated = rk.calibrate("lexical", answers)
@@ -224,7 +228,7 @@ def of_results(folder: Path) -> dict[str, Any]:
         "Shift": bridge.equivalence,
         "Labelling": labelling,
         "Item": item,
-        "CorrectedFigure": corrected.figures[0],
+        "CorrectedFigure": correction.figures[0],
         "RunEstimate": estimated,
         "Share": estimated.shares[0],
         "Span": estimated.shares[0].output_tokens,

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from refusalkit.cli.options import Number, opt
+
+if TYPE_CHECKING:
+    from refusalkit.config.run_config import RunOptions
 
 
 @click.command(epilog="Example: refusalkit plan openai/gpt-6-luna --width 10 --bound 5")
@@ -57,14 +62,16 @@ def plan(
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
 
+    asked: RunOptions = {"bound": bound}
+    if trials is not None:
+        asked["trials"] = trials
     found = refusalkit.plan(
         model,
         prompts,
         width=width,
         difference=difference,
-        bound=bound,
         leaks=leaks,
-        **({} if trials is None else {"trials": trials}),
+        **asked,
         rate=rate,
         within=within,
         between=between,

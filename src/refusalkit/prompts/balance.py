@@ -12,10 +12,14 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from refusalkit.types import Prompt
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    _Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
 
 MOST_ASSOCIATED = 0.2
 """A larger corrected V is told ..."""
@@ -92,6 +96,8 @@ def _value(tags: Sequence[str], prefix: str) -> str | None:
 def _imbalance(kind: str, pairs: Sequence[tuple[str, int]]) -> Imbalance | None:
     if len(pairs) < FEWEST_PROMPTS:
         return None
+    import numpy as np  # not for a set that is too small to tell
+
     names, rows = np.unique([value for value, _ in pairs], return_inverse=True)
     levels, columns = np.unique([danger for _, danger in pairs], return_inverse=True)
     if len(names) < 2 or len(levels) < 2:
@@ -134,10 +140,9 @@ def _named(kind: str, v: float, p: float, counts: Mapping[tuple[str, int], int])
     )  # fmt: skip
 
 
-_Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
-
-
 def _chi2(rows: _Indices, columns: _Indices, shape: tuple[int, int]) -> float:
+    import numpy as np
+
     table = np.bincount(rows * shape[1] + columns, minlength=shape[0] * shape[1]).reshape(shape)
     expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
     return float(((table - expected) ** 2 / expected).sum())
