@@ -91,8 +91,8 @@ def benchmark_many(
 
     Examples:
         >>> import refusalkit as rk
-        >>> both = rk.benchmark_many(["demo/open", "demo/cautious"], "starter", trials=1,
-        out="runs/both")
+        >>> both = ["demo/open", "demo/cautious"]
+        >>> both = rk.benchmark_many(both, "starter", trials=1, out="runs/both")
         >>> [round(rk.score(one.run).refusal_rate.value) for one in both]
         [14, 71]
     """
