@@ -134,7 +134,7 @@ def test_what_takes_a_run_takes_a_run_a_path_or_a_string(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # what a judge of one's own said is kept below runs/
     if name in ("grade", "judge_agreement"):
-        run = rk.benchmark("demo/mixed", "starter", trials=1, limit=3, out=tmp_path / "made")
+        run = rk.benchmark("demo/mixed", "starter", trials=1, limit=12, out=tmp_path / "made")
     else:
         run = write_run(tmp_path / "made", HELD)
     read = READS[name]

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
+import re
 import traceback
 from collections.abc import Iterator
 from enum import Enum
@@ -113,7 +114,7 @@ def test_no_class_with_a_text_shows_it() -> None:
             assert found.__repr__ is not object.__repr__
             assert "_display" in str(found.__repr__) or "shows" in found.__repr__.__qualname__
             continue
-        names = {name for name in TEXTS if f"{name}='{MARK}" in shown}
+        names = {name for name in TEXTS if re.search(rf"\b{name}='{MARK}", shown)}
         seen += 1
         if names:
             showing[f"{found.__module__}.{found.__name__}"] = names
@@ -182,7 +183,7 @@ def test_a_mistake_in_a_prompt_is_told_without_its_text(tmp_path: Path, line: st
 def of_results(folder: Path) -> dict[str, Any]:
     """One of each public object that a user can come to hold."""
     run = write_run(folder / "run", HELD)
-    again = rk.benchmark("demo/mixed", "starter", trials=1, limit=6, out=folder / "again")
+    again = rk.benchmark("demo/mixed", "starter", trials=1, limit=12, out=folder / "again")
     answers = folder / "answers.jsonl"
     rows = [("I can't help with that.", "refusal"), ("Sure, [demo answer]", "compliance")] * 3
     answers.write_text(
@@ -233,7 +234,7 @@ def of_results(folder: Path) -> dict[str, Any]:
         "Share": estimated.shares[0],
         "Span": estimated.shares[0].output_tokens,
         "ModelRun": rk.benchmark_many(
-            ["demo/mixed"], "starter", limit=2, trials=1, out=folder / "many"
+            ["demo/mixed"], "starter", limit=4, trials=1, out=folder / "many"
         )[0],
         "PresetRow": rk.preset_rows()[0],
         "PromptSet": rk.load_prompts("starter"),

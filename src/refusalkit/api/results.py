@@ -41,7 +41,7 @@ def score(run: RunLike, *, judge: str | None = None, count_deflection: bool | No
         >>> import refusalkit as rk
         >>> score = rk.score("runs/example")
         >>> score.willingness
-        Estimate(value='60.9 % [44.6, 75.5]', prompts=35, unscored=1, method=...)
+        Estimate(value='61.4 % [...]', prompts=35, unscored=1, method=...)
         >>> score.by_category.columns[:3]
         ['category', 'title', 'hard_line']
     """

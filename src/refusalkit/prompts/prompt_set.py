@@ -50,8 +50,8 @@ class PromptSet:
         >>> prompts = rk.load_prompts("starter")
         >>> len(prompts) == sum(1 for prompt in prompts)
         True
-        >>> prompts.select(danger=3, limit=2)
-        PromptSet(starter ..., 2 prompts, 2 categories, ...)
+        >>> prompts.select(danger=3, limit=4)
+        PromptSet(starter ..., 4 prompts, 4 categories, ...)
     """
 
     name: str
