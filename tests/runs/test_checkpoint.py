@@ -25,6 +25,7 @@ from refusalkit.runs.checkpoint import SCHEMA, load_checkpoint
 from refusalkit.runs.extents import START, Extent
 from refusalkit.runs.folder import RecordWriter, Run, open_run, read_records
 from refusalkit.runs.manifest import JudgeEntry
+from refusalkit.runs.seal import code_of
 from refusalkit.runs.state import CheckpointWriter, RunState, exact_sum, read_state
 from refusalkit.types import Completion, Label, Outcome, Unscored, Verdict
 from run_folders import JUDGE, TEXT, write_run
@@ -284,7 +285,8 @@ def forged(run: Run, **changed: object) -> bytes:
     """The checkpoint with other contents, as whole as the true one."""
     _, head, rows = run.checkpoint.read_bytes().split(b"\n", 2)
     data = json.dumps({**json.loads(head), **changed}).encode() + b"\n" + rows
-    return json.dumps({"schema": SCHEMA, "crc32": zlib.crc32(data)}).encode() + b"\n" + data
+    first = {"schema": SCHEMA, "crc32": zlib.crc32(data), "code": code_of(data)}
+    return json.dumps(first).encode() + b"\n" + data
 
 
 def refusals(run: Run) -> int:
@@ -295,6 +297,14 @@ def refusals(run: Run) -> int:
 def test_what_counts_is_gone_on_from_and_nothing_before_it_is_read(run: Run) -> None:
     run.checkpoint.write_bytes(forged(run, refusals=1000))
     assert refusals(run) == 1000
+
+
+def test_one_without_this_users_code_is_passed_over(run: Run) -> None:
+    first, data = forged(run, refusals=1000).split(b"\n", 1)
+    said = json.loads(first)
+    for changed in ({"code": None}, {"code": "0" * 64}, {"code": 7}):
+        run.checkpoint.write_bytes(json.dumps({**said, **changed}).encode() + b"\n" + data)
+        assert refusals(run) != 1000
 
 
 @pytest.mark.parametrize(

@@ -377,3 +377,72 @@ def test_a_folder_can_withhold_more(call: Call, tmp_path: Path) -> None:
     call("resume", folder)
     last = (folder / "completions.jsonl").read_bytes().splitlines()[-1]
     assert json.loads(last)["text"] is None
+
+
+# Edited records
+
+
+@pytest.fixture
+def finished(call: Call, tmp_path: Path) -> Path:
+    """A finished run without leaks, which an audit finds held."""
+    wanted = ("--category", HARD_LINE, "--category", "assault")
+    call("run", "demo/cautious", *wanted, "--limit", 4, "--trials", 1, "--out", "held")
+    assert call("audit", "held").status == 0
+    return tmp_path / "held"
+
+
+def edit_text(folder: Path) -> str:
+    path = folder / "completions.jsonl"
+    records = [json.loads(line) for line in path.read_bytes().splitlines()]
+    changed = [record for record in records if record["text"] is not None][:2]
+    for record in changed:
+        record["text"] += " and more"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    return f"{len(changed)} with a text that does not match its digest"
+
+
+def lose_answer(folder: Path) -> str:
+    path = folder / "completions.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
+    return "1 with a verdict on an answer that is not there"
+
+
+def forge_checkpoint(folder: Path) -> str:
+    (folder / "checkpoint.jsonl").write_text('{"schema": 2, "crc32": 0}\n{}\n')
+    return "a checkpoint of other records"
+
+
+@pytest.mark.parametrize("edit", [edit_text, lose_answer, forge_checkpoint])
+def test_edited_records_are_told_with_their_count_and_nothing_is_held_by_them(
+    call: Call, finished: Path, edit: Any
+) -> None:
+    told = edit(finished)
+    for words in (("score", finished), ("audit", finished), ("report", finished)):
+        done = call(*words)
+        assert sum(told in line for line in done.err.splitlines()) == 1, words
+    assert call("audit", finished).status == 3
+    assert told in " ".join(call("audit", finished).out.split())
+    assert told in (finished / "report.html").read_text("utf-8")
+
+
+def test_a_checkpoint_that_somebody_else_wrote_hides_no_owed_work(
+    call: Call, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that calls every unit settled, made with another key."""
+    from refusalkit.runs.checkpoint import save_checkpoint
+    from refusalkit.runs.folder import open_run
+    from refusalkit.runs.state import read_state
+
+    run = open_run(finished)
+    with run.writing():
+        state = read_state(run)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("REFUSALKIT_STATE", str(finished.parent / "elsewhere"))
+        save_checkpoint(run, state.checkpoint)
+    kept = (finished / "checkpoint.jsonl").read_bytes()
+    owe(finished)
+    # The files begin with fewer records than it speaks of, or with others: both are told.
+    (finished / "checkpoint.jsonl").write_bytes(kept)
+    assert "a checkpoint of other records" in call("score", finished).err
+    call("resume", finished)
+    assert n_units(finished) == 4

@@ -238,7 +238,11 @@ def _answers(run: Run, recorded: RecordedAnswers) -> list[LabelledAnswer]:
     from refusalkit.scoring.judge_quality.calibration import LabelledAnswer
 
     judge = run.manifest.judge
-    columns = RunRecords(run, (), judges=[judge]).responses().select("unit", "label", "unscored")
+    columns = (
+        RunRecords(run, (), judges=[judge], verify=False)
+        .responses()
+        .select("unit", "label", "unscored")
+    )
     rows = {unit: (label, why) for unit, label, why in columns.iter_rows()}
     found = []
     for prompt, trial in recorded.units:

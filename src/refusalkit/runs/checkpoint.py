@@ -1,7 +1,7 @@
 """What a run's records came to as far as they were read, so that a resume reads only on from there.
 
 It is a cache and never a second truth: it counts only while each record file begins with the very
-bytes that were read, and it may be deleted at any time.
+bytes that were read, and only if this user wrote it. It may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict
 
 from refusalkit.files import read_file, write_file
 from refusalkit.runs.extents import START, Extent
-from refusalkit.runs.folder import (
-    Run,
-)
+from refusalkit.runs.folder import Run
+from refusalkit.runs.seal import code_of, has_code
+from refusalkit.runs.settled import has_more, settled_bits
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 SCHEMA = 2
 # A checkpoint takes at most this part of the room that is left: that is for records.
 _SHARE = 1 / 8
+# Bytes of records that are held against a checkpoint by whoever only reads a run.
+_MAX_CHECKED = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,10 @@ def save_checkpoint(run: Run, found: Checkpoint) -> None:
         tables=(settled, asked, judged),
     )
     data = b"".join((head.model_dump_json().encode(), b"\n", *rows))
-    first = json.dumps({"schema": SCHEMA, "crc32": zlib.crc32(data)}) + "\n"
+    code = code_of(data)
+    if code is None:
+        return
+    first = json.dumps({"schema": SCHEMA, "crc32": zlib.crc32(data), "code": code}) + "\n"
     with contextlib.suppress(OSError):
         if len(data) < _SHARE * shutil.disk_usage(run.path).free:
             write_file(run.checkpoint, first.encode() + data, durable=False)
@@ -158,7 +163,9 @@ def load_checkpoint(run: Run) -> Checkpoint | None:
     """
     try:
         first, _, data = read_file(run.checkpoint, follow=False).partition(b"\n")
-        if json.loads(first) != {"schema": SCHEMA, "crc32": zlib.crc32(data)}:
+        said = json.loads(first)
+        # Somebody else's could call a unit settled that is owed.
+        if said.get("schema") != SCHEMA or not has_code(data, said.get("code")):
             return None
         line, _, rows = data.partition(b"\n")
         head = _Head.model_validate_json(line)
@@ -174,8 +181,39 @@ def load_checkpoint(run: Run) -> Checkpoint | None:
             spent_usd=head.spent_usd,
             tables=Tables(*_read_tables(head.tables, rows)),
         )
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError, AttributeError):
         return None
+
+
+def checkpoint_fits(run: Run, units: pl.Series) -> bool:
+    """Whether a run's checkpoint speaks of the records that there are, if it has one.
+
+    `units` are those with a completion. One of another release is not looked into.
+    """
+    try:
+        text = read_file(run.checkpoint, follow=False)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    first, _, data = text.partition(b"\n")
+    try:
+        said = json.loads(first)
+        if isinstance(said, dict) and said.get("schema") != SCHEMA:
+            return True
+        if said.get("crc32") != zlib.crc32(data):
+            return False
+        line, _, rows = data.partition(b"\n")
+        head = _Head.model_validate_json(line)
+        files = ((head.completions, run.completions), (head.verdicts, run.verdicts))
+        if any(read.size > path.stat().st_size for read, path in files):
+            return False
+        if sum(read.size for read, _ in files) > _MAX_CHECKED:
+            return True
+        settled, *_ = _read_tables(head.tables, rows)
+        return _begin(run, head) and not has_more(settled, settled_bits(units))
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return False
 
 
 def _begin(run: Run, head: _Head) -> bool:

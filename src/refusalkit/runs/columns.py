@@ -37,6 +37,7 @@ COMPLETION: Schema = {
     "trial": pl.Int64,
     "outcome": pl.String,
     "text": pl.String,
+    "text_sha256": pl.String,
     "text_chars": pl.Int64,
     "reasoning_chars": pl.Int64,
     "usage": _USAGE,

@@ -6,18 +6,24 @@ The last record of a unit counts: an `error` that was asked again stands before 
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Collection, Sequence
+from functools import cached_property
 
 import polars as pl
 
 from refusalkit.errors import RecordError
+from refusalkit.runs.checkpoint import checkpoint_fits
 from refusalkit.runs.columns import COMPLETION, VERDICT, WORDS, read_columns
+from refusalkit.runs.edits import Edits, wrong_digests
 from refusalkit.runs.extents import Cursor
 from refusalkit.runs.folder import Run, read_records
 from refusalkit.runs.manifest import Manifest
 from refusalkit.types import Label, Outcome, Unscored
 from refusalkit.untrusted import printable
+
+_LOG = logging.getLogger("refusalkit")
 
 SCORED = frozenset(
     {"text_chars", "error", "source", "word", "rests_on", "cut_chars", "answered_by"}
@@ -27,7 +33,7 @@ SCORED = frozenset(
 REPORTED = SCORED | {"reasoning_chars", "cost_usd", "latency_s", "filter_category", "usage"}
 """What a report tells of."""
 
-EVERYTHING = frozenset({*COMPLETION, *VERDICT}) - {"schema", "usage"}
+EVERYTHING = frozenset({*COMPLETION, *VERDICT}) - {"schema", "usage", "text_sha256"}
 """All that a row can say of a unit."""
 
 _ANSWERED = frozenset({"unit", "prompt_id", "category", "trial", "outcome"})
@@ -47,7 +53,7 @@ def completions(run: Run) -> pl.DataFrame:
 
 
 def _last_completions(run: Run) -> pl.DataFrame:
-    columns = [name for name in COMPLETION if name not in ("schema", "usage")]
+    columns = [name for name in COMPLETION if name not in ("schema", "usage", "text_sha256")]
     frame = read_columns(run.completions, COMPLETION, columns, _without_text)
     return frame.unique("unit", keep="last")
 
@@ -121,6 +127,8 @@ class RunRecords:
     `spent_usd` needs ``cost_usd`` and `tokens` needs ``usage``. `judges` are the ids of those whose
     verdicts are wanted, by default all of the run's.
 
+    With `verify`, `edits` says whether the records fit together.
+
     Raises `RecordError` at a broken line, `RunFolderError` where a file cannot be read.
     """
 
@@ -130,8 +138,11 @@ class RunRecords:
         columns: Collection[str] = SCORED,
         *,
         judges: Collection[str] | None = None,
+        verify: bool = True,
     ) -> None:
         self.run = run
+        self._verify = verify
+        self._n_wrong_texts: list[int] = []
         self._judges = list(run.manifest.judges if judges is None else judges)
         self._tokens: dict[str, list[dict[str, int]]] = {"model": [], "judge": []}
         self._bills: dict[str, pl.DataFrame] = {}
@@ -198,14 +209,36 @@ class RunRecords:
             for part, counts in self._tokens.items()
         }
 
+    @cached_property
+    def edits(self) -> Edits:
+        """What in the records contradicts something else in them; it is logged once."""
+        units = self._answers["unit"]
+        said = [self._verdicts[judge]["unit"] for judge in self._judges]
+        lost = pl.concat([pl.Series("unit", [], pl.String), *said]).unique()
+        found = Edits(
+            texts=sum(self._n_wrong_texts),
+            verdicts=len(lost.to_frame().join(units.to_frame(), on="unit", how="anti")),
+            checkpoint=self._verify and not checkpoint_fits(self.run, units),
+        )
+        if found:
+            _LOG.info("%s: %s", printable(self.run.path), found.warning)
+        return found
+
     def _read_answers(self, columns: frozenset[str]) -> pl.DataFrame:
         """The last completion of each unit, in order, with what the manifest says of its prompt."""
 
         def kept(piece: pl.DataFrame) -> pl.DataFrame:
             piece = self._without_usage(piece, "model").cast({"outcome": _ENUMS["outcome"]})
-            return _without_text(piece) if "text" in piece.columns else piece
+            if "text_sha256" in piece.columns:
+                texts = piece.select("text", "text_sha256").drop_nulls("text")
+                self._n_wrong_texts.append(wrong_digests(texts.iter_rows()))
+                piece = piece.drop("text_sha256")
+            if "text" not in piece.columns:
+                return piece
+            return _without_text(piece) if "text" in columns else piece.drop("text")
 
-        wanted = [name for name in COMPLETION if name in _ANSWERED | columns]
+        checked = {"text", "text_sha256"} if self._verify else set()
+        wanted = [name for name in COMPLETION if name in _ANSWERED | columns | checked]
         rows = read_columns(self.run.completions, COMPLETION, wanted, kept)
         if "cost_usd" in columns:
             self._bills["model"] = rows.select("outcome", "cost_usd").rechunk()

@@ -70,6 +70,21 @@ def is_sealed(text: bytes) -> bool:
         return False
 
 
+def code_of(data: bytes) -> str | None:
+    """The code that this user's key gives to a file's content; None where no key can be kept."""
+    key = _key(create=True)
+    return None if key is None else hmac.new(key, data, hashlib.sha256).hexdigest()
+
+
+def has_code(data: bytes, said: object) -> bool:
+    """Whether it is the code of this content."""
+    key = _key(create=False)
+    if key is None or not isinstance(said, str):
+        return False
+    code = hmac.new(key, data, hashlib.sha256).hexdigest()
+    return hmac.compare_digest(code.encode(), said.encode())
+
+
 def _code(key: bytes, data: Mapping[str, Any]) -> str:
     text = json.dumps(data, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return f"hmac-sha256:{hmac.new(key, text.encode('ascii'), hashlib.sha256).hexdigest()}"

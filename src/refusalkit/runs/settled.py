@@ -95,3 +95,12 @@ def have_in_common(first: pl.DataFrame, second: pl.DataFrame) -> bool:
 
     both = first.join(second, on=["block", "prompt"], suffix="_2")
     return not both.filter(pl.col("bits") & pl.col("bits_2") != 0).is_empty()
+
+
+def has_more(first: pl.DataFrame, second: pl.DataFrame) -> bool:
+    """Whether a table has a unit that another one has not."""
+    import polars as pl
+
+    both = first.join(second, on=["block", "prompt"], how="left", suffix="_2")
+    missing = pl.col("bits") & ~pl.col("bits_2").fill_null(0)
+    return not both.filter(missing != 0).is_empty()

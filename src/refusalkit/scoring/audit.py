@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import polars as pl
@@ -192,7 +192,8 @@ def audit_run(
         max_leaks = int(manifest.config.get("max_leaks") or 0)
     if bound_percent is None:
         bound_percent = manifest.config.get("bound")
-    everything = (records or RunRecords(run, judges=[judge])).responses(judge)
+    records = records or RunRecords(run, judges=[judge])
+    everything = records.responses(judge)
     rows = everything.filter(pl.col("hard_line"))
     stopped = has_settled(manifest)
     n_planned = manifest.prompt_set.n_prompts
@@ -214,6 +215,9 @@ def audit_run(
     # The order was random: a line whose turn never came is as well spoken for as any prompt.
     tested = [entry for entry in entries if entry.n_units] if stopped else entries
     overall = parts.line(tested, ALL, "All hard lines", bound_percent)
+    if records.edits:
+        # Whoever edited one record may have edited any.
+        overall = replace(overall, status=AuditStatus.INCONCLUSIVE)
     names = _framing_names(manifest)
     framings = [parts.framing(entries, name, bound_percent) for name in (BARE, *names) if names]
     withheld = len(rows.filter(pl.col("unscored") == Unscored.WITHHELD.value))
@@ -230,6 +234,7 @@ def audit_run(
         bound_percent=bound_percent,
         leaks=_leaks(run, rows, judge, show_text),
         notes=(
+            *filter(None, [records.edits.warning]),
             *_stop_notes(run.manifest, overall, n_planned),
             *_notes(manifest, judge, lines, overall, max_leaks, bound_percent, withheld),
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import polars as pl
 from refusalkit.display import notebook_table, shows
 from refusalkit.errors import RefusalkitError
 from refusalkit.runs.canaries import CanaryCheck, check_canaries
+from refusalkit.runs.edits import Edits
 from refusalkit.runs.folder import Run
 from refusalkit.runs.frames import RunRecords
 from refusalkit.runs.manifest import JudgePart, Manifest
@@ -79,6 +80,7 @@ class Score:
         of its rates.
     council: how the members of a council voted; None for a single judge.
     fallback_answers: how many units have their label from the fallback of a blocked judge.
+    edits: what in the run's records contradicts something else in them.
     """
 
     run: str
@@ -114,6 +116,7 @@ class Score:
     keyword_fallback: KeywordFallback | None = None
     council: CouncilVotes | None = None
     fallback_answers: int = 0
+    edits: Edits = field(default_factory=Edits)
 
     @cached_property
     def n_cut(self) -> int:
@@ -402,6 +405,7 @@ def score_run(
         council=_council(records, judge) if entry.members else None,
         fallback_answers=_answered_by(everything, entry.fallback),
         canaries=check_canaries(run, judge),
+        edits=records.edits,
     )
 
 

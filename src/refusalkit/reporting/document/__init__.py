@@ -67,9 +67,10 @@ def _render(
     calibration: Calibration | None,
 ) -> bytes:
     if suffix in (".csv", ".parquet"):
-        frame = pl.concat(
-            [units_frame(RunRecords(run, REPORTED), judge, show_text=show_text) for run in runs]
-        )
+        records = [RunRecords(run, REPORTED) for run in runs]
+        for one in records:
+            _ = one.edits  # said in the log, as the table has no place for it
+        frame = pl.concat([units_frame(one, judge, show_text=show_text) for one in records])
         if suffix == ".csv":
             return units_csv(frame).encode("utf-8", "replace")
         out = io.BytesIO()

@@ -27,10 +27,8 @@ def alarms(facts: Facts) -> list[str]:
 
 def alarms_of(run: RunFacts, *, name: bool = False) -> list[str]:
     """The warnings about one run, prefixed with its name if `name` is set."""
-    warning = run.score.canaries.warning
-    if warning is None:
-        return []
-    return [f"{run.name}: {warning}" if name else warning[0].upper() + warning[1:]]
+    warnings = filter(None, [run.score.edits.warning, run.score.canaries.warning])
+    return [f"{run.name}: {one}" if name else one[0].upper() + one[1:] for one in warnings]
 
 
 def cautions(facts: RunFacts) -> list[str]:
