@@ -174,7 +174,7 @@ def test_judges_of_the_callers_own_are_closed_once_all_are_through(tmp_path: Pat
             self.closed += 1
 
     judge = Judge()
-    models = [{"id": "demo/mixed", "limit": 1}, {"id": "demo/open", "limit": 20}]
+    models = [{"id": "demo/mixed", "limit": 3}, {"id": "demo/open", "limit": 20}]
     found = rk.benchmark_many(models, judge=judge, out=tmp_path, trials=1)
     assert [ended(one) for one in found] == ["done", "done"]
     assert judge.closed == 1

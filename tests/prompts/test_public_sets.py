@@ -226,7 +226,7 @@ def test_inversions_of_refusalbench() -> None:
     named = rk.load_prompts(source, hard_lines=["Privacy & Data"])
     assert named.hard_lines == {"privacy-data"}
     assert "inversion" not in named.selection
-    chosen = paper.select(limit=2)
+    chosen = paper.select(limit=3)
     assert chosen.selection["inversion"] == {"list": "paper"}
     assert chosen.selection["dataset"]["set"] == "refusalbench"
 

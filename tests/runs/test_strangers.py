@@ -306,7 +306,7 @@ def test_a_seal_fits_one_manifest_only(
     if how == "no seal":
         del data["seal"]
     elif how == "another run's seal":
-        call("run", "demo/mixed", "--limit", 2, "--trials", 1, "--out", "other")
+        call("run", "demo/mixed", "--limit", 3, "--trials", 1, "--out", "other")
         data["seal"] = manifest_of(tmp_path / "other")["seal"]
     data["config"]["api_base"] = attacker.base
     (run / "manifest.json").write_text(json.dumps(data), "utf-8")

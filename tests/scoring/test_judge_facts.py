@@ -117,7 +117,7 @@ def test_a_runs_judge_temperature_is_sent_and_is_part_of_the_judges_digest(tmp_p
         )
         sent = [e.params.get("temperature") for e in server.log if e.role == "judge"]
         digests = [run.manifest.judges[run.manifest.judge].digest for run in (plain, warm)]
-        assert sent == [None, 0.2]
+        assert sent == [None] * 3 + [0.2] * 3
         assert digests[0] != digests[1]
         again = rk.resume(warm, judge_api_base=server.openai_base)
     assert again.manifest.judges == warm.manifest.judges
