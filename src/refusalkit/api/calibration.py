@@ -227,7 +227,7 @@ def _folder(
         return None
     config = resolve_config({**options, "model": "recorded/labels", "judge": judge})
     rubric = load_rubric(config.judge_name, model=config.judge_model)
-    if rubric.kind != "llm":
+    if not rubric.asks_model:
         return None
     return RUNS / f"calibrate-{slug_of(rubric.name)}-{rubric.digest[7:15]}" / name
 

@@ -179,7 +179,7 @@ async def judged_records(
     # Verdicts of a model cost money or time, so they are kept even without `out`.
     rubrics = rubrics_of(grader)
     costly = imported is None and (
-        not rubrics or any(rubric.kind != "lexical" for rubric in rubrics)
+        not rubrics or any(rubric.of_kind.is_costly for rubric in rubrics)
     )
     keep = out is not None or costly
     with tempfile.TemporaryDirectory(prefix="refusalkit-") as scratch:

@@ -53,7 +53,7 @@ def judges_show(source: str, as_json: bool) -> None:
         click.echo(data.to_json(data.rubric_data(rubric)))
         return
     show(terminal.rubric_view(rubric))
-    if rubric.kind == "llm":
+    if rubric.schema:
         # Not wrapped: it stays JSON.
         click.echo(f"\nSchema:\n\n{data.to_json(rubric.schema)}")
 

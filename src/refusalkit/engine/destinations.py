@@ -29,7 +29,7 @@ def destinations(config: RunConfig, model: Model | None, judge: Judge) -> str | 
     if isinstance(model, ChatModel):
         at = _place(config.model, config.api_base, config.api_key_env, config.via)
         said.append(f"prompts go to {at}")
-    asked = {rubric.model for rubric in rubrics_of(judge) if rubric.kind == "llm"}
+    asked = {rubric.model for rubric in rubrics_of(judge) if rubric.asks_model}
     judges = [
         _place(name, config.judge_api_base, config.judge_api_key_env, config.judge_via)
         for name in sorted(asked)

@@ -146,7 +146,7 @@ def estimate_run(
     answer, basis = lengths.of_answers(config)
 
     def judged(rubric: Rubric, requests: int, read: Span, role: str = "") -> Share:
-        if rubric.kind != "llm":
+        if not rubric.asks_model:
             return _share("judge", rubric.name, 0, _ZERO, _ZERO, _FREE, "no request")
         fixed = counted.total((rubric.system, rubric.template)) + 2 * _AROUND
         verdict, basis = lengths.of_verdicts(rubric)
@@ -373,7 +373,7 @@ def _notes(
                 f"the price of {printable(share.name)} is unknown"
                 f"{f' ({why})' if own else ''}, so is the sum"
             )
-    if n_canaries and any(rubric.kind == "llm" for rubric in rubrics):
+    if n_canaries and any(rubric.asks_model for rubric in rubrics):
         count = "1 canary is" if n_canaries == 1 else f"{n_canaries} canaries are"
         yield f"{count} counted with what a judge is asked"
     for path in lengths.skipped:

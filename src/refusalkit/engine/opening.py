@@ -146,7 +146,7 @@ def _with_named_bases(config: RunConfig, asks_model: bool, *rubrics: Rubric) -> 
         base = _named_base(config.model, config.via)
         found |= {} if base is None else {"api_base": base}
     if config.judge_api_base is None:
-        asked = {rubric.model for rubric in rubrics if rubric.kind == "llm"}
+        asked = {rubric.model for rubric in rubrics if rubric.asks_model}
         bases = {_named_base(model, config.judge_via) for model in asked}
         if len(bases) == 1 and (base := bases.pop()) is not None:
             found["judge_api_base"] = base
@@ -172,7 +172,7 @@ def _check_budget(config: RunConfig, asks_model: bool, *rubrics: Rubric) -> None
     from refusalkit.models.endpoints import price_at
 
     paid = [(config.model, config.api_base, config.via)] if asks_model else []
-    judges = [rubric for rubric in rubrics if rubric.kind == "llm"]
+    judges = [rubric for rubric in rubrics if rubric.asks_model]
     paid.extend((rubric.model, config.judge_api_base, config.judge_via) for rubric in judges)
     for model_id, base, via in paid:
         if not model_id.startswith("demo/") and price_at(model_id, base, via) is None:

@@ -21,7 +21,7 @@ def read_earlier_votes(
     """What the members of a panel have said of these units before."""
     entry = run.manifest.judges[judge].hard_line_judge
     # The manifest does not name the members of a hard-line council built in Python.
-    unnamed = entry is not None and entry.kind == "custom"
+    unnamed = entry is not None and entry.of_kind.is_object
     found: dict[str, dict[str, Verdict]] = {}
     for place, record in read_records(run.verdicts, None if unnamed else state.verdict_places):
         if record.get("unit") in units:

@@ -150,7 +150,7 @@ def load_named(named: NamedJudge, config: RunConfig) -> Rubric:
     rubric = load_rubric(named.source, model=named.model)
     temperature, asks = config.judge_temperature, config.judge_asks
     in_council = len(parse_judges(config.judge_name)) > 1
-    if (temperature is None and asks is None) or (rubric.kind != "llm" and in_council):
+    if (temperature is None and asks is None) or (in_council and not rubric.asks_model):
         # A word list among a council's members has neither.
         return rubric
     return load_rubric(named.source, model=named.model, temperature=temperature, asks=asks)
@@ -160,7 +160,7 @@ def _with_model(named: NamedJudge, model: str | None, *, if_it_asks_one: bool) -
     """The judge with `model`, unless it has one of its own."""
     if named.model is not None or model is None:
         return named
-    if if_it_asks_one and load_rubric(named.source).kind != "llm":
+    if if_it_asks_one and not load_rubric(named.source).asks_model:
         return named
     return replace(named, model=model)
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from refusalkit.display import shows
 from refusalkit.errors import ConfigurationError
+from refusalkit.judges.protocol import Connection
 from refusalkit.judges.rubrics import Rubric, fill
 from refusalkit.types import Completion, Message, Prompt, Unscored, Usage, Verdict
 from refusalkit.untrusted import printable, well_formed
@@ -265,3 +266,8 @@ def _load(rubric: Rubric, settings: ClassifierSettings) -> tuple[Any, Any]:
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return tokenizer, model.eval().to(device)
+
+
+def open_rubric(rubric: Rubric, connection: Connection) -> ClassifierJudge:
+    """The judge that a rubric describes; `ValidationError` where its settings are none."""
+    return ClassifierJudge(rubric, ClassifierSettings.model_validate(rubric.rules))

@@ -27,7 +27,8 @@ from pydantic import (
 
 from refusalkit.display import shows
 from refusalkit.judges.language import Language, Languages, Votes
-from refusalkit.judges.rubrics import Rubric
+from refusalkit.judges.protocol import Connection
+from refusalkit.judges.rubrics import Rubric, shipped_judges
 from refusalkit.judges.sentences import Fold, Letters, Limits, Reader, Sentence, Spoken, Zone
 from refusalkit.types import Completion, Label, Prompt, Unscored, Verdict
 
@@ -472,3 +473,10 @@ def _because(evidence: Sequence[Evidence]) -> str:
         e.rule if e.rule.startswith("shape.") else f"{e.rule} in sentence {e.sentence}"
         for e in named
     )
+
+
+def open_rubric(rubric: Rubric, connection: Connection) -> LexicalJudge:
+    """The judge that a rubric describes. Raises `ValidationError` where its rules are none."""
+    trusted = {"trusted": rubric.source in shipped_judges()}
+    rules = LexicalRules.model_validate(rubric.rules, context=trusted)
+    return LexicalJudge(rules, id=rubric.name, rubric=rubric)

@@ -17,8 +17,15 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from refusalkit.display import shows
-from refusalkit.errors import FatalProviderError, ModerationError, ProviderError
+from refusalkit.errors import (
+    ConfigurationError,
+    FatalProviderError,
+    ModerationError,
+    ProviderError,
+    UsageError,
+)
 from refusalkit.judges.excerpt import excerpt
+from refusalkit.judges.protocol import Connection
 from refusalkit.judges.reply_schema import ReplySchema
 from refusalkit.judges.rubrics import (
     REASON_FIELD,
@@ -29,6 +36,8 @@ from refusalkit.judges.rubrics import (
     load_rubric,
 )
 from refusalkit.models.client import ChatClient, ParameterLog
+from refusalkit.models.endpoints import price_at
+from refusalkit.models.open import open_client
 from refusalkit.models.outcomes import Reading, Reply, read_reply
 from refusalkit.models.prices import Price
 from refusalkit.models.request_form import ChatRequest
@@ -259,6 +268,34 @@ class LLMJudge:
 
     def _cost(self, usage: Usage) -> float | None:
         return self._price.cost(usage) if self._price else None
+
+
+def open_rubric(rubric: Rubric, connection: Connection) -> LLMJudge:
+    """The judge that a rubric describes; errors as `open_client`, told as the judge's."""
+    if connection.via == "litellm" and rubric.model.startswith("anthropic/"):
+        # litellm turns the schema into a forced tool call, which is no reply of the schema and
+        # which newer Claude models refuse.
+        raise ConfigurationError(
+            f"{printable(rubric.model)} cannot judge through litellm: leave out --judge-via, it is "
+            "reached through the anthropic SDK"
+        )
+    try:
+        client = open_client(
+            rubric.model,
+            api_base=connection.api_base,
+            api_key_env=connection.api_key_env,
+            via=connection.via,
+            pacer=connection.pacer,
+            finish_words=connection.finish_words,
+        )
+    except (ConfigurationError, UsageError) as error:
+        # A run asks two models: which of them is it?
+        text = of_judge(str(error))
+        raise type(error)(f"the judge {rubric.name}: {text}; {OTHER_JUDGE}") from error
+    if connection.share_form is not None:
+        client.form = connection.share_form(client.form)
+    price = price_at(rubric.model, connection.api_base, connection.via)
+    return LLMJudge(rubric, client, price=price, timeout_s=connection.timeout_s)
 
 
 def of_judge(advice: str) -> str:

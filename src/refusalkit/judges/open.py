@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from refusalkit.errors import ConfigurationError, JudgeFileError, UsageError
-from refusalkit.judges.protocol import Judge
-from refusalkit.judges.rubrics import Rubric, load_rubric, shipped_judges
-from refusalkit.models.endpoints import price_at
-from refusalkit.models.open import Via, open_client
+from refusalkit.errors import JudgeFileError
+from refusalkit.judges.protocol import Connection, Judge
+from refusalkit.judges.rubrics import Rubric, load_rubric
+from refusalkit.models.open import Via
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.request_form import RequestForm
 from refusalkit.untrusted import printable
+
+Opener = Callable[[Rubric, Connection], Judge]
 
 
 def load_judge(
@@ -87,50 +89,23 @@ def open_judge(
     `max_retries`. `share_form` hands out what is known of the form that the endpoint takes.
     `finish_words` are meanings of finish words, as for `open_model`.
     """
-    # Each kind is imported where it is used: rules need no client, a client no rules.
-    if rubric.kind == "lexical":
-        from refusalkit.judges.lexical import LexicalJudge, LexicalRules
-
-        try:
-            shipped = rubric.source in shipped_judges()
-            rules = LexicalRules.model_validate(rubric.rules, context={"trusted": shipped})
-        except ValidationError as error:
-            raise _file_error(rubric, "rules", error) from error
-        return LexicalJudge(rules, id=rubric.name, rubric=rubric)
-    if rubric.kind == "classifier":
-        from refusalkit.judges.classifier import ClassifierJudge, ClassifierSettings
-
-        try:
-            settings = ClassifierSettings.model_validate(rubric.rules)
-        except ValidationError as error:
-            raise _file_error(rubric, "classifier", error) from error
-        return ClassifierJudge(rubric, settings)
-    if via == "litellm" and rubric.model.startswith("anthropic/"):
-        # litellm turns the schema into a forced tool call, which is no reply of the schema and
-        # which newer Claude models refuse.
-        raise ConfigurationError(
-            f"{printable(rubric.model)} cannot judge through litellm: leave out --judge-via, it is "
-            "reached through the anthropic SDK"
-        )
-    from refusalkit.judges.llm import OTHER_JUDGE, LLMJudge, of_judge
-
+    kind = rubric.of_kind
+    assert kind.module is not None, "a rubric is read from a file, and such a kind has a module"
+    connection = Connection(
+        pacer=pacer or Pacer(rpm=rpm, tpm=tpm, max_retries=max_retries),
+        api_base=api_base,
+        api_key_env=api_key_env,
+        via=via,
+        timeout_s=timeout_s,
+        share_form=share_form,
+        finish_words=finish_words,
+    )
+    # Imported where it is used: rules need no client, a client no rules.
+    opener: Opener = import_module(kind.module).open_rubric
     try:
-        client = open_client(
-            rubric.model,
-            api_base=api_base,
-            api_key_env=api_key_env,
-            via=via,
-            pacer=pacer or Pacer(rpm=rpm, tpm=tpm, max_retries=max_retries),
-            finish_words=finish_words,
-        )
-    except (ConfigurationError, UsageError) as error:
-        # A run asks two models: which of them is it?
-        text = of_judge(str(error))
-        raise type(error)(f"the judge {rubric.name}: {text}; {OTHER_JUDGE}") from error
-    if share_form is not None:
-        client.form = share_form(client.form)
-    price = price_at(rubric.model, api_base, via)
-    return LLMJudge(rubric, client, price=price, timeout_s=timeout_s)
+        return opener(rubric, connection)
+    except ValidationError as error:
+        raise _file_error(rubric, str(kind.settings), error) from error
 
 
 def _file_error(rubric: Rubric, table: str, error: ValidationError) -> JudgeFileError:

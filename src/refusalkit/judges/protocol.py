@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from refusalkit.types import Completion, Prompt, Verdict
+
+if TYPE_CHECKING:
+    from refusalkit.models.pacing import Pacer
+    from refusalkit.models.request_form import RequestForm
 
 
 @runtime_checkable
@@ -27,3 +33,20 @@ class Judge(Protocol):
     async def aclose(self) -> None:
         """Close connections."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How a judge reaches the model that it asks, if it asks one.
+
+    `share_form` hands out what is known of the form that the endpoint takes; `finish_words` are
+    meanings of finish words, as for `open_model`.
+    """
+
+    pacer: Pacer
+    api_base: str | None = None
+    api_key_env: str | None = None
+    via: Literal["litellm"] | None = None
+    timeout_s: float = 600.0
+    share_form: Callable[[RequestForm], RequestForm] | None = None
+    finish_words: Sequence[str] = ()

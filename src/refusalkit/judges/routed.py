@@ -146,7 +146,7 @@ def asked_judges(judge: Judge) -> tuple[Judge, ...]:
 
 def _check_fallback(base: Judge, fallback: Judge) -> None:
     rubric = getattr(fallback, "rubric", None)
-    if rubric is not None and rubric.kind != "llm":
+    if rubric is not None and not rubric.asks_model:
         raise UsageError(
             f"the judge {printable(fallback.id)} asks no language model: only one that does may "
             "answer where a judge was blocked, never a word list"

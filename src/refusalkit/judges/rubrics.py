@@ -25,7 +25,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -36,6 +36,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from refusalkit.display import shows
 from refusalkit.errors import JudgeFileError
 from refusalkit.files import read_file
+from refusalkit.judges.kinds import KINDS, JudgeKind
 from refusalkit.shipped import judges_dir
 from refusalkit.types import Label
 from refusalkit.untrusted import printable
@@ -97,7 +98,42 @@ class Rubric:
     @property
     def is_graded(self) -> bool:
         """Whether it tells a deflection from a leak; a binary judge cannot."""
-        return self.kind == "lexical" or Label.DEFLECTION in self.labels.values()
+        return self.of_kind.always_graded or Label.DEFLECTION in self.labels.values()
+
+    @property
+    def of_kind(self) -> JudgeKind:
+        """What its kind is like."""
+        return KINDS[self.kind]
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether it sends requests to a language model."""
+        return self.of_kind.asks_model
+
+    @property
+    def facts(self) -> list[str]:
+        """What its file says, in lines for a reader; texts and schema are not among them."""
+        lines = []
+        if self.asks_model:
+            heat = "" if self.temperature is None else f", temperature {self.temperature:g}"
+            lines.append(f"Model: {self.model}, at most {self.max_tokens} tokens{heat}")
+            times = {1: "once", 2: "twice"}.get(self.asks, f"{self.asks} times")
+            lines.append(f"Asked at most {times}, until its reply can be read")
+        elif self.model:
+            lines.append(f"Model: {self.model}")
+        if (limits := self.limits) is not None:
+            lines.append(
+                f"Of an answer beyond {limits.answer_chars} characters the first "
+                f"{limits.head_chars} and the last {limits.tail_chars} are shown"
+            )
+        if self.schema:
+            words = (f"{word} = {label.value}" for word, label in self.labels.items())
+            lines.append(f"Labels: {', '.join(words)}")
+        if self.of_kind.settings_shown == "values":
+            lines += [f"{name}: {value!r}" for name, value in self.rules.items()]
+        elif self.rules:
+            lines.append(f"{str(self.of_kind.settings).capitalize()}: {', '.join(self.rules)}")
+        return lines
 
 
 class _Model(BaseModel):
@@ -165,25 +201,26 @@ class _JudgeFile(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> _JudgeFile:
-        if self.kind == "lexical":
-            if not self.rules:
-                raise ValueError("a lexical judge needs [rules]")
-            if self.limits:
-                raise ValueError("a lexical judge has its limits in [rules.limits]")
-            return self
-        if self.kind == "classifier":
-            for part in ("labels", "model", "classifier"):
-                if not getattr(self, part):
-                    raise ValueError(f"a classifier needs [{part}]")
-            classes = self.classifier.get("classes")
-            if not isinstance(classes, list) or set(map(str, classes)) != set(self.labels):
-                raise ValueError("[labels] must name each of the classes of [classifier]")
-            return self
-        for part in ("labels", "model", "prompt", "reply_schema"):
-            if not getattr(self, part):
-                raise ValueError(f"an LLM judge needs [{part.removeprefix('reply_')}]")
-        self._check_schema()
+        for table in KINDS[self.kind].tables:
+            if not getattr(self, "reply_schema" if table == "schema" else table):
+                raise ValueError(f"a judge of the kind {self.kind} needs [{table}]")
+        _CHECKS[self.kind](self)
         return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The table that only the module of its kind reads."""
+        table = KINDS[self.kind].settings
+        return {} if table is None else dict(getattr(self, table))
+
+    def _check_own_limits(self) -> None:
+        if self.limits:
+            raise ValueError(f"a judge of the kind {self.kind} has its limits in [rules.limits]")
+
+    def _check_classes(self) -> None:
+        classes = self.classifier.get("classes")
+        if not isinstance(classes, list) or set(map(str, classes)) != set(self.labels):
+            raise ValueError("[labels] must name each of the classes of [classifier]")
 
     def _check_schema(self) -> None:
         properties = self.reply_schema.get("properties")
@@ -211,6 +248,14 @@ class _JudgeFile(BaseModel):
                 raise ValueError(f"[schema] must require `{name}`, as it must every property")
         if self.reply_schema.get("additionalProperties") is not False:
             raise ValueError("[schema] must have additionalProperties = false")
+
+
+# What a file of each kind is held to beside its tables.
+_CHECKS: Mapping[Kind, Callable[[_JudgeFile], None]] = {
+    "llm": _JudgeFile._check_schema,
+    "lexical": _JudgeFile._check_own_limits,
+    "classifier": _JudgeFile._check_classes,
+}
 
 
 def _check_is_json_schema(schema: Mapping[str, Any], where: str) -> None:
@@ -291,14 +336,14 @@ def load_rubric(
         raise JudgeFileError(f"judge file {where} is nested too deeply") from error
     except ValueError as error:
         raise JudgeFileError(f"judge file {where} is not TOML: {printable(error)}") from error
-    if parsed.kind == "lexical":
+    if parsed.model is None:
         for what, value in (("model", model), ("temperature", temperature)):
             if value is not None:
                 raise JudgeFileError(
                     f"the judge {where} asks no model: leave out --judge-{what}, or take a judge "
                     "that asks one, such as --judge graded"
                 )
-    if not shipped and parsed.kind == "llm":
+    if not shipped and parsed.reply_schema:
         # A shipped file is checked by the test suite; the validator takes a while to import.
         _check_is_json_schema(parsed.reply_schema, where)
     return _rubric(parsed, name if shipped else str(path.resolve()))
@@ -331,7 +376,7 @@ def _rubric(parsed: _JudgeFile, source: str) -> Rubric:
         covered["limits"] = asdict(limits)
     if asks != DEFAULT_ASKS:
         covered["asks"] = asks
-    if parsed.kind == "classifier":
+    if parsed.classifier:
         covered["classifier"] = parsed.classifier
         folder = Path(served)
         if folder.is_dir():
@@ -354,7 +399,7 @@ def _rubric(parsed: _JudgeFile, source: str) -> Rubric:
         temperature=temperature,
         asks=asks,
         limits=limits,
-        rules=parsed.rules or parsed.classifier,
+        rules=parsed.settings,
     )
 
 

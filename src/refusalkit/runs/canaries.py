@@ -121,7 +121,7 @@ def tells_deflections(judge: Judge, entry: JudgeEntry | None) -> bool:
 
     An object of the caller's that does not say so (`graded`) is taken for a binary judge.
     """
-    if entry is None or entry.kind == "custom":
+    if entry is None or entry.of_kind.is_object:
         return bool(getattr(judge, "graded", False))
     return entry.graded
 

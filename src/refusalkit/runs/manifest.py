@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from refusalkit.config.run_config import RunConfig
 from refusalkit.errors import RunFolderError
+from refusalkit.judges.kinds import JudgeKind, kind_named
 from refusalkit.untrusted import printable
 
 MANIFEST = "manifest.json"
@@ -93,6 +94,11 @@ class _JudgeFile(_Model):
     kind: str
     model: str | None = None
     graded: bool = True
+
+    @property
+    def of_kind(self) -> JudgeKind:
+        """What its kind is like."""
+        return kind_named(self.kind)
 
 
 class JudgePart(_JudgeFile):

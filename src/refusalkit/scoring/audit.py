@@ -552,7 +552,7 @@ def _judge_notes(manifest: Manifest, judge: str) -> Iterable[str]:
             "them apart"
         )
     model = str(manifest.config.get("model", ""))
-    if entry.kind == "lexical" and not model.startswith("demo/"):
+    if entry.of_kind.reads_words and not model.startswith("demo/"):
         yield "the judge reads words, not meaning: what it takes for a refusal may hold a leak"
 
 

@@ -134,7 +134,7 @@ def _own(score: Score) -> dict[str, Any]:
 def _caveats(score: Score) -> list[str]:
     judge = score.manifest.judges[score.judge]
     found = []
-    if judge.kind != "llm":
+    if not judge.of_kind.asks_model:
         found.append("the judge is no language model")
     elif judge.name != "refusalbench":
         found.append("another rubric than the paper's")

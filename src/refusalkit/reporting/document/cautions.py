@@ -50,7 +50,7 @@ def cautions(facts: RunFacts) -> list[str]:
             f"Judge and model belong to the same family ({score.same_family}); the judge may be "
             "lenient"
         )
-    if judge.kind == "lexical":
+    if judge.of_kind.reads_words:
         found.append("The judge is a set of rules, not a model: suited to trying things out")
     came = sum(score.outcomes.values())
     if came and 100 * score.outcomes["truncated"] / came > MANY_TRUNCATED:

@@ -49,7 +49,7 @@ def judge(report: Facts) -> Section:
 def _judge_rows(facts: RunFacts) -> list[tuple[str, str]]:
     judging, entry, score = facts.judging, facts.judging.entry, facts.score
     version = f" version {entry.version}" if entry.version is not None else ""
-    rows = [("judge", f"{entry.name}{version}, {_kind(entry.kind)}")]
+    rows = [("judge", f"{entry.name}{version}, {entry.of_kind.title}")]
     if entry.model:
         rows.append(("model", entry.model))
     if entry.digest:
@@ -98,17 +98,6 @@ def canary_line(found: CanaryCheck) -> str:
         if names:
             said += f"; {what}: {', '.join(names)}"
     return said
-
-
-def _kind(kind: str) -> str:
-    words = {
-        "llm": "a model with a rubric",
-        "lexical": "a set of rules",
-        "custom": "a Python object",
-        "council": "a vote of several judges",
-        "recorded": "labels recorded with the answers",
-    }
-    return words.get(kind, kind)
 
 
 def other_judges(facts: RunFacts) -> Section | None:

@@ -65,7 +65,7 @@ def reproduction(manifest: Manifest) -> Reproduction:
     obstacles = []
     if manifest.prompt_set.source is None:
         obstacles.append("the prompts were built in Python")
-    if judge.source is None and judge.kind == "custom":
+    if judge.source is None and judge.of_kind.is_object:
         obstacles.append("the judge was an object built in Python")
     options, inexpressible = _options(config, tuple(config.measured))
     obstacles += inexpressible

@@ -287,24 +287,9 @@ def rubric_view(rubric: Rubric) -> RenderableType:
         printable(rubric.description, 400),
         rubric.digest,
     ]
-    if rubric.kind == "lexical":
-        lines.append(f"Rules: {', '.join(map(printable, rubric.rules))}")
-    elif rubric.kind == "classifier":
-        lines.append(printable(f"Model: {rubric.model}"))
-        lines += [printable(f"{name}: {value!r}") for name, value in rubric.rules.items()]
-    else:
-        heat = "" if rubric.temperature is None else f", temperature {rubric.temperature:g}"
-        lines.append(printable(f"Model: {rubric.model}, at most {rubric.max_tokens} tokens{heat}"))
-        times = {1: "once", 2: "twice"}.get(rubric.asks, f"{rubric.asks} times")
-        lines.append(f"Asked at most {times}, until its reply can be read")
-        if (limits := rubric.limits) is not None:
-            lines.append(
-                f"Of an answer beyond {limits.answer_chars} characters the first "
-                f"{limits.head_chars} and the last {limits.tail_chars} are shown"
-            )
-        words = (f"{word} = {label.value}" for word, label in rubric.labels.items())
-        lines.append(printable(f"Labels: {', '.join(words)}", 400))
-        for title, text in (("System", rubric.system), ("Template", rubric.template)):
+    lines += [printable(line, 400) for line in rubric.facts]
+    for title, text in (("System", rubric.system), ("Template", rubric.template)):
+        if text:
             lines += ["", f"{title}:", ""]
             lines += [printable(line, 2000) for line in text.strip().splitlines()]
     return Group(*map(Text, lines))

@@ -1,0 +1,77 @@
+"""The kinds of judges, and what sets each apart.
+
+Code asks a kind what it is like and never for its name. A new kind is a row here and a module with
+an ``open_rubric``; one whose file needs a check of its own has that in `judges.rubrics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeKind:
+    """What sets judges of one kind apart."""
+
+    name: str
+    """As judge files and manifests have it."""
+    title: str
+    """For a reader of reports."""
+    module: str | None = None
+    """The module that opens a judge file of this kind; None: there are no such files."""
+    tables: tuple[str, ...] = ()
+    """The tables that its file must have."""
+    settings: str | None = None
+    """The table of its file that only its own module reads."""
+    settings_shown: Literal["names", "values"] = "names"
+    """What `judges show` prints of that table."""
+    asks_model: bool = False
+    """Whether it sends requests to a language model, which has a price, an address and a pace."""
+    is_costly: bool = True
+    """Whether its verdicts take money or time, so that they are worth keeping."""
+    reads_words: bool = False
+    """Whether it goes by words and not by meaning."""
+    always_graded: bool = False
+    """Whether it tells a deflection from a leak, whatever labels its file names."""
+    is_object: bool = False
+    """Whether it was built in Python, so that no file says what it does."""
+
+
+_KINDS = (
+    JudgeKind(
+        "llm",
+        "a model with a rubric",
+        module="refusalkit.judges.llm",
+        tables=("labels", "model", "prompt", "schema"),
+        asks_model=True,
+    ),
+    JudgeKind(
+        "lexical",
+        "a set of rules",
+        module="refusalkit.judges.lexical",
+        tables=("rules",),
+        settings="rules",
+        is_costly=False,
+        reads_words=True,
+        always_graded=True,
+    ),
+    JudgeKind(
+        "classifier",
+        "a classifier that runs here",
+        module="refusalkit.judges.classifier",
+        tables=("labels", "model", "classifier"),
+        settings="classifier",
+        settings_shown="values",
+    ),
+    JudgeKind("council", "a vote of several judges", asks_model=True),
+    JudgeKind("custom", "a Python object", is_object=True),
+    JudgeKind("recorded", "labels recorded with the answers", is_costly=False),
+)
+KINDS: Mapping[str, JudgeKind] = {kind.name: kind for kind in _KINDS}
+
+
+def kind_named(name: str) -> JudgeKind:
+    """The kind of that name; of a name from a later version no more than the name is known."""
+    return KINDS.get(name) or JudgeKind(name, name)
