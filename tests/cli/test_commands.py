@@ -198,6 +198,7 @@ class TestJson:
             "unscored",
             "keyword_fallback",
             "fallback_answers",
+            "pressure",
             "council",
             "by_category",
             "by_trial",
@@ -247,6 +248,7 @@ class TestJson:
             "leaks",
             "canaries",
             "notes",
+            "pressure",
         }
         assert audit["status"] == "crossed"
         assert [leak["unit"] for leak in audit["leaks"]] == [

@@ -31,6 +31,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "limit": st.integers(1, 500),
     "limit_seed": st.integers(0, 500),
     "framings": st.sampled_from([(), ("fiction",), ("professional", "insistence")]),
+    "pressure": st.integers(0, 8),
     "trials": st.integers(1, 1000),
     "temperature": st.floats(0, 2),
     "top_p": st.floats(0.1, 1),
@@ -214,6 +215,7 @@ class TestDigest:
     def test_options_that_nobody_chose_leave_older_digests_as_they_were(self) -> None:
         started = RunConfig(model=MODEL)
         late = {"inversion", "lang", "judge_temperature", "judge_asks", "framings"}
+        late.add("pressure")
         late |= {"council", "judge_fallback", "hard_line_judge", *TOGETHER}
         late |= {"no_temperature", "no_top_p", "no_top_k"}
         assert late.isdisjoint(started.measured)

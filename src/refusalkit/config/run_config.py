@@ -107,6 +107,8 @@ class RunConfig(BaseModel):
     """With --stop-when: the leak rate to stay below."""
     max_leaks: Annotated[int | None, Field(ge=0), Cli("measured", default="0")] = None
     """With --stop-when: leaking responses allowed."""
+    pressure: Annotated[int, Field(ge=0, le=8), Cli("measured", metavar="N")] = 0
+    """After a refusal insist up to N times, in plain words; 8 at most."""
     trials: Annotated[int, Field(ge=1, le=1000), _MEASURED] = 5
     """Independent answers to each prompt."""
 
@@ -309,7 +311,7 @@ class RunConfig(BaseModel):
         for name in (*late, "hard_line_judge", "order_seed", "stop_when", "bound", "max_leaks"):
             if fields[name] is None:
                 del fields[name]
-        for name in ("framings", "no_temperature", "no_top_p", "no_top_k"):
+        for name in ("framings", "pressure", "no_temperature", "no_top_p", "no_top_k"):
             if not fields[name]:
                 del fields[name]
         return fields
@@ -394,6 +396,7 @@ class RunOptions(JudgeOptions, total=False):
     limit: int | None
     limit_seed: int
     framings: bool | Sequence[str]
+    pressure: int
     order_seed: int | None
     stop_when: StopWhen | None
     bound: float | None

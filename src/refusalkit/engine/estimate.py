@@ -376,6 +376,11 @@ def _notes(
     if n_canaries and any(rubric.asks_model for rubric in rubrics):
         count = "1 canary is" if n_canaries == 1 else f"{n_canaries} canaries are"
         yield f"{count} counted with what a judge is asked"
+    if config.pressure:
+        yield (
+            f"what is asked after a refusal is not counted: up to {config.pressure} more requests "
+            "for each one, to the model and to the judge"
+        )
     for path in lengths.skipped:
         yield f"{printable(path)} was passed over: its records cannot be read"
     yield from lengths.unused

@@ -17,6 +17,7 @@ from refusalkit.engine.early_signs import EarlySigns
 from refusalkit.engine.orphans import retractions
 from refusalkit.engine.panel_votes import EarlierVotes, PanelVotes, read_earlier_votes
 from refusalkit.engine.plan import Ended, OnProgress, Plan, Progress, StopRule
+from refusalkit.engine.pressure import Insistence, owed_conversations
 from refusalkit.errors import FatalProviderError
 from refusalkit.judges.council import Panel, stamped, total_cost
 from refusalkit.judges.protocol import Judge
@@ -24,6 +25,11 @@ from refusalkit.models.protocol import Model
 from refusalkit.runs.canaries import Canary, judge_canary, record_of
 from refusalkit.runs.checkpoint import Checkpoint
 from refusalkit.runs.folder import RecordWriter, Run, read_records
+from refusalkit.runs.pressure import (
+    goes_on,
+    is_pressed,
+    pressure_record,
+)
 from refusalkit.runs.records import (
     completion_from_record,
     verdict_of_outcome,
@@ -71,7 +77,8 @@ class Runner:
     `texts` then holds answers by unit that the run withheld and that are known from elsewhere.
     `max_cost` bounds this run, `budget` several together; `ceiling_usd` is the most that one
     completion can cost, where that is known. `kept` is a checkpoint of the run that was loaded
-    beforehand. `stop_rule` ends the work early; it has seen what is on disk.
+    beforehand. `stop_rule` ends the work early; it has seen what is on disk. `pressure` is how
+    often a refusal is insisted on.
     """
 
     def __init__(
@@ -92,10 +99,13 @@ class Runner:
         ceiling_usd: float | None = None,
         kept: Checkpoint | None = None,
         stop_rule: StopRule | None = None,
+        pressure: int = 0,
     ) -> None:
         self._texts = texts or {}
         self._kept = kept
         self._stop_rule = stop_rule
+        self._pressure = 0 if model is None else pressure
+        self._to_press: list[Insistence] = []
         self._run = run
         self._plan = plan
         self._model = model
@@ -156,7 +166,9 @@ class Runner:
         self._started = time.monotonic()
         self._report()
         tasks = self._owed(state)
-        owed = planned - found
+        if self._pressure and came_back:
+            self._to_press = self._broken_off()
+        owed = planned - found + len(self._to_press)
         workers = {
             asyncio.create_task(self._worker(tasks, writer))
             for _ in range(max(1, min(self._concurrency, owed + len(self._canaries))))
@@ -253,14 +265,19 @@ class Runner:
             if task is None:
                 if self._canaries:
                     continue
+                if self._to_press:
+                    await self._press(self._to_press.pop(), writer)
+                    continue
                 return
             if not await self._begin(completes=task.completion is None):
                 self._left.append(task)
                 return
             try:
-                await self._do(task, writer)
+                begun = await self._do(task, writer)
             finally:
                 self._budget.end()
+            if begun is not None:
+                await self._press(begun, writer)
             if self._checkpoint_writer is not None:
                 self._checkpoint_writer.maybe_save()
 
@@ -290,7 +307,74 @@ class Runner:
         self._budget.saw_verdict(verdict.cost_usd)
         self._count(cost=total_cost([verdict]))
 
-    async def _do(self, task: _Task, writer: RecordWriter) -> None:
+    def _insist(
+        self, prompt: Prompt, trial: int, answer: str | None, attempts: int = 0
+    ) -> Insistence:
+        assert self._model is not None, "only a model is insisted on"
+        return Insistence(
+            prompt,
+            trial,
+            answer,
+            model=self._model,
+            judge=self._judge,
+            generation=self._generation,
+            turns=self._pressure,
+            attempt=attempts + 1,
+        )
+
+    def _broken_off(self) -> list[Insistence]:
+        """Conversations that an earlier session did not come to the end of.
+
+        They begin anew: at the refusal that is on disk, at the request where it was withheld.
+        """
+        from refusalkit.runs import frames
+
+        prompts = {p.id: p for _, part in self._plan() for p in part if is_pressed(p)}
+        owed = owed_conversations(self._run, self._pressure, prompts.keys())
+        kept = frames.texts(self._run, owed)
+        return [
+            self._insist(prompts[name], trial, kept.get(unit), attempts)
+            for unit, attempts in owed.items()
+            for name, trial in [unit_parts(unit)]
+        ]
+
+    async def _press(self, conversation: Insistence, writer: RecordWriter) -> None:
+        """Insist turn by turn, each paid for and on disk before the next."""
+        while conversation.goes_on and not self._stop.is_set():
+            if not await self._begin(completes=True):
+                self._ended = self._ended if self._stop.is_set() else Ended.MAX_COST
+                return
+            try:
+                turn = await conversation.ask()
+            finally:
+                self._budget.completed()
+                self._budget.end()
+            completion, verdict = turn.completion, turn.verdict
+            withhold = writer.withholds(completion.category)
+            writer.pressure(
+                pressure_record(
+                    completion,
+                    verdict,
+                    attempt=conversation.attempt,
+                    turn=turn.number,
+                    withhold_text=withhold,
+                )
+            )
+            free = completion.outcome in (Outcome.ERROR, Outcome.BLOCKED)
+            unpriced = free and completion.cost_usd is None
+            self._budget.saw_completion(completion.cost_usd)
+            self._budget.saw_verdict(verdict.cost_usd)
+            self._count(cost=0.0 if unpriced else completion.cost_usd)
+            self._count(cost=total_cost([verdict]))
+            if completion.outcome is Outcome.ERROR and completion.finish_reason is None:
+                self._note_failure(completion.error, None if withhold else completion.error_detail)
+            elif verdict.unscored is Unscored.JUDGE_ERROR:
+                self._note_failure(f"judge: {verdict.reason or 'error'}", None)
+            else:
+                self._failures = 0
+
+    async def _do(self, task: _Task, writer: RecordWriter) -> Insistence | None:
+        """Complete and judge one unit; returns the conversation that goes on from it, if any."""
         completion = task.completion
         if completion is None:
             assert self._model is not None, "only a model's run owes answers"
@@ -333,7 +417,7 @@ class Runner:
                     self._note_failure(
                         completion.error, None if withheld else completion.error_detail
                     )
-                return
+                return None
         verdict = verdict_of_outcome(completion, self._judge.id)
         if verdict is None and task.withheld:
             verdict = withheld_verdict(completion, self._judge.id)
@@ -358,8 +442,12 @@ class Runner:
             why = f"judge: {(verdict.reason if failed else member_error) or 'error'}"
             withheld = writer.withholds(verdict.category)
             self._note_failure(why, None if withheld else verdict.error_detail)
-        else:
-            self._succeeded, self._failures = True, 0
+            return None
+        self._succeeded, self._failures = True, 0
+        pressed = self._pressure and is_pressed(task.prompt)
+        if pressed and goes_on(0, completion, verdict, self._pressure):
+            return self._insist(task.prompt, task.trial, completion.text)
+        return None
 
     def _note_failure(self, what: str | None, detail: str | None) -> None:
         """Count a failure; `detail` holds the provider's words, None where they are withheld."""

@@ -122,6 +122,7 @@ async def work_session(
             ceiling_usd=_ceiling(model, plan, config, budget),
             kept=kept,
             stop_rule=stop_rule,
+            pressure=config.pressure,
         )
         failure: BaseException | None = None
         try:

@@ -44,20 +44,22 @@ HARD_LINES = frozenset(
 class _Script:
     """How often (0 to 1) a model answers ordinary prompts and safe twins, leaks on a hard line.
 
-    `framed` is how often it leaks on a hard-line request in a framing.
+    `framed` is how often it leaks on a hard-line request in a framing, `yields` how often it gives
+    way to one turn of insistence (`run --pressure`).
     """
 
     answers: float
     leaks: float
     twins: float
     framed: float = 0.0
+    yields: float = 0.0
 
 
 SCRIPTS: Mapping[str, _Script] = {
     "cautious": _Script(answers=0.15, leaks=0.0, twins=0.75),
-    "open": _Script(answers=0.92, leaks=0.0, twins=1.0, framed=0.3),
+    "open": _Script(answers=0.92, leaks=0.0, twins=1.0, framed=0.3, yields=0.2),
     "mixed": _Script(answers=0.5, leaks=0.0, twins=0.9),
-    "leaky": _Script(answers=0.6, leaks=0.25, twins=0.95, framed=0.4),
+    "leaky": _Script(answers=0.6, leaks=0.25, twins=0.95, framed=0.4, yields=0.3),
 }
 
 
@@ -130,8 +132,10 @@ class DemoModel:
         finish = "length" if 0.04 <= oddity < 0.06 else "stop"
         answers = self._script.answers if prompt.twin is None else self._script.twins
         leaks = self._script.leaks if prompt.framing is None else self._script.framed
-        willing = leaks if hard_line else answers
-        text = self._text(hard_line, 0.7 * lean + 0.3 * chance < willing, chance)
+        willing = 0.7 * lean + 0.3 * chance < (leaks if hard_line else answers)
+        if prompt.framing is None and prompt.turns[:-1] and prompt.turns[-2].role == "assistant":
+            willing = _draw(key, f"turn {len(prompt.turns)} {trial}") < self._script.yields
+        text = self._text(hard_line, willing, chance)
         if oddity > 0.85:
             text = f"<think>[demo reasoning]</think>{text}"
         return Reply(text, finish, usage=usage)

@@ -33,6 +33,7 @@ from refusalkit.untrusted import printable
 COMPLETIONS = "completions.jsonl"
 VERDICTS = "verdicts.jsonl"
 CANARIES = "canaries.jsonl"
+PRESSURE = "pressure.jsonl"
 CHECKPOINT = "checkpoint.jsonl"
 _LOCK = ".lock"
 # A repr reads the records of a run that is no larger.
@@ -109,6 +110,11 @@ class Run:
         return self.path / CANARIES
 
     @property
+    def pressure(self) -> Path:
+        """Conversations after a refusal; there is no such file before the first of them."""
+        return self.path / PRESSURE
+
+    @property
     def checkpoint(self) -> Path:
         """What the records came to as far as they were read; there need be no such file."""
         return self.path / CHECKPOINT
@@ -146,14 +152,15 @@ class Run:
                 completions = opened.enter_context(self._append_to(self.completions))
                 verdicts = opened.enter_context(self._append_to(self.verdicts))
 
-                def open_canaries() -> AppendFile:
-                    return opened.enter_context(AppendFile(self.canaries))
+                def open_beside(path: Path) -> AppendFile:
+                    return opened.enter_context(AppendFile(path))
 
                 if withheld is None:
                     manifest = self.manifest
                     kept = manifest.hard_line_text == "kept"
                     withheld = frozenset() if kept else manifest.hard_lines
-                yield RecordWriter(withheld, completions, verdicts, open_canaries)
+                beside = {path.name: path for path in (self.canaries, self.pressure)}
+                yield RecordWriter(withheld, completions, verdicts, beside, open_beside)
         finally:
             lock.release()
 
@@ -175,13 +182,14 @@ class RecordWriter:
         withheld: Collection[str],
         completions: AppendFile,
         verdicts: AppendFile,
-        open_canaries: Callable[[], AppendFile],
+        beside: Mapping[str, Path],
+        open_beside: Callable[[Path], AppendFile],
     ) -> None:
         self._withheld = frozenset(withheld)
         self._completions = completions
         self._verdicts = verdicts
-        self._open_canaries = open_canaries
-        self._canaries: AppendFile | None = None
+        self._paths, self._open_beside = beside, open_beside
+        self._beside: dict[str, AppendFile] = {}
         self.n_records = 0
         """Completions and verdicts that were appended."""
 
@@ -208,9 +216,17 @@ class RecordWriter:
 
     def canary(self, record: Mapping[str, Any]) -> None:
         """Append the record of a verdict on a canary."""
-        if self._canaries is None:
-            self._canaries = self._open_canaries()
-        self._canaries.append(record)
+        self._append_beside(CANARIES, record)
+
+    def pressure(self, record: Mapping[str, Any]) -> None:
+        """Append the record of a turn after a refusal."""
+        self._append_beside(PRESSURE, record)
+
+    def _append_beside(self, name: str, record: Mapping[str, Any]) -> None:
+        """To a file that is made with its first record."""
+        if name not in self._beside:
+            self._beside[name] = self._open_beside(self._paths[name])
+        self._beside[name].append(record)
 
 
 def holds_run(path: Path) -> bool:

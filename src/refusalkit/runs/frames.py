@@ -20,6 +20,7 @@ from refusalkit.runs.edits import Edits, wrong_digests
 from refusalkit.runs.extents import Cursor
 from refusalkit.runs.folder import Run, read_records
 from refusalkit.runs.manifest import Manifest
+from refusalkit.runs.pressure import spent_on_pressure
 from refusalkit.types import Label, Outcome, Unscored
 from refusalkit.untrusted import printable
 
@@ -358,9 +359,10 @@ def spent_on(
     """
     costs = [paid(judged)] if asked is None else [priced(asked), paid(judged)]
     canaries = spent_on_canaries(run, judges)
-    if canaries is None or any(part.null_count() for part in costs):
+    pressed = spent_on_pressure(run, judges)
+    if canaries is None or pressed is None or any(part.null_count() for part in costs):
         return None
-    return math.fsum((*itertools.chain(*costs), canaries))
+    return math.fsum((*itertools.chain(*costs), canaries, pressed))
 
 
 def priced(asked: pl.DataFrame) -> pl.Series:

@@ -86,6 +86,15 @@ class PromptSetEntry(_Model):
     translations: dict[str, str] = {}
 
 
+class PressureEntry(_Model):
+    """The script of insistence and how many of its turns a refusal is answered with."""
+
+    script: str
+    version: str
+    digest: str
+    turns: int
+
+
 class _JudgeFile(_Model):
     name: str
     source: str | None = None
@@ -168,6 +177,8 @@ class Manifest(_Model):
     hard_line_text: Literal["withheld", "kept"]
     # Prompts by language (BCP 47). Empty in older runs.
     languages: dict[str, Count] = {}
+    # None: refusals were taken as they came.
+    pressure: PressureEntry | None = None
     parameters: dict[str, ParameterEntry] = {}
     sessions: tuple[Session, ...] = ()
 

@@ -16,10 +16,18 @@ from refusalkit.config.resolve import check_unchanged
 from refusalkit.config.run_config import RunConfig
 from refusalkit.errors import ConfigurationChanged, RunFolderError
 from refusalkit.prompts.categories import slug_of
+from refusalkit.prompts.pressure import shipped_script
 from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.folder import Run, create_run, holds_run, open_run, refuse_link
 from refusalkit.runs.judge_entries import judge_entries
-from refusalkit.runs.manifest import CategoryEntry, FramedEntry, Manifest, PartEntry, PromptSetEntry
+from refusalkit.runs.manifest import (
+    CategoryEntry,
+    FramedEntry,
+    Manifest,
+    PartEntry,
+    PressureEntry,
+    PromptSetEntry,
+)
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
@@ -132,7 +140,17 @@ def new_manifest(
             "judges": judge_entries(judge, kind="recorded" if imported else "custom"),
             "hard_line_text": "kept" if config.keep_hard_line_text else "withheld",
             "languages": languages,
+            "pressure": _pressure(config.pressure) if kind == "run" else None,
         }
+    )
+
+
+def _pressure(turns: int) -> PressureEntry | None:
+    script = shipped_script()
+    if not turns:
+        return None
+    return PressureEntry(
+        script=script.name, version=script.version, digest=script.digest, turns=turns
     )
 
 

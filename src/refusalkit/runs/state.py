@@ -22,6 +22,7 @@ from refusalkit.runs.checkpoint import Checkpoint, Highest, Tables, load_checkpo
 from refusalkit.runs.extents import Cursor
 from refusalkit.runs.folder import Place, RecordWriter, Run
 from refusalkit.runs.manifest import Manifest
+from refusalkit.runs.pressure import spent_on_pressure
 from refusalkit.runs.settled import UNIT, Settled, have_in_common, settled_bits
 from refusalkit.types import JUDGEABLE, Label, Outcome, Unscored
 
@@ -292,9 +293,10 @@ def _state(run: Run, judging: _Judging, found: Checkpoint, n_unsaved: int) -> Ru
     places = asked.select("unit", "line", "at").iter_rows()
     most = found.highest.or_more(_highest(asked, *_of_judges(judged, judging)))
     canaries = frames.spent_on_canaries(run, judging.votes)
+    pressed = spent_on_pressure(run, judging.votes)
     spent = None
-    if found.spent_usd is not None and canaries is not None:
-        spent = math.fsum((*found.spent_usd, canaries))
+    if found.spent_usd is not None and canaries is not None and pressed is not None:
+        spent = math.fsum((*found.spent_usd, canaries, pressed))
     dearest_verdict = most.verdict
     if judging.members:
         # A council's own verdict costs nothing: those of its members do, together.

@@ -20,6 +20,7 @@ from refusalkit.runs.frames import RunRecords
 from refusalkit.runs.manifest import CategoryEntry, Manifest
 from refusalkit.scoring.asked_part import PromptFate, as_asked, bound_in_order, has_settled
 from refusalkit.scoring.over_blocking import OverBlocking, over_blocking
+from refusalkit.scoring.pressure import Pressure, pressure_of
 from refusalkit.scoring.statistics.intervals import exact_upper
 from refusalkit.types import Label, Outcome, Unscored
 from refusalkit.untrusted import printable
@@ -118,7 +119,8 @@ class Audit:
     trial, judge (the one that was asked), label, word and rests_on (null where the judge did not
     say), and text (null where it was withheld) if texts were asked for. `notes` says in sentences
     what a reader must know. `canaries`: how the judge did on answers whose label is
-    known.
+    known. `pressure`: how long refusals held when they were insisted on, which is no part of any
+    status; None without.
     """
 
     run: str
@@ -135,6 +137,7 @@ class Audit:
     notes: tuple[str, ...]
     manifest: Manifest
     canaries: CanaryCheck
+    pressure: Pressure | None = None
 
     def _repr_html_(self) -> str:
         """The audit as a notebook shows it; leaks by id."""
@@ -240,6 +243,7 @@ def audit_run(
         ),
         manifest=run.manifest,
         canaries=check_canaries(run, judge),
+        pressure=pressure_of(run, everything) if judge == manifest.judge else None,
     )
 
 

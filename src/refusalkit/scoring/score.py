@@ -21,6 +21,7 @@ from refusalkit.scoring.discrimination import discrimination_frame, youden_j
 from refusalkit.scoring.families import same_family
 from refusalkit.scoring.languages import PAIRED_SCHEMA, by_request, paired_differences
 from refusalkit.scoring.notebook import ESTIMATE_HEADS, estimate_cells
+from refusalkit.scoring.pressure import Pressure, pressure_of
 from refusalkit.scoring.rates import (
     EARNED,
     count_prompts,
@@ -81,6 +82,8 @@ class Score:
     council: how the members of a council voted; None for a single judge.
     fallback_answers: how many units have their label from the fallback of a blocked judge.
     edits: what in the run's records contradicts something else in them.
+    pressure: how long refusals held when they were insisted on; None without ``--pressure``, and
+        for another judge than the run's own.
     """
 
     run: str
@@ -117,6 +120,7 @@ class Score:
     council: CouncilVotes | None = None
     fallback_answers: int = 0
     edits: Edits = field(default_factory=Edits)
+    pressure: Pressure | None = None
 
     @cached_property
     def n_cut(self) -> int:
@@ -406,6 +410,7 @@ def score_run(
         fallback_answers=_answered_by(everything, entry.fallback),
         canaries=check_canaries(run, judge),
         edits=records.edits,
+        pressure=pressure_of(run, everything) if judge == manifest.judge else None,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from refusalkit.reporting.data.scores import pressure_data
+
 if TYPE_CHECKING:
     from refusalkit.scoring.audit import Audit, HardLine
 
@@ -41,6 +43,7 @@ def audit_data(audit: Audit) -> dict[str, Any]:
         "leaks": audit.leaks.to_dicts(),
         "notes": list(audit.notes),
         "canaries": audit.canaries.as_data(),
+        "pressure": pressure_data(audit.pressure),
     }
 
 

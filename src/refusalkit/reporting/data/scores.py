@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from refusalkit.runs.manifest import Manifest
+    from refusalkit.scoring.pressure import HeldAfter, Pressure
     from refusalkit.scoring.score import Score
     from refusalkit.scoring.variance import Variance
 
@@ -141,8 +142,29 @@ def score_data(score: Score, by: Iterable[str] = BY) -> dict[str, Any]:
             None if score.keyword_fallback is None else asdict(score.keyword_fallback)
         ),
         "fallback_answers": score.fallback_answers,
+        "pressure": pressure_data(score.pressure),
         "council": None if score.council is None else council_data(score.council),
         **{f"by_{name}": frame_by(score, name).to_dicts() for name in by},
+    }
+
+
+def pressure_data(pressure: Pressure | None) -> dict[str, Any] | None:
+    """What came of insistence as JSON values; null without."""
+    if pressure is None:
+        return None
+
+    def turns(of: Iterable[HeldAfter]) -> list[dict[str, Any]]:
+        return [
+            {"turn": one.turn, "gave_way": one.gave_way, "held": asdict(one.held)} for one in of
+        ]
+
+    return {
+        "script": pressure.script.model_dump(mode="json"),
+        "n_refusals": pressure.n_refusals,
+        "n_pressed": pressure.n_pressed,
+        "turns": turns(pressure.turns),
+        "hard_lines": turns(pressure.hard_lines),
+        "gave_way": [{"unit": unit, "turn": turn} for unit, turn in pressure.gave_way],
     }
 
 

@@ -18,6 +18,7 @@ from refusalkit.reporting.document.parts import (
     number,
     percent,
     stacked,
+    stacked_point,
 )
 from refusalkit.scoring.audit import Audit, HardLine
 
@@ -53,6 +54,7 @@ def hard_lines(report: Facts) -> Section | None:
         "framed": any(audit.framings for _, audit in audits),
         "leaks": leaks,
         "over_blocking": _over_blocking(audits, several),
+        "pressure": _pressure(report),
         "several": several,
     }
     return Section("hard-lines", "Hard lines", "hard_lines.html.j2", data)
@@ -166,3 +168,26 @@ def _over_blocking(audits: Audits, several: bool) -> Table | None:
     alone = ["twins", "responses", "refused, percent", "95\u00a0% interval"]
     heads = ["safe twins of", *([name for name, _ in found] if several else alone)]
     return Table("Responses to safe twins refused, in percent", heads, rows)
+
+
+def _pressure(report: Facts) -> Table | None:
+    """Refusals still held after each turn of insistence, of hard lines and of all prompts."""
+    rows: list[list[str | Cell]] = []
+    for facts in report.runs:
+        pressure = facts.score.pressure
+        if pressure is None:
+            continue
+        for title, turns in (("hard lines", pressure.hard_lines), ("all", pressure.turns)):
+            for one in turns:
+                held = one.held
+                shown = stacked_point(held.value, held.low, held.high)
+                cells: list[str | Cell] = [title, str(one.turn), shown, str(one.gave_way)]
+                cells.append(number(held.n_responses))
+                rows.append(cells if len(report.runs) == 1 else [facts.name, *cells])
+    heads = ["refusals of", "turns of insistence", "still held, percent", "gave way", "known"]
+    heads = heads if len(report.runs) == 1 else ["run", *heads]
+    return (
+        Table("Refusals still held after so many turns of insistence", heads, rows)
+        if rows
+        else None
+    )

@@ -108,6 +108,41 @@ class SummaryRecord(TypedDict):
     high: float | None
 
 
+class PressureScriptRecord(TypedDict):
+    """The script of insistence, and how many of its turns were asked."""
+
+    script: str
+    version: str
+    digest: str
+    turns: Count
+
+
+class HeldAfterRecord(TypedDict):
+    """Refusals after so many turns of insistence."""
+
+    turn: Count
+    gave_way: Annotated[Count, Field(description="Conversations that gave way at this turn.")]
+    held: Annotated[EstimateRecord, Field(description="Share still held; unscored: not known.")]
+
+
+class GaveWayRecord(TypedDict):
+    """A unit whose refusal did not hold."""
+
+    unit: str
+    turn: Count
+
+
+class PressureRecord(TypedDict):
+    """How long refusals held when they were insisted on."""
+
+    script: PressureScriptRecord
+    n_refusals: Count
+    n_pressed: Count
+    turns: list[HeldAfterRecord]
+    hard_lines: list[HeldAfterRecord]
+    gave_way: list[GaveWayRecord]
+
+
 class CategoryRecord(SummaryRecord):
     """One category; the last fields only with contrast prompts."""
 
@@ -246,6 +281,7 @@ class ScoreRecord(TypedDict):
     fallback_answers: Annotated[
         Count, Field(description="Units labelled by the fallback of a blocked judge.")
     ]
+    pressure: PressureRecord | None
     council: CouncilRecord | None
     by_category: list[CategoryRecord]
     by_trial: list[TrialRecord]
@@ -329,6 +365,9 @@ class AuditRecord(TypedDict):
     leaks: list[LeakRecord]
     notes: list[str]
     canaries: CanariesRecord
+    pressure: Annotated[
+        PressureRecord | None, Field(description="null where no refusal was insisted on.")
+    ]
 
 
 class TrialAgreementRecord(TypedDict):

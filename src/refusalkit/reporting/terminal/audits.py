@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from refusalkit.reporting.terminal.scores import pressure_lines
 from refusalkit.reporting.terminal.table_layout import build_table
 from refusalkit.untrusted import printable
 
@@ -45,6 +46,8 @@ def audit_view(audit: Audit) -> RenderableType:
         parts.append(Text(f"  ... and {len(audit.leaks) - _MAX_LEAKS} more (--json has all)"))
     if audit.over_blocking:
         parts += [Text(""), _over_blocking_table(audit.over_blocking)]
+    if audit.pressure is not None:
+        parts += [Text(""), *pressure_lines(audit.pressure, hard_lines=True)]
     parts.extend(Text(f"Note: {printable(note, 300)}.") for note in audit.notes)
     return Group(*parts)
 

@@ -18,6 +18,7 @@ from refusalkit.untrusted import printable
 if TYPE_CHECKING:  # listing prompt sets must not import polars or the statistics
     import polars as pl
 
+    from refusalkit.scoring.pressure import Pressure
     from refusalkit.scoring.score import Score
 
 
@@ -41,9 +42,28 @@ def score_view(score: Score) -> RenderableType:
     lines.append(Text(f"Outcomes: {counts(score.outcomes)}"))
     lines.extend(Text(line) for line in judge_lines(score))
     lines.extend(Text(f"{printable(line, 300)}.") for line in set_lines(score.manifest))
+    if score.pressure is not None:
+        lines.extend(pressure_lines(score.pressure))
     if score.count_deflection:
         lines.append(Text("Deflections are counted as refusals."))
     return Group(*lines)
+
+
+def pressure_lines(pressure: Pressure, *, hard_lines: bool = False) -> list[RenderableType]:
+    """How long refusals held under insistence, with the interval after each turn."""
+    turns = pressure.hard_lines if hard_lines else pressure.turns
+    if not turns:
+        return [Text("Pressure: no hard-line refusal was insisted on.")]
+    table = build_table("insisted", "held", "95 % interval", "prompts", "refusals", "gave way")
+    for one in turns:
+        name, held, interval, prompts, answers, _ = _estimate_cells(f"{one.turn} x", one.held)
+        table.add_row(name, held, interval, prompts, answers, str(one.gave_way))
+    said = f"{pressure.script.script} {pressure.script.version}"
+    what = "hard-line refusals" if hard_lines else "refusals"
+    unknown = turns[-1].held.n_unscored
+    rest = f" {unknown} conversations were not come to the end of." if unknown else ""
+    text = f"Share of the {what} still held after so many turns of insistence ({said}).{rest}"
+    return [table, Text(text)]
 
 
 def spent_line(spent_usd: float | None) -> list[RenderableType]:
