@@ -227,7 +227,6 @@ CHANGED: dict[str, Any] = {
     "limit_seed": 7,
     "framings": ("fiction",),
     "pressure": 2,
-    "lang": "de",
     "trials": 3,
     "temperature": 1.0,
     "top_p": 0.5,
