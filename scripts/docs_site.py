@@ -19,7 +19,7 @@ PAGES = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
-    "SECURITY.md": "security.md",
+    "SECURITY.md": "security-policy.md",
     "benchmarks/README.md": "benchmarks/README.md",
     "prompts/README.md": "prompts/README.md",
     "prompts/refusalkit-166/README.md": "prompts/refusalkit-166/README.md",
