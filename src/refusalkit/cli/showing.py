@@ -228,6 +228,10 @@ _JUDGE_FAILURES = {
 }
 
 
+# A few empty answers are a model's; many are a mistake of the chat template or the server.
+_MANY_EMPTY = 0.2
+
+
 def _tell_failures(run: Run, score: Score, whose: str) -> None:
     """Say on stderr why requests and verdicts failed: the commonest reason of each kind."""
     if not any(score.unscored[why] for why in ("error", "empty", *_JUDGE_FAILURES)):
@@ -253,7 +257,8 @@ def _tell_failures(run: Run, score: Score, whose: str) -> None:
         asked = read_columns(run.completions, {**COMPLETION, "error_detail": pl.String}, columns)
         said = asked.unique("unit", keep="last").filter(pl.col("outcome") == "error")
         tell(failed, "failed", said, "error")
-    if empty := score.unscored["empty"]:
+    empty = score.unscored["empty"]
+    if empty and empty >= _MANY_EMPTY * score.n_units:
         known = {**COMPLETION, "finish_reason": pl.String}
         asked = read_columns(run.completions, known, ["unit", "outcome", "finish_reason"])
         said = asked.unique("unit", keep="last").filter(pl.col("outcome") == "empty")
