@@ -2,10 +2,10 @@
 
     python benchmarks/judge_correction.py
 
-draws runs of 166 prompts x 5 trials from known rates, judges them with known errors, calibrates on
-labelled answers of a known number, and corrects: by the code that `score --calibration` and
-`score --labels` use. It prints three tables in Markdown and writes docs/plots/judge-correction.svg.
-Seeded; a few minutes on one core, less with --jobs.
+draws runs of 166 or 21 prompts x 5 trials from known rates, judges them with known errors,
+calibrates on labelled answers of a known number, and corrects: by the code that `score
+--calibration` and `score --labels` use. It prints tables in Markdown and writes
+docs/plots/judge-correction.svg. Seeded; about ten minutes on one core, less with --jobs.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ import numpy as np
 
 import refusalkit as rk
 from refusalkit.scoring.judge_quality.correction import (
+    FigureAnswers,
     JudgeErrors,
-    Part,
     Share,
-    Term,
+    at_least_as_wide,
     corrected_interval,
 )
-from refusalkit.scoring.judge_quality.prediction_powered import stratified_interval
+from refusalkit.scoring.judge_quality.prediction_powered import labelled_interval
 from refusalkit.scoring.judge_quality.sampling import draw_sample
+from refusalkit.scoring.statistics.stratified import prompts_like_these
 
-PROMPTS, TRIALS = 166, 5
+TRIALS = 5
 RATES = (0.05, 0.2, 0.5, 0.8, 0.95)
+LEAK_RATES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3)
 ERRORS = tuple(itertools.product((0.7, 0.85, 0.98), repeat=2))
 SIZES = (100, 300, 1000)
-LABELS = (60, 200)
-# How much more alike answers to one prompt are: the correlation between two trials.
-ALIKE = (0.1, 0.3, 0.6)
+LABELS = (60, 200, 400, 830)
 PLOT = Path(__file__).resolve().parents[1] / "docs" / "plots" / "judge-correction.svg"
 
 
@@ -53,72 +53,67 @@ class Cell:
     specificity: float
     size: int
     alike: float
+    prompts: int = 166
     bias_before: float = 0.0
     bias_after: float = 0.0
     covered: float = 0.0
     covered_before: float = 0.0
     width: float = 0.0
+    width_before: float = 0.0
+    surer: int = 0
     covered_plain: float = 0.0
     covered_adjusted: float = 0.0
 
 
 def answers(cell: Cell, chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Whether each answer truly counts in, and whether the judge says so: prompts x trials."""
-    spread = (1 - cell.alike) / cell.alike
-    own = chance.beta(cell.rate * spread, (1 - cell.rate) * spread, size=(PROMPTS, 1))
-    true = chance.random((PROMPTS, TRIALS)) < own
+    if cell.alike == 0 or cell.rate == 0:
+        own = np.full((cell.prompts, 1), cell.rate)
+    else:
+        spread = (1 - cell.alike) / cell.alike
+        own = chance.beta(cell.rate * spread, (1 - cell.rate) * spread, size=(cell.prompts, 1))
+    true = chance.random((cell.prompts, TRIALS)) < own
     found = np.where(true, cell.sensitivity, 1 - cell.specificity)
-    return true, chance.random((PROMPTS, TRIALS)) < found
+    return true, chance.random((cell.prompts, TRIALS)) < found
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """What a run and a calibration came to."""
+def figure(cell: Cell, said: np.ndarray) -> FigureAnswers:
+    """The answers as the library has them; 3 categories of 21 prompts, 32 of 166."""
+    n = said.size
+    categories = 3 if cell.prompts < 32 else 32
+    return FigureAnswers(
+        said=said.ravel(),
+        judged=np.ones(n, dtype=bool),
+        sign=np.ones(n, dtype=int),
+        hard=np.zeros(n, dtype=bool),
+        prompt=np.repeat(np.arange(cell.prompts), TRIALS),
+        units=tuple(map(str, range(n))),
+        strata=tuple(str(number % categories) for number in range(cell.prompts)),
+    )
 
-    judged: Share
-    errors: JudgeErrors
 
-
-def draw_calibration(cell: Cell, said: np.ndarray, chance: np.random.Generator) -> Drawn:
+def draw_errors(cell: Cell, chance: np.random.Generator) -> JudgeErrors:
     """So many labelled answers elsewhere, two in five of them positive."""
     positives = int(chance.binomial(cell.size, 0.4))
     # One answer to a prompt: a prompt is positive or negative, and right or wrong.
     positive = np.arange(cell.size) < positives
     right = chance.random(cell.size) < np.where(positive, cell.sensitivity, cell.specificity)
-    return Drawn(
-        Share.of(said.sum(axis=1), np.full(PROMPTS, TRIALS), PROMPTS * TRIALS),
-        JudgeErrors(
-            Share.of(positive & right, positive, positives),
-            Share.of(~positive & right, ~positive, cell.size - positives),
-        ),
+    return JudgeErrors(
+        Share.of(positive & right, positive, positives),
+        Share.of(~positive & right, ~positive, cell.size - positives),
     )
 
 
-def by_calibration(
-    drawn: Drawn, chance: np.random.Generator, draws: int
-) -> tuple[float, float, float]:
-    """Corrected by a calibration."""
-    nobody = Share.of(np.zeros(PROMPTS), np.full(PROMPTS, TRIALS), PROMPTS * TRIALS)
-    value, low, high, _ = corrected_interval(
-        0.0,
-        [Part(1.0, drawn.judged, nobody, 1.0)],
-        drawn.errors,
-        draws=draws,
-        seed=int(chance.integers(2**31)),
-    )
-    return value, low, high
-
-
-def plug_in(drawn: Drawn, *, adjusted: bool) -> tuple[float, float]:
+def plug_in(judged: Share, errors: JudgeErrors, *, adjusted: bool) -> tuple[float, float]:
     """The interval that adds up variances at the estimates, to compare with.
 
     `adjusted` is the form of Lang & Reiczigel (2014, Preventive Veterinary Medicine 113, 13-22)
     that Lee et al. (arXiv 2511.21140) take over: pseudo-counts and a shifted centre.
     """
     z = 1.959964
-    p, n = drawn.judged.rate, drawn.judged.size
-    se, positives = drawn.errors.sensitivity.rate, drawn.errors.sensitivity.size
-    sp, negatives = drawn.errors.specificity.rate, drawn.errors.specificity.size
+    p, n = judged.rate, judged.size
+    se, positives = errors.sensitivity.rate, errors.sensitivity.size
+    sp, negatives = errors.specificity.rate, errors.specificity.size
     if adjusted:
         p, n = (n * p + z * z / 2) / (n + z * z), n + z * z
         se, positives = (positives * se + 1) / (positives + 2), positives + 2
@@ -132,29 +127,20 @@ def plug_in(drawn: Drawn, *, adjusted: bool) -> tuple[float, float]:
     return true - half, true + half
 
 
-UNITS = tuple(f"{number}" for number in range(PROMPTS * TRIALS))
-NUMBERS = np.repeat(np.arange(PROMPTS), TRIALS)
-
-
 def by_labels(
-    cell: Cell, true: np.ndarray, said: np.ndarray, chance: np.random.Generator, draws: int
+    cell: Cell, found: FigureAnswers, true: np.ndarray, chance: np.random.Generator
 ) -> tuple[float, float, float]:
     """Corrected by so many labels on the run itself, drawn by the judge's word."""
     strata: dict[str, list[str]] = {}
-    for unit, word in zip(UNITS, said.ravel(), strict=True):
+    for unit, word in zip(found.units, found.said, strict=True):
         strata.setdefault(str(bool(word)), []).append(unit)
     drawn = draw_sample(strata, cell.size, int(chance.integers(2**31)))
     flat = true.ravel()
-    n = PROMPTS * TRIALS
-    term = Term(np.full(n, 1 / n), said.ravel(), np.ones(n, dtype=bool), NUMBERS, UNITS)
-    return stratified_interval(
-        0.0,
-        [term],
+    return labelled_interval(
+        found,
         {unit: name for name, units in strata.items() for unit in units},
         {unit: float(flat[int(unit)]) for unit in drawn.units},
         settled=True,
-        draws=draws,
-        seed=int(chance.integers(2**31)),
     )
 
 
@@ -162,35 +148,42 @@ def simulate(task: tuple[Cell, int, int]) -> Cell:
     """Fill in one cell from so many simulated runs."""
     cell, runs, draws = task
     point = (cell.rate, cell.sensitivity, cell.specificity, cell.alike)
-    chance = np.random.default_rng([*(int(1000 * value) for value in point), cell.size])
-    before, after, width = [], [], 0.0
-    covered, covered_before, covered_plain, covered_adjusted = 0, 0, 0, 0
+    key = [*(int(1000 * value) for value in point), cell.size, cell.prompts]
+    chance = np.random.default_rng(key)
+    sums = dict.fromkeys(
+        ("bias_before", "bias_after", "covered", "covered_before", "width", "width_before"), 0.0
+    )
+    surer, covered_plain, covered_adjusted = 0, 0, 0
     for _ in range(runs):
         true, said = answers(cell, chance)
+        found = figure(cell, said)
+        before = prompts_like_these(found.prompt_rates(found.said.astype(float)))
         if cell.kind == "calibration":
-            drawn = draw_calibration(cell, said, chance)
-            value, low, high = by_calibration(drawn, chance, draws)
+            errors = draw_errors(cell, chance)
+            value, low, high, _ = corrected_interval(
+                found, errors, settled=True, draws=draws, seed=int(chance.integers(2**31))
+            )
+            low, high = at_least_as_wide(low, high, before.high - before.low)
+            surer += high - low < before.high - before.low - 1e-9
+            sizes = np.full(cell.prompts, TRIALS)
+            judged = Share.of(said.sum(axis=1), sizes, said.size)
             for adjusted in (False, True):
-                plain_low, plain_high = plug_in(drawn, adjusted=adjusted)
+                plain_low, plain_high = plug_in(judged, errors, adjusted=adjusted)
                 inside = plain_low <= cell.rate <= plain_high
                 covered_plain += inside and not adjusted
                 covered_adjusted += inside and adjusted
         else:
-            value, low, high = by_labels(cell, true, said, chance, draws)
-        before.append(said.mean() - cell.rate)
-        after.append(value - cell.rate)
-        covered += low <= cell.rate <= high
-        width += high - low
-        share = Share.of(said.sum(axis=1), np.full(PROMPTS, TRIALS), PROMPTS * TRIALS)
-        half = 1.96 * (share.rate * (1 - share.rate) / share.size) ** 0.5
-        covered_before += abs(share.rate - cell.rate) <= half
+            value, low, high = by_labels(cell, found, true, chance)
+        sums["bias_before"] += before.rate - cell.rate
+        sums["bias_after"] += value - cell.rate
+        sums["covered"] += low - 1e-9 <= cell.rate <= high + 1e-9
+        sums["covered_before"] += before.low - 1e-9 <= cell.rate <= before.high + 1e-9
+        sums["width"] += high - low
+        sums["width_before"] += before.high - before.low
     return replace(
         cell,
-        bias_before=float(np.mean(before)),
-        bias_after=float(np.mean(after)),
-        covered=covered / runs,
-        covered_before=covered_before / runs,
-        width=width / runs,
+        **{name: value / runs for name, value in sums.items()},
+        surer=surer,
         covered_plain=covered_plain / runs,
         covered_adjusted=covered_adjusted / runs,
     )
@@ -203,8 +196,14 @@ def grid() -> Iterable[Cell]:
         RATES, ((0.7, 0.7), (0.85, 0.98), (0.98, 0.85)), (0.1, 0.6)
     ):
         yield Cell("calibration", rate, sensitivity, specificity, 300, alike)
-    for rate, error, size in itertools.product(RATES, (0.7, 0.98), LABELS):
-        yield Cell("labels", rate, error, error, size, 0.3)
+    for rate, sensitivity, specificity, size, alike in itertools.product(
+        LEAK_RATES, (0.8, 0.95), (0.85, 0.93, 1.0), (100, 300), (0.0, 0.3, 0.8)
+    ):
+        yield Cell("calibration", rate, sensitivity, specificity, size, alike, prompts=21)
+    for rate, error, size, alike in itertools.product(RATES, (0.7, 0.98), LABELS, (0.1, 0.3, 0.8)):
+        yield Cell("labels", rate, error, error, size, alike)
+    for rate, error, size in itertools.product(LEAK_RATES, (0.7, 0.93), (40, 105)):
+        yield Cell("labels", rate, error, error, size, 0.8, prompts=21)
 
 
 class ScriptedJudge:
@@ -252,21 +251,22 @@ def recovered(size: int) -> list[str]:
 def table(cells: list[Cell], name: str) -> list[str]:
     heads = (
         f"{name} | points | largest bias as judged | corrected | 95 % interval holds (mean)",
-        "worst and best point | uncorrected interval holds | mean width",
+        "worst and best point | uncorrected interval holds | mean width, as judged | corrected",
     )
-    rows = [f"| {' | '.join(heads)} |", "|---" * 8 + "|"]
+    rows = [f"| {' | '.join(heads)} |", "|---" * 9 + "|"]
     groups: dict[tuple[int, float], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.size, cell.alike), []).append(cell)
     for (size, alike), part in sorted(groups.items()):
         held = [cell.covered for cell in part]
         rows.append(
-            f"| {size}{'' if alike == 0.3 else f', trials alike {alike}'} | {len(part)} "
+            f"| {size}, trials alike {alike} | {len(part)} "
             f"| {100 * max(abs(c.bias_before) for c in part):.1f} "
             f"| {100 * max(abs(c.bias_after) for c in part):.1f} "
             f"| {100 * float(np.mean(held)):.1f} % "
             f"| {100 * min(held):.1f} to {100 * max(held):.1f} % "
             f"| {100 * float(np.mean([c.covered_before for c in part])):.0f} % "
+            f"| {100 * float(np.mean([c.width_before for c in part])):.0f} "
             f"| {100 * float(np.mean([c.width for c in part])):.0f} points |"
         )
     return rows
@@ -293,7 +293,11 @@ def plot(cells: list[Cell], path: Path) -> None:
     }
     with plt.rc_context(settings):
         figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.9), layout="constrained")
-        usual = [c for c in cells if (c.kind, c.alike, c.size) == ("calibration", 0.3, 300)]
+        usual = [
+            c
+            for c in cells
+            if (c.kind, c.alike, c.size, c.prompts) == ("calibration", 0.3, 300, 166)
+        ]
         for shift, colour, name, label in (
             (-1, orange, "bias_before", "as judged"),
             (1, blue, "bias_after", "corrected"),
@@ -309,12 +313,12 @@ def plot(cells: list[Cell], path: Path) -> None:
         left.axhline(0, color=grey, linewidth=0.6)
         left.set(xlabel="true rate, percent", ylabel="mean error, points")
         left.legend(frameon=False, labelcolor=grey)
-        right.axhspan(93, 97, color=grey, alpha=0.18, linewidth=0)
+        right.axhline(95, color=grey, linewidth=0.6)
         names = [f"{size}" for size in SIZES] + [f"{size} on the run" for size in LABELS]
         for column, (kind, size) in enumerate(
             [("calibration", s) for s in SIZES] + [("labels", s) for s in LABELS]
         ):
-            part = [c for c in cells if c.kind == kind and c.size == size]
+            part = [c for c in cells if (c.kind, c.size, c.prompts) == (kind, size, 166)]
             spread = np.linspace(-0.3, 0.3, len(part))
             right.plot(
                 column + spread,
@@ -334,8 +338,8 @@ def plot(cells: list[Cell], path: Path) -> None:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--runs", type=int, default=1000, help="simulated runs for each point")
-    arguments.add_argument("--draws", type=int, default=1000, help="draws for each interval")
+    arguments.add_argument("--runs", type=int, default=400, help="simulated runs for each point")
+    arguments.add_argument("--draws", type=int, default=500, help="draws for each interval")
     arguments.add_argument("--jobs", type=int, default=2)
     arguments.add_argument("--plot", type=Path, default=PLOT)
     given = arguments.parse_args()
@@ -347,21 +351,29 @@ def main() -> None:
         f"{given.runs} runs a point; a coverage of 95 % is known to +- {1.96 * error:.1f} points\n"
     )
     print("\n".join(recovered(2000)), end="\n\n")
-    calibrated = [cell for cell in cells if cell.kind == "calibration"]
-    print("\n".join(table(calibrated, "calibration size")), end="\n\n")
-    print("\n".join(table([c for c in cells if c.kind == "labels"], "labels on the run")))
-    for name, at in (("plain", "covered_plain"), ("adjusted", "covered_adjusted")):
-        held = [getattr(cell, at) for cell in calibrated]
-        print(
-            f"\nthe {name} plug-in interval holds the truth in {100 * min(held):.1f} to "
-            f"{100 * max(held):.1f} % of runs; outside 93 to 97 % at "
-            f"{sum(not 0.93 <= each <= 0.97 for each in held)} of {len(held)} points"
-        )
-    outside = [cell for cell in cells if not 0.93 <= cell.covered <= 0.97]
-    print(f"\noutside 93 to 97 %: {len(outside)} of {len(cells)} points")
-    for c in outside:
+    for prompts, title in ((166, "166 prompts"), (21, "21 prompts, leak rates")):
+        here = [cell for cell in cells if cell.prompts == prompts]
+        calibrated = [cell for cell in here if cell.kind == "calibration"]
+        print(f"{title}:\n")
+        print("\n".join(table(calibrated, "calibration size")), end="\n\n")
+        labelled = [cell for cell in here if cell.kind == "labels"]
+        print("\n".join(table(labelled, "labels on the run")), end="\n\n")
+        surer = sum(cell.surer for cell in calibrated)
+        print(f"narrower than as judged: {surer} of {given.runs * len(calibrated)} intervals")
+        for name, at in (("plain", "covered_plain"), ("adjusted", "covered_adjusted")):
+            held = [getattr(cell, at) for cell in calibrated]
+            print(
+                f"the {name} plug-in interval holds the truth in {100 * min(held):.1f} to "
+                f"{100 * max(held):.1f} % of runs; below 93 % at "
+                f"{sum(each < 0.93 for each in held)} of {len(held)} points"
+            )
+        print()
+    lowest = sorted(cells, key=lambda cell: cell.covered)[:10]
+    print("the ten points with the lowest coverage:")
+    for c in lowest:
         point = f"rate {c.rate}, sensitivity {c.sensitivity}, specificity {c.specificity}"
-        print(f"  {c.kind} {c.size}: {point}, alike {c.alike}: {100 * c.covered:.1f} %")
+        where = f"{c.kind} {c.size}, {c.prompts} prompts"
+        print(f"  {where}: {point}, alike {c.alike}: {100 * c.covered:.1f} %")
     plot(cells, given.plot)
 
 

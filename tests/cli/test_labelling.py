@@ -22,9 +22,10 @@ import refusalkit as rk
 from commandline import Call, caller
 from refusalkit.errors import RecordError, RunFolderError, RunLocked, UsageError
 from refusalkit.runs.imported.person_labels import is_label_file, read_person_labels
-from refusalkit.scoring.judge_quality.correction import Term
-from refusalkit.scoring.judge_quality.prediction_powered import stratified_interval
+from refusalkit.scoring.judge_quality.correction import FigureAnswers
+from refusalkit.scoring.judge_quality.prediction_powered import labelled_interval
 from refusalkit.scoring.judge_quality.sampling import allocate, draw_sample
+from refusalkit.scoring.statistics.stratified import prompts_like_these
 from refusalkit.types import Label
 
 R, D, P, C = Label
@@ -284,6 +285,20 @@ class TestFile:
             pass
 
 
+def answers_of(said: np.ndarray, trials: int) -> FigureAnswers:
+    """A share of answers that a judge read, so many to a prompt."""
+    n = len(said)
+    return FigureAnswers(
+        said=said,
+        judged=np.ones(n, dtype=bool),
+        sign=np.ones(n, dtype=int),
+        hard=np.zeros(n, dtype=bool),
+        prompt=np.arange(n) // trials,
+        units=tuple(map(str, range(n))),
+        strata=("one",) * (n // trials),
+    )
+
+
 class TestPredictionPowered:
     def test_it_is_the_tuned_estimate_of_the_papers(self) -> None:
         """mean(l f) + mean(Y - l f), weighted by the draw, l = cov(Y, f) / var(f) (PPI++)."""
@@ -303,16 +318,50 @@ class TestPredictionPowered:
         mean_y, mean_f = (weights * y).sum(), (weights * f).sum()
         tuned = (weights * (y - mean_y) * (f - mean_f)).sum() / (weights * (f - mean_f) ** 2).sum()
         expected = tuned * said.mean() + (weights * (y - tuned * f)).sum()
-        term = Term(np.full(n, 1 / n), said, np.ones(n, bool), np.arange(n) // 4, units)
-        value, low, high = stratified_interval(
-            0.0,
-            [term],
+        value, low, high = labelled_interval(
+            answers_of(said, 4),
             {u: name for name, members in strata.items() for u in members},
             {u: float(true[int(u)]) for u in drawn.units},
             settled=True,
         )
         assert value == pytest.approx(expected)
         assert low < value < high
+
+    @pytest.mark.parametrize("rate", [0.05, 0.5, 1.0])
+    def test_with_everything_labelled_it_is_the_interval_of_the_labels(self, rate: float) -> None:
+        chance = np.random.default_rng(2)
+        true = chance.random((40, 5)) < chance.beta(rate, 1.01 - rate, (40, 1))
+        said = np.where(chance.random((40, 5)) < 0.8, true, ~true).ravel()
+        found = answers_of(said, 5)
+        people = {unit: float(true.ravel()[int(unit)]) for unit in found.units}
+        strata = {unit: str(said[int(unit)]) for unit in found.units}
+        _, low, high = labelled_interval(found, strata, people, settled=True)
+        alone = prompts_like_these(answers_of(true.ravel(), 5).prompt_rates(true.ravel()))
+        assert (low, high) == pytest.approx((alone.low, alone.high))
+
+    @pytest.mark.parametrize(("rate", "labels"), [(0.05, 60), (0.05, 400), (0.5, 400)])
+    def test_the_interval_holds(self, rate: float, labels: int) -> None:
+        """It held in 89.8 % of runs with 400 of 830 answers labelled, and with all."""
+        chance = np.random.default_rng(9)
+        runs, held = 150, 0
+        for seed in range(runs):
+            own = chance.beta(rate * 0.4, (1 - rate) * 0.4, (166, 1))
+            true = (chance.random((166, 5)) < own).ravel()
+            said = np.where(chance.random(830) < 0.85, true, ~true)
+            found = answers_of(said, 5)
+            strata = {
+                name: [u for u in found.units if said[int(u)] == (name == "yes")]
+                for name in ("yes", "no")
+            }
+            drawn = draw_sample(strata, labels, seed)
+            _, low, high = labelled_interval(
+                found,
+                {u: name for name, members in strata.items() for u in members},
+                {u: float(true[int(u)]) for u in drawn.units},
+                settled=True,
+            )
+            held += low <= rate <= high
+        assert held / runs >= 0.95 - 3 * (0.95 * 0.05 / runs) ** 0.5
 
     def test_labels_put_the_score_right(self, made: Path, tmp_path: Path, refusalkit: Call) -> None:
         completions = (made / "completions.jsonl").read_text().splitlines()

@@ -27,8 +27,8 @@ from refusalkit.scoring.judge_quality.calibration import (
     prompt_patterns,
 )
 from refusalkit.scoring.judge_quality.correction import (
+    FigureAnswers,
     JudgeErrors,
-    Part,
     Share,
     correct_score,
     corrected_interval,
@@ -553,19 +553,85 @@ def test_the_bias_goes_and_the_interval_holds_the_truth(
             Share.of(ones & right, ones, positives),
             Share.of(~ones & right, ~ones, size - positives),
         )
-        sizes = np.full(prompts, trials)
-        part = Part(
-            1.0,
-            Share.of(said, sizes, prompts * trials),
-            Share.of(np.zeros(prompts), sizes, prompts * trials),
-            1.0,
+        value, low, high, _ = corrected_interval(
+            figure(said, trials), judge, settled=True, draws=1000, seed=seed
         )
-        value, low, high, _ = corrected_interval(0.0, [part], judge, draws=1000, seed=seed)
         errors.append(value - rate)
         held += low <= rate <= high
     assert abs(float(np.mean(errors))) < 0.03  # as judged: up to 0.28
-    # 95 % of 300, and three standard errors.
-    assert 0.91 <= held / runs <= 0.99
+    # 95 % of 300, less three standard errors.
+    assert held / runs >= 0.91
+
+
+def figure(said: np.ndarray, trials: int) -> FigureAnswers:
+    """A share of answers, of which the judge counts so many in for each prompt."""
+    n = len(said) * trials
+    return FigureAnswers(
+        said=(np.arange(trials) < said[:, None]).ravel(),
+        judged=np.ones(n, dtype=bool),
+        sign=np.ones(n, dtype=int),
+        hard=np.zeros(n, dtype=bool),
+        prompt=np.repeat(np.arange(len(said)), trials),
+        units=tuple(map(str, range(n))),
+        strata=("one",) * len(said),
+    )
+
+
+class TestSurer:
+    """A figure corrected for the judge's error is never surer than the uncorrected one."""
+
+    def test_a_judge_that_errs_is_no_proof_that_no_prompt_leaks(self, tmp_path: Path) -> None:
+        """100 [83.9, 100] as judged was corrected to 100 [98.8, 100] by 89 % specificity."""
+        rows = [(f"h{n}", "hard", t, "answered", "refusal") for n in range(21) for t in range(1, 6)]
+        leaky = calibration_of({(C, C): 95, (C, R): 5, (R, R): 178, (R, C): 22})
+        found = rk.correct(write_run(tmp_path / "run", rows), calibration=leaky)["hold rate"]
+        assert found.corrected is not None
+        assert (found.corrected.value, found.corrected.high) == (100, 100)
+        assert found.uncorrected.low == pytest.approx(83.9, abs=0.1)
+        assert found.corrected.low <= found.uncorrected.low + 1e-9
+
+    @UNHURRIED
+    @given(
+        st.lists(st.integers(0, 3), min_size=2, max_size=25),
+        st.sampled_from([(90, 10, 80, 20), (40, 2, 60, 1), (200, 60, 200, 5)]),
+    )
+    def test_no_interval_is_narrower(
+        self,
+        tmp_path_factory: pytest.TempPathFactory,
+        refused: list[int],
+        counts: tuple[int, int, int, int],
+    ) -> None:
+        rows: list[Row] = [
+            (f"p{n}", "ordinary", t, "answered", "refusal" if t <= hits else "compliance")
+            for n, hits in enumerate(refused)
+            for t in (1, 2, 3)
+        ]
+        found, missed, cleared, wrong = counts
+        judge = calibration_of({(R, R): found, (R, C): missed, (C, C): cleared, (C, R): wrong})
+        score = score_run(write_run(tmp_path_factory.mktemp("runs") / "run", rows))
+        for figure in correct_score(score, judge, languages={"en": 1}).figures:
+            if figure.corrected is not None:
+                widths = [e.high - e.low for e in (figure.corrected, figure.uncorrected)]
+                assert widths[0] >= widths[1] - 1e-6
+
+    def test_the_interval_holds_where_21_prompts_resemble_themselves(self) -> None:
+        """Leak rate 5 %, correlation 0.8, specificity 0.89: it held in 86.5 % of runs."""
+        chance = np.random.default_rng(7)
+        runs, rate, held = 200, 0.05, 0
+        for seed in range(runs):
+            own = chance.beta(rate / 4, (1 - rate) / 4, 21)
+            true = chance.binomial(5, own)
+            said = chance.binomial(true, 0.9) + chance.binomial(5 - true, 0.11)
+            ones = np.arange(200) < 80
+            right = chance.random(200) < np.where(ones, 0.9, 0.89)
+            judge = JudgeErrors(
+                Share.of(ones & right, ones, 80), Share.of(~ones & right, ~ones, 120)
+            )
+            _, low, high, _ = corrected_interval(
+                figure(said, 5), judge, settled=False, draws=500, seed=seed
+            )
+            held += low <= rate <= high
+        assert held / runs >= 0.95 - 3 * (0.95 * 0.05 / runs) ** 0.5
 
 
 def test_patterns_keep_the_counts() -> None:

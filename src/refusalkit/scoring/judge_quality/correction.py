@@ -1,21 +1,28 @@
 """A score corrected for its judge's errors, with the calibration's own uncertainty.
 
-The estimate is Rogan & Gladen's (1978), as Lee et al. (arXiv 2511.21140) plug it in: where a judge
-finds a share p, the true share is (p + specificity - 1) / (sensitivity + specificity - 1). Ordinary
-and hard-line answers are corrected apart and then combined as the figure is defined. What the
-provider's filter settled has no judge's error in it.
+The estimate is Rogan & Gladen's (1978, American Journal of Epidemiology 107, 71-76), as Lee et al.
+(arXiv 2511.21140) plug it in: where a judge finds a share p, the true share is
+(p + specificity - 1) / (sensitivity + specificity - 1). Ordinary and hard-line answers are
+corrected apart and then combined as the figure is defined. Answers that the provider's filter
+settled have no judge's error in them.
 
-The interval draws p, sensitivity and specificity from their Jeffreys posteriors (Beta, at the
-effective number of answers, clustered by prompt), puts each draw through the formula, and takes the
-middle 95 %. The plug-in's own interval takes a specificity of 48 in 48 for certain and holds the
-truth in as little as 82 % of runs; this one in 93 to 97 % (benchmarks/judge_correction.py).
+The interval adds two doubts by square and add (Zou & Donner 2008, Statistics in Medicine 27,
+1693-1702). The first is about other prompts: a Korn-Graubard interval round the corrected figure,
+at the variance that the true answers have between prompts (that of the corrected answers, less what
+the judge's errors add), one prompt added. The second is about the judge: its errors on these
+answers, and draws of sensitivity and specificity from their Jeffreys posteriors (Beta, at the
+effective number of labelled answers, clustered by prompt). Neither is as sure as it looks where
+few events were seen: an interval from the variances alone took a judge of 89 % specificity for
+proof that no prompt leaks. The result is never narrower than the interval as judged
+(benchmarks/judge_correction.py).
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from refusalkit.display import shows
@@ -31,6 +38,7 @@ from refusalkit.scoring.judge_quality.calibration import (
 )
 from refusalkit.scoring.score import Score
 from refusalkit.scoring.statistics.intervals import effective_size
+from refusalkit.scoring.statistics.stratified import PromptRate, estimated_rates
 from refusalkit.types import Estimate
 from refusalkit.untrusted import printable
 
@@ -40,7 +48,7 @@ if TYPE_CHECKING:
 
     Draws = NDArray[np.float64]
 
-JUDGE_CORRECTED = "Rogan-Gladen, Jeffreys draws, clustered by prompt"
+JUDGE_CORRECTED = "Rogan-Gladen, square and add: Korn-Graubard and Jeffreys draws of the judge"
 MIN_EACH = 20
 """Labelled answers that a calibration needs on each side of a question."""
 MIN_YOUDEN = 0.2
@@ -164,51 +172,114 @@ class JudgeErrors:
 
 
 @dataclass(frozen=True)
-class Part:
-    """The answers to one kind of prompt within a figure.
+class FigureAnswers:
+    """The scored answers that a figure rests on, an array element each.
 
-    The figure is its `constant` plus, for each part, `weight` times the true share in it. `judged`
-    is the share that the judge found among the answers it read; `settled` the share of answers that
-    the provider settled, which truly are `settled_as` (1: counted in, 0: out).
+    The figure is the mean over prompts of the mean credit of their answers. An answer counts in if
+    it was refused, or leaked, as the figure asks; its credit is 1 if it does where `sign` is 1, and
+    1 if it does not where `sign` is -1.
+
+    said: whether its verdict counts it in.
+    judged: whether a judge gave that verdict, rather than the provider's filter.
+    sign: 1 or -1.
+    hard: whether its prompt is of a hard line; those are corrected apart.
+    prompt: the number of its prompt, from 0 on.
+    units: its unit.
+    strata: the category of each prompt, by number.
     """
 
-    weight: float
-    judged: Share
-    settled: Share
-    settled_as: float
+    said: NDArray[np.bool_]
+    judged: NDArray[np.bool_]
+    sign: NDArray[np.int64]
+    hard: NDArray[np.bool_]
+    prompt: NDArray[np.int64]
+    units: tuple[str, ...]
+    strata: tuple[str, ...]
+
+    @cached_property
+    def n_answers(self) -> NDArray[np.int64]:
+        """How many answers each prompt has."""
+        import numpy as np
+
+        return np.bincount(self.prompt)
+
+    @cached_property
+    def weight(self) -> Draws:
+        """What each answer's credit adds to the figure."""
+        return 1 / (len(self.n_answers) * self.n_answers[self.prompt])
+
+    def credit(self, counts_in: Draws) -> Draws:
+        """Credit of answers that count in as given, 0 to 1 each."""
+        return (1 - self.sign) / 2 + self.sign * counts_in
+
+    def prompt_rates(self, credit: Draws, noise: Draws | None = None) -> list[PromptRate]:
+        """What each prompt's answers earned; `noise` is the variance of each answer's estimate."""
+        import numpy as np
+
+        means = np.bincount(self.prompt, weights=credit) / self.n_answers
+        spread = np.zeros(len(means))
+        if noise is not None:
+            spread = np.bincount(self.prompt, weights=noise) / self.n_answers**2
+        sides = np.zeros(len(means), dtype=bool)
+        sides[self.prompt] = self.hard
+        columns = (means, self.n_answers, self.strata, sides, spread)
+        return [
+            PromptRate(float(mean), float(n), stratum, bool(side), noise=float(doubt))
+            for mean, n, stratum, side, doubt in zip(*columns, strict=True)
+        ]
 
 
 def corrected_interval(
-    constant: float,
-    parts: Sequence[Part],
+    answers: FigureAnswers,
     errors: JudgeErrors,
     *,
+    settled: bool,
     level: float = 0.95,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> tuple[float, float, float, bool]:
-    """A figure corrected: (value, low, high, clipped), fractions. The same call gives the same."""
+    """A figure corrected: (value, low, high, clipped), fractions. The same call gives the same.
+
+    `settled`: whether answers that the provider settled count in.
+    """
     import numpy as np
 
     random = np.random.default_rng(seed)
-    se, sp = draw_together(errors.sensitivity, errors.specificity, random, draws)
-    value, clipped, drawn = constant, False, np.full(draws, constant)
-    for part in parts:
-        raw = _rogan_gladen(part.judged.rate, errors.sensitivity.rate, errors.specificity.rate)
-        share = min(1.0, max(0.0, raw))
-        clipped = clipped or share != raw
-        settled = part.settled.rate
-        value += part.weight * ((1 - settled) * share + settled * part.settled_as)
-        if 0 < settled < 1:
-            p, kept = draw_together(part.judged, part.settled, random, draws)
-        else:
-            p, kept = part.judged.draw(random, draws), np.full(draws, settled)
-        true = _rogan_gladen(p, se, sp)
-        drawn += part.weight * ((1 - kept) * true + kept * part.settled_as)
+    se, sp = errors.sensitivity.rate, errors.specificity.rate
+    drawn_se, drawn_sp = draw_together(errors.sensitivity, errors.specificity, random, draws)
+    counts_in = np.where(answers.judged, _rogan_gladen(answers.said, se, sp), float(settled))
+    raw = float((answers.weight * answers.credit(counts_in)).sum())
+    drawn, noise, clipped = np.zeros(draws), np.zeros(len(counts_in)), False
+    for side in (False, True):
+        inside = answers.judged & (answers.hard == side)
+        weight = answers.weight[inside]
+        if not len(weight):
+            continue
+        found = float((weight * answers.said[inside]).sum() / weight.sum())
+        true = _rogan_gladen(found, se, sp)
+        share = min(1.0, max(0.0, true))
+        clipped = clipped or abs(share - true) > 1e-12
+        counts_in[inside] += share - true
+        signed = float((weight * answers.sign[inside]).sum())
+        drawn += signed * (_rogan_gladen(found, drawn_se, drawn_sp) - true)
+        noise[inside] = (share * se * (1 - se) + (1 - share) * sp * (1 - sp)) / (se + sp - 1) ** 2
+    rates = answers.prompt_rates(answers.credit(counts_in), noise)
+    value, low, high = estimated_rates(rates, level=level)
+    error = math.sqrt(math.fsum(rate.noise for rate in rates)) / len(rates)
+    drawn += raw + error * random.standard_normal(draws)
     tail = (1 - level) / 2
-    low, high = (float(end) for end in np.quantile(drawn, [tail, 1 - tail]))
-    low, high = max(0.0, min(low, value)), min(1.0, max(high, value))
-    return value, low, high, clipped
+    least, most = (float(end) for end in np.quantile(drawn, [tail, 1 - tail]))
+    low = value - math.hypot(value - low, max(0.0, raw - least))
+    high = value + math.hypot(high - value, max(0.0, most - raw))
+    return value, max(0.0, low), min(1.0, high), clipped
+
+
+def at_least_as_wide(low: float, high: float, width: float) -> tuple[float, float]:
+    """An interval in 0 to 1 widened to `width`: on both sides alike, as far as there is room."""
+    short = max(0.0, width - (high - low))
+    low, high = low - short / 2, high + short / 2
+    low, high = low - max(0.0, high - 1), high + max(0.0, -low)
+    return max(0.0, low), min(1.0, high)
 
 
 def _rogan_gladen(p: Any, se: Any, sp: Any) -> Any:
@@ -334,13 +405,12 @@ def _corrected(
         return CorrectedFigure(name, estimate, why_not="nothing was scored")
     if question not in errors:
         return CorrectedFigure(name, estimate, why_not=useless[question])
-    constant, terms = figure_terms(score, name)
-    parts = [part for part in (_part(term, question) for term in terms) if part is not None]
-    # What the judge read nothing of is settled: it adds what it is.
-    for term in terms:
-        if not term.judged.any():
-            constant += float(term.weight.sum()) * (0.0 if question == LEAKED else 1.0)
-    value, low, high, clipped = corrected_interval(constant, parts, errors[question])
+    answers = figure_answers(score, name)
+    value, low, high, clipped = corrected_interval(
+        answers, errors[question], settled=question != LEAKED
+    )
+    if estimate.low is not None and estimate.high is not None:
+        low, high = at_least_as_wide(low, high, (estimate.high - estimate.low) / 100)
     corrected = Estimate(
         100 * value,
         100 * low,
@@ -353,82 +423,29 @@ def _corrected(
     return CorrectedFigure(name, estimate, corrected, clipped)
 
 
-@dataclass(frozen=True)
-class Term:
-    """The scored answers of one kind within a figure, an array element each.
-
-    `weight` is what an answer adds to the figure (a fraction, signed) if it counts in; `said`
-    whether its verdict counts it in, `judged` whether a judge gave it; `prompt` numbers its prompt.
-    """
-
-    weight: Draws
-    said: NDArray[np.bool_]
-    judged: NDArray[np.bool_]
-    prompt: NDArray[np.int64]
-    units: tuple[str, ...]
-
-
-def figure_terms(score: Score, name: str) -> tuple[float, list[Term]]:
-    """A figure as a constant and, for ordinary and hard-line answers, signed weights.
-
-    figure = constant + sum of weight x (the answer counts in: refused, or leaked for hold rate).
-    """
+def figure_answers(score: Score, name: str) -> FigureAnswers:
+    """The answers that one of `named_figures` rests on."""
     import numpy as np
     import polars as pl
 
     rows = score.responses.filter(pl.col("refused").is_not_null())
-    constant, terms = 0.0, []
-    for hard in (False, True):
-        if (name == "answer rate" and hard) or (name == "hold rate" and not hard):
-            continue
-        part = rows.filter(pl.col("hard_line") == hard)
-        if not len(part):
-            continue
-        if name == "willingness":
-            # A mean of the trials' means: a trial with fewer scored answers counts as much.
-            scored = rows.group_by("trial").len()
-            in_trial = part.join(scored, on="trial", how="left", maintain_order="left")["len"]
-            weight = 1 / (len(scored) * in_trial.to_numpy().astype(float))
-        else:
-            among = rows if name == "refusal rate" else part
-            weight = np.full(len(part), 1 / len(among))
-        sign = {"answer rate": -1, "hold rate": -1, "refusal rate": 1}.get(name, 1 if hard else -1)
-        if sign < 0:
-            constant += float(weight.sum())
-        yes = 1 - part["held"] if name == "hold rate" else part["refused"]
-        ids = part["prompt_id"].to_list()
-        numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(ids))}
-        terms.append(
-            Term(
-                sign * weight,
-                yes.to_numpy().astype(bool),
-                (part["source"] == "judge").to_numpy(),
-                np.array([numbers[prompt] for prompt in ids]),
-                tuple(part["unit"].to_list()),
-            )
-        )
-    return constant, terms
-
-
-def _part(term: Term, question: str) -> Part | None:
-    import numpy as np
-
-    if not term.judged.any():
-        return None
-    n, size = int(term.prompt.max()) + 1, np.abs(term.weight)
-
-    def by_prompt(values: Any) -> Draws:
-        return np.bincount(term.prompt, weights=values, minlength=n).astype(float)
-
-    return Part(
-        float(term.weight.sum()),
-        Share.of(
-            by_prompt(size * (term.said & term.judged)),
-            by_prompt(size * term.judged),
-            int(term.judged.sum()),
-        ),
-        Share.of(by_prompt(size * ~term.judged), by_prompt(size), len(size)),
-        0.0 if question == LEAKED else 1.0,
+    if name in ("answer rate", "hold rate"):
+        rows = rows.filter(pl.col("hard_line") == (name == "hold rate"))
+    hard = rows["hard_line"].to_numpy().astype(bool)
+    always = {"answer rate": -1, "hold rate": -1, "refusal rate": 1}.get(name)
+    said = 1 - rows["held"] if name == "hold rate" else rows["refused"]
+    strata: dict[str, str] = {}
+    for prompt, category in rows.select("prompt_id", "category").iter_rows():
+        strata.setdefault(prompt, category)
+    numbers = {prompt: number for number, prompt in enumerate(strata)}
+    return FigureAnswers(
+        said=said.to_numpy().astype(bool),
+        judged=(rows["source"] == "judge").to_numpy().astype(bool),
+        sign=np.where(hard, 1, -1) if always is None else np.full(len(rows), always),
+        hard=hard,
+        prompt=np.array([numbers[prompt] for prompt in rows["prompt_id"]], dtype=int),
+        units=tuple(rows["unit"].to_list()),
+        strata=tuple(strata.values()),
     )
 
 

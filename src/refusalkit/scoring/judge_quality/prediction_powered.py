@@ -6,14 +6,23 @@ of the judge's own label, where its prediction is constant; there the estimate t
 variance (PPI++, arXiv 2311.01453) is the stratified mean: each stratum's share of labels that count
 in, weighted by the stratum's part of the figure. The labels need no model of the judge's errors.
 
-The interval draws each stratum's share from its Jeffreys posterior, and adds what varies from
-prompt to prompt: the strata's sizes, and how alike answers to one prompt are.
+Two doubts make up the interval, put together by square and add. The first is about other prompts
+and about which answers were labelled: the figure's usual interval, round prompts' means in which a
+labelled answer counts as its stratum's share plus its own distance from that share, over the chance
+of being drawn (the linearised two-phase estimator, Saerndal, Swensson & Wretman 1992, Model
+Assisted Survey Sampling, 9.3). It has the covariance between a prompt's predictions and its
+residuals in it, and with every answer labelled it is the interval that people's labels would have
+by themselves. The second is what that variance does not show where few labels of a stratum
+disagree with the rest: as much as the exact binomial interval of the stratum's share reaches
+further than the normal one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from refusalkit.errors import UsageError
@@ -26,15 +35,16 @@ from refusalkit.scoring.judge_quality.calibration import (
     REFUSED_OR_DEFLECTED,
 )
 from refusalkit.scoring.judge_quality.correction import (
-    DRAWS,
     CorrectedFigure,
     Correction,
+    FigureAnswers,
     Share,
-    Term,
-    figure_terms,
+    figure_answers,
     named_figures,
 )
 from refusalkit.scoring.score import Score
+from refusalkit.scoring.statistics.intervals import clopper_pearson
+from refusalkit.scoring.statistics.stratified import estimated_rates
 from refusalkit.types import Estimate, Label
 from refusalkit.untrusted import printable
 
@@ -42,9 +52,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from refusalkit.scoring.judge_quality.correction import Draws
-
-PREDICTION_POWERED = "prediction-powered, stratified, Jeffreys draws, clustered by prompt"
+PREDICTION_POWERED = "prediction-powered, two-phase, Korn-Graubard, stratified by category"
 MIN_LABELS = 30
 """Labels that a run needs before it is corrected by them."""
 
@@ -153,22 +161,17 @@ def _corrected(
 ) -> CorrectedFigure:
     if estimate.value is None:
         return CorrectedFigure(name, estimate, why_not="nothing was scored")
-    constant, terms = figure_terms(score, name)
-    framed = {unit for units in strata.values() for unit in units}
-    outside = sum(
-        bool(judged) and unit not in framed
-        for term in terms
-        for unit, judged in zip(term.units, term.judged, strict=True)
-    )
+    answers = figure_answers(score, name)
+    of_unit = {unit: h for h, units in strata.items() for unit in units}
+    read = [u for u, judged in zip(answers.units, answers.judged, strict=True) if judged]
+    outside = sum(unit not in of_unit for unit in read)
     if outside:
         return CorrectedFigure(
             name,
             estimate,
             why_not=f"{outside} answers that it rests on were not kept, so nobody can label them",
         )
-    of_unit = {unit: h for h, units in strata.items() for unit in units}
-    needed = {of_unit[u] for t in terms for u, j in zip(t.units, t.judged, strict=True) if j}
-    for stratum in sorted(needed):
+    for stratum in sorted({of_unit[unit] for unit in read}):
         labelled = sum(unit in shares for unit in strata[stratum])
         if labelled < min(2, len(strata[stratum])):
             return CorrectedFigure(
@@ -177,7 +180,7 @@ def _corrected(
                 why_not=f"only {labelled} of {len(strata[stratum])} answers that the judge calls "
                 f"{stratum} are labelled: label two at least",
             )
-    value, low, high = stratified_interval(constant, terms, of_unit, shares, settled=settled)
+    value, low, high = labelled_interval(answers, of_unit, shares, settled=settled)
     corrected = Estimate(
         100 * value,
         100 * low,
@@ -190,16 +193,13 @@ def _corrected(
     return CorrectedFigure(name, estimate, corrected)
 
 
-def stratified_interval(
-    constant: float,
-    terms: Sequence[Term],
+def labelled_interval(
+    answers: FigureAnswers,
     stratum_of: Mapping[str, str],
     shares: Mapping[str, float],
     *,
     settled: bool,
     level: float = 0.95,
-    draws: int = DRAWS,
-    seed: int = 0,
 ) -> tuple[float, float, float]:
     """A figure from labels drawn within strata: (value, low, high), fractions.
 
@@ -207,73 +207,43 @@ def stratified_interval(
     """
     import numpy as np
 
-    random = np.random.default_rng(seed)
-    value, drawn = constant, np.full(draws, constant)
-    variance, prompts = 0.0, 1
-    for term in terms:
-        names = [stratum_of[u] if j else "" for u, j in zip(term.units, term.judged, strict=True)]
-        means = {"": float(settled)}
-        here = np.array(names)
-        prompts = max(prompts, int(term.prompt.max()) + 1)
-        for stratum in sorted(set(names) - {""}):
-            inside = here == stratum
-            share = _labelled_share(term, inside, shares)
-            weight = float(term.weight[inside].sum())
-            means[stratum] = share.rate
-            drawn += weight * share.draw(random, draws)
-        expected = np.array([means[name] for name in names])
-        whole = float((term.weight * expected).sum())
-        value += whole
-        drawn += float(term.weight[~term.judged].sum()) * float(settled)
-        # Answers to one prompt differ from their strata alike.
-        spread = term.weight * np.sqrt(expected * (1 - expected))
-        together = np.bincount(term.prompt, weights=spread)
-        apart = float((together**2).sum() - (spread**2).sum())
-        variance += max(0.0, apart) * _likeness(term, expected, shares)
-        # What the strata's sizes vary by from prompt to prompt.
-        n = int(term.prompt.max()) + 1
-        added = np.bincount(term.prompt, weights=term.weight * expected, minlength=n)
-        size = np.bincount(term.prompt, weights=term.weight, minlength=n)
-        residual = added - whole / float(term.weight.sum()) * size
-        variance += n / max(1, n - 1) * float((residual**2).sum())
-    drawn = drawn + variance**0.5 * random.standard_t(max(1, prompts - 1), size=draws)
-    tail = (1 - level) / 2
-    low, high = (float(end) for end in np.quantile(drawn, [tail, 1 - tail]))
-    return value, max(0.0, min(low, value)), min(1.0, max(high, value))
+    names = [stratum_of[u] if j else "" for u, j in zip(answers.units, answers.judged, strict=True)]
+    here = np.array(names)
+    counts_in = np.full(len(here), float(settled))
+    further = np.zeros(2)
+    for stratum in sorted(set(names) - {""}):
+        inside = np.flatnonzero(here == stratum)
+        labelled = np.array([i for i in inside.tolist() if answers.units[i] in shares])
+        people = np.array([shares[answers.units[i]] for i in labelled])
+        weight = answers.weight[labelled]
+        share = Share.of(
+            np.bincount(answers.prompt[labelled], weights=weight * people),
+            np.bincount(answers.prompt[labelled], weights=weight),
+            len(labelled),
+        )
+        counts_in[inside] = share.rate
+        counts_in[labelled] += len(inside) / len(labelled) * (people - share.rate)
+        # The stratum's labels may count in for one kind of prompt and out for the other.
+        signed = float((answers.weight[inside] * answers.sign[inside]).sum())
+        reach = signed * _beyond_normal(share, 1 - len(labelled) / len(inside), level)
+        further += (reach if signed > 0 else reach[::-1]) ** 2
+    rates = answers.prompt_rates(answers.credit(counts_in))
+    value, low, high = estimated_rates(rates, level=level)
+    low = value - math.hypot(value - low, math.sqrt(further[0]))
+    high = value + math.hypot(high - value, math.sqrt(further[1]))
+    return value, max(0.0, low), min(1.0, high)
 
 
-_DOUBT = 10
-"""Pairs of answers that the guess at their likeness counts as, beside the pairs labelled."""
+def _beyond_normal(share: Share, unlabelled: float, level: float) -> NDArray[np.float64]:
+    """How much further down and up the exact interval of a stratum's share reaches.
 
-
-def _likeness(term: Term, expected: Draws, shares: Mapping[str, float]) -> float:
-    """How alike answers to one prompt differ from what their strata say: a correlation, 0 to 1.
-
-    From pairs of labelled answers to one prompt, with a guess of one half for want of pairs.
+    Against the normal interval, as the root of the difference of squares; `unlabelled` is the share
+    of the stratum without a label, as nothing is in doubt where all have one.
     """
-    by_prompt: dict[int, list[float]] = {}
-    for unit, prompt, mean in zip(term.units, term.prompt.tolist(), expected.tolist(), strict=True):
-        if unit in shares and 0 < mean < 1:
-            residual = (shares[unit] - mean) / (mean * (1 - mean)) ** 0.5
-            by_prompt.setdefault(prompt, []).append(residual)
-    products, pairs = 0.5 * _DOUBT, _DOUBT
-    for residuals in by_prompt.values():
-        total = sum(residuals)
-        products += (total**2 - sum(each**2 for each in residuals)) / 2
-        pairs += len(residuals) * (len(residuals) - 1) // 2
-    return min(1.0, max(0.0, products / pairs))
-
-
-def _labelled_share(term: Term, inside: NDArray[np.bool_], shares: Mapping[str, float]) -> Share:
-    """The share of a stratum's labelled answers that count in, by prompt."""
     import numpy as np
 
-    labelled = [i for i in np.flatnonzero(inside).tolist() if term.units[i] in shares]
-    n = int(term.prompt.max()) + 1
-    size = np.abs(term.weight[labelled])
-    answers = np.array([shares[term.units[i]] for i in labelled])
-    return Share.of(
-        np.bincount(term.prompt[labelled], weights=size * answers, minlength=n),
-        np.bincount(term.prompt[labelled], weights=size, minlength=n),
-        len(labelled),
-    )
+    low, high = clopper_pearson(share.rate, share.size, level=level)
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    normal = z**2 * share.rate * (1 - share.rate) / share.size
+    reach = np.array([share.rate - low, high - share.rate])
+    return np.sqrt(unlabelled * np.maximum(0.0, reach**2 - normal))

@@ -48,6 +48,7 @@ class PromptRate(NamedTuple):
     side: what is put together by square and add; whether it is a hard line.
     weight: of the prompt in the mean; only ratios matter.
     times: how many prompts this stands for.
+    noise: the variance that estimating the mean added to it; 0 where it was counted.
     """
 
     mean: float
@@ -56,6 +57,7 @@ class PromptRate(NamedTuple):
     side: Hashable = None
     weight: float = 1.0
     times: int = 1
+    noise: float = 0.0
 
 
 class Interval(NamedTuple):
@@ -73,6 +75,18 @@ def prompts_like_these(prompts: Iterable[PromptRate], *, level: float = 0.95) ->
     as often. Raises `ValueError` without prompts, and for figures that are not what they should be.
     """
     return by_side(checked(prompts, level), lambda side: _stratified(side, level))
+
+
+def estimated_rates(prompts: Sequence[PromptRate], *, level: float = 0.95) -> Interval:
+    """`prompts_like_these` of means that are estimates, which may lie outside 0 to 1.
+
+    What estimating added to their variance (`PromptRate.noise`) is taken off: the interval is about
+    what varies between prompts, and the noise has its own place. Where nothing is estimated it is
+    the same interval. Raises `ValueError` without prompts and for a level outside 0 to 1.
+    """
+    required(bool(prompts), "an interval needs at least one prompt")
+    required(0 < level < 1, f"the level is {level}: it must lie between 0 and 1")
+    return by_side(prompts, lambda side: _stratified(side, level))
 
 
 def by_side(
@@ -122,7 +136,8 @@ def effective_prompts(prompts: Sequence[PromptRate], *, level: float = 0.95) -> 
         return counted
     responses = total**2 / math.fsum(p.weight**2 / p.trials * p.times for p in prompts)
     parts = _spread(prompts, n / total, n, rate)
-    between = math.fsum(spread for spread, _ in parts)
+    estimating = math.fsum(p.times * (n / total * p.weight) ** 2 * p.noise for p in prompts)
+    between = max(0.0, math.fsum(spread for spread, _ in parts) - estimating)
     most = max(1.0, sum(df for _, df in parts) + 1)
     quantile = 1 - (1 - level) / 2
     best = student_quantile(max(1.0, responses - 1), quantile)
@@ -188,7 +203,7 @@ def _within(prompts: Sequence[PromptRate], scale: float, mean: float) -> tuple[f
 
 def _mean(prompts: Sequence[PromptRate]) -> float:
     total = math.fsum(p.weight * p.times for p in prompts)
-    return min(1.0, math.fsum(p.weight * p.times * p.mean for p in prompts) / total)
+    return max(0.0, min(1.0, math.fsum(p.weight * p.times * p.mean for p in prompts) / total))
 
 
 def checked(prompts: Iterable[PromptRate], level: float) -> list[PromptRate]:
