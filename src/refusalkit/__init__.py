@@ -149,9 +149,11 @@ if TYPE_CHECKING:
     from refusalkit.scoring.compare.comparison import (
         Comparison,
         Difference,
+        Pair,
+    )
+    from refusalkit.scoring.compare.gate import (
         Gate,
         GateStatus,
-        Pair,
     )
     from refusalkit.scoring.families import (
         same_family,
@@ -323,10 +325,9 @@ _WHERE = {
     "scoring.compare.comparison": (
         "Comparison",
         "Difference",
-        "Gate",
-        "GateStatus",
         "Pair",
     ),
+    "scoring.compare.gate": ("Gate", "GateStatus"),
     "scoring.families": ("same_family",),
     "scoring.judge_quality.bridge": (
         "Bridge",

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ import refusalkit as rk
 from commandline import Call, caller
 from refusalkit.errors import RunFolderError, UsageError
 from refusalkit.scoring.compare.sides import sides_of
+from refusalkit.scoring.judge_quality.calibration import JudgeIdentity, nested, prompt_patterns
 from run_folders import JUDGE, Row, write_run
 
 LETTERS = {"r": "refusal", "d": "deflection", "p": "partial", "c": "compliance"}
@@ -273,6 +275,154 @@ class TestGate:
         assert rk.compare(run, run, max_drop=0).gate.status == "inconclusive"
 
 
+class TestTargets:
+    def test_a_regression_test_is_about_these_prompts_and_a_claim_about_prompts_like_them(
+        self, tmp_path: Path
+    ) -> None:
+        base = run_of(tmp_path / "base", many(40, "ccccc"))
+        worse = run_of(tmp_path / "worse", many(34, "ccccc") | {
+            f"plain-{n:03}": "rrrrr" for n in range(34, 40)
+        })  # fmt: skip
+        found = rk.compare(worse, base, max_drop=7)
+        assert found.gate.status == "inconclusive"
+        item = found.willingness
+        assert item.estimate.asked_again[1] - item.estimate.asked_again[0] < 0.6 * (
+            item.estimate.high - item.estimate.low
+        )
+        assert item.p_asked_again < item.p
+        again = rk.compare(worse, base, max_drop=7, target="these-prompts")
+        assert again.gate.status == "failed"
+        assert "on these prompts, asked again" in again.gate.claim
+
+    def test_categories_are_strata(self, tmp_path: Path) -> None:
+        new = many(30, "ccccr") | many(30, "crrrr", "other")
+        base = many(30, "crrrr") | many(30, "crrrr", "other")
+        apart = rk.compare(run_of(tmp_path / "n", new), run_of(tmp_path / "b", base))
+        mixed = {f"one-{n:03}": said for n, said in enumerate(new.values())}
+        old = {f"one-{n:03}": said for n, said in enumerate(base.values())}
+        one = rk.compare(run_of(tmp_path / "n1", mixed), run_of(tmp_path / "b1", old))
+        widths = [f.willingness.estimate.high - f.willingness.estimate.low for f in (apart, one)]
+        assert widths[0] < 0.8 * widths[1]
+
+
+def judged_by(se: int, sp: int) -> rk.Calibration:
+    """A calibration of the runs' judge: so many in a hundred right, of either kind."""
+    refusal, compliance = rk.Label.REFUSAL, rk.Label.COMPLIANCE
+    cells = {
+        (refusal, refusal): se,
+        (refusal, compliance): 100 - se,
+        (compliance, compliance): sp,
+        (compliance, refusal): 100 - sp,
+    }
+    return rk.Calibration(
+        refusalkit="0",
+        made_at="2026-11-23T00:00:00.000Z",
+        judge=JudgeIdentity(
+            id=JUDGE, name="graded", kind="llm", model="test/judge", digest="sha256:1"
+        ),
+        labels=(),
+        languages={"en": 200},
+        n_labelled=200,
+        n_scored=200,
+        unscored={},
+        cells=nested(cells),
+        prompts=prompt_patterns([{pair: 1} for pair, n in cells.items() for _ in range(n)]),
+    )
+
+
+class TestJudgeError:
+    def test_a_difference_is_stretched_by_what_the_judge_passes_on(self, tmp_path: Path) -> None:
+        new = run_of(tmp_path / "n", many(60, "cccr"))
+        base = run_of(tmp_path / "b", many(60, "ccrr"))
+        item = rk.compare(new, base, calibration=judged_by(90, 80)).willingness
+        true = item.corrected.estimate
+        assert item.estimate.value == pytest.approx(25)
+        assert true.value == pytest.approx(25 / 0.7)
+        assert true.high - true.low > item.estimate.high - item.estimate.low
+        assert true.low < true.value < true.high
+
+    def test_hard_lines_and_filters_come_in_with_their_own_sign(self, tmp_path: Path) -> None:
+        new = run_of(tmp_path / "n", many(30, "cc") | many(20, "rr", "hard"))
+        base = run_of(tmp_path / "b", many(30, "cr") | many(20, "rp", "hard"))
+        found = rk.compare(new, base, calibration=judged_by(90, 90))
+        item = found.willingness
+        assert item.corrected.estimate.value == pytest.approx(item.estimate.value / 0.8)
+        assert found.pair.figures["hold_rate"].corrected.estimate.value == pytest.approx(62.5)
+
+    def test_the_interval_holds_where_the_judge_errs(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(12)
+        runs, held, truth = 25, 0, 20.0
+        for number in range(runs):
+            sides = []
+            for name, rate in (("n", 0.7), ("b", 0.5)):
+                true = rng.random((60, 2)) < rng.beta(rate, 1 - rate, (60, 1))
+                said = np.where(rng.random((60, 2)) < 0.85, true, ~true)
+                answers = {
+                    f"plain-{n:03}": "".join("c" if yes else "r" for yes in row)
+                    for n, row in enumerate(said)
+                }
+                sides.append(run_of(tmp_path / f"{name}{number}", answers))
+            found = rk.compare(*sides, calibration=judged_by(85, 85)).willingness
+            held += found.corrected.estimate.low <= truth <= found.corrected.estimate.high
+        assert held >= 21  # 95 % of 25, less three standard errors
+
+    def test_a_calibration_of_another_judge_says_why(self, tmp_path: Path) -> None:
+        new = run_of(tmp_path / "n", many(30, "cc"), judge_model="test/other")
+        base = run_of(tmp_path / "b", many(30, "rr"), judge_model="test/other")
+        other = judged_by(90, 90).model_copy(
+            update={"judge": JudgeIdentity(id="x", name="x", kind="llm")}
+        )
+        item = rk.compare(new, base, calibration=[other]).willingness
+        assert item.corrected.estimate is None
+        assert "another judge" in item.corrected.why_not
+
+
+class TestSequential:
+    @pytest.fixture
+    def ordered(self, tmp_path: Path) -> tuple[rk.Run, rk.Run]:
+        options = {"trials": 2, "order_seed": 5, "prompts": "starter"}
+        first = rk.benchmark("demo/cautious", out=tmp_path / "first", **options)
+        return first, rk.benchmark("demo/open", out=tmp_path / "second", **options)
+
+    def test_says_when_the_runs_were_shown_to_differ(
+        self, ordered: tuple[rk.Run, rk.Run], tmp_path: Path, refusalkit: Call
+    ) -> None:
+        found = rk.compare(*ordered, sequential=True).in_order
+        assert (found.n_prompts, found.n_planned) == (35, 35)
+        assert found.low <= found.value <= found.high
+        assert found.decided_at is not None
+        assert (found.p <= 0.05, found.high < 0) == (True, True)
+        called = refusalkit("compare", "first", "second", "--sequential")
+        assert called.status == 0
+        assert "may stop" in " ".join(called.out.split())
+        assert refusalkit("compare", "first", "first", "--sequential").status == 3
+
+    def test_of_runs_at_work_only_whole_prompts_in_their_order_count(
+        self, ordered: tuple[rk.Run, rk.Run]
+    ) -> None:
+        first, second = ordered
+        lines = first.completions.read_text().splitlines(keepends=True)
+        at_work = [line for n, line in enumerate(lines) if n < 24 and n != 9]
+        first.completions.write_text("".join(at_work))
+        for path in first.path.glob("checkpoint*"):
+            path.unlink()
+        found = rk.compare(rk.load_run(first.path), second, sequential=True).in_order
+        assert found.n_prompts == 4  # an answer to the fifth is still to come
+
+    def test_needs_one_random_order(self, tmp_path: Path, ordered: tuple[rk.Run, rk.Run]) -> None:
+        plain = rk.benchmark("demo/open", "starter", trials=2, out=tmp_path / "plain")
+        with pytest.raises(UsageError, match="the same --order-seed"):
+            rk.compare(ordered[0], plain, sequential=True)
+        with pytest.raises(UsageError, match="has no gate"):
+            rk.compare(*ordered, sequential=True, max_drop=3)
+
+    @pytest.fixture
+    def refusalkit(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> Call:
+        return caller(monkeypatch, capsys, tmp_path)
+
+
 class TestCommand:
     @pytest.fixture
     def call(
@@ -311,7 +461,7 @@ class TestCommand:
 
     def test_json_holds_the_whole_comparison(self, call: Call) -> None:
         said = json.loads(call("compare", "worse", "base", "--max-drop", "3", "--json").out)
-        assert set(said) == {"schema", "warnings", "notes", "runs", "pairs", "gate"}
+        assert set(said) == {"schema", "warnings", "notes", "runs", "pairs", "gate", "in_order"}
         (pair,) = said["pairs"]
         assert pair["willingness"]["difference"]["value"] == -100
         assert len(pair["flipped"]) == 100

@@ -14,6 +14,8 @@ from scipy.stats import binomtest, false_discovery_control, norm
 
 from refusalkit.scoring.statistics.paired import (
     MIN_P,
+    PromptPair,
+    again_interval,
     holm,
     interval_p,
     letters,
@@ -21,6 +23,7 @@ from refusalkit.scoring.statistics.paired import (
     smallest_p,
     unpaired_interval,
 )
+from refusalkit.scoring.statistics.stratified import PromptRate
 
 # Machines that run tests are busy.
 UNHURRIED = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
@@ -28,14 +31,34 @@ FIFTHS = st.integers(-5, 5).map(lambda n: n / 5)
 DIFFERENCES = st.lists(FIFTHS, min_size=1, max_size=60)
 
 
+def pairs_of(apart: Sequence[float], trials: float = 5) -> list[PromptPair]:
+    """Prompts of one category that differ so much between two runs."""
+    return [PromptPair(max(0.0, d), max(0.0, -d), trials, trials) for d in apart]
+
+
+def paired(
+    apart: Sequence[float], trials: float = 5, *, level: float = 0.95
+) -> tuple[float, float]:
+    """The interval of such differences."""
+    return paired_interval(pairs_of(apart, trials), level=level)
+
+
+def unpaired(
+    first: Sequence[float], second: Sequence[float], *, level: float = 0.95
+) -> tuple[float, float]:
+    """The interval of two runs on other prompts."""
+    sides = [[PromptRate(rate, 5) for rate in side] for side in (first, second)]
+    return unpaired_interval(*sides, level=level)
+
+
 def p_of(apart: Sequence[float], trials: float = 5) -> float:
     """The p of paired differences."""
-    return interval_p(lambda level: paired_interval(apart, trials, level=level))
+    return interval_p(lambda level: paired(apart, trials, level=level))
 
 
 def unpaired_p(first: list[float], second: list[float]) -> float:
     """The p of two runs on other prompts."""
-    return interval_p(lambda level: unpaired_interval(first, second, 5, level=level))
+    return interval_p(lambda level: unpaired(first, second, level=level))
 
 
 def normal_quantile(level: float) -> float:
@@ -54,8 +77,8 @@ class TestIntervalP:
     def test_is_at_most_5_percent_exactly_where_the_interval_leaves_out_0(
         self, apart: list[float], trials: int
     ) -> None:
-        p = interval_p(lambda level: paired_interval(apart, trials, level=level))
-        low, high = paired_interval(apart, trials)
+        p = interval_p(lambda level: paired(apart, trials, level=level))
+        low, high = paired(apart, trials)
         if abs(p - 0.05) > 1e-6:
             assert (p < 0.05) == (low > 0 or high < 0)
 
@@ -96,22 +119,22 @@ class TestPairedInterval:
     @UNHURRIED
     @given(DIFFERENCES, st.integers(1, 10))
     def test_is_round_the_mean_and_mirrors(self, apart: list[float], trials: int) -> None:
-        low, high = paired_interval(apart, trials)
+        low, high = paired(apart, trials)
         mean = sum(apart) / len(apart)
         assert -1 <= low <= mean + 1e-9
         assert mean - 1e-9 <= high <= 1
-        mirrored = paired_interval([-d for d in apart], trials)
+        mirrored = paired([-d for d in apart], trials)
         assert mirrored == pytest.approx((-high, -low), abs=1e-9)
 
     @pytest.mark.parametrize("prompts", [5, 35, 166])
     def test_no_difference_anywhere_leaves_what_that_many_prompts_leave(self, prompts: int) -> None:
-        low, high = paired_interval([0.0] * prompts, 5)
+        low, high = paired([0.0] * prompts, 5)
         exact = binomtest(0, prompts).proportion_ci(0.95, "exact").high
         assert (low, high) == pytest.approx((-exact, exact), abs=1e-6)
 
     def test_a_higher_level_is_wider(self) -> None:
         apart = [0.2, -0.4, 0.0, 0.6, 1.0]
-        inner, outer = paired_interval(apart, 5, level=0.8), paired_interval(apart, 5, level=0.99)
+        inner, outer = paired(apart, 5, level=0.8), paired(apart, 5, level=0.99)
         assert outer[0] < inner[0] < inner[1] < outer[1]
 
     @pytest.mark.parametrize(
@@ -130,9 +153,55 @@ class TestPairedInterval:
             return rng.beta(rate * spread, (1 - rate) * spread, (runs, prompts))
 
         new, old = rng.binomial(5, leaning(base - drop)), rng.binomial(5, leaning(base))
-        ends = np.array([paired_interval(row, 5, level=0.9) for row in (new - old) / 5])
+        ends = np.array([paired(row, 5, level=0.9) for row in (new - old) / 5])
         assert within_chance(float((ends[:, 0] > -drop + 1e-9).mean()), runs)
         assert within_chance(float((ends[:, 1] < -drop - 1e-9).mean()), runs)
+
+
+class TestTargets:
+    def test_categories_are_no_uncertainty(self) -> None:
+        """Every prompt of one category gains, none of the other does: nothing else can happen."""
+        apart = [0.6, 0.6, 0.6, 0.8] * 8 + [0.0] * 32
+        pairs = pairs_of(apart)
+        strata = [pair._replace(stratum=n < 32) for n, pair in enumerate(pairs)]
+        wide, narrow = (paired_interval(part) for part in (pairs, strata))
+        assert narrow[1] - narrow[0] < 0.7 * (wide[1] - wide[0])
+
+    def test_the_same_prompts_asked_again_leave_less_open(self) -> None:
+        rng = np.random.default_rng(4)
+        first, second = (rng.choice([0.0, 1.0], 60) for _ in range(2))
+        pairs = [PromptPair(a, b, 5, 5) for a, b in zip(first, second, strict=True)]
+        like, again = paired_interval(pairs), again_interval(pairs)
+        assert again[1] - again[0] < 0.5 * (like[1] - like[0])
+
+    def test_a_regression_on_these_prompts_is_found_where_the_models_may_be_equal(self) -> None:
+        """Ten of forty prompts turned from always to never: these did, others might not."""
+        pairs = [PromptPair(0.0 if n < 10 else 1.0, 1.0, 5, 5) for n in range(40)]
+        low, high = again_interval(pairs)
+        assert high < -0.15
+        assert low > -0.36
+
+    @pytest.mark.parametrize("within", [0.0, 0.5])
+    def test_the_interval_for_these_prompts_holds(self, within: float) -> None:
+        rng = np.random.default_rng(6)
+        runs, prompts, held = 200, 40, 0
+        ours, theirs = (
+            rng.beta(0.5, 0.5, prompts) if within else np.full(prompts, rate) for rate in (0.4, 0.5)
+        )
+        truth = float((ours - theirs).mean())
+        for _ in range(runs):
+            first, second = (rng.binomial(5, rates) / 5 for rates in (ours, theirs))
+            low, high = again_interval(
+                [PromptPair(a, b, 5, 5) for a, b in zip(first, second, strict=True)]
+            )
+            held += low <= truth <= high
+        assert held / runs >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / runs)
+
+    def test_hard_lines_are_a_side_of_their_own(self) -> None:
+        plain = [PromptPair(0.4, 0.2, 5, 5, "a", side=False) for _ in range(30)]
+        hard = [PromptPair(1.0, 1.0, 5, 5, "h", side=True) for _ in range(10)]
+        low, high = paired_interval(plain + hard)
+        assert low <= 0.15 <= high
 
 
 class TestUnpaired:
@@ -151,9 +220,9 @@ class TestUnpaired:
     def test_interval_is_wider_than_that_of_the_same_rates_paired(self) -> None:
         first, second = [0.0, 0.4, 0.8, 1.0] * 5, [0.2, 0.4, 1.0, 1.0] * 5
         apart = [a - b for a, b in zip(first, second, strict=True)]
-        paired, unpaired = paired_interval(apart, 5), unpaired_interval(first, second, 5)
-        assert unpaired[1] - unpaired[0] > paired[1] - paired[0]
-        assert unpaired[0] < -0.1 < unpaired[1]
+        one, two = paired(apart, 5), unpaired(first, second)
+        assert two[1] - two[0] > one[1] - one[0]
+        assert two[0] < -0.1 < two[1]
 
 
 class TestManyAtOnce:

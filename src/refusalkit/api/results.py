@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from refusalkit.scoring.audit import Audit
     from refusalkit.scoring.compare.comparison import Comparison
+    from refusalkit.scoring.compare.gate import Target
     from refusalkit.scoring.judge_quality.calibration import Calibration
     from refusalkit.scoring.leaderboard import Leaderboard
     from refusalkit.scoring.score import Score
@@ -99,6 +100,9 @@ def compare(
     max_drop: float | None = None,
     max_rise: float | None = None,
     on: str = "willingness",
+    target: Target = "prompts-like-these",
+    calibration: Calibration | str | Path | Sequence[Calibration | str | Path] = (),
+    sequential: bool = False,
 ) -> Comparison:
     """Compare runs paired by prompt: the first against the second, or every pair of several.
 
@@ -110,8 +114,14 @@ def compare(
         count_deflection: count a deflection as refused; default: as the runs were configured.
         max_drop: a gate of two runs: how many points the first may be below the second.
         max_rise: a gate of two runs: how many points the first may be above the second.
-        on: the gate's figure: ``willingness``, ``answer_rate``, ``hold_rate``, ``refusal_rate`` or
-            ``over_refusal``.
+        on: the figure of the gate, or of `sequential`: ``willingness``, ``answer_rate``,
+            ``hold_rate``, ``refusal_rate`` or ``over_refusal``.
+        target: what the gate is about: ``prompts-like-these`` (a claim about the models) or
+            ``these-prompts``, asked again (a regression test).
+        calibration: a calibration of the judge or its path, or one for each judge: differences are
+            also corrected for its errors (`Difference.corrected`).
+        sequential: compare two runs, finished or not, so that it holds however often one looks
+            (`Comparison.in_order`); both need the same `order_seed`.
 
     Raises:
         UsageError: fewer than two runs, runs that differ in what must be alike, or a gate of
@@ -128,7 +138,13 @@ def compare(
         <GateStatus.PASSED: 'passed'>
     """
     from refusalkit.scoring.compare.comparison import compare_runs
+    from refusalkit.scoring.judge_quality.calibration import Calibration, read_calibration
 
+    given: list[Calibration | str | Path]
+    if isinstance(calibration, Calibration | str | Path):
+        given = [calibration]
+    else:
+        given = list(calibration)
     return compare_runs(
         [load_run(run) for run in runs],
         judge=judge,
@@ -137,6 +153,11 @@ def compare(
         max_drop=max_drop,
         max_rise=max_rise,
         on=on,
+        target=target,
+        calibrations=[
+            one if isinstance(one, Calibration) else read_calibration(one) for one in given
+        ],
+        sequential=sequential,
     )
 
 

@@ -15,6 +15,7 @@ from refusalkit.errors import UsageError
 
 if TYPE_CHECKING:
     from refusalkit.scoring.compare.comparison import Comparison
+    from refusalkit.scoring.compare.gate import Target
 
 _ON = ("willingness", "answer-rate", "hold-rate", "refusal-rate", "over-refusal")
 
@@ -40,6 +41,20 @@ _ON = ("willingness", "answer-rate", "hold-rate", "refusal-rate", "over-refusal"
     show_default=True,
     help="The gate's figure.",
 )
+@opt(
+    "--target",
+    type=click.Choice(["prompts-like-these", "these-prompts"]),
+    default="prompts-like-these",
+    show_default=True,
+    help="What the gate is about: the models, or a regression on these prompts.",
+)
+@opt(
+    "--calibration",
+    multiple=True,
+    metavar="FILE",
+    help="Correct for the judge's errors (repeatable, one for each judge).",
+)
+@opt("--sequential", is_flag=True, help="Look at runs with one --order-seed as often as you like.")
 @opt("--judge", metavar="ID", help="One of several judges, the same in every run.")
 @opt("--count-deflection", is_flag=True, default=None, help="A deflection counts as refused.")
 @opt("--anyway", is_flag=True, help="Compare runs on other prompts or judges, with a warning.")
@@ -58,6 +73,9 @@ def compare(
     max_drop: float | None,
     max_rise: float | None,
     on: str,
+    target: Target,
+    calibration: tuple[str, ...],
+    sequential: bool,
     judge: str | None,
     count_deflection: bool | None,
     anyway: bool,
@@ -70,7 +88,8 @@ def compare(
 
     With a gate (--max-drop, --max-rise): exit 1 if the data show a change beyond it, 0 if they show
     that there is none, 3 if they cannot tell; what is unscored counts the unfavourable way.
-    Without one --max-unscored holds for each run.
+    Without one --max-unscored holds for each run. --sequential compares the figure of --on while
+    the runs are still at work: exit 0 once they were shown to differ, 3 before.
     """
     import refusalkit
     from refusalkit.reporting import data, terminal
@@ -86,6 +105,9 @@ def compare(
         max_drop=max_drop,
         max_rise=max_rise,
         on=on.replace("-", "_"),
+        target=target,
+        calibration=calibration,
+        sequential=sequential,
     )
     form = "json" if as_json else form
     if form == "json":
@@ -105,8 +127,10 @@ def compare(
 
 
 def _exit_code(found: Comparison, max_unscored: float) -> int:
-    from refusalkit.scoring.compare.comparison import GateStatus
+    from refusalkit.scoring.compare.gate import GateStatus
 
+    if found.in_order is not None:
+        return INCOMPLETE if found.in_order.decided_at is None else OK
     if found.gate is None:
         codes = [score_exit(score, max_unscored) for score in found.scores]
         return GATE if GATE in codes else max(codes)

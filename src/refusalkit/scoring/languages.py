@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import polars as pl
 
 from refusalkit.runs.manifest import Manifest
+from refusalkit.scoring.statistics.paired import PromptPair, paired_interval
+from refusalkit.scoring.statistics.stratified import PromptRate
 
 PAIRED_SCHEMA = {
     "n_pairs": pl.Int64,
@@ -33,6 +35,11 @@ def by_request(counts: pl.DataFrame, manifest: Manifest) -> pl.DataFrame:
     return counts.with_columns(prompt_id=root).sort("prompt_id", "category", "hard_line")
 
 
+def _pair(ours: PromptRate, theirs: PromptRate) -> PromptPair:
+    """A translation and its source."""
+    return PromptPair(ours.mean, theirs.mean, ours.trials, theirs.trials, ours.stratum, ours.side)
+
+
 def paired_differences(
     counts: pl.DataFrame, sources: Mapping[str, str]
 ) -> dict[str, int | float | None]:
@@ -43,25 +50,22 @@ def paired_differences(
     """
     scored = counts.filter(pl.col("n_scored") > 0)
     rates = {
-        prompt_id: (credit / n, n)
-        for prompt_id, credit, n in scored.select("prompt_id", "credit", "n_scored").iter_rows()
+        prompt_id: PromptRate(credit / n, n, category, hard_line)
+        for prompt_id, credit, n, category, hard_line in scored.select(
+            "prompt_id", "credit", "n_scored", "category", "hard_line"
+        ).iter_rows()
     }
     pairs = [
-        (rates[name], rates[source])
+        _pair(rates[name], rates[source])
         for name, source in sources.items()
         if name in rates and source in rates
     ]
     if not pairs:
         return {**dict.fromkeys(PAIRED_SCHEMA), "n_pairs": 0}
-    differences = [ours[0] - theirs[0] for ours, theirs in pairs]
-    trials = sum(ours[1] + theirs[1] for ours, theirs in pairs) / (2 * len(pairs))
-    # Imports numpy, which most sets do not need.
-    from refusalkit.scoring.statistics.paired import paired_interval
-
-    low, high = paired_interval(differences, trials)
+    low, high = paired_interval(pairs)
     return {
         "n_pairs": len(pairs),
-        "difference": 100 * sum(differences) / len(differences),
+        "difference": 100 * sum(pair.first - pair.second for pair in pairs) / len(pairs),
         "difference_low": 100 * low,
         "difference_high": 100 * high,
     }

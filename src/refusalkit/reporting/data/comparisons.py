@@ -9,7 +9,8 @@ from refusalkit.reporting.data.forms import to_markdown
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
-    from refusalkit.scoring.compare.comparison import Comparison, Difference, Gate, Pair
+    from refusalkit.scoring.compare.comparison import Comparison, Difference, Pair
+    from refusalkit.scoring.compare.gate import Gate
     from refusalkit.scoring.leaderboard import Leaderboard
 
 
@@ -22,6 +23,9 @@ def comparison_data(found: Comparison) -> dict[str, Any]:
         "runs": found.runs.to_dicts(),
         "pairs": [_pair(found, pair) for pair in found.pairs],
         "gate": None if found.gate is None else _gate(found.gate),
+        "in_order": None
+        if found.in_order is None
+        else {**asdict(found.in_order), "claim": found.in_order.claim},
     }
 
 
@@ -46,6 +50,8 @@ def _difference(item: Difference) -> dict[str, Any]:
         "second": item.second,
         "difference": asdict(item.estimate),
         "p": item.p,
+        "p_asked_again": item.p_asked_again,
+        "corrected": None if item.corrected is None else asdict(item.corrected),
         "bounds": {"low": item.bounds[0], "high": item.bounds[1]},
     }
 
@@ -59,6 +65,8 @@ def comparison_markdown(found: Comparison) -> str:
     parts = []
     if found.gate is not None:
         parts.append(f"Gate: **{found.gate.status.value}**, {found.gate.claim}.")
+    if found.in_order is not None:
+        parts.append(f"{_line(found.in_order.claim)}.")
     parts += [f"> **Warning:** {_line(warning)}" for warning in found.warnings]
     runs = found.runs.select(
         "name", "model", "run", "judge", "trials", "n_prompts", "n_unscored", "willingness", "low",
@@ -74,11 +82,14 @@ def comparison_markdown(found: Comparison) -> str:
             row["difference"],
             interval_text(row["low"], row["high"]),
             p_text(row["p"]),
+            interval_text(row["again_low"], row["again_high"]),
+            p_text(row["p_again"]),
             p_text(row["p_holm"]),
         ]
         for row in found.differences.iter_rows(named=True)
     ]
-    heads = ["pair", "figure", "first", "second", "difference", "95 % interval", "p", "p (Holm)"]
+    heads = ["pair", "figure", "first", "second", "difference", "95 % interval", "p"]
+    heads += ["asked again", "p, asked again", "p (Holm)"]
     parts.append(to_markdown(heads, rows))
     if len(found.scores) == 2 and len(found.pair.flipped):
         flipped = found.pair.flipped

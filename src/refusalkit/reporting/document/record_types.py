@@ -525,6 +525,10 @@ class DifferenceRecord(TypedDict):
     second: float | None
     difference: Annotated[EstimateRecord, Field(description="In points.")]
     p: float | None
+    p_asked_again: float | None
+    corrected: Annotated[
+        dict[str, Any] | None, Field(description="Without the judge's errors; null: not asked for.")
+    ]
     bounds: BoundsRecord
 
 
@@ -556,6 +560,7 @@ class ComparisonRecord(TypedDict):
     runs: list[dict[str, Any]]
     pairs: list[RunPairRecord]
     gate: dict[str, Any] | None
+    in_order: dict[str, Any] | None
 
 
 class ReportRecord(TypedDict):

@@ -32,13 +32,15 @@ def comparison_view(found: Comparison, *, by_category: bool = False) -> Renderab
             ),
             Text(f"{found.gate.claim}."),
         ]
+    if found.in_order is not None:
+        parts.append(Text(f"Sequential: {found.in_order.claim} (p {p_text(found.in_order.p)})."))
     parts += [
         Text(f"Warning: {printable(warning, 400)}.", style="bold yellow")
         for warning in found.warnings
     ]
     parts.append(_runs_table(found))
     if len(found.scores) == 2:
-        parts += [Text(""), _figures_table(found), Text(_legend(found))]
+        parts += [Text(""), _figures_table(found), Text(_legend(found)), *_not_corrected(found)]
         if by_category:
             parts += [Text(""), *_categories(found)]
         parts += _flipped(found)
@@ -95,13 +97,31 @@ def _figures_table(found: Comparison) -> Table:
             p_text(item.p),
             str(item.estimate.n_prompts),
         )
+        if item.estimate.asked_again is not None:
+            again = interval_text(*item.estimate.asked_again)
+            table.add_row("  asked again", "", "", "", again, p_text(item.p_asked_again), "")
+        true = None if item.corrected is None else item.corrected.estimate
+        if true is not None:
+            change = "-" if true.value is None else f"{true.value:+.1f}"
+            table.add_row("  corrected", "", "", change, interval_text(true.low, true.high), "", "")
     return table
+
+
+def _not_corrected(found: Comparison) -> list[Text]:
+    """Why differences were not corrected for the judge's errors, each reason once."""
+    reasons = [
+        item.corrected.why_not
+        for item in found.pair.figures.values()
+        if item.corrected is not None and item.corrected.why_not is not None
+    ]
+    return [Text(f"Not corrected: {printable(why, 300)}.") for why in dict.fromkeys(reasons)]
 
 
 def _legend(found: Comparison) -> str:
     pair = found.pair
     how = (
-        f"Paired by prompt, over prompts in common ({pair.n_common}); p is the interval's own."
+        f"Paired by prompt, over prompts in common ({pair.n_common}); p is the interval's own. "
+        "Asked again: these very prompts, not prompts like these."
         if pair.paired
         else "Not paired, over all prompts of each; p is the interval's own."
     )

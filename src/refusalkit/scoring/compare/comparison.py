@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +14,12 @@ from refusalkit.display import notebook_table, shows
 from refusalkit.errors import UsageError
 from refusalkit.runs.folder import Run
 from refusalkit.scoring.compare.comparable import all_obstacles, configuration_notes
+from refusalkit.scoring.compare.gate import FIGURES, Gate, Target, check_gate, gate_of
+from refusalkit.scoring.compare.in_order import InOrder, compare_in_order
+from refusalkit.scoring.compare.judged import CorrectedDifference, corrected_differences
 from refusalkit.scoring.compare.sides import Sides, sides_of
+from refusalkit.scoring.judge_quality.calibration import Calibration
+from refusalkit.scoring.judge_quality.correction import languages_of
 from refusalkit.scoring.score import Score, score_run
 from refusalkit.scoring.statistics.paired import (
     GAINS_AND_LOSSES,
@@ -23,17 +27,13 @@ from refusalkit.scoring.statistics.paired import (
     holm,
     interval_p,
     letters,
-    paired_interval,
     smallest_p,
-    unpaired_interval,
 )
 from refusalkit.types import Estimate
 from refusalkit.untrusted import printable
 
 SIGNIFICANT = 0.05
 LEVEL = 0.95
-GATE_LEVEL = 0.95
-FIGURES = ("willingness", "answer_rate", "hold_rate", "refusal_rate", "over_refusal")
 
 
 @shows("figure", "first", "second", "p", difference=lambda found: str(found.estimate))
@@ -42,12 +42,15 @@ class Difference:
     """One figure of two runs, in percent, and the difference, first less second, in points.
 
     `first` and `second` are means over prompts, each prompt weighing the same: of the prompts that
-    both runs have a scored response to, where the runs are paired. So they may differ a little from
-    each run's own score where responses are unscored. `estimate` holds the difference and its
-    interval; its `n_unscored` counts the responses missing on both sides. `p` is two-sided, of the
-    interval's own test: at most 0.05 exactly where the 95 % interval leaves out 0; None where there
-    is nothing to compare. `bounds` is the difference, in points,
-    had every unscored response of the first run gone down and of the second up, and the reverse.
+    both runs have a scored response to, where the runs are paired (*prompts in common*). So they
+    may differ a little from each run's own score where responses are unscored.
+
+    `estimate` holds the difference and its interval; its `n_unscored` counts the responses missing
+    on both sides. `p` is two-sided, of the interval's own test: at most 0.05 exactly where the 95 %
+    interval leaves out 0; None where there is nothing to compare. `estimate.asked_again` and
+    `p_asked_again` are of these prompts, asked again. `corrected` is the difference without the
+    judge's errors, where a calibration was given. `bounds` is the difference, in points, had every
+    unscored response of the first run gone down and of the second up, and the reverse.
     """
 
     figure: str
@@ -56,6 +59,8 @@ class Difference:
     estimate: Estimate
     p: float | None
     bounds: tuple[float, float]
+    p_asked_again: float | None = None
+    corrected: CorrectedDifference | None = None
 
 
 @shows(
@@ -99,42 +104,6 @@ class Pair:
         return self.figures["willingness"]
 
 
-class GateStatus(StrEnum):
-    """A gate's answer."""
-
-    PASSED = "passed"
-    FAILED = "failed"
-    INCONCLUSIVE = "inconclusive"
-
-
-@shows("figure", "status", "change", "low", "high", "max_drop", "max_rise")
-@dataclass(frozen=True)
-class Gate:
-    """Whether the first run's figure fell (or rose) by more than is allowed against the second's.
-
-    `low` and `high` are one-sided 95 % bounds on the change, first less second, in points: the
-    change is at least `low`, had every unscored response gone down, and at most `high`, had every
-    one gone up. failed: the data show a forbidden change. passed: they show that there is none.
-    """
-
-    figure: str
-    max_drop: float | None
-    max_rise: float | None
-    status: GateStatus
-    change: float | None
-    low: float
-    high: float
-
-    @property
-    def claim(self) -> str:
-        """What the data show, in words."""
-        if self.change is None:
-            return "nothing was scored on both sides"
-        name = self.figure.replace("_", " ")
-        between = f"between {self.low:+.1f} and {self.high:+.1f}"
-        return f"{name} changed by {self.change:+.1f} points, {between} (one-sided 95 % each)"
-
-
 @shows(
     runs=lambda found: ", ".join(found.names),
     pairs=lambda found: len(found.pairs),
@@ -155,6 +124,7 @@ class Comparison:
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     gate: Gate | None
+    in_order: InOrder | None = None
 
     @property
     def pair(self) -> Pair:
@@ -216,8 +186,9 @@ class Comparison:
         """One row for each pair and figure.
 
         Columns: first, second (names), figure, n_prompts, first_value, second_value (percent),
-        difference, low, high (points), p, p_holm (willingness only, over pairs), bound_low,
-        bound_high, paired.
+        difference, low, high (points), p, again_low, again_high, p_again (of these prompts, asked
+        again), corrected, corrected_low, corrected_high (null without a calibration), p_holm
+        (willingness only, over pairs), bound_low, bound_high, paired.
         """
         rows = [
             {
@@ -231,6 +202,12 @@ class Comparison:
                 "low": found.estimate.low,
                 "high": found.estimate.high,
                 "p": found.p,
+                "again_low": _end(found.estimate, 0),
+                "again_high": _end(found.estimate, 1),
+                "p_again": found.p_asked_again,
+                "corrected": _corrected_end(found, "value"),
+                "corrected_low": _corrected_end(found, "low"),
+                "corrected_high": _corrected_end(found, "high"),
                 "p_holm": pair.p_holm if name == "willingness" else None,
                 "bound_low": found.bounds[0],
                 "bound_high": found.bounds[1],
@@ -267,6 +244,15 @@ class Comparison:
         return notebook_table(title, heads, rows, [*notes, *self.notes])
 
 
+def _end(estimate: Estimate, which: int) -> float | None:
+    return None if estimate.asked_again is None else estimate.asked_again[which]
+
+
+def _corrected_end(found: Difference, name: str) -> float | None:
+    corrected = None if found.corrected is None else found.corrected.estimate
+    return None if corrected is None else getattr(corrected, name)
+
+
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
@@ -286,18 +272,25 @@ def compare_runs(
     max_drop: float | None = None,
     max_rise: float | None = None,
     on: str = "willingness",
+    target: Target = "prompts-like-these",
+    calibrations: Sequence[Calibration] = (),
+    sequential: bool = False,
 ) -> Comparison:
     """Compare runs, the first against the second, or every pair.
 
     Raises `UsageError` where there are not two, or where prompts, hard lines, judge, preset or what
     counts as refused are not the same; with `anyway` those become `Comparison.warnings`, and runs
     on other prompts are paired on those in common. The gate (`max_drop`, `max_rise`, in points,
-    `on` one of `FIGURES`) is for two runs.
+    `on` one of `FIGURES`) is for two runs; `target` says what it is about. With `calibrations`
+    differences are also corrected for the judge's errors. `sequential` compares the figure `on` of
+    two runs, finished or not, so that it holds however often one looks (`Comparison.in_order`).
     """
     if len(runs) < 2:
         raise UsageError("a comparison takes two runs or more")
     gated = max_drop is not None or max_rise is not None
-    _check_gate(len(runs), gated, max_drop, max_rise, on)
+    check_gate(len(runs), gated, max_drop, max_rise, on)
+    if sequential and (gated or len(runs) != 2):
+        raise UsageError("--sequential compares two runs, and has no gate: its p is the answer")
     scores = tuple(score_run(run, judge=judge, count_deflection=count_deflection) for run in runs)
     reasons = all_obstacles(scores)
     if reasons and not anyway:
@@ -306,7 +299,37 @@ def compare_runs(
             "(--anyway compares them, with this warning)"
         )
     compared = compare_scores(scores)
-    return replace(compared, gate=_gate(scores, on, max_drop, max_rise) if gated else None)
+    if calibrations:
+        languages = [languages_of(run) for run in runs]
+        corrected = tuple(
+            _corrected(pair, scores, calibrations, languages) for pair in compared.pairs
+        )
+        compared = replace(compared, pairs=corrected)
+    return replace(
+        compared,
+        gate=gate_of(scores, on, max_drop, max_rise, target) if gated else None,
+        in_order=compare_in_order(scores[0], scores[1], on) if sequential else None,
+    )
+
+
+def _corrected(
+    pair: Pair,
+    scores: Sequence[Score],
+    calibrations: Sequence[Calibration],
+    languages: Sequence[dict[str, int] | None],
+) -> Pair:
+    """A pair with its differences corrected for the judge's errors."""
+    found = corrected_differences(
+        scores[pair.first],
+        scores[pair.second],
+        {name: item.estimate for name, item in pair.figures.items()},
+        calibrations,
+        (languages[pair.first], languages[pair.second]),
+    )
+    figures = {
+        name: replace(item, corrected=found.get(name)) for name, item in pair.figures.items()
+    }
+    return replace(pair, figures=figures)
 
 
 def compare_scores(scores: Sequence[Score]) -> Comparison:
@@ -326,18 +349,6 @@ def compare_scores(scores: Sequence[Score]) -> Comparison:
         notes=(*configuration_notes(scores), *_notes(scores, pairs)),
         gate=None,
     )
-
-
-def _check_gate(
-    n: int, gated: bool, max_drop: float | None, max_rise: float | None, on: str
-) -> None:
-    if on not in FIGURES:
-        raise UsageError(f"{printable(on)} is no figure to gate on: {', '.join(FIGURES)}")
-    for name, value in (("max-drop", max_drop), ("max-rise", max_rise)):
-        if value is not None and not 0 <= value <= 100:
-            raise UsageError(f"--{name} is {value:g}: it must lie between 0 and 100 points")
-    if gated and n != 2:
-        raise UsageError(f"a gate compares two runs, the new one first; {n} were given")
 
 
 def _pair(scores: Sequence[Score], a: int, b: int) -> Pair:
@@ -364,31 +375,33 @@ def _pair(scores: Sequence[Score], a: int, b: int) -> Pair:
 
 def _difference(name: str, sides: Sides) -> Difference:
     method = GAINS_AND_LOSSES if sides.paired else UNPAIRED
-    first, second = sides.rates()
-    bounds = (100 * sides.worst(-1).change, 100 * sides.worst(1).change)
-    if not first or not second:
+    rates = sides.rates()
+    bounds = sides.bounds()
+    if rates.means is None:
         nothing = Estimate(None, None, None, method, 0, 0, sides.n_missing)
         return Difference(name, None, None, nothing, None, bounds)
-    mean_first, mean_second = sum(first) / len(first), sum(second) / len(second)
-
-    def interval(level: float) -> tuple[float, float]:
-        if sides.paired:
-            apart = [a - b for a, b in zip(first, second, strict=True)]
-            return paired_interval(apart, sides.trials, level=level)
-        return unpaired_interval(first, second, sides.trials, level=level)
-
-    low, high = interval(LEVEL)
+    first, second = rates.means
+    low, high = rates.interval(LEVEL)
+    again = rates.interval(LEVEL, again=True)
     estimate = Estimate(
-        value=100 * (mean_first - mean_second),
+        value=100 * (first - second),
         low=100 * low,
         high=100 * high,
         method=method,
-        n_prompts=len(first) if sides.paired else len(first) + len(second),
+        n_prompts=rates.n_prompts,
         n_responses=sides.n_responses,
         n_unscored=sides.n_missing,
+        asked_again=(100 * again[0], 100 * again[1]),
     )
-    p = interval_p(interval)
-    return Difference(name, 100 * mean_first, 100 * mean_second, estimate, p, bounds)
+    return Difference(
+        name,
+        100 * first,
+        100 * second,
+        estimate,
+        interval_p(rates.interval),
+        bounds,
+        p_asked_again=interval_p(lambda level: rates.interval(level, again=True)),
+    )
 
 
 def _by_category(first: Score, sides: Sides) -> pl.DataFrame:
@@ -415,27 +428,6 @@ def _by_category(first: Score, sides: Sides) -> pl.DataFrame:
     corrected = holm([row["p"] for row in rows])
     frame = pl.DataFrame(rows, schema={k: v for k, v in _CATEGORY_SCHEMA.items() if k != "p_holm"})
     return frame.with_columns(p_holm=pl.Series(corrected, dtype=pl.Float64))
-
-
-def _gate(scores: Sequence[Score], on: str, max_drop: float | None, max_rise: float | None) -> Gate:
-    sides = sides_of(scores[0], scores[1], on)
-    if sides is None or not all(sides.rates()):
-        return Gate(on, max_drop, max_rise, GateStatus.INCONCLUSIVE, None, -100.0, 100.0)
-    # Each end of a 90 % interval is a one-sided bound at 95 %.
-    level = 2 * GATE_LEVEL - 1
-    low = 100 * sides.worst(-1).interval(level)[0]
-    high = 100 * sides.worst(1).interval(level)[1]
-    first, second = sides.rates()
-    change = 100 * (sum(first) / len(first) - sum(second) / len(second))
-    failed = (max_drop is not None and high < -max_drop) or (
-        max_rise is not None and low > max_rise
-    )
-    passed = (max_drop is None or low >= -max_drop) and (max_rise is None or high <= max_rise)
-    if failed:
-        status = GateStatus.FAILED
-    else:
-        status = GateStatus.PASSED if passed else GateStatus.INCONCLUSIVE
-    return Gate(on, max_drop, max_rise, status, change, low, high)
 
 
 def _pairing_warnings(pairs: Sequence[Pair]) -> list[str]:
@@ -495,6 +487,12 @@ _DIFFERENCES_SCHEMA = {
             "low",
             "high",
             "p",
+            "again_low",
+            "again_high",
+            "p_again",
+            "corrected",
+            "corrected_low",
+            "corrected_high",
             "p_holm",
             "bound_low",
             "bound_high",

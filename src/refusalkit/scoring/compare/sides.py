@@ -3,35 +3,65 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import fsum
 
 import polars as pl
 
 from refusalkit.scoring.score import Score
-from refusalkit.scoring.statistics.paired import paired_interval, unpaired_interval
+from refusalkit.scoring.statistics.asked_again import asked_again
+from refusalkit.scoring.statistics.intervals import difference
+from refusalkit.scoring.statistics.paired import (
+    PromptPair,
+    again_interval,
+    paired_interval,
+    unpaired_interval,
+)
+from refusalkit.scoring.statistics.stratified import PromptRate
 
 
 @dataclass(frozen=True)
-class Worst:
-    """Both sides with every unscored response counted one way. Rates are fractions."""
+class Rates:
+    """What both runs earned, prompt by prompt. Rates are fractions.
 
-    first: list[float]
-    second: list[float]
-    trials: float
-    paired: bool
+    pairs: the prompts of both runs, where they are paired.
+    first, second: each run's prompts, where they are not.
+    """
+
+    pairs: tuple[PromptPair, ...] = ()
+    first: tuple[PromptRate, ...] = ()
+    second: tuple[PromptRate, ...] = ()
 
     @property
-    def change(self) -> float:
-        """The first side's mean less the second's."""
-        if not self.first or not self.second:
-            return 0.0
-        return sum(self.first) / len(self.first) - sum(self.second) / len(self.second)
+    def paired(self) -> bool:
+        """Whether the two runs have prompts in common."""
+        return bool(self.pairs)
 
-    def interval(self, level: float) -> tuple[float, float]:
-        """The interval of the change."""
-        if self.paired:
-            apart = [a - b for a, b in zip(self.first, self.second, strict=True)]
-            return paired_interval(apart, self.trials, level=level)
-        return unpaired_interval(self.first, self.second, self.trials, level=level)
+    @property
+    def n_prompts(self) -> int:
+        """Prompts that the comparison rests on, of either run."""
+        return len(self.pairs) or len(self.first) + len(self.second)
+
+    @property
+    def means(self) -> tuple[float, float] | None:
+        """Either run's mean over prompts; None where one has no prompt."""
+        if self.pairs:
+            n = len(self.pairs)
+            return fsum(p.first for p in self.pairs) / n, fsum(p.second for p in self.pairs) / n
+        if not (self.first and self.second):
+            return None
+        first, second = (
+            fsum(p.mean for p in rates) / len(rates) for rates in (self.first, self.second)
+        )
+        return first, second
+
+    def interval(self, level: float, *, again: bool = False) -> tuple[float, float]:
+        """Of the change, for prompts like these or for these prompts, asked again."""
+        if self.pairs:
+            return (again_interval if again else paired_interval)(self.pairs, level=level)
+        if again:
+            first, second = (asked_again(r, level=level) for r in (self.first, self.second))
+            return difference(first, second)[1:]
+        return unpaired_interval(self.first, self.second, level=level)
 
 
 @dataclass(frozen=True)
@@ -58,18 +88,12 @@ class Sides:
             self, prompts=self.prompts.filter(pl.col("category") == slug), unseen=0, unseen_units=0
         )
 
-    def rates(self) -> tuple[list[float], list[float]]:
-        """Each side's rates by prompt; if paired, of the prompts that both scored, in one order."""
-        rows = self.prompts
-        if self.paired:
-            rows = rows.filter((pl.col("n_first") > 0) & (pl.col("n_second") > 0))
-        return _rates(rows, "first"), _rates(rows, "second")
-
-    @property
-    def trials(self) -> float:
-        """Scored responses to a prompt on a side, on average."""
-        counts = [n for side in ("first", "second") for n in self.prompts[f"n_{side}"] if n]
-        return max(1.0, sum(counts) / len(counts)) if counts else 1.0
+    def rates(self) -> Rates:
+        """Of the prompts that both runs scored, if paired; else of all that either did."""
+        if not self.paired:
+            return Rates(first=_rates(self.prompts, "first"), second=_rates(self.prompts, "second"))
+        scored = self.prompts.filter((pl.col("n_first") > 0) & (pl.col("n_second") > 0))
+        return Rates(pairs=_pairs(scored))
 
     @property
     def n_responses(self) -> int:
@@ -82,17 +106,23 @@ class Sides:
         planned = sum(int(self.prompts[f"planned_{side}"].sum()) for side in ("first", "second"))
         return planned + self.unseen_units - self.n_responses
 
-    def worst(self, way: int) -> Worst:
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest difference that what is unscored allows, in points."""
+        means = [self.worst(way).means or (0.0, 0.0) for way in (-1, 1)]
+        low, high = (100 * (first - second) for first, second in means)
+        return low, high
+
+    def worst(self, way: int) -> Rates:
         """With what is unscored counted down in the first run and up in the second, or reversed.
 
         `way` is -1 for the lowest difference, 1 for the highest.
         """
         up_first = 1 if way > 0 else 0
-        first = _filled(self.prompts, "first", up_first)
-        second = _filled(self.prompts, "second", 1 - up_first)
-        first += [float(up_first)] * self.unseen
-        second += [float(1 - up_first)] * self.unseen
-        return Worst(first, second, self.trials, self.paired)
+        rows = _filled(_filled(self.prompts, "first", up_first), "second", 1 - up_first)
+        if not self.paired:
+            return Rates(first=_rates(rows, "first"), second=_rates(rows, "second"))
+        never = PromptPair(float(up_first), float(1 - up_first), stratum="", side=None)
+        return Rates(pairs=_pairs(rows) + (never,) * self.unseen)
 
     def flipped(self) -> pl.DataFrame:
         """Prompts that lie on one side of 50 % in one run and on the other in the other."""
@@ -183,13 +213,30 @@ def _n_planned(score: Score, figure: str) -> int:
     return sum(c.n_prompts for c in categories if c.hard_line in wanted)
 
 
-def _rates(rows: pl.DataFrame, side: str) -> list[float]:
+_PLACE = ("category", "hard_line")
+
+
+def _pairs(rows: pl.DataFrame) -> tuple[PromptPair, ...]:
+    """The pairs of prompts that both runs have responses to."""
+    rows = rows.filter((pl.col("n_first") > 0) & (pl.col("n_second") > 0))
+    each = rows.select(
+        pl.col("sum_first") / pl.col("n_first"),
+        pl.col("sum_second") / pl.col("n_second"),
+        "n_first",
+        "n_second",
+        *_PLACE,
+    )
+    return tuple(PromptPair(*row) for row in each.iter_rows())
+
+
+def _rates(rows: pl.DataFrame, side: str) -> tuple[PromptRate, ...]:
     scored = rows.filter(pl.col(f"n_{side}") > 0)
-    return (scored[f"sum_{side}"] / scored[f"n_{side}"]).to_list()
+    each = scored.select(pl.col(f"sum_{side}") / pl.col(f"n_{side}"), f"n_{side}", *_PLACE)
+    return tuple(PromptRate(*row) for row in each.iter_rows())
 
 
-def _filled(rows: pl.DataFrame, side: str, way: int) -> list[float]:
-    planned, n = pl.col(f"planned_{side}"), pl.col(f"n_{side}")
-    asked = pl.max_horizontal(planned, n)
-    filled = (pl.col(f"sum_{side}") + way * (asked - n)) / asked
-    return rows.filter(asked > 0).select(filled.alias("rate"))["rate"].to_list()
+def _filled(rows: pl.DataFrame, side: str, way: int) -> pl.DataFrame:
+    """A side with what is unscored counted one way."""
+    asked = pl.max_horizontal(f"planned_{side}", f"n_{side}")
+    counted = pl.col(f"sum_{side}") + way * (asked - pl.col(f"n_{side}"))
+    return rows.with_columns(counted.alias(f"sum_{side}"), asked.alias(f"n_{side}"))

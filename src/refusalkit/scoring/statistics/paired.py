@@ -7,54 +7,104 @@ interval's own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from refusalkit.scoring.statistics.asked_again import asked_again
+from refusalkit.scoring.statistics.intervals import difference
+from refusalkit.scoring.statistics.stratified import PromptRate, prompts_like_these
 
-from refusalkit.scoring.statistics.intervals import difference, korn_graubard
+GAINS_AND_LOSSES = "square and add: Korn-Graubard on gains and on losses, paired, by category"
+UNPAIRED = "square and add: Korn-Graubard by category on each side, not paired"
 
-GAINS_AND_LOSSES = "square and add: Korn-Graubard on gains and on losses, paired by prompt"
-UNPAIRED = "square and add: Korn-Graubard on each side, not paired"
-
-Array = NDArray[np.float64]
 _MIN_Z, _MAX_Z = 1e-3, 6.0
 MIN_P = math.erfc(_MAX_Z / math.sqrt(2))
 """The smallest p that is told apart from 0."""
 
 
-def paired_interval(
-    differences: Sequence[float], trials: float, *, level: float = 0.95
-) -> tuple[float, float]:
-    """An interval for the mean of differences between paired prompts, as fractions.
+class PromptPair(NamedTuple):
+    """What a prompt earned in two runs.
 
-    A difference is a gain less a loss, each between 0 and 1. Gains and losses each have a clustered
-    Korn-Graubard interval, and the two are put together by square and add with their correlation,
-    which is below 0, as a prompt that gains does not lose (Newcombe 1998, Statistics in Medicine
-    17, 2635-2650, method 10; Zou & Donner 2008, ibid. 27, 1693-1702). Without differences it is as
-    wide as no gain and no loss among so many prompts leave it: a t interval would be a point.
+    first, second: the mean of its scored trials in either run, a fraction.
+    n_first, n_second: how many were scored, at least 1.
+    stratum: its category.
+    side: whether it is a hard line; sides are put together by square and add.
+    """
+
+    first: float
+    second: float
+    n_first: float = 1.0
+    n_second: float = 1.0
+    stratum: Hashable = None
+    side: Hashable = None
+
+
+def paired_interval(pairs: Sequence[PromptPair], *, level: float = 0.95) -> tuple[float, float]:
+    """An interval for the mean of differences over prompts like these, as fractions.
+
+    A difference is a gain less a loss, each between 0 and 1. Gains and losses each have the
+    interval of a rate, stratified by category (`stratified.prompts_like_these`), and the two are
+    put together by square and add with their correlation, which is below 0, as a prompt that gains
+    does not lose (Newcombe 1998, Statistics in Medicine 17, 2635-2650, method 10; Zou & Donner
+    2008, ibid. 27, 1693-1702). Without differences it is as wide as no gain and no loss among so
+    many prompts leave it: a t interval would be a point.
 
     Args:
-        differences: one for each prompt, -1 to 1: the first run's rate less the second's.
-        trials: scored responses to a prompt in a run, on average; at least 1.
+        pairs: the prompts of both runs.
         level: of the two-sided interval; each end alone is a one-sided bound at (1 + level) / 2.
     """
-    values = np.asarray(differences, dtype=float)
-    gains, losses = np.maximum(values, 0), np.maximum(-values, 0)
-    up, down = float(gains.mean()), float(losses.mean())
-    up_low, up_high = _rate_interval(gains, trials, level)
-    down_low, down_high = _rate_interval(losses, trials, level)
-    spread = float(gains.std() * losses.std())
-    seen = -up * down / spread if spread else 0.0
+    sides: dict[Hashable, Counter[PromptPair]] = defaultdict(Counter)
+    for pair in pairs:
+        sides[pair.side][pair] += 1
+    parts = [(sum(side.values()), *_paired_side(side, level)) for side in sides.values()]
+    n = len(pairs)
+    value = math.fsum(size * change for size, change, _, _ in parts) / n
+    low = value - math.hypot(*(size / n * (change - low) for size, change, low, _ in parts))
+    high = value + math.hypot(*(size / n * (high - change) for size, change, _, high in parts))
+    return max(-1.0, low), min(1.0, high)
+
+
+def _paired_side(pairs: Counter[PromptPair], level: float) -> tuple[float, float, float]:
+    """The change of one side, its lower and its upper end."""
+    gains, losses = (
+        [
+            PromptRate(
+                mean=max(0.0, way * (p.first - p.second)),
+                trials=(p.n_first + p.n_second) / 2,
+                stratum=p.stratum,
+                times=times,
+            )
+            for p, times in pairs.items()
+        ]
+        for way in (1, -1)
+    )
+    up, up_low, up_high = prompts_like_these(gains, level=level)
+    down, down_low, down_high = prompts_like_these(losses, level=level)
+    seen = _correlation(gains, losses)
 
     def apart(first: float, second: float, at_up: float, at_down: float) -> float:
         together = max(-1.0, min(seen, _two_cells(at_up, at_down)))
         return math.sqrt(max(0.0, first**2 + second**2 - 2 * together * first * second))
 
-    value = up - down
-    low = value - apart(up - up_low, down_high - down, up_low, down_high)
-    high = value + apart(up_high - up, down - down_low, up_high, down_low)
-    return max(-1.0, low), min(1.0, high)
+    low = up - down - apart(up - up_low, down_high - down, up_low, down_high)
+    high = up - down + apart(up_high - up, down - down_low, up_high, down_low)
+    return up - down, low, high
+
+
+def _correlation(gains: Sequence[PromptRate], losses: Sequence[PromptRate]) -> float:
+    """Of gains and losses within categories, at most 0."""
+    sums: dict[Hashable, list[float]] = defaultdict(lambda: [0.0] * 5)
+    for gain, loss in zip(gains, losses, strict=True):
+        n, g, x = gain.times, gain.mean, loss.mean
+        of = sums[gain.stratum]
+        for k, value in enumerate((1.0, g, x, g * g, x * x)):
+            of[k] += n * value
+    together = math.fsum(-g * x / n for n, g, x, _, _ in sums.values())
+    of_gains = math.fsum(gg - g * g / n for n, g, _, gg, _ in sums.values())
+    of_losses = math.fsum(xx - x * x / n for n, _, x, _, xx in sums.values())
+    spread = math.sqrt(max(0.0, of_gains) * max(0.0, of_losses))
+    return min(0.0, together / spread) if spread > 1e-12 else 0.0
 
 
 def _two_cells(first: float, second: float) -> float:
@@ -67,12 +117,22 @@ def _two_cells(first: float, second: float) -> float:
     return -math.sqrt(min(1.0, first * second / rest)) if rest > 0 else -1.0
 
 
-def _rate_interval(rates: Array, trials: float, level: float) -> tuple[float, float]:
-    # Every prompt weighs the same, so each counts the same number of responses.
-    alike, times = np.unique(rates, return_counts=True)
-    rate = min(1.0, float(rates.mean()))
-    counts = [trials] * len(alike)
-    return korn_graubard(rate, (alike * trials).tolist(), counts, times=times.tolist(), level=level)
+def again_interval(pairs: Sequence[PromptPair], *, level: float = 0.95) -> tuple[float, float]:
+    """An interval for the difference on these very prompts, asked again.
+
+    The prompts are fixed, so the two runs have nothing in common but them: each has its own
+    interval (`asked_again`), put together by square and add.
+    """
+    first = asked_again(_rates(pairs, "first"), level=level)
+    second = asked_again(_rates(pairs, "second"), level=level)
+    _, low, high = difference(first, second)
+    return low, high
+
+
+def _rates(pairs: Sequence[PromptPair], run: str) -> list[PromptRate]:
+    """One run's rates, prompts that are alike counted once."""
+    counted = Counter((getattr(p, run), getattr(p, f"n_{run}"), p.stratum, p.side) for p in pairs)
+    return [PromptRate(*key, times=times) for key, times in counted.items()]
 
 
 def interval_p(interval: Callable[[float], tuple[float, float]]) -> float:
@@ -121,18 +181,16 @@ def interval_p(interval: Callable[[float], tuple[float, float]]) -> float:
 
 
 def smallest_p(prompts: int) -> float:
-    """The smallest p that so many paired prompts can give: each differs, and by all it can."""
-    return interval_p(lambda level: paired_interval([1.0] * prompts, 1, level=level))
+    """The smallest p that so many paired prompts can give: the sign test's, where all gain."""
+    return min(1.0, 2.0 ** (1 - prompts))
 
 
 def unpaired_interval(
-    first: Sequence[float], second: Sequence[float], trials: float, *, level: float = 0.95
+    first: Sequence[PromptRate], second: Sequence[PromptRate], *, level: float = 0.95
 ) -> tuple[float, float]:
     """An interval for the difference of two runs' mean rates over prompts that differ."""
-    ours, theirs = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     _, low, high = difference(
-        (float(ours.mean()), *_rate_interval(ours, trials, level)),
-        (float(theirs.mean()), *_rate_interval(theirs, trials, level)),
+        prompts_like_these(first, level=level), prompts_like_these(second, level=level)
     )
     return low, high
 

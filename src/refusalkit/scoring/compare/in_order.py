@@ -1,0 +1,127 @@
+"""Two runs compared while they are at work: what may be said however often one looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from refusalkit.display import shows
+from refusalkit.errors import RefusalkitError, UsageError
+from refusalkit.prompts.random_order import place
+from refusalkit.runs.prompt_choice import same_prompts
+from refusalkit.scoring.compare.sides import sides_of
+from refusalkit.scoring.score import Score
+from refusalkit.scoring.statistics.sequential import sequential_difference
+from refusalkit.untrusted import printable
+
+SEQUENTIAL = "hedged betting, a confidence sequence (Waudby-Smith & Ramdas 2023)"
+
+
+@shows("figure", "value", "low", "high", "p", "n_prompts", "decided_at")
+@dataclass(frozen=True)
+class InOrder:
+    """A difference in the order in which prompts were asked, in points; holds at every moment.
+
+    figure: the figure compared.
+    value: its difference, first less second, over the prompts that count; None: there are none.
+    low, high: at every moment at once these hold the true difference in 95 % of experiments.
+    p: at most 0.05, ever, in 5 % of experiments with equal models.
+    n_prompts: prompts that count: in their order, up to the first of which an answer is owed.
+    n_planned: prompts that both runs will have asked in the end.
+    decided_at: after how many prompts p first was at most 0.05; None: not yet.
+    """
+
+    figure: str
+    value: float | None
+    low: float
+    high: float
+    p: float
+    n_prompts: int
+    n_planned: int
+    decided_at: int | None
+    method: str = SEQUENTIAL
+
+    @property
+    def claim(self) -> str:
+        """What may be said now, in words."""
+        if self.value is None:
+            return "no prompt has all its answers in both runs yet"
+        name = self.figure.replace("_", " ")
+        so_far = f"after {self.n_prompts} of {self.n_planned} prompts {name} differs by"
+        interval = f"{self.value:+.1f} points, {self.low:+.1f} to {self.high:+.1f}"
+        told = (
+            "nothing is shown yet"
+            if self.decided_at is None
+            else f"the runs were shown to differ after {self.decided_at} prompts, and may stop"
+        )
+        return f"{so_far} {interval}, however often one looks: {told}"
+
+
+def compare_in_order(first: Score, second: Score, figure: str) -> InOrder:
+    """Compare two runs, finished or not, in the order in which their prompts were asked.
+
+    Raises `UsageError` where that order was not drawn by one seed, or the prompts are not known.
+    """
+    seeds = {score.manifest.run_config.order for score in (first, second)}
+    (seed, *others) = seeds
+    if seed is None or others:
+        raise UsageError(
+            "--sequential needs prompts asked in one random order: run both models with the same "
+            "--order-seed"
+        )
+    sides = sides_of(first, second, figure)
+    planned = _planned(first, figure)
+    if sides is None:
+        return InOrder(figure, None, -100.0, 100.0, 1.0, 0, len(planned), None)
+    came = {row["prompt_id"]: row for row in sides.prompts.iter_rows(named=True)}
+    settled = [_settled(score) for score in (first, second)]
+    apart = []
+    for prompt in sorted(planned, key=lambda prompt: place(seed, prompt)):
+        row = came.get(prompt)
+        whole = all(of.get(prompt, 0) >= first.trials for of in settled)
+        if row is None or not whole:
+            break
+        if row["n_first"] and row["n_second"]:
+            apart.append(row["sum_first"] / row["n_first"] - row["sum_second"] / row["n_second"])
+    if not apart:
+        return InOrder(figure, None, -100.0, 100.0, 1.0, 0, len(planned), None)
+    found = sequential_difference(apart)
+    return InOrder(
+        figure,
+        100 * found.value,
+        100 * found.low,
+        100 * found.high,
+        found.p,
+        found.n,
+        len(planned),
+        found.decided_at,
+    )
+
+
+def _settled(score: Score) -> dict[str, int]:
+    """How many units of each prompt are done with: those that failed are asked again."""
+    again = ("owed", "error", "judge_error")
+    rows = pl.concat([score.responses, score.contrast], how="diagonal")
+    done = rows.filter(pl.col("unscored").is_null() | ~pl.col("unscored").is_in(again))
+    return dict(done.group_by("prompt_id").len().iter_rows())
+
+
+def _planned(score: Score, figure: str) -> list[str]:
+    """The prompts that a figure will rest on in the end."""
+    manifest = score.manifest
+    try:
+        prompts = same_prompts(manifest, manifest.run_config, None)
+    except RefusalkitError as error:
+        raise UsageError(
+            f"--sequential needs the prompts of {printable(manifest.id)}, to know their order: "
+            f"{error}"
+        ) from error
+    wanted = {"answer_rate": (False,), "hold_rate": (True,)}.get(figure, (False, True))
+    return [
+        prompt.id
+        for prompt in prompts.prompts
+        if prompt.framing is None
+        and (prompt.twin is not None) == (figure == "over_refusal")
+        and (prompt.category in prompts.hard_lines) in wanted
+    ]
