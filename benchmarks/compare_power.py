@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv, stdtrit
 
-from refusalkit.scoring.statistics.paired import paired_interval
+from refusalkit.scoring.statistics.paired import PromptPair, paired_interval
 
 Array = NDArray[np.float64]
 TRIALS = 5
@@ -137,15 +137,29 @@ def _table(mean: float, within: float) -> tuple[Array, Array]:
     return grid, betaincinv(mean * spread, (1 - mean) * spread, grid)
 
 
+def categories(n: int) -> Array:
+    """Which prompt is in which category, prompts x categories: five prompts each from 21 on."""
+    number = np.arange(n) // 5 if n > 10 else np.zeros(n, dtype=int)
+    number = np.minimum(number, max(0, n // 5 - 1))
+    return np.asarray(number[:, None] == np.arange(number[-1] + 1), dtype=float)
+
+
 def bounds(apart: Array, tail: float) -> tuple[Array, Array]:
     """`paired_interval` of each row, with so much in each tail."""
     n = apart.shape[1]
+    inside = categories(n)
     gains, losses = np.maximum(apart, 0), np.maximum(-apart, 0)
     up, down = gains.mean(axis=1), losses.mean(axis=1)
     (up_low, up_high), (down_low, down_high) = (_rate(part, n, tail) for part in (gains, losses))
-    spread = gains.std(axis=1) * losses.std(axis=1)
+    sizes = inside.sum(axis=0)
+    of_gains, of_losses = gains @ inside, losses @ inside
+    together = -(of_gains * of_losses / sizes).sum(axis=1)
+    spread = np.sqrt(
+        ((gains**2) @ inside - of_gains**2 / sizes).sum(axis=1).clip(0)
+        * ((losses**2) @ inside - of_losses**2 / sizes).sum(axis=1).clip(0)
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
-        seen = np.where(spread > 0, -up * down / spread, 0.0)
+        seen = np.where(spread > 1e-12, np.minimum(0, together / spread), 0.0)
 
     def joined(first: Array, second: Array, at_up: Array, at_down: Array) -> Array:
         rest = (1 - at_up) * (1 - at_down)
@@ -167,19 +181,25 @@ def t_bounds(apart: Array, tail: float) -> tuple[Array, Array]:
 
 
 def _rate(rates: Array, n: int, tail: float) -> tuple[Array, Array]:
+    """`prompts_like_these` of each row: prompts of one side, each with as many trials."""
+    inside = categories(n)
+    sizes = inside.sum(axis=0)
     rate, responses = rates.mean(axis=1), n * TRIALS
-    successes, squares = TRIALS * rates.sum(axis=1), TRIALS**2 * (rates**2).sum(axis=1)
-    informative = np.full(len(rates), np.inf)
+    squares = (rates**2) @ inside - (rates @ inside) ** 2 / sizes
+    parts = np.maximum(0, squares * sizes / (sizes - 1))
+    between, df_of = parts.sum(axis=1), sizes - 1
+    noise = (parts**2 / (df_of + 2)).sum(axis=1)
+    found = np.full(len(rates), np.inf)
+    best = stdtrit(responses - 1, 1 - tail)
     for way in (0.0, 1.0):
-        mean = (successes + way * TRIALS) / (responses + TRIALS)
-        around = squares - 2 * mean * TRIALS * successes + n * (mean * TRIALS) ** 2
-        around += (TRIALS * (way - mean)) ** 2
+        spread = between + (rate - way) ** 2
+        mean = (n * rate + way) / (n + 1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            variance = (n + 1) / n * around / (responses + TRIALS) ** 2
-            informative = np.minimum(informative, mean * (1 - mean) / variance)
-    adjustment = (stdtrit(responses + TRIALS - 1, 1 - tail) / stdtrit(n, 1 - tail)) ** 2
-    size = np.minimum(responses, informative * adjustment)
-    size = np.where((rate <= 0) | (rate >= 1), n, size)
+            df = np.where(noise > 0, spread**2 / noise, np.inf).clip(1, df_of.sum() + 1)
+            informative = mean * (1 - mean) * (n + 1) ** 2 / spread
+        found = np.fmin(found, informative * (best / stdtrit(df, 1 - tail)) ** 2)
+    size = np.minimum(responses, found)
+    size = np.where((rate < 1e-9) | (rate > 1 - 1e-9), n, size)
     x = rate * size
     low = np.where(x > 0, betaincinv(np.maximum(x, 1e-12), size - x + 1, tail), 0.0)
     high = np.where(x < size, betaincinv(x + 1, np.maximum(size - x, 1e-12), 1 - tail), 1.0)
@@ -205,9 +225,13 @@ def check_against_library() -> None:
     """What is simulated here is what the library computes."""
     for prompts in (5, 35):
         new, base = draw(prompts, 0.3, 0.4, (0.5, 0.5), 0.5, 30)
-        apart = new - base
-        for row, low, high in zip(apart, *bounds(apart, 0.05), strict=True):
-            assert np.allclose(paired_interval(row, TRIALS, level=0.9), (low, high), atol=1e-9)
+        strata = categories(prompts).argmax(axis=1)
+        for row, low, high in zip(new - base, *bounds(new - base, 0.05), strict=True):
+            pairs = [
+                PromptPair(max(0.0, d), max(0.0, -d), TRIALS, TRIALS, stratum)
+                for d, stratum in zip(row.tolist(), strata.tolist(), strict=True)
+            ]
+            assert np.allclose(paired_interval(pairs, level=0.9), (low, high), atol=1e-7)
 
 
 def draw_curves(curves: dict[tuple[float, float], list[float]], to: Path) -> None:
