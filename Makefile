@@ -9,7 +9,7 @@ LINT_IMPORTS = $(PY) -c 'import sys; from importlinter.cli import lint_imports_c
 ASKED_PYTHON = $(if $(filter command,$(origin PYTHON)),$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types coverage docs wheel-check bench torture real lock clean
+.PHONY: help setup demo test test-all lint rooms format types coverage docs wheel-check bench torture real lock clean
 # The recipes share .venv: one after the other, even under -j.
 .NOTPARALLEL:
 
@@ -22,7 +22,10 @@ setup: ## Make .venv ready (PYTHON=python3.13 picks one)
 demo: setup ## Benchmark a scripted model: no key, no network
 	@$(PY) -m refusalkit run demo/mixed --prompts refusalkit-166 --trials 5
 
-test: lint types ## All checks: lint, types, import order, tests, wheel, examples
+test: lint types ## Lint, types, import order and all tests but the slow ones
+	$(PY) -m pytest -n 2 -m "not slow"
+
+test-all: lint types ## All checks: also long simulations, cuts at every byte, wheel and docs site
 	$(PY) -m pytest -n 2
 
 coverage: setup ## The tests again, counting what they run (below 90 % fails)
@@ -32,6 +35,9 @@ lint: setup ## Lint, format check and the import-order contract
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(LINT_IMPORTS)
+
+rooms: setup ## The rooms of the package: lines, floors, imports between them, circles
+	@$(PY) scripts/rooms.py
 
 format: setup ## Format, and fix what lint can fix
 	$(PY) -m ruff check --fix .

@@ -233,6 +233,7 @@ def test_nor_in_a_traceback_that_debug_asks_for(
 
 @pytest.mark.xdist_group("litellm")
 @pytest.mark.parametrize("kind", ["401", "answer", "redirect"])
+@pytest.mark.slow
 def test_nor_through_litellm(
     echo: Echo, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
 ) -> None:
@@ -367,6 +368,7 @@ class TestKeys:
         st.text(max_size=30),
         st.text(max_size=30),
     )
+    @pytest.mark.slow
     def test_are_hidden_whatever_stands_around(self, key: str, before: str, after: str) -> None:
         said = Keys(key).hide(before + key + after)
         assert not Keys(key).within(said) or key.lower() in "[key]" * 8

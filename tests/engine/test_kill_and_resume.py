@@ -28,7 +28,7 @@ from refusalkit.runs.canaries import CanaryCheck, choose_canaries
 from refusalkit.runs.checkpoint import load_checkpoint
 from refusalkit.runs.folder import Run, open_run, read_records
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="SIGKILL")]
 
 KILLS = 5  # in each of the two runs; `make torture` has a thousand
 PROMPTS, TRIALS, SEED = 20, 3, 1000

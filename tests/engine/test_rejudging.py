@@ -320,6 +320,7 @@ def test_the_command_says_what_could_not_be_judged_again(tmp_path: Path, call: C
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+@pytest.mark.slow
 def test_a_regrade_killed_again_and_again_is_repeated_by_the_same_command(
     tmp_path: Path, call: Call
 ) -> None:

@@ -16,7 +16,7 @@ from places import ROOT
 from refusalkit.cli import cli
 
 # Built once.
-pytestmark = pytest.mark.xdist_group("site")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("site")]
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from packaging.utils import canonicalize_name
 from places import ROOT
 
 # One worker builds the wheel and the environment, once.
-pytestmark = pytest.mark.xdist_group("packaging")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packaging")]
 
 
 def call(

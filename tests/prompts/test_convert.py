@@ -77,6 +77,7 @@ def converted(prompts: PromptSet) -> PromptSet:
 
 @settings(max_examples=20, deadline=None)
 @given(sets(safe=True))
+@pytest.mark.slow
 def test_a_set_with_safe_names_comes_back_as_it_was(prompts: PromptSet) -> None:
     back = converted(prompts)
     assert back.digest == prompts.digest
@@ -88,6 +89,7 @@ def test_a_set_with_safe_names_comes_back_as_it_was(prompts: PromptSet) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(sets(safe=False))
+@pytest.mark.slow
 def test_any_names_are_made_safe_and_the_rest_is_kept(prompts: PromptSet) -> None:
     back = converted(prompts)
     assert len(back) == len(prompts)

@@ -632,6 +632,7 @@ _table_lines = st.one_of(
     lines=st.lists(_table_lines, max_size=12) | st.lists(_good.map(json.dumps), max_size=12),
     portion=st.sampled_from([1, 3, 10_000]),
 )
+@pytest.mark.slow
 def test_a_table_read_in_columns_is_the_table_read_by_rows(lines: list[str], portion: int) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(tables, "_PORTION", portion)

@@ -84,6 +84,7 @@ def test_a_complete_run_fits_without_errors_or_requests(
 @pytest.mark.parametrize(
     ("name", "look"), [("several", "light"), ("texts", "dark phone"), ("told", "phone")]
 )
+@pytest.mark.slow
 def test_axe_finds_no_violation(browser: Any, pages: dict[str, Path], name: str, look: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
 

@@ -206,6 +206,7 @@ class Mishaps:
     judging=st.sampled_from(["one", "council", "council and another"]),
     every=st.integers(1, 6),
 )
+@pytest.mark.slow
 def test_with_a_checkpoint_a_run_owes_what_its_records_alone_say(
     data: st.DataObject, judging: str, every: int
 ) -> None:

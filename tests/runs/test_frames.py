@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -72,6 +73,7 @@ def last(path: Path, judge: str | None = None) -> dict[str, dict[str, Any]]:
     st.lists(verdicts, max_size=8),
     st.sampled_from([1, 300, 8 * 2**20]),
 )
+@pytest.mark.slow
 def test_each_judge_has_its_own_last_word_whatever_columns_are_asked_for(
     rows: list[tuple[tuple[str, int], str, str | None]],
     others: list[tuple[tuple[str, int], str, Label]],

@@ -188,6 +188,7 @@ def empty(run: Run, path: Path) -> Run:
 
 
 @pytest.mark.parametrize("name", ["completions.jsonl", "verdicts.jsonl"])
+@pytest.mark.slow
 def test_the_store_survives_a_cut_at_every_byte_of_the_last_two_records(
     finished: Run, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +257,7 @@ def answer(prompt_id: str = "weapons-001", trial: int = 1) -> Completion:
     added=strategies.completions(),
     data=st.data(),
 )
+@pytest.mark.slow
 def test_any_records_survive_any_cut(
     finished: Run,
     tmp_path_factory: pytest.TempPathFactory,
@@ -515,6 +517,7 @@ _LIMITED = """
 
 @posix_only
 @pytest.mark.parametrize("most", [20_001, 30_000])
+@pytest.mark.slow
 def test_a_file_that_may_not_grow_is_one_sentence_and_the_run_can_go_on(
     tmp_path: Path, most: int
 ) -> None:
@@ -557,6 +560,7 @@ _IN_A_SMALL_DISK = r"""
 
 
 @linux_only
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_once_there_is_room(
     tmp_path: Path,
 ) -> None:

@@ -83,6 +83,7 @@ rows = st.lists(
 
 @settings(max_examples=40)
 @given(rows=rows, piece=st.sampled_from([200, 8 * 2**20]))
+@pytest.mark.slow
 def test_owed_work_is_what_a_plain_reading_finds(rows, piece: int) -> None:
     written = [
         (name, "hard" if name == "h1" else "plain", trial, *came) for name, trial, came in rows

@@ -168,6 +168,7 @@ class TestCoverage:
 
     @pytest.mark.parametrize("alike", [0.0, 0.5, 1.0])
     @pytest.mark.parametrize("prompts", [5, 35, 166])
+    @pytest.mark.slow
     def test_of_the_true_rate(self, prompts: int, alike: float) -> None:
         rng = np.random.default_rng(20250818)
         for rate in self.RATES:

@@ -23,7 +23,7 @@ from refusalkit.models.pacing import Pacer
 from refusalkit.types import Completion, GenerationConfig, Outcome, Prompt
 from torture import KINDS, Campaign, FaultyWire
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")]
 PROMPT = Prompt("p1", "assault", "A placeholder request.")
 TIMEOUT_S = 0.5
 assert anthropic.__version__
