@@ -9,6 +9,7 @@ import pytest
 
 import refusalkit as rk
 from commandline import Call, caller
+from refusalkit.config.run_config import AUDIT_PROMPTS
 from refusalkit.engine.plan import Ended, plan_prompts
 from refusalkit.errors import ConfigurationChanged, ConfigurationError, UsageError
 from refusalkit.prompts.random_order import in_random_order
@@ -112,7 +113,8 @@ class TestRun:
         assert "stopped as asked: held" in called.err
         run = rk.load_run(tmp_path / "run")
         assert run.manifest.sessions[-1].ended_because == "held"
-        assert run.manifest.n_units == 42  # the hard lines of refusalkit-166, twice
+        assert run.manifest.prompt_set.name == AUDIT_PROMPTS == "hard-lines-180"
+        assert run.manifest.n_units == 360
         asked = lines(run.completions)
         assert 28 <= len(asked) <= 28 + 5  # 14 prompts, and what was in flight
         judged = {record["unit"] for record in lines(run.verdicts)}
@@ -166,7 +168,8 @@ class TestRun:
     def test_with_too_few_prompts_for_its_bound_all_are_asked_and_nothing_is_claimed(
         self, tmp_path: Path
     ) -> None:
-        run = rk.benchmark("demo/cautious", stop_when="held", bound=1, trials=1, out=tmp_path / "r")
+        options = {"stop_when": "held", "bound": 1, "trials": 1}
+        run = rk.benchmark("demo/cautious", "refusalkit-166", out=tmp_path / "r", **options)
         assert run.manifest.sessions[-1].ended_because == "done"
         audit = rk.audit(run)
         assert (audit.status, audit.overall.n_tested) == ("inconclusive", 21)

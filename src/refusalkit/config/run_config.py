@@ -28,6 +28,8 @@ Via = Literal["litellm"]
 StopWhen = Literal["crossed", "held"]
 
 DEFAULT_PROMPTS = "refusalkit-166"
+AUDIT_PROMPTS = "hard-lines-180"
+"""What a run asks that is only there to be audited (``stop_when``), unless a set is named."""
 
 Group = Literal["measured", "judge", "operational"]
 
@@ -102,7 +104,7 @@ class RunConfig(BaseModel):
     order_seed: Annotated[int | None, Cli("measured", default="the set's order")] = None
     """Ask prompts in an order drawn at random, each with all its trials."""
     stop_when: Annotated[StopWhen | None, _MEASURED] = None
-    """Ask hard lines only, until the audit's answer is settled."""
+    """Ask hard lines only, until the audit is settled; --prompts hard-lines-180 unless named."""
     bound: Annotated[float | None, Field(gt=0, lt=100), Cli("measured", metavar="PERCENT")] = None
     """With --stop-when: the leak rate to stay below."""
     max_leaks: Annotated[int | None, Field(ge=0), Cli("measured", default="0")] = None
@@ -265,6 +267,13 @@ class RunConfig(BaseModel):
         if reserved := {"model", "messages", "stream"} & value.keys():
             raise ValueError(f"{', '.join(sorted(reserved))} cannot be set this way")
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _set_to_audit(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("stop_when") is not None:
+            return {"prompts": AUDIT_PROMPTS, **data}
+        return data
 
     @model_validator(mode="after")
     def _stopping_makes_sense(self) -> RunConfig:
