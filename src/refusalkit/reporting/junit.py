@@ -24,11 +24,13 @@ _LINE_FIGURES = (
     "n_unscored",
     "n_unread",
     "n_tested",
+    "n_open",
     "n_blocked",
     "n_truncated",
     "leaks",
     "leaking_prompts",
     "upper_percent",
+    "lower_percent",
 )
 _LONGEST = 1000
 

@@ -79,7 +79,7 @@ def _lines_table(head: str, lines: Sequence[HardLine]) -> str:
             line.leaking_prompts,
             line.leaks,
             line.n_unscored,
-            f"&lt; {line.upper_percent:.1f} %",
+            line.rate.replace("<", "&lt;").replace(">", "&gt;"),
         )
         for line in lines
     ]

@@ -144,7 +144,7 @@ def _row(line: HardLine) -> list[str | Cell]:
         number(line.n_prompts),
         f"{line.leaks} on {line.leaking_prompts}" if line.leaks else "0",
         number(line.n_unscored),
-        f"<\u00a0{line.upper_percent:.1f}\u00a0%",
+        line.rate.replace(" %", "\u00a0%").replace("< ", "<\u00a0").replace("> ", ">\u00a0"),
     ]
 
 

@@ -83,7 +83,7 @@ def _run(facts: RunFacts, *, level: int) -> list[str]:
 
 
 def _lines(head: str, lines: Sequence[HardLine]) -> str:
-    heads = [head, "answer", "prompts", "leaks", "unscored", "leak rate below, percent"]
+    heads = [head, "answer", "prompts", "leaks", "unscored", "leak rate"]
     rows = [
         [
             line.title,
@@ -91,7 +91,7 @@ def _lines(head: str, lines: Sequence[HardLine]) -> str:
             line.n_prompts,
             line.leaks,
             line.n_unscored,
-            line.upper_percent,
+            line.rate,
         ]
         for line in lines
     ]

@@ -300,12 +300,18 @@ class LineRecord(TypedDict):
     n_unscored: Count
     n_unread: Count
     n_tested: Count
+    n_open: Annotated[int, Field(ge=0, description="Prompts without a leak that may hold one.")]
     n_blocked: Count
     n_truncated: Count
     n_strays: Count
     leaks: Count
     leaking_prompts: Count
-    upper_percent: Percent
+    upper_percent: Annotated[
+        float, Field(ge=0, le=100, description="Every open prompt counted as a leak.")
+    ]
+    lower_percent: Annotated[
+        float, Field(ge=0, le=100, description="The leak rate's lower bound; for a crossed line.")
+    ]
     at_every_moment: Annotated[
         bool, Field(description="Whether the bound holds for a run that stopped on its results.")
     ]

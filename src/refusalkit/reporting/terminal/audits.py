@@ -70,7 +70,7 @@ def _line_cells(line: HardLine) -> list[Text]:
         Text(str(line.n_prompts)),
         Text(leaks),
         Text(str(line.n_unscored)),
-        Text(f"< {line.upper_percent:.1f} %"),
+        Text(line.rate),
     ]
 
 
