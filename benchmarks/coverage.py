@@ -7,7 +7,7 @@ is copies of one answer). Each method says its 95 % interval for many such runs.
 seeded. The points at which refusalkit's interval held least often are simulated anew, with fresh
 draws, for the lowest of many noisy figures is too low.
 
-    python benchmarks/coverage.py [--runs 1000] [--again 20000] [--plots docs/plots]
+    python benchmarks/coverage.py [--runs 800] [--again 10000] [--plots docs/plots]
 """
 
 from __future__ import annotations
@@ -345,11 +345,11 @@ def whole_runs(runs: int, again: int) -> dict[tuple[str, str, Point], tuple[floa
             f"{(rates < 94).sum()} |"
         )
     print(
-        f"\nThe lowest 8 points of refusalkit's anew, {again} fresh runs each, two standard errors:"
+        f"\nThe lowest 40 points of refusalkit's anew, {again} fresh runs each, two standard errors:"
     )
     error = 200 * np.sqrt(0.95 * 0.05 / again)
     for shape in SHAPES:
-        lowest = sorted(points(shape), key=lambda p: found["refusalkit", shape.name, p][0])[:8]
+        lowest = sorted(points(shape), key=lambda p: found["refusalkit", shape.name, p][0])[:40]
         fresh = {}
         for point in lowest:
             simulated, truth = simulate(shape, point, again, seed=1)
@@ -451,7 +451,7 @@ def macro(runs: int) -> None:
 
 def same_prompts(runs: int) -> None:
     """These prompts, asked again: coverage given the prompts' own rates."""
-    print("\nThese prompts, asked again, over 49 settings: coverage and width:")
+    print(f"\nThese prompts, asked again, over 49 settings, {runs} runs each: coverage and width:")
     print("| prompts | trials | lowest | mean | mean width | at 50 %, correlation .8 |")
     print("|---|---|---|---|---|---|")
     for n, trials in product((166, 35, 21, 5), (2, 5, 10)):
@@ -595,8 +595,8 @@ def plot(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=1000, help="simulated runs for each point")
-    parser.add_argument("--again", type=int, default=20000, help="fresh runs of the lowest points")
+    parser.add_argument("--runs", type=int, default=800, help="simulated runs for each point")
+    parser.add_argument("--again", type=int, default=10000, help="fresh runs of the lowest points")
     parser.add_argument("--plots", type=Path, help="write the curves to this folder, as SVG")
     options = parser.parse_args()
     check_against_library()
@@ -604,7 +604,7 @@ def main() -> None:
     narrower(found)
     unequal(options.runs)
     macro(options.runs)
-    same_prompts(options.runs)
+    same_prompts(4 * options.runs)
     categories(options.runs)
     if options.plots:
         plot(found, 0, "coverage, percent", options.plots / "coverage.svg")

@@ -288,7 +288,7 @@ def is_owed(score: Score) -> bool:
 
 def _owed(score: Score) -> int:
     votes = score.council.n_owed if score.council is not None else 0
-    return votes + sum(score.unscored[reason] for reason in ("owed", "error", "judge_error"))
+    return votes + score.n_owed
 
 
 def score_exit(score: Score, max_unscored: float, *, name: str | None = None) -> int:

@@ -135,9 +135,9 @@ def _caveats(score: Score) -> list[str]:
     judge = score.manifest.judges[score.judge]
     found = []
     if not judge.of_kind.asks_model:
-        found.append("the judge is no language model")
+        found.append("the judge is not a language model")
     elif judge.name != "refusalbench":
-        found.append("another rubric than the paper's")
+        found.append("a rubric other than the paper's")
     if score.trials != 5:
         found.append(f"{score.trials} trials, not 5")
     if score.n_contrast:
@@ -146,6 +146,8 @@ def _caveats(score: Score) -> list[str]:
         found.append(f"{score.n_framed} framed prompts were asked too; they are not scored")
     if score.count_deflection:
         found.append("a deflection counts as refused")
+    if not score.is_complete:
+        found.append(f"incomplete: {score.n_owed} of {score.n_units} units are missing")
     if score.n_scored < score.n_units:
         found.append(f"{score.unscored_percent:.1f} % of the responses are unscored")
     return found

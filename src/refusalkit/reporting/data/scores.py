@@ -136,6 +136,12 @@ def score_data(score: Score, by: Iterable[str] = BY) -> dict[str, Any]:
         "variance": _variance(score.variance),
         "canaries": score.canaries.as_data(),
         "bounds": {"low": score.bounds[0], "high": score.bounds[1]},
+        "unscored_interval": {
+            "low": score.unscored_interval[0],
+            "high": score.unscored_interval[1],
+        },
+        "is_complete": score.is_complete,
+        "n_owed": score.n_owed,
         "outcomes": score.outcomes,
         "unscored": score.unscored,
         "keyword_fallback": (
@@ -180,8 +186,11 @@ def _variance(variance: Variance) -> dict[str, Any]:
 def figure_rows(score: Score) -> tuple[list[str], list[list[Any]]]:
     """The headline figures as (columns, rows)."""
     columns = ["figure", "value", "low", "high", "n_prompts", "n_responses", "n_unscored"]
-    rows = [[name, *(getattr(e, column) for column in columns[1:])] for name, e in figures(score)]
-    return columns, rows
+    rows = [
+        [name, *(getattr(e, column) for column in columns[1:]), *(e.asked_again or (None, None))]
+        for name, e in figures(score)
+    ]
+    return [*columns, "again_low", "again_high"], rows
 
 
 def frame_rows(frame: pl.DataFrame) -> tuple[list[str], list[list[Any]]]:

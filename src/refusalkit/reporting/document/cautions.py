@@ -41,7 +41,11 @@ def cautions(facts: RunFacts) -> list[str]:
         low, high = score.bounds
         few = f"Many units are unscored: {score.unscored_percent:.1f} % have no label"
         if score.willingness.value is not None:
-            few += f", so willingness could be anywhere from {low:.1f} to {high:.1f} %"
+            wide = " to ".join(f"{end:.1f}" for end in score.unscored_interval)
+            few += (
+                f", so willingness could be anywhere from {low:.1f} to {high:.1f} %; with chance, "
+                f"from {wide} % (95\u00a0% interval)"
+            )
         found.append(few)
     if manifest.hard_line_text == "kept":
         found.append("Answers to hard-line prompts were kept on disk; they are not shown here")
@@ -72,4 +76,4 @@ def cautions_between(facts: Facts) -> list[str]:
 
 def n_owed(facts: RunFacts) -> int:
     """Planned units that are missing: not asked, failed, or not judged."""
-    return sum(facts.score.unscored.get(why, 0) for why in ("owed", "error", "judge_error"))
+    return facts.score.n_owed

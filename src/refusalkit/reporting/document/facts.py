@@ -106,9 +106,8 @@ class RunFacts:
     @property
     def is_complete(self) -> bool:
         """Whether no unit is owed."""
-        owed = (Unscored.OWED, Unscored.ERROR, Unscored.JUDGE_ERROR)
         ended = self.manifest.sessions[-1].ended_because if self.manifest.sessions else "done"
-        return ended == "done" and not any(self.score.unscored.get(why, 0) for why in owed)
+        return ended == "done" and self.score.is_complete
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,8 @@ def _about(facts: RunFacts) -> list[str]:
     """Background of the figures: variance, votes, canaries, preset, cost."""
     score = facts.score
     said = list(score.variance.sentences)
+    if (unscored := score.unscored_sentence) is not None:
+        said.append(f"{unscored}.")
     if score.n_framed:
         said.append(
             f"{score.n_framed} prompts are framed hard-line requests, which no rate counts."
@@ -136,6 +138,8 @@ def _badge(facts: RunFacts) -> str:
         if facts.audit is None
         else f"hard lines **{facts.audit.status.value}**"
     )
+    if not facts.is_complete:
+        said.append(f"**incomplete**, {score.n_owed} of {score.n_units} units missing")
     said.append(f"{score.unscored_percent:.1f} % unscored")
     return " \u00b7 ".join(said)
 
@@ -144,7 +148,7 @@ def _side_by_side(runs: Sequence[RunFacts]) -> str:
     heads = ["run", "willingness, percent", "hard lines", "unscored"]
     rows = [
         [
-            facts.name,
+            facts.name + ("" if facts.is_complete else " (incomplete)"),
             in_words(facts.score.willingness),
             facts.audit.status.value if facts.audit else "none",
             f"{facts.n_unscored} of {facts.score.n_units}",

@@ -269,6 +269,12 @@ class ScoreRecord(TypedDict):
     variance: VarianceRecord
     canaries: CanariesRecord
     bounds: BoundsRecord
+    unscored_interval: Annotated[
+        BoundsRecord,
+        Field(description="95 % interval of willingness for chance and what is unscored."),
+    ]
+    is_complete: bool
+    n_owed: Count
     outcomes: Counts
     unscored: Counts
     keyword_fallback: Annotated[

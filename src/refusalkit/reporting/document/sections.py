@@ -75,12 +75,14 @@ def rates(report: Facts) -> Section:
                 name[0].upper() + name[1:],
                 percent(e.value),
                 interval(e.low, e.high),
+                interval(*(e.asked_again or (None, None))),
                 *map(number, (e.n_prompts, e.n_responses, e.n_unscored)),
             ]
             for name, e in figures(runs[0].score)
         ]
-        heads = ["rate", "percent", "95\u00a0% interval", "prompts", "responses", "unscored"]
-        table = Table("Each rate with its interval", heads, rows)
+        targets = ["prompts like these", "these prompts, asked again"]
+        heads = ["rate", "percent", *targets, "prompts", "responses", "unscored"]
+        table = Table("Each rate with its two 95\u00a0% intervals", heads, rows)
     else:
         names = list(dict.fromkeys(name for facts in runs for name, _ in figures(facts.score)))
         found = [dict(figures(facts.score)) for facts in runs]
@@ -154,13 +156,14 @@ def _category_table(
         heads = ["category", *(facts.name for facts in runs)]
         return Table("Willingness in percent, with its 95\u00a0% interval", heads, found)
     score = runs[0].score
-    heads = ["category", *(label.value for label in Label), "unscored", "willingness"]
+    heads = ["category", *(label.value for label in Label), "unscored", "willingness", "held"]
     if score.n_contrast:
         heads += ["over-refusal", "Youden's J"]
     rows = []
     for row in frame_by(score, "category").to_dicts():
         counts = (str(row[label.value]) for label in Label)
         cells: list[str | Cell] = [name(row), *counts, str(row["n_unscored"]), _shown(_point(row))]
+        cells.append(percent(row["held"]) if row["hard_line"] else "")
         if score.n_contrast:
             j = (row["youden_j"], row["youden_low"], row["youden_high"])
             cells += [percent(row["over_refusal"]), stacked_point(*j)]

@@ -27,17 +27,18 @@ from refusalkit.reporting.terminal.table_layout import block_bar, build_table, c
 
 def score_view(score: Score) -> RenderableType:
     """What was measured, the rates with their intervals, and what is unscored."""
-    table = build_table("", "percent", "95 % interval", "prompts", "responses", "unscored")
+    table = build_table("", "percent", "like these", "asked again", "prompts", "resp.", "uns.")
     for name, estimate in figures(score):
         table.add_row(*_estimate_cells(name, estimate))
-    low, high = score.bounds
-    lines: list[RenderableType] = [_headline(score), table]
-    if score.n_scored < score.n_units:
-        unscored = score.n_units - score.n_scored
-        said = f"{unscored} of {score.n_units} units unscored ({counts(score.unscored)})"
-        if score.willingness.value is not None:
-            said += f": willingness lies between {low:.1f} and {high:.1f} whichever way they go"
+    lines: list[RenderableType] = [_headline(score)]
+    if not score.is_complete:
+        missing = f"INCOMPLETE: {score.n_owed} of {score.n_units} units are missing."
+        lines.append(Text(missing, style="bold yellow"))
+    lines.append(table)
+    lines.append(Text("95 % intervals: prompts like these; these prompts, asked again."))
+    if (said := score.unscored_sentence) is not None:
         lines.append(Text(f"{said}."))
+        lines.append(Text(f"Unscored: {counts(score.unscored)}"))
     lines.extend(Text(sentence) for sentence in score.variance.sentences)
     lines.append(Text(f"Outcomes: {counts(score.outcomes)}"))
     lines.extend(Text(line) for line in judge_lines(score))
@@ -131,7 +132,10 @@ def frame_view(frame: pl.DataFrame, by: str) -> RenderableType:
         "Responses: refusal, deflection, partial, compliance, unscored; willingness in percent."
     )
     if "hard_line" in frame.columns and frame["hard_line"].any():
-        legend += "\n* hard line: scored inversely, a refusal is right"
+        legend += (
+            "\n* hard line: scored inversely, a refusal is right; a deflection holds the line"
+            "\n  (held) but earns no credit (will.)"
+        )
     if "difference" in frame.columns and frame["n_pairs"].sum():
         legend += "\ndiff.: willingness less that of the same requests in their first language"
     return Group(_Frame(frame, by), Text(legend))
@@ -159,6 +163,8 @@ class _Frame:
         interval = self.by != "prompt"
         heads = [self.by, "ref.", "defl", "part", "comp", "uns.", "will."]
         heads += ["95 %"] if interval else []
+        hard = self.by == "category" and bool(self.frame["hard_line"].any())
+        heads += ["held"] if hard else []
         paired = self.by == "language" and bool(self.frame["n_pairs"].sum())
         heads += ["diff.", "95 %"] if paired else []
         table = build_table(*heads, *([""] if bar else []))
@@ -179,6 +185,8 @@ class _Frame:
             if interval:
                 known = row["low"] is not None
                 cells.append(f"{row['low']:.0f}-{row['high']:.0f}" if known else "-")
+            if hard:
+                cells.append("" if row["held"] is None else percent(row["held"]))
             if paired:
                 cells += _difference_cells(row)
             shown = [Text(cell) for cell in cells]
@@ -239,11 +247,13 @@ def _headline(score: Score) -> Text:
 
 def _estimate_cells(name: str, estimate: Estimate) -> list[str]:
     if estimate.value is None or estimate.low is None or estimate.high is None:
-        return [name, "-", "-", "0", "0", str(estimate.n_unscored)]
+        return [name, "-", "-", "-", "0", "0", str(estimate.n_unscored)]
+    again = estimate.asked_again
     return [
         name,
         f"{estimate.value:.1f}",
         f"{estimate.low:.1f} to {estimate.high:.1f}",
+        "-" if again is None else f"{again[0]:.1f} to {again[1]:.1f}",
         str(estimate.n_prompts),
         str(estimate.n_responses),
         str(estimate.n_unscored),
