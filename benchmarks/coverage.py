@@ -344,9 +344,7 @@ def whole_runs(runs: int, again: int) -> dict[tuple[str, str, Point], tuple[floa
             f"{100 * np.mean([width for _, width in its]):.1f} | {ratio:.2f} | "
             f"{(rates < 94).sum()} |"
         )
-    print(
-        f"\nThe lowest 40 points of refusalkit's anew, {again} fresh runs each, two standard errors:"
-    )
+    print(f"\nrefusalkit's lowest 40 points anew, {again} fresh runs each, two standard errors:")
     error = 200 * np.sqrt(0.95 * 0.05 / again)
     for shape in SHAPES:
         lowest = sorted(points(shape), key=lambda p: found["refusalkit", shape.name, p][0])[:40]
