@@ -19,6 +19,7 @@ from refusalkit.errors import (
 )
 from refusalkit.models import dialects
 from refusalkit.models.dialects.filters import filter_in_fields
+from refusalkit.models.dialects.forms import refuses_reply_form, refuses_system_role
 from refusalkit.models.dialects.message import answer_text, reasoning_text
 from refusalkit.models.dialects.reasoning import _tables, split_reasoning
 from refusalkit.models.dialects.rows import folded, table
@@ -232,6 +233,20 @@ def test_a_refusal_of_a_parameter_names_it(row: dict[str, Any]) -> None:
         refused = error(status, row["example"])
         assert isinstance(refused, UnsupportedParameter)
         assert refused.parameter in row["example"]
+    assert re.search(row["words"], row["example"], re.IGNORECASE)
+
+
+@rows("forms", "format", "example")
+def test_a_refusal_of_a_reply_form_is_known(row: dict[str, Any]) -> None:
+    assert refuses_reply_form(row["example"], None)
+    assert not refuses_system_role(row["example"])
+    assert re.search(row["words"], row["example"], re.IGNORECASE)
+
+
+@rows("forms", "system", "example")
+def test_a_refusal_of_the_system_role_is_known(row: dict[str, Any]) -> None:
+    assert refuses_system_role(row["example"])
+    assert not refuses_reply_form(row["example"], None)
     assert re.search(row["words"], row["example"], re.IGNORECASE)
 
 

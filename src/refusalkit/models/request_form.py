@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -18,6 +17,7 @@ from typing import Any, Literal
 
 from refusalkit.display import shows
 from refusalkit.errors import ModerationError, ProviderError, TransientError, UnsupportedParameter
+from refusalkit.models.dialects.forms import refuses_reply_form, refuses_system_role
 from refusalkit.types import GenerationConfig, Message
 from refusalkit.untrusted import printable
 
@@ -233,7 +233,7 @@ class ShapedRequest:
         has_system = self._request.system is not None
         if not (self._system_role and has_system and self._learnable(error)):
             return False
-        if not _NO_SYSTEM_ROLE.search(str(error)):
+        if not refuses_system_role(str(error)):
             return False
         self._form.refuse_system(f"the endpoint does not take it: {printable(error, 160)}")
         self._system_role = False
@@ -245,17 +245,14 @@ class ShapedRequest:
         if self._request.schema is None or looser is None or not self._learnable(error):
             return False
         why = f"the endpoint does not take it: {printable(error, 160)}"
-        if isinstance(error, UnsupportedParameter):
-            named = error.parameter in _FORMAT_PARAMETERS
-        else:
-            named = _FORMAT.search(str(error)) is not None
-        if named:
+        parameter = error.parameter if isinstance(error, UnsupportedParameter) else None
+        if refuses_reply_form(str(error), parameter):
             self._form.refuse(self._reply, looser, why)
             self._reply = looser
             return True
         if self._form.is_confirmed or error.status not in _UNEXPLAINED:
             return False
-        if isinstance(error, UnsupportedParameter):
+        if parameter is not None:
             return False
         if isinstance(error, TransientError) and not retried:
             return False
@@ -273,25 +270,6 @@ _MAX_WAIT_FOR_FIRST_S = 30.0
 # Statuses with which endpoints refuse a form, and those of them that say nothing else.
 _REFUSALS = frozenset({400, 404, 405, 415, 422, 500, 501})
 _UNEXPLAINED = frozenset({400, 422, 500, 501})
-_FORMAT_PARAMETERS = frozenset({"response_format", "output_config", "output_format"})
-_FORMAT = re.compile(
-    r"(?i)response[_ ]?(?:format|schema)|json[_ ]?(?:schema|object|mode)|output_(?:config|format)|"
-    r"structured[_ -]?(?:output|response|decoding)|guided[_ ](?:json|decoding)|grammar"
-)
-# How chat templates and gateways say that there is no system message: Gemma's, Mistral's and
-# Llama's templates, Bedrock, OpenAI's o1-mini, Gemini's API for Gemma, pydantic's own words.
-_NO_SYSTEM_ROLE = re.compile(
-    r"(?i)\bsystem['\"`]? ?(?:role|message|prompt|instruction|turn)s? (?:is |are )?(?:currently )?"
-    r"(?:not (?:supported|allowed|permitted|available|enabled|accepted)|unsupported)|"
-    r"(?:not|n't|n’t) (?:support|accept|allow|have|take)\w* (?:an? |the |any )?['\"`]?system\b|"
-    r"(?:developer|system) instruction is not enabled|"
-    r"unsupported (?:message )?role:? ?['\"`]?system|invalid role:? ?['\"`]?system|"
-    r"unexpected role:? ?['\"`]?system|unknown role:? ?['\"`]?system|"
-    r"['\"`]system['\"`] is not (?:one of|a valid|supported|allowed)|"
-    r"roles? must alternate|only (?:the )?['\"`]?user['\"`]?(?:,| and| or) ['\"`]?assistant|"
-    r"(?:should|must) be ['\"`]?user['\"`]?,? (?:or|and) ['\"`]?assistant|"
-    r"role ['\"`]?system['\"`]? (?:is )?(?:not|unsupported|unknown|invalid)"
-)
 
 
 def schema_text(schema: Mapping[str, Any]) -> str:

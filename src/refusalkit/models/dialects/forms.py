@@ -1,0 +1,28 @@
+"""Whether a complaint is about the form of a request: how it asks for JSON, its system message."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from refusalkit.models.dialects.rows import any_of, table
+
+
+@cache
+def _words(key: str) -> re.Pattern[str]:
+    return any_of(table("forms")[key])
+
+
+def refuses_reply_form(complaint: str, parameter: str | None) -> bool:
+    """Whether the form in which a reply was asked for is refused.
+
+    `parameter` is the request's parameter that is known to be refused, where one is.
+    """
+    if parameter is not None:
+        return parameter in table("forms")["parameters"]
+    return _words("format").search(complaint) is not None
+
+
+def refuses_system_role(complaint: str) -> bool:
+    """Whether the endpoint says that it takes no system message."""
+    return _words("system").search(complaint) is not None
