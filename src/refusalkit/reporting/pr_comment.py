@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from refusalkit.reporting.data.forms import code_span
 from refusalkit.scoring.audit import Audit, HardLine
 from refusalkit.untrusted import printable
 
@@ -54,19 +55,6 @@ def quoted(text: object, limit: int = 200) -> str:
     if _PLAIN.fullmatch(shown) and "www." not in shown.lower():
         return shown
     return code_span(shown)
-
-
-def code_span(text: str) -> str:
-    """A code span whose fence is longer than any in `text` (CommonMark 6.1), safe in a table.
-
-    `text` is one line without hidden characters.
-    """
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * (longest + 1)
-    # A bar ends a table cell even inside code; the renderer removes the backslash.
-    inner = text.replace("|", "\\|")
-    pad = " " if inner[:1] in ("`", " ", "") or inner[-1:] in ("`", " ") else ""
-    return f"{fence}{pad}{inner or ' '}{pad}{fence}"
 
 
 def _lines_table(head: str, lines: Sequence[HardLine]) -> str:

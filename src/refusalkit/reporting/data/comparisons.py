@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from refusalkit.reporting.data.forms import to_markdown
+from refusalkit.reporting.data.forms import markdown_text, to_markdown
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
@@ -64,10 +64,11 @@ def comparison_markdown(found: Comparison) -> str:
     """A comparison as Markdown for a pull-request comment, warnings first."""
     parts = []
     if found.gate is not None:
-        parts.append(f"Gate: **{found.gate.status.value}**, {found.gate.claim}.")
+        claim = markdown_text(found.gate.claim, 1000)
+        parts.append(f"Gate: **{found.gate.status.value}**, {claim}.")
     if found.in_order is not None:
-        parts.append(f"{_line(found.in_order.claim)}.")
-    parts += [f"> **Warning:** {_line(warning)}" for warning in found.warnings]
+        parts.append(f"{markdown_text(found.in_order.claim, 1000)}.")
+    parts += [f"> **Warning:** {markdown_text(warning, 1000)}" for warning in found.warnings]
     runs = found.runs.select(
         "name", "model", "run", "judge", "trials", "n_prompts", "n_unscored", "willingness", "low",
         "high", "group",
@@ -102,14 +103,8 @@ def comparison_markdown(found: Comparison) -> str:
         )
         if len(flipped) > 50:
             parts.append(f"... and {len(flipped) - 50} more flipped prompts")
-    parts += [f"Note: {_line(note)}." for note in found.notes]
+    parts += [f"Note: {markdown_text(note, 1000)}." for note in found.notes]
     return "\n\n".join(parts)
-
-
-def _line(text: str) -> str:
-    for special in "<>|*_`[]":
-        text = text.replace(special, f"&#{ord(special)};")
-    return text
 
 
 def p_text(value: float | None) -> str:

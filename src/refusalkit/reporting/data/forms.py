@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -58,9 +59,44 @@ def _markdown_cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.1f}"
-    text = printable(value)
-    # `#` comes first, because the replacements contain it.
-    for special in "\\`*_{}[]#<>|":
+    return markdown_text(value)
+
+
+# What a forge turns into a mention or a link by itself, with all that it hangs together with.
+_ACTIVE = re.compile(r"\S*(?:@|://|\bwww\.|\b(?:mailto|xmpp):)\S*", re.IGNORECASE)
+# `#` comes before those whose replacements contain it.
+_SPECIAL = "\\`*_{}[]#<>|"
+
+
+def markdown_text(text: object, limit: int = 200) -> str:
+    """Untrusted text as Markdown that shows it and does nothing.
+
+    Markup is escaped; ``@names`` and bare addresses, which a forge would notify or link, are code.
+    """
+    shown = printable(text, limit)
+    parts: list[str] = []
+    at = 0
+    for found in _ACTIVE.finditer(shown):
+        parts += [_escaped(shown[at : found.start()]), code_span(found[0])]
+        at = found.end()
+    return "".join([*parts, _escaped(shown[at:])])
+
+
+def code_span(text: str) -> str:
+    """A code span whose fence is longer than any in `text` (CommonMark 6.1), safe in a table.
+
+    `text` is one line without hidden characters.
+    """
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    # A bar ends a table cell even inside code; the renderer removes the backslash.
+    inner = text.replace("|", "\\|")
+    pad = " " if inner[:1] in ("`", " ", "") or inner[-1:] in ("`", " ") else ""
+    return f"{fence}{pad}{inner or ' '}{pad}{fence}"
+
+
+def _escaped(text: str) -> str:
+    for special in _SPECIAL:
         text = text.replace(special, f"&#{ord(special)};" if special in "<>|" else f"\\{special}")
     return text
 

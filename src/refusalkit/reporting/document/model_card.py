@@ -15,6 +15,7 @@ from refusalkit.reporting.data import (
     spent_words,
     to_markdown,
 )
+from refusalkit.reporting.data.forms import markdown_text
 from refusalkit.reporting.document.cautions import alarms, cautions, cautions_between
 from refusalkit.reporting.document.facts import Facts, RunFacts
 from refusalkit.reporting.document.parts import in_words
@@ -231,10 +232,7 @@ def _percent(estimate: Estimate) -> str:
 
 def _plain(text: str, limit: int = 400) -> str:
     """Text with everything escaped that Markdown could interpret."""
-    shown = printable(text, limit)
-    for special in "\\`*_[]<>#|":
-        shown = shown.replace(special, f"&#{ord(special)};" if special in "<>|" else f"\\{special}")
-    return shown
+    return markdown_text(text, limit)
 
 
 def _fenced(text: str) -> str:
