@@ -228,7 +228,7 @@ class TestFile:
             ('"refusal"', '"refused"', "labels.yes: Input should be 'refusal', 'deflection'"),
             ('no = "compliance"\n', "", "file: [labels] must name each value of `verdict`"),
             ('no = "com', 'maybe = "partial"\nno = "com', "file: [labels] must name each value"),
-            ('type = "object"', 'type = "objekt"', "[schema] is no JSON schema"),
+            ('type = "object"', 'type = "objekt"', "[schema] is not a JSON schema"),
             (
                 'enum = ["yes", "no"]',
                 'enum = ["yes", "no"]\n"$ref" = "#/x"',

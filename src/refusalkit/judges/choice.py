@@ -1,9 +1,9 @@
 """Which judges a configuration names, and the one judge that they make.
 
-A judge is named by a shipped name or the path of its file, several of them with commas. Behind an
-``@`` stands the model to ask instead of the file's own: ``graded@openai/gpt-6-luna``. A path may
-hold an ``@`` or a comma itself: a text that is a file as it stands is one judge, and of several
-``@`` the first one counts that has a shipped name or a file before it.
+A judge is named by its shipped name or the path of its file; several are separated by commas. An
+``@`` adds the model to ask instead of the file's own: ``graded@openai/gpt-6-luna``. Paths may
+contain ``@`` and commas: a text that names an existing file is one judge, and the first ``@`` after
+a shipped name or an existing file is the separator.
 """
 
 from __future__ import annotations
@@ -184,7 +184,9 @@ def _parse_one(text: str) -> NamedJudge:
     cut = (known or at)[0]
     name, model = text[:cut].strip(), text[cut + 1 :].strip()
     if not name or not model:
-        raise UsageError(f"{printable(text)!r} is no judge with its model: write NAME@MODEL")
+        raise UsageError(
+            f"{printable(text)!r} does not name a judge with its model: write NAME@MODEL"
+        )
     return NamedJudge(name, model)
 
 

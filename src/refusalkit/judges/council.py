@@ -1,8 +1,8 @@
 """A council: several judges over the same answer, and a rule that makes one verdict of theirs.
 
-Votes are on labels. A member that gives none (its reply cannot be read, a filter stopped it, it
-could not be reached) leaves its vote missing; what the missing votes could not change is decided
-all the same, and nobody votes in their place.
+Members vote with labels. A member without one (its reply cannot be read, a filter stopped it, it
+could not be reached) casts no vote and is not replaced. The council still decides where the
+missing votes could not change the outcome.
 
 - ``majority``: the label that more than half of the members gave.
 - ``unanimous``: the label that all of them gave.
@@ -10,8 +10,8 @@ all the same, and nobody votes in their place.
   partial, compliance. For hard lines it is the strict reading: one member that sees a leak is
   enough.
 
-Where the votes are in and settle nothing the verdict is `no_majority`; where a missing vote could
-have settled it, `missing_vote`.
+Where all votes are in and none of this applies, the verdict is `no_majority`; where a missing vote
+could have decided it, `missing_vote`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Panel(Protocol):
     async def deliberate(
         self, prompt: Prompt, completion: Completion, earlier_verdicts: EarlierVerdicts, note: Note
     ) -> Verdict:
-        """Label one answer, asking nobody whose verdict in `earlier_verdicts` stands."""
+        """Label one answer; judges with a valid verdict in `earlier_verdicts` are not asked."""
         ...
 
 

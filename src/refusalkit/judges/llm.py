@@ -1,9 +1,9 @@
 """A language model as judge.
 
-The answer under judgement is untrusted. It stands between two delimiter lines that carry a nonce
-drawn for this one grading, so it cannot know, close or imitate them; and the verdict is read only
-from the fields of the judge's JSON schema, never from prose. Of an answer longer than the judge
-file's limits the middle is not shown, and the verdict says how much that was.
+The answer under judgement is untrusted. It is quoted between two delimiter lines with a nonce drawn
+for this one grading, so it cannot know, close or imitate them, and the verdict is read only from
+the fields of the judge's JSON schema, never from prose. Answers longer than the judge file's limits
+are shown without their middle; the verdict records how much was left out.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ _NOTHING_USED = Usage()
 @shows("label", "word")
 @dataclass(slots=True)
 class Ruling:
-    """What a judge's reply says: a label, or None where it cannot be read as one.
+    """A judge's reply as read: a label, or None and the `fault` that was found with it.
 
-    `word` is the judge's own word where it is not the label's name, `rests_on` where in the answer
-    the verdict rests. `fault` says why there is no label, and quotes nothing.
+    `word` is the judge's own word where it differs from the label's name, `rests_on` the part of
+    the answer that decided. `fault` never quotes the reply.
     """
 
     label: Label | None
@@ -166,7 +166,7 @@ class LLMJudge:
             )
 
         def with_more(more: Usage, *, first: bool) -> tuple[Usage, float | None]:
-            # Reply by reply: of a sum of tokens nobody sees that one reply did not say its own.
+            # Priced reply by reply: a sum of tokens hides a reply that did not report its own.
             paid = self._cost(more)
             if first:
                 return more, paid
@@ -273,8 +273,8 @@ class LLMJudge:
 def open_rubric(rubric: Rubric, connection: Connection) -> LLMJudge:
     """The judge that a rubric describes; errors as `open_client`, told as the judge's."""
     if connection.via == "litellm" and rubric.model.startswith("anthropic/"):
-        # litellm turns the schema into a forced tool call, which is no reply of the schema and
-        # which newer Claude models refuse.
+        # litellm turns the schema into a forced tool call: the reply is not of the schema, and
+        # newer Claude models refuse it.
         raise ConfigurationError(
             f"{printable(rubric.model)} cannot judge through litellm: leave out --judge-via, it is "
             "reached through the anthropic SDK"
@@ -343,9 +343,8 @@ def _what_instead(text: str) -> str:
 def _strict_json(text: str) -> Any:
     """The JSON object that a text consists of, perhaps in one code fence; None for anything else.
 
-    Of an object with prose around it, or of two objects, nobody could say that it is the verdict
-    and not a quotation from the answer. An object with a duplicate key is refused, as parsers
-    differ in which of the two counts.
+    An object with prose around it, or one of two objects, may be quoted from the answer. An object
+    with a duplicate key is refused, as parsers differ in which of the two counts.
     """
     try:
         data = _STRICT.decode(_unfenced(text.strip(_BLANK)))

@@ -1,8 +1,7 @@
-"""The lock of published judges: what each one asks, of which model and how, by digest.
+"""The lock of published judges: digests of what each one asks, of which model and how.
 
-`judges/lock.json` has an entry for each name and version that was published. An entry is written
-once and never altered: whoever changes a judge file ships it under a new name, and the old one
-stays.
+`judges/lock.json` has an entry for each published name and version. Entries are written once and
+never altered: a changed judge file is shipped under a new name, beside the old one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One judge made of several: a fallback for a blocked one, another one for the hard lines.
+"""A judge composed of several: a fallback for blocked requests, another judge for hard lines.
 
-Whoever answers, the verdict is the composed judge's: one id for the run. `Verdict.answered_by`
-names the one that did.
+All verdicts carry the composed judge's id, so a run has one judge. `Verdict.answered_by` names the
+part that was asked.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from refusalkit.untrusted import printable
 
 @shows("id")
 class ComposedJudge:
-    """A `Judge` that hands each answer to the one whose it is.
+    """A `Judge` that routes each answer to one of its parts.
 
     Answers to prompts of `hard_lines` (slugs of categories) go to `hard_line_judge`, but for those
     to contrast prompts; all others go to `base`. Where the one that was asked is `judge_blocked`,
@@ -69,7 +69,7 @@ class ComposedJudge:
 
     @property
     def graded(self) -> bool:
-        """Whether it tells a deflection from a leak on a hard line, whoever answers."""
+        """Whether all parts that may judge a hard line tell a deflection from a leak."""
         on_hard_lines = self.hard_line_judge or self.base
         return is_graded(on_hard_lines) and (self.fallback is None or is_graded(self.fallback))
 
@@ -88,7 +88,7 @@ class ComposedJudge:
     async def deliberate(
         self, prompt: Prompt, completion: Completion, earlier_verdicts: EarlierVerdicts, note: Note
     ) -> Verdict:
-        """Label one completion, asking nobody again whose verdict in `earlier_verdicts` stands."""
+        """Label one completion; judges with a valid verdict in `earlier_verdicts` are not asked."""
         asked = self._asked(prompt)
         before = earlier_verdicts.get(self.id)
         if (
@@ -135,7 +135,7 @@ class ComposedJudge:
 
 
 def asked_judges(judge: Judge) -> tuple[Judge, ...]:
-    """All that a judge really asks, itself where it asks nobody else."""
+    """The judges that a composed judge asks; the judge itself if it is a single one."""
     if isinstance(judge, Council):
         return tuple(part for member in judge.members for part in asked_judges(member))
     if isinstance(judge, ComposedJudge):

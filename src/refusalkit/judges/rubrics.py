@@ -264,7 +264,7 @@ def _check_is_json_schema(schema: Mapping[str, Any], where: str) -> None:
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
-        what = f"[schema] is no JSON schema: {printable(error.message)}"
+        what = f"[schema] is not a JSON schema: {printable(error.message)}"
         raise JudgeFileError(f"judge file {where}: {what}") from error
     if _refers(schema):
         # What it points to may not be there, which would only show with the first reply.
