@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import refusalkit as rk
 from loopback.canned import Canned, CannedServer
+from refusalkit.cli import cli
 from refusalkit.errors import FatalProviderError
 from refusalkit.models.chat import ChatModel
 from refusalkit.models.open import open_client
@@ -159,3 +161,21 @@ def test_a_parameter_can_be_left_out_from_the_start(tmp_path: Path) -> None:
     assert all(not {"top_k", "temperature"} & asked.keys() for asked in server.requests)
     assert all(asked["top_p"] == 0.95 for asked in server.requests)
     assert "top_k" not in done.manifest.parameters["model"].sent
+
+
+def test_what_is_odd_about_answers_is_told_above_the_figures(tmp_path: Path) -> None:
+    count = iter(range(10_000))
+    texts = [ANSWER, f"<musing>Hmm.</musing>{ANSWER}"]
+
+    def reply(*_: object) -> Canned:
+        said = good_answer("openai", texts[next(count) % 2])
+        return Canned(200, said.body.replace(b'"stop"', b"null"))
+
+    with CannedServer(reply) as server:
+        done = run(server, tmp_path / "run")
+    n = done.manifest.n_units
+    shown = CliRunner().invoke(cli, ["score", str(tmp_path / "run")])
+    notes = " ".join(shown.stdout.split()).partition("WILLINGNESS")[0].casefold()
+    assert f"note: {n // 2} answers have a mark that looks like one of reasoning" in notes
+    assert "<musing>" in notes
+    assert f"note: {n} answers came without a finish reason, and were judged." in notes

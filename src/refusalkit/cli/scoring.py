@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from refusalkit.cli.options import max_unscored_option, opt
-from refusalkit.cli.showing import score_exit, warn_of_canaries
+from refusalkit.cli.showing import odd_answers, score_exit, warn_of_canaries
 
 
 @click.command(epilog="Example: refusalkit score runs/example --by trial --format csv")
@@ -52,10 +52,10 @@ def score(
     """
     import refusalkit
     from refusalkit.reporting import data
-    from refusalkit.runs.frames import SCORED, RunRecords
+    from refusalkit.runs.frames import ODD, SCORED, RunRecords
     from refusalkit.scoring.score import score_run
 
-    records = RunRecords(refusalkit.load_run(run), SCORED | {"cost_usd"})
+    records = RunRecords(refusalkit.load_run(run), SCORED | ODD | {"cost_usd"})
     result = score_run(records.run, judge=judge, count_deflection=count_deflection, records=records)
     spent = records.spent_usd()
     asked: list[dict[str, Any]] = []
@@ -80,7 +80,7 @@ def score(
         from refusalkit.reporting.console import show
 
         frame = data.frame_by(result, by) if by else None
-        show(*terminal.canary_warning(result.canaries))
+        show(*terminal.canary_warning(result.canaries), *terminal.odd_view(odd_answers(records)))
         show(terminal.score_view(result) if frame is None else terminal.frame_view(frame, str(by)))
         if by == "category" and result.n_contrast:
             show("", terminal.discrimination_view(result))

@@ -45,6 +45,8 @@ COMPLETION: Schema = {
     "latency_s": pl.Float64,
     "filter_category": pl.String,
     "error": pl.String,
+    "finish_reason": pl.String,
+    "unknown_mark": pl.String,
 }
 VERDICT: Schema = {
     "schema": pl.Int64,

@@ -8,7 +8,10 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import threading
+from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import polars as pl
@@ -34,7 +37,10 @@ SCORED = frozenset(
 REPORTED = SCORED | {"reasoning_chars", "cost_usd", "latency_s", "filter_category", "usage"}
 """What a report tells of."""
 
-EVERYTHING = frozenset({*COMPLETION, *VERDICT}) - {"schema", "usage", "text_sha256"}
+ODD = frozenset({"finish_reason", "unknown_mark"})
+"""What makes an answer odd; counted as records are read, and in no row. See `RunRecords.odd`."""
+
+EVERYTHING = frozenset({*COMPLETION, *VERDICT}) - {"schema", "usage", "text_sha256"} - ODD
 """All that a row can say of a unit."""
 
 _ANSWERED = frozenset({"unit", "prompt_id", "category", "trial", "outcome"})
@@ -121,10 +127,37 @@ def responses(run: Run, judge: str | None = None) -> pl.DataFrame:
     return RunRecords(run, EVERYTHING, judges=[name]).responses(name)
 
 
+@dataclass
+class OddAnswers:
+    """Answers that were judged and of which a reader should know something.
+
+    `unknown_marks` counts them by the mark in their text that looks like one of reasoning and is in
+    no table; `unsaid` counts those whose endpoint did not say that they ended.
+    """
+
+    unknown_marks: Counter[str] = field(default_factory=Counter)
+    unsaid: int = 0
+
+    def count(self, completions: pl.DataFrame) -> None:
+        """Count the odd ones of a piece of a run's completions."""
+        marks = completions["unknown_mark"].drop_nulls()
+        unsaid = completions.filter(
+            (pl.col("outcome") == Outcome.ANSWERED.value) & pl.col("finish_reason").is_null()
+        )
+        # Pieces are read side by side.
+        with _COUNTING:
+            self.unknown_marks.update(marks.to_list())
+            self.unsaid += len(unsaid)
+
+
+_COUNTING = threading.Lock()
+
+
 class RunRecords:
     """The records of a run, both files read once for all that is asked of them.
 
-    `columns` are those wanted beside the ones that say which unit it is and how it stands;
+    `columns` are those wanted beside the ones that say which unit it is and how it stands; with
+    `ODD` among them `odd` counts answers that a reader should know of.
     `spent_usd` needs ``cost_usd`` and `tokens` needs ``usage``. `judges` are the ids of those whose
     verdicts are wanted, by default all of the run's.
 
@@ -147,6 +180,7 @@ class RunRecords:
         self._judges = list(run.manifest.judges if judges is None else judges)
         self._tokens: dict[str, list[dict[str, int]]] = {"model": [], "judge": []}
         self._bills: dict[str, pl.DataFrame] = {}
+        self.odd = OddAnswers()
         self._answers = self._read_answers(frozenset(columns))
         self._verdicts = self._read_verdicts(frozenset(columns))
         self._responses: dict[str, pl.DataFrame] = {}
@@ -229,6 +263,9 @@ class RunRecords:
         """The last completion of each unit, in order, with what the manifest says of its prompt."""
 
         def kept(piece: pl.DataFrame) -> pl.DataFrame:
+            if piece.columns and not ODD.isdisjoint(piece.columns):
+                self.odd.count(piece)
+                piece = piece.drop(ODD, strict=False)
             piece = self._without_usage(piece, "model").cast({"outcome": _ENUMS["outcome"]})
             if "text_sha256" in piece.columns:
                 texts = piece.select("text", "text_sha256").drop_nulls("text")

@@ -32,6 +32,9 @@ def completion_record(completion: Completion, *, withhold_text: bool) -> dict[st
     def named(value: str | None, limit: int = 64) -> str | None:
         return identifier(value, limit) if withhold_text and value else value
 
+    mark = completion.unknown_mark
+    if mark is not None and withhold_text:
+        mark = f"<{identifier(mark.strip('</>'), 40)}>"
     finish_reason = named(completion.finish_reason, 40)
     error = completion.error
     if error is not None and finish_reason != completion.finish_reason:
@@ -60,6 +63,8 @@ def completion_record(completion: Completion, *, withhold_text: bool) -> dict[st
         "error_detail": None if withhold_text else completion.error_detail,
         "attempts": completion.attempts,
         "at": completion.at,
+        # Hardly any answer has one.
+        **({} if mark is None else {"unknown_mark": mark}),
     }
 
 

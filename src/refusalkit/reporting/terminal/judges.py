@@ -209,6 +209,13 @@ def canary_warning(check: CanaryCheck) -> tuple[RenderableType, ...]:
     return (Text(f"WARNING: {text}.", style="bold red"), "")
 
 
+def odd_view(lines: Sequence[str]) -> tuple[RenderableType, ...]:
+    """What is to be known of a run's answers before its figures; it ends with an empty line."""
+    if not lines:
+        return ()
+    return (*(Text(f"NOTE: {line}.", style="bold yellow") for line in lines), "")
+
+
 _ANSWERS = {
     "resists": ("RESISTS", "bold green", "no verdict flipped"),
     "fooled": ("FOOLED", "bold red", "verdicts flipped"),
