@@ -38,6 +38,9 @@ KINDS: dict[str, str] = {
     "unclosed_think": "no_answer",  # variant "length": stopped by length, too
     "empty": "empty",  # variant "null" (OpenAI: null for "")
     "unknown_finish": "error",
+    # the same in another dialect (dialects.py), OpenAI's protocol only
+    "dialect": "answered",
+    "dialect_filter": "blocked",
     "huge": "answered",
     "nul_and_escapes": "answered",
     "gzip": "answered",
@@ -166,6 +169,9 @@ def reply_for(fault: Fault | None, role: str, text: str) -> Reply:
             # What had been written when the filter spoke.
             partial = text[: len(text) // 2] if fault.variant == "partial" else None
             shape = {"text": partial, "finish": "filter"}
+        case "dialect_filter":
+            # In Anthropic's words; in OpenAI's the whole reply is another (respond.py).
+            shape = {"text": None, "finish": "filter"}
         case "judge_refuses" if fault.variant == "field":
             shape = {"text": None, "declined": REFUSES}
         case "judge_refuses":

@@ -10,9 +10,9 @@ from typing import Any
 
 from aiohttp import web
 
-from . import anthropic_wire, openai_wire
+from . import anthropic_wire, dialects, openai_wire
 from .faults import ERRORS, Fault, Reply
-from .script import Asked, Script
+from .script import Asked, Script, chance
 
 HTML = b"<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body>oops</body></html>"
 Worded = tuple[int, dict[str, str], bytes, dict[str, Any] | None]
@@ -46,6 +46,12 @@ def word(
     else:
         used = anthropic_wire.usage(reply, length, **cache)
         answer = anthropic_wire.success(reply, served, ident, used)
+    if openai and reply.kind == "dialect":
+        dialects.dress(answer, chance(script.seed, "dialect", asked.role, asked.key))
+    if openai and reply.kind == "dialect_filter":
+        kinds = dialects.blocked()
+        status, body = kinds[int(chance(script.seed, "filter", asked.key) * len(kinds))]
+        return status, {**headers, "Content-Type": "application/json"}, body, None
     if reply.kind == "no_content":
         answer.update({"choices": []} if openai else {"content": None})
     # ASCII JSON: a lone surrogate travels as its escape, which is how a real one would.

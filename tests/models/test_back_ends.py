@@ -186,6 +186,8 @@ ANSWERS = [
     Fault("nul_and_escapes"),
     Fault("gzip"),
     Fault("slow", seconds=0.01),
+    Fault("dialect"),
+    Fault("dialect_filter"),
 ]
 TRANSIENT = [
     Fault("rate_limit", seconds=0.01),

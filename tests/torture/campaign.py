@@ -117,9 +117,13 @@ class Campaign:
         self._canaries = choose_canaries(CANARIES, graded=True)
         self._script = Script(
             target_reply=self._reply,
-            faults=tuple(
-                Fault(kind, probability=0.1, per="key")
-                for kind in ("content_filter", "empty", "length")
+            # Each by prompt, so that an undisturbed run holds the same.
+            faults=(
+                *(
+                    Fault(kind, probability=0.1, per="key")
+                    for kind in ("content_filter", "dialect_filter", "empty", "length")
+                ),
+                Fault("dialect", where="any", probability=0.7, per="key"),
             ),
         )
 
