@@ -122,6 +122,13 @@ def test_what_a_filter_takes_out_is_told_in_one_line(
     assert told is None or told in said[0]
 
 
+def test_several_models_are_told_once(call: Call) -> None:
+    words = ("run", "demo/mixed", "demo/open", "--category", "assault", "--trials", 1)
+    done = call(*words, "--out", "both", "--max-unscored", 100)
+    assert done.status == 0, done.err
+    assert done.err.count("the filters leave less") == 1
+
+
 class TestOlderRuns:
     """The draw is part of what a run is: it is made again as it was."""
 

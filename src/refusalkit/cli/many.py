@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from refusalkit.cli.exit_codes import ERROR
-from refusalkit.cli.notices import print_preset_note
+from refusalkit.cli.notices import print_preset_note, warn_of_filters
 from refusalkit.cli.showing import (
     above_bound,
     is_owed,
@@ -93,6 +93,7 @@ def _check_tables(asked: Sequence[Mapping[str, Any]], plan: str | None) -> None:
     from refusalkit.config.resolve import resolve_config
 
     presets = []
+    parts = []
     for number, table in enumerate(asked, 1):
         options = {name: value for name, value in table.items() if name not in ("id", "folder")}
         try:
@@ -105,6 +106,10 @@ def _check_tables(asked: Sequence[Mapping[str, Any]], plan: str | None) -> None:
         if config.preset not in presets:
             presets.append(config.preset)
             print_preset_note(config.preset)
+        part = (config.prompts, config.category, config.tag, config.danger, config.limit)
+        if part not in parts:
+            parts.append(part)
+            warn_of_filters(config)
 
 
 def show_several(
