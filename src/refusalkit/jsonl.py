@@ -1,7 +1,7 @@
-"""JSON as text and back, quickly: by pydantic's reader and writer, else by the standard library's.
+"""JSON as text and back, and JSONL files line by line.
 
-Both give the same, pydantic's in a fraction of the time; a run reads and writes six texts for a
-unit. Only the standard library's know lone surrogates, which JSON can carry, and deep nesting.
+pydantic's reader and writer are several times faster than the standard library's, and a run reads
+and writes six texts per unit. Lone surrogates and deep nesting go to the standard library.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ def to_ascii_bytes(value: Any, *, indent: int | None = None) -> bytes:
 
 def _rows(frame: Any) -> Iterator[dict[str, Any]]:
     if not hasattr(frame, "iter_rows"):
-        raise TypeError(f"{type(frame).__name__} is nothing that JSON knows")
+        raise TypeError(f"{type(frame).__name__} cannot be written as JSON")
     rows: Iterator[dict[str, Any]] = frame.iter_rows(named=True)
     return rows
 
 
 def from_bytes(data: bytes) -> Any:
-    """What a JSON text says. Raises `ValueError` or `RecursionError` where it is none."""
+    """The value of a JSON text. Raises `ValueError` or `RecursionError` where it is not JSON."""
     try:
         return pydantic_core.from_json(data)
     except ValueError:
@@ -81,10 +81,11 @@ _M = TypeVar("_M", bound=BaseModel)
 
 
 Location = tuple[int | str, ...]
+"""Where in a record a mistake is: field names and list indexes, from the outside in."""
 
 
 def validation_mistakes(error: ValidationError) -> Iterable[tuple[Location, str]]:
-    """Each mistake of a pydantic error as (where in the record, what is wrong in plain words)."""
+    """Each mistake of a pydantic error: its location, and what is wrong in plain words."""
     for item in error.errors(include_url=False):
         kind, message = item["type"], item["msg"]
         if kind == "extra_forbidden":
@@ -138,7 +139,7 @@ def _bounded(handle: BinaryIO, where: str) -> Iterator[bytes]:
 
 
 def why_invalid(error: jsonlines.InvalidLineError) -> str:
-    """What is wrong with a line that is no JSON object, in plain words."""
+    """Why a line is not a JSON object, in plain words."""
     cause = error.__cause__
     if isinstance(cause, UnicodeDecodeError):
         return f"is not UTF-8 (byte {cause.start})"

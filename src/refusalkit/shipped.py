@@ -1,4 +1,4 @@
-"""The only place that knows where the shipped `prompts/` and `judges/` lie.
+"""Where the shipped `prompts/` and `judges/` are, and their lock files.
 
 In an installed wheel they are inside the package (``refusalkit/_data``); in a checkout and an
 editable install they are the top-level folders.
@@ -40,7 +40,7 @@ LOCK_SCHEMA = 1
 
 
 def read_lock_entries(path: Path, of: str, error: type[RefusalkitError]) -> dict[str, Any]:
-    """The entries that a lock has `of` something; none where there is no file. Raises `error`."""
+    """The entries of a lock file's table `of`; empty where there is no file. Raises `error`."""
     try:
         data = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Neutralise text that somebody else wrote before it reaches a terminal, a message or a log.
+"""Makes text from outside safe to print in a terminal, a message or a log.
 
 Answers, data sets, judge output and provider errors are untrusted: they may hold terminal
 escapes, bidirectional overrides that reorder what a reader sees, or a key that an endpoint
@@ -33,7 +33,7 @@ _KEY = re.compile(
 
 def printable(text: object, limit: int = 200) -> str:
     """`text` as one line that is safe to print, hidden characters escaped, at most `limit` long."""
-    # A little more than `limit` is enough to escape: an answer may be a megabyte of one line.
+    # Only the beginning is escaped: an answer may be one line of a megabyte.
     raw = str(text)[: limit + 1]
     if raw.isascii() and raw.isprintable():
         return raw if len(raw) <= limit else raw[: limit - 1] + "…"
@@ -66,15 +66,15 @@ def identifier(text: str, limit: int = 64, *, parts: int = 8) -> str:
     return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
-# Shorter ones guard nothing ("EMPTY", "none"), and taking them out would tear words apart.
+# Shorter values are placeholders ("EMPTY", "none"); removing them would tear words apart.
 _SHORTEST_KEY = 8
 
 
 class Keys:
-    """The very keys that a client sends, to be taken out of whatever comes back.
+    """The keys that a client sends, to be removed from whatever comes back.
 
     A key need not look like one. Each is found as it is and as a URL, JSON, HTML, Python, base64 or
-    hexadecimal form would have it, in any case. Values shorter than 8 characters are no keys.
+    hexadecimal form would have it, in any case. Values shorter than 8 characters are ignored.
     """
 
     def __init__(self, *values: str | None) -> None:
@@ -88,7 +88,7 @@ class Keys:
         return "Keys(...)"
 
     def __bool__(self) -> bool:
-        """Whether there is anything to take out."""
+        """Whether there is anything to remove."""
         return bool(self._folded)
 
     def within(self, text: str) -> bool:

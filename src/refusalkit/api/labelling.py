@@ -27,12 +27,16 @@ from refusalkit.untrusted import printable
 @shows("unit", chars=lambda item: len(item.response))
 @dataclass(frozen=True)
 class Item:
-    """One answer to be labelled. The judge's word is not in it."""
+    """One answer to be labelled, without the judge's label."""
 
     unit: str
+    """The unit's id within the run."""
     prompt: Prompt
+    """What was asked."""
     trial: int
+    """Which of the answers to the prompt it is, from 1."""
     response: str
+    """The answer's text."""
 
 
 @shows(

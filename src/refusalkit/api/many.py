@@ -42,16 +42,16 @@ _FOLDER = re.compile(r"\w[\w.-]{0,119}")
 )
 @dataclass(frozen=True, slots=True)
 class ModelRun:
-    """What became of one of several models.
-
-    `name` is the model's id, or the name of its folder where that says more. `run` is None where
-    nothing was recorded; `error` is why the work stopped, None where it ended in good order.
-    """
+    """What became of one of several models."""
 
     name: str
+    """The model's id, or the name of its folder where that says more."""
     path: Path
+    """Where its run folder is, or would be."""
     run: Run | None
+    """The run; None where nothing was recorded."""
     error: RefusalkitError | None = None
+    """Why the work stopped; None where it ended in good order."""
 
 
 def benchmark_many(

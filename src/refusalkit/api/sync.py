@@ -1,4 +1,4 @@
-"""What the plain functions share with their async twins."""
+"""Runs async work from plain code."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def sync(work: Coroutine[Any, Any, _T]) -> _T:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
-    # A notebook's loop is running already: work in a thread with a loop of its own.
+    # In a notebook a loop is running already, so use a thread with its own.
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()

@@ -35,7 +35,7 @@ from refusalkit.untrusted import printable, redact
 def main() -> None:
     """The console script. Errors are one sentence on stderr; a traceback only with --debug."""
     debug = "--debug" in sys.argv[1:]
-    # Collecting garbage early and often only slows the start: what is imported stays.
+    # Fewer garbage collections: they slow the start, and imported modules stay anyway.
     gc.set_threshold(50_000, 20, 20)
     say_notes()
     try:

@@ -38,7 +38,7 @@ def run_several(
     max_unscored: float,
     as_json: bool,
 ) -> int:
-    """Run them side by side; returns the exit code, the highest of the runs'."""
+    """Run the models side by side; returns the highest of their exit codes."""
     import refusalkit
     from refusalkit.api.many import run_names
 
@@ -61,7 +61,7 @@ def run_several(
 
 
 def name_models(models: Sequence[str], plan: str | None) -> None:
-    """Refuse a command that names its models not at all, or twice."""
+    """Refuse a command that names no model, or names them twice."""
     if not models and plan is None:
         raise click.UsageError("Missing argument 'MODEL' (only --plan needs none)")
     if models and plan is not None:
@@ -71,7 +71,7 @@ def name_models(models: Sequence[str], plan: str | None) -> None:
 def asked_models(
     models: Sequence[str], given: Mapping[str, Any], *, plan: str | None, config_file: str | None
 ) -> tuple[list[dict[str, Any]], float | None]:
-    """The options of each model, checked, and what all together may cost in USD."""
+    """The checked options of each model, and the budget of all together in USD."""
     from refusalkit.config.resolve import read_config, read_plan
 
     common = read_config(config_file) if config_file is not None else {}
@@ -79,7 +79,7 @@ def asked_models(
     if plan is not None:
         planned, tables = read_plan(plan)
         common |= planned
-    # The command line holds for all, so it stands over the tables.
+    # The command line is for all models, so it overrides the tables.
     together = {**common, **given}.get("max_cost")
     shared = {name: value for name, value in common.items() if name != "max_cost"}
     over = {name: value for name, value in given.items() if name != "max_cost"}
@@ -89,7 +89,7 @@ def asked_models(
 
 
 def _check_tables(asked: Sequence[Mapping[str, Any]], plan: str | None) -> None:
-    """Refuse what is wrong with the place where it stands; say each preset once."""
+    """Refuse what is wrong, naming its place; print each preset's note once."""
     from refusalkit.config.resolve import resolve_config
 
     presets = []
@@ -119,7 +119,7 @@ def show_several(
     max_unscored: float,
     as_json: bool,
 ) -> int:
-    """Print what became of each; `bounds` are their own, `together` is that of all, in USD."""
+    """Print each result. `bounds` are their own budgets, `together` that of all, in USD."""
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
 

@@ -30,15 +30,14 @@ def say_notes() -> None:
     log.handlers = [_Echo()]
 
 
-# The file is read once more for this: where that takes seconds, nothing is said.
+# Bytes; larger files would take seconds to read a second time, so nothing is printed for them.
 _LARGE = 4 * 1024 * 1024
 
 
 def warn_unmarked_hard_lines(config: RunConfig) -> None:
-    """Say on stderr which categories are called like our hard lines and are none.
+    """Warn on stderr of categories that are named like hard lines but are not marked as such.
 
-    A file of one's own has no hard lines until they are named. Sets that come with refusalkit and
-    public ones say themselves which are.
+    Only files of the user's own: shipped and public sets say which categories are hard lines.
     """
     sizes = [_size(Path(part.strip())) for part in config.prompts.split(",")]
     own = [size for size in sizes if size is not None]
@@ -89,7 +88,7 @@ def _size(path: Path) -> int | None:
 
 
 def print_preset_note(preset: str | None) -> None:
-    """Say on stderr what a preset means, before anything is asked."""
+    """Print on stderr what a preset means."""
     if preset is None:
         return
     from refusalkit.reporting import terminal

@@ -1,4 +1,4 @@
-"""The `presets` command, and what a run with a preset says before it starts."""
+"""The `presets` command."""
 
 from __future__ import annotations
 

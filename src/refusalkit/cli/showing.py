@@ -1,4 +1,4 @@
-"""What a command ends with: an exit code, a table, a finished run."""
+"""How a command ends: its tables, its messages on stderr, its exit code."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 class Result(NamedTuple):
-    """What the records of a run come to; `spent_usd` is None where a price is unknown.
+    """Score, audit and cost of a run; `spent_usd` is None where a price is unknown.
 
-    `odd` says what a reader should know of its answers before the figures.
+    `odd` holds sentences about unusual answers, to be printed above the figures.
     """
 
     score: Score
@@ -62,7 +62,7 @@ def read_result(run: Run) -> Result:
 
 
 def odd_answers(records: RunRecords) -> tuple[str, ...]:
-    """What stands above a run's figures of answers that are not as usual, a line each."""
+    """Sentences about unusual answers, to be printed above the figures."""
     lines: list[str] = []
     odd = records.odd
     if odd.unknown_marks:
@@ -82,7 +82,7 @@ def odd_answers(records: RunRecords) -> tuple[str, ...]:
 
 
 def show_run(run: Run, max_unscored: float, as_json: bool) -> int:
-    """Print what a run says; returns the command's exit code."""
+    """Print the result of a run; returns the command's exit code."""
     result = read_result(run)
     score = result.score
     if as_json:
@@ -149,16 +149,16 @@ def _bound(run: Run) -> float | None:
 
 
 def above_bound(spent: float | None, bound: float | None) -> str | None:
-    """Says that more was spent than `--max-cost`; None where that is not so."""
+    """A sentence if more was spent than `--max-cost`, else None."""
     if spent is None or bound is None or spent <= bound:
         return None
-    # As many digits as tell one from the other.
+    # As many digits as it takes to tell the two apart.
     digits = next((n for n in range(2, 9) if f"{spent:.{n}f}" != f"{bound:.{n}f}"), 9)
     return f"spent {spent:.{digits}f} USD, above --max-cost {bound:.{digits}f}"
 
 
 def check_report(report: str | None, out: str | None, *, several: bool = False) -> None:
-    """Refuse a report that could not be written before the run is paid for."""
+    """Refuse a report that cannot be written, before the run is paid for."""
     if report is None:
         return
     from refusalkit.api.sync import RUNS
@@ -243,7 +243,7 @@ def _tell_dropped(run: Run) -> None:
 
 
 def warn_of_canaries(check: CanaryCheck) -> None:
-    """Say on stderr that the canaries failed, if they did."""
+    """Warn on stderr if the canaries failed."""
     if check.warning is not None:
         click.echo(f"refusalkit: {check.warning}", err=True)
 

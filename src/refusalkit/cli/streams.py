@@ -1,4 +1,4 @@
-"""The standard streams of a command: what becomes of its output never changes what it found."""
+"""The standard streams of a command: a broken one never changes its exit code."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def flush_streams() -> None:
 
 
 class _Output(io.FileIO):
-    """A stream's file, of which a failure is told once or not at all."""
+    """A stream's file; a failure is raised once or not at all."""
 
     def __init__(self, number: int, *, tells: bool) -> None:
         super().__init__(number, "wb", closefd=False)
@@ -51,7 +51,7 @@ class _Output(io.FileIO):
             written = super().write(data)
         except OSError as error:
             self._is_gone = True
-            # EINVAL is what a pipe without a reader comes to on Windows.
+            # On Windows a pipe without a reader raises EINVAL.
             left = (errno.EPIPE, errno.EINVAL) if os.name == "nt" else (errno.EPIPE,)
             if self._tells and error.errno not in left:
                 raise StorageError(f"cannot write to stdout: {error.strerror}") from error

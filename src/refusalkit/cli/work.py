@@ -1,4 +1,4 @@
-"""Asynchronous work behind a command: progress, interruption, imports in the pauses."""
+"""Runs the async work of a command: progress, interruption, imports in the pauses."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _warnings_on_stderr() -> Iterator[None]:
 async def _preload(modules: Sequence[str]) -> None:
     """Import what the result needs piece by piece, while requests are under way.
 
-    Not in a thread: it would make every answer that comes wait its turn for the interpreter.
+    Not in a thread: every answer that comes would wait for the GIL.
     """
     import asyncio
 

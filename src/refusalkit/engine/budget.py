@@ -1,9 +1,10 @@
-"""What runs cost so far, and whether there is room for one unit more. In USD.
+"""Budgets in USD: what runs have cost, and whether one more unit fits.
 
-Nobody knows beforehand what an answer costs, only what it can cost at the most, where a price and a
-bound on tokens are known. So a unit may begin beside others only where all of them at their most
-stay within the bound; alone it may begin where one as dear as the dearest so far does. And there
-are never more at work than have ended: what units cost shows before many of them are paid for.
+The cost of an answer is unknown until it has come; only an upper bound is known, where there are a
+price and a limit on tokens. So a unit may start beside others only if all of them at their upper
+bounds stay within the budget. A unit alone may start if one as expensive as the most expensive so
+far would. And never more units are in flight than have ended, so that real costs are seen before
+many units are paid for.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from refusalkit.runs.state import Dearest
 
 
 class Budget:
-    """What one run may cost, or several together."""
+    """An upper bound in USD on the cost of one run, or of several together."""
 
     def __init__(self, max_cost: float) -> None:
         self._max_cost = max_cost
@@ -25,15 +26,15 @@ class Budget:
 
     @property
     def runs(self) -> Sequence[RunBudget]:
-        """Those that it bounds."""
+        """The runs it bounds."""
         return self._runs
 
     def join(self, run: RunBudget) -> None:
-        """Count a run in, for good: what it spent stays spent."""
+        """Add a run. What it spends counts for good."""
         self._runs.append(run)
 
     def has_room(self, run: RunBudget, *, completes: bool) -> bool:
-        """Whether one unit more of `run` stays within it."""
+        """Whether one more unit of `run` fits."""
         spent = sum(one.spent_usd or 0.0 for one in self._runs)
         if not any(one.is_at_work for one in self._runs):
             return spent + run.dearest_usd(completes=completes) < self._max_cost
@@ -42,10 +43,10 @@ class Budget:
 
 
 class RunBudget:
-    """What one run has spent, and what is in flight: bounded by budgets, or not.
+    """What one run has spent and has in flight, within any number of budgets.
 
-    `spent_usd` None: a price is unknown. `ceiling_usd` is the most that a completion can cost; None
-    where that is not known, the dearest so far then stands for it.
+    `spent_usd` is None where a price is unknown. `ceiling_usd` is the upper bound of one
+    completion's cost; where it is None the most expensive completion so far is taken.
     """
 
     def __init__(self, *budgets: Budget, ceiling_usd: float | None = None) -> None:
@@ -64,23 +65,24 @@ class RunBudget:
         return self._in_flight > 0
 
     def may_find_room(self, *, completes: bool) -> bool:
-        """Whether what is in flight, here or in runs of the budgets that are short, may make some.
+        """Whether units in flight may turn out cheaper and so make room.
 
-        A run that has come to its own bound does not wait for the others.
+        They may be this run's, or of other runs within a budget that is short. A run that has
+        reached its own budget does not wait for other runs.
         """
         short = [one for one in self._budgets if not one.has_room(self, completes=completes)]
         return self.is_at_work or all(any(run.is_at_work for run in one.runs) for one in short)
 
     def go_on(self, spent_usd: float | None, dearest: Dearest, n_units: int) -> None:
-        """Begin where the sessions before this one ended, which settled `n_units`."""
+        """Continue from earlier sessions, which settled `n_units`."""
         self.spent_usd, self._dearest, self._ended = spent_usd, dearest, n_units
         for budget in self._budgets:
             budget.join(self)
 
     def begin(self, *, completes: bool) -> bool:
-        """Take up a unit if there is room; with `completes` it asks the model before the judge.
+        """Start a unit if there is room; with `completes` it asks the model as well as the judge.
 
-        Raises `ConfigurationError` where there is a bound and a price is unknown.
+        Raises `ConfigurationError` where there is a budget and a price is unknown.
         """
         if not self._has_room(completes=completes):
             return False
@@ -89,57 +91,57 @@ class RunBudget:
         return True
 
     def completed(self) -> None:
-        """A unit's completion is there, whatever came of it."""
+        """A unit's completion has come, or failed."""
         self._completing -= 1
         self._tell()
 
     def end(self) -> None:
-        """A unit is no longer at work."""
+        """A unit has ended."""
         self._in_flight -= 1
         self._ended += 1
         self._tell()
 
     def wake(self) -> None:
-        """Let those look again who wait for room."""
+        """Wake whatever waits for room."""
         if self._change is not None:
             self._change.set()
             self._change = None
 
     async def changed(self) -> None:
-        """Wait until there may be more room than there was, or `wake` is called."""
+        """Wait until there may be more room, or `wake` is called."""
         if self._change is None:
             self._change = asyncio.Event()
         await self._change.wait()
 
     def add(self, cost: float | None) -> None:
-        """Count what was spent."""
+        """Add a cost in USD; None: unknown."""
         known = cost is not None and self.spent_usd is not None
         self.spent_usd = (self.spent_usd or 0.0) + (cost or 0.0) if known else None
 
     def saw_completion(self, cost: float | None) -> None:
-        """What a completion cost may be the most so far."""
+        """Note a completion's cost, which may be the highest so far."""
         dearest = max(self._dearest.completion or 0.0, cost or 0.0)
         if dearest != self._dearest.completion:
             self._dearest = replace(self._dearest, completion=dearest)
 
     def saw_verdict(self, cost: float | None) -> None:
-        """What a verdict cost may be the most so far."""
+        """Note a verdict's cost, which may be the highest so far."""
         dearest = max(self._dearest.verdict or 0.0, cost or 0.0)
         if dearest != self._dearest.verdict:
             self._dearest = replace(self._dearest, verdict=dearest)
 
     def dearest_usd(self, *, completes: bool) -> float:
-        """What one unit costs that is as dear as the dearest so far."""
+        """The cost of a unit as expensive as the most expensive so far."""
         completion = (self._dearest.completion or 0.0) if completes else 0.0
         return completion + (self._dearest.verdict or 0.0)
 
     def most_usd(self, *, completes: bool) -> float:
-        """The most that one unit may be expected to cost."""
+        """Upper bound on the cost of one unit."""
         return (self._most_completion if completes else 0.0) + (self._dearest.verdict or 0.0)
 
     @property
     def most_in_flight_usd(self) -> float:
-        """The most that what is in flight may be expected to cost yet."""
+        """Upper bound on the in-flight cost."""
         verdicts = self._in_flight * (self._dearest.verdict or 0.0)
         return self._completing * self._most_completion + verdicts
 

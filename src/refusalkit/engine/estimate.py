@@ -1,4 +1,4 @@
-"""What a run would take before anything is asked: requests, tokens, USD."""
+"""Estimates a run before anything is asked: requests, tokens, USD."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from refusalkit.runs.folder import Run
 from refusalkit.types import Prompt
 from refusalkit.untrusted import printable
 
-# A chat format's own tokens around a message.
+# Tokens that a chat format adds to a message.
 _AROUND = 4
-# Where nothing was measured, in tokens: a refusal of one sentence, an ordinary answer, a verdict.
+# Assumed lengths in tokens: a refusal of one sentence, an ordinary answer, a verdict.
 _REFUSAL, _ANSWER = 30, 500
 _VERDICT_LOW, _VERDICT = 15, 60
 
@@ -31,11 +31,14 @@ _VERDICT_LOW, _VERDICT = 15, 60
 @shows("low", "expected", "high")
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A figure that is not known yet: low, expected, high."""
+    """A range for a figure that is not known yet."""
 
     low: float
+    """The 10th percentile of earlier answers, or a refusal of one sentence."""
     expected: float
+    """Their mean, or an ordinary answer."""
     high: float
+    """Their 90th percentile, or the limit on tokens."""
 
     def times(self, factor: float) -> Span:
         """Each of the three, multiplied."""
@@ -54,18 +57,22 @@ class Span:
 )
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What the model under test, or a judge, takes of a run.
-
-    `cost_usd` is None where the price is unknown. `basis` says where the lengths come from.
-    """
+    """The part of a run that the model under test, or a judge, takes."""
 
     part: Literal["model", "judge"]
+    """Whether it is the model's or a judge's."""
     name: str
+    """The model's id, or the judge's name and model."""
     requests: int
+    """Requests, retries not counted."""
     input_tokens: Span
+    """Tokens of all requests."""
     output_tokens: Span
+    """Tokens of all answers."""
     cost_usd: Span | None
+    """USD; None where the price is unknown."""
     basis: str
+    """Where the lengths come from: earlier runs, or an assumption."""
 
 
 @shows(
@@ -78,15 +85,22 @@ class Share:
 )
 @dataclass(frozen=True, slots=True)
 class RunEstimate:
-    """What a run would take. `tokeniser` names the encoding that counted the prompts."""
+    """Requests, tokens and USD of a run that was not made yet."""
 
     model: str
+    """The model's id."""
     prompt_set: str
+    """The name of the prompt set."""
     n_prompts: int
+    """Its prompts, after filters."""
     trials: int
+    """Independent answers to each prompt."""
     shares: tuple[Share, ...]
+    """The model's share, then one for each judge."""
     tokeniser: str
+    """The name of the encoding that counted the prompts' tokens."""
     notes: tuple[str, ...]
+    """What the figures leave out, in sentences."""
 
     @property
     def requests(self) -> int:
@@ -210,7 +224,7 @@ def _same(figure: float) -> Span:
 
 
 def _at_most(share: Share) -> Share:
-    """The share of one who may be asked for all, and for nothing."""
+    """The share of a judge that may be asked for anything between nothing and everything."""
 
     def high(span: Span) -> Span:
         return Span(0.0, 0.0, span.high)
@@ -282,7 +296,7 @@ class _Lengths:
         return assumed, f"assumed: no earlier run of this model{how}"
 
     def _not_used(self, config: RunConfig, same: Sequence[Run]) -> Iterable[str]:
-        """Why answers of earlier runs say nothing of these, where somebody might expect them to."""
+        """Why earlier runs that a user might expect to be used were not."""
         others = [run for run in same if _reasoning_of(run) != config.reasoning]
         if not self._named:
             if others:

@@ -1,4 +1,4 @@
-"""What a run is to do, how far it is, and why it ended."""
+"""What a run has to do, how far it is, and why it ended."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from enum import StrEnum
 from operator import itemgetter
 from typing import NamedTuple, Protocol
 
+from refusalkit.display import shows
 from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.prompts.random_order import in_random_order
 from refusalkit.types import Prompt, Verdict
@@ -23,21 +24,30 @@ class Ended(StrEnum):
     CROSSED = "crossed"
 
 
+@shows("planned", "completions", "verdicts", "unscored", "cost_usd", "eta_s")
 class Progress(NamedTuple):
-    """How far a run is. `cost_usd` None: a price is unknown. `found` units were on disk before."""
+    """How far a run is."""
 
     planned: int
+    """Units of the run."""
     completions: int = 0
+    """Units with a completion."""
     verdicts: int = 0
+    """Units with a verdict."""
     refusals: int = 0
+    """Verdicts that are refusals."""
     unscored: int = 0
+    """Verdicts without a label."""
     cost_usd: float | None = 0.0
+    """USD spent so far; None: a price is unknown."""
     found: int = 0
+    """Verdicts that were on disk before this session."""
     elapsed_s: float = 0.0
+    """Seconds of this session."""
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds left at the pace of this session; None before there is one."""
+        """Seconds left at the pace of this session; None before its first verdict."""
         fresh = self.verdicts - self.found
         if fresh <= 0:
             return None
@@ -48,11 +58,11 @@ OnProgress = Callable[[Progress], None]
 
 
 Plan = Callable[[], Iterable[tuple[int, Sequence[Prompt]]]]
-"""All units of a run in the order in which they are worked through: a trial, and its prompts."""
+"""All units of a run in the order they are asked: a trial, and its prompts."""
 
 
 def plan_trials(prompts: PromptSet, trials: int) -> Plan:
-    """Whole trials one after another, so that an interrupted run has as many of them as can be."""
+    """One whole trial after another, so that an interrupted run has as many as possible."""
     return lambda: ((trial, prompts.prompts) for trial in range(1, trials + 1))
 
 
@@ -78,7 +88,7 @@ class StopRule(Protocol):
 
 
 def plan_units(units: Iterable[tuple[Prompt, int]]) -> Plan:
-    """Units as they were recorded, in their order."""
+    """Recorded units, in their order."""
     ordered = [
         (trial, [prompt for prompt, _ in same])
         for trial, same in itertools.groupby(units, key=itemgetter(1))

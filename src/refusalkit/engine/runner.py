@@ -1,4 +1,4 @@
-"""Work through a run: what is owed, at most so much at once, every result on disk as it comes.
+"""Works through a run: asks what is owed and writes each result as it comes.
 
 A worker takes one unit through both steps, completion and verdict, so generation and judging
 overlap from the first answer on.
@@ -48,9 +48,9 @@ from refusalkit.types import (
     unit_parts,
 )
 
-# Work in flight is awaited this long after an interruption.
+# Seconds to wait for requests in flight after an interruption.
 GRACE_S = 5.0
-# So many failures in a row mean that the endpoint is down, not that some requests were unlucky.
+# This many failures in a row mean that the endpoint is down.
 _GIVE_UP_AT_START = 5
 _GIVE_UP = 40
 
@@ -71,7 +71,7 @@ class _Task:
 
 
 class Runner:
-    """Works through what a run owes. Make one for each session.
+    """Does the work that a run owes. Each session needs a new one.
 
     Without a `model` nothing is asked: `judge`, any judge of the run, judges again what is on disk.
     `texts` then holds answers by unit that the run withheld and that are known from elsewhere.
@@ -183,7 +183,7 @@ class Runner:
         return self._ended
 
     def _owed(self, state: RunState) -> Iterator[_Task]:
-        """Answers that wait for a verdict first, then whole trials one after another."""
+        """Answers without a verdict first, then one whole trial after another."""
         again = state.to_judge
         if self._model is None:
             again |= state.withheld
@@ -213,7 +213,7 @@ class Runner:
                     yield _Task(prompt, trial, answer, earlier.get(unit, {}), gone)
 
     def _answer(self, unit: str, state: RunState) -> Completion:
-        """An answer on disk, read when its turn comes: together they may be larger than memory."""
+        """An answer on disk, read only when it is needed: all together may not fit in memory."""
         ((place, record),) = read_records(self._run.completions, [state.answers[unit]])
         text = self._texts[unit] if unit in self._texts else record["text"]
         return completion_from_record({**record, "text": "" if text is None else text}, place)
@@ -236,7 +236,7 @@ class Runner:
                 finished = [worker for worker in pending if worker in done]
                 pending.difference_update(finished)
                 for worker in finished:
-                    # Each is asked: an exception that nobody takes is printed when it is forgotten.
+                    # Every exception is retrieved: asyncio prints those that are not.
                     error = worker.exception()
                     failure = failure or error
                 if deadline is None and (failure is not None or stopping in done):
@@ -256,7 +256,7 @@ class Runner:
 
     async def _worker(self, tasks: Iterator[_Task], writer: RecordWriter) -> None:
         while not self._stop.is_set() and not self._is_settled():
-            # One canary after each unit until all are asked, so that neither waits for the other.
+            # Alternate units and canaries until no canary is left.
             self._canary_next = bool(self._canaries) and not self._canary_next
             if self._canary_next:
                 await self._ask_canary(self._canaries.popleft(), writer)
@@ -286,9 +286,9 @@ class Runner:
         return self._stop_rule is not None and self._stop_rule.met is not None
 
     async def _begin(self, *, completes: bool) -> bool:
-        """Take up a unit as soon as the budget has room; False where there will be none."""
+        """Start a unit as soon as the budget has room; False if it never will."""
         while not self._budget.begin(completes=completes):
-            # What is in flight shows its cost: mostly less than was reckoned with.
+            # Units in flight mostly turn out cheaper than their upper bound.
             if not self._budget.may_find_room(completes=completes):
                 return False
             await self._budget.changed()
@@ -384,7 +384,7 @@ class Runner:
                 )
             finally:
                 self._budget.completed()
-            # Which unit it is, is not the model's to say: what is withheld hangs on it.
+            # A model must not choose its unit: whether the text is withheld depends on it.
             prompt = task.prompt
             says = (completion.prompt_id, completion.category, completion.trial)
             if says != (prompt.id, prompt.category, task.trial):
@@ -392,14 +392,14 @@ class Runner:
                     completion, prompt_id=prompt.id, category=prompt.category, trial=task.trial
                 )
             failed = completion.outcome is Outcome.ERROR
-            # A request that failed or was filtered out has no price, which is not an unknown one.
+            # A failed or filtered request is free where no price is given.
             free = failed or completion.outcome is Outcome.BLOCKED
             unpriced = free and completion.cost_usd is None
-            # What came without an answer may be the dearest: reasoning up to the last token.
+            # A completion without an answer may be the most expensive: reasoning to the last token.
             self._budget.saw_completion(completion.cost_usd)
             self._count(cost=0.0 if unpriced else completion.cost_usd, completions=1)
-            # At once, though a withheld answer lives in memory only: what it cost is on record,
-            # whatever becomes of its verdict. Without one the model is asked again.
+            # Written before the verdict, even where the text is withheld: the cost is on record
+            # whatever happens. Without a verdict the model is asked again.
             for retraction in retractions(
                 prompt, task.trial, self._orphans.get(completion.unit, ())
             ):

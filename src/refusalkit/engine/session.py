@@ -1,4 +1,4 @@
-"""What a run needs before and around its work: opened parts, a manifest, one session on record."""
+"""One session of work on a run, recorded in its manifest."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LOG = logging.getLogger("refusalkit")
 
 
 def how_to_resume(run: Run) -> str:
-    """The command that goes on with a run."""
+    """The command that continues a run."""
     path = printable(run.path, 400)
     quoted = shlex.quote(path)
     if run.manifest.kind == "grade":
@@ -61,7 +61,7 @@ async def work_session(
     withheld: Collection[str] = (),
     keep_hard_line_text: bool = False,
 ) -> Run:
-    """One stretch of work on a run, recorded in its manifest however it ends.
+    """Work on a run, and record the session in its manifest however it ends.
 
     Without a `model` it is judged again: `judge` joins the run's judges, `texts` holds answers by
     unit that the run withheld and that are known from elsewhere. `budget` is shared with others;
@@ -148,7 +148,7 @@ async def work_session(
             try:
                 run = run.with_manifest(run.manifest.model_copy(update=update), own=own)
             except StorageError as error:
-                # On a full disk this fails too: what ended the work says more, and how to go on.
+                # On a full disk this fails too; the error that ended the work says more.
                 if failure is None:
                     error.add_note(f"go on with: {go_on}")
                     raise
@@ -174,7 +174,7 @@ def _withheld(run: Run, hard_lines: Collection[str], keep: bool) -> frozenset[st
 def _ceiling(
     model: Model | None, plan: Plan, config: RunConfig, budget: Budget | None
 ) -> float | None:
-    """The most that one answer can cost, where there is a bound to hold and the model knows it."""
+    """Upper bound on the cost of one answer, where there is a budget and the model knows it."""
     if config.max_cost is None and budget is None:
         return None
     of = getattr(model, "ceiling_usd", None)
