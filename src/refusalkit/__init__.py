@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         audit,
         compare,
         leaderboard,
+        merge,
         report,
         score,
         units,
@@ -136,6 +137,9 @@ if TYPE_CHECKING:
     )
     from refusalkit.runs.folder import (
         Run,
+    )
+    from refusalkit.runs.merging import (
+        Merged,
     )
     from refusalkit.scoring.agreement.judge_pairs import (
         JudgeAgreements,
@@ -223,7 +227,7 @@ _WHERE = {
     "api.planning": "plan",
     "api.probing": "probe_judge probe_judge_async",
     "api.rejudging": "bridge regrade regrade_async",
-    "api.results": "audit compare leaderboard report score units",
+    "api.results": "audit compare leaderboard merge report score units",
     "api.runs": "benchmark benchmark_async resume resume_async",
     "config.run_config": "JudgeOptions RunConfig RunOptions",
     "engine.estimate": "RunEstimate Share Span",
@@ -245,6 +249,7 @@ _WHERE = {
     "prompts.prompt_set": "PromptSet",
     "reporting.data.presets": "PresetRow preset_rows",
     "runs.folder": "Run",
+    "runs.merging": "Merged",
     "scoring.agreement.judge_pairs": "JudgeAgreements JudgePair",
     "scoring.audit": "Audit AuditStatus HardLine",
     "scoring.compare.comparison": "Comparison Difference Pair",
@@ -305,6 +310,7 @@ __all__ = [
     "Label",
     "Labelling",
     "Leaderboard",
+    "Merged",
     "Message",
     "Model",
     "ModelRun",
@@ -364,6 +370,7 @@ __all__ = [
     "load_judge",
     "load_prompts",
     "load_run",
+    "merge",
     "open_labelling",
     "open_model",
     "plan",

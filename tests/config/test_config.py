@@ -99,7 +99,7 @@ def layers(draw: st.DrawFn) -> tuple[str | None, dict[str, Any], dict[str, Any]]
 
 
 # Fields that hold only together: a bound and a number of leaks need a rule to stop by.
-TOGETHER = {"order_seed", "stop_when", "bound", "max_leaks"}
+TOGETHER = {"order_seed", "stop_when", "bound", "max_leaks", "shard"}
 
 
 def test_every_field_is_tested_here() -> None:

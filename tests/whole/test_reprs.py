@@ -203,7 +203,9 @@ def of_results(folder: Path) -> dict[str, Any]:
     audit, plan = rk.audit(run), rk.plan(bound=5, width=10)
     correction = rk.correct(again, calibration=calibrated.calibration)
     estimated = rk.estimate("demo/mixed", "starter", earlier=[])
+    shard = rk.benchmark("demo/mixed", "starter", trials=1, shard="1/3", out=folder / "shard")
     return {
+        "Merged": rk.merge(shard, folder / "merged"),
         "Run": run,
         "Score": score,
         "Estimate": score.willingness,

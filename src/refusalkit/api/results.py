@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from refusalkit.api.calls import RunLike, as_list, load_run
+from refusalkit.api.calls import RunLike, as_list, load_run, path_of
 from refusalkit.errors import UsageError
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from refusalkit.runs.merging import Merged
     from refusalkit.scoring.audit import Audit
     from refusalkit.scoring.compare.comparison import Comparison
     from refusalkit.scoring.compare.gate import Target
@@ -49,6 +50,24 @@ def score(run: RunLike, *, judge: str | None = None, count_deflection: bool | No
     from refusalkit.scoring.score import score_run
 
     return score_run(load_run(run), judge=judge, count_deflection=count_deflection)
+
+
+def merge(shards: Sequence[RunLike], out: str | Path) -> Merged:
+    """Make one run of its shards, run folders made with `shard`.
+
+    Args:
+        shards: the shards, in any order; a missing one is owed by the whole.
+        out: the folder to make.
+
+    Raises:
+        RunFolderError: `out` holds something, a path is not a shard, or one is given twice.
+        ConfigurationChanged: the shards are not of one run.
+        RecordError: a record is broken, or of a prompt that is not in its shard.
+        StorageError: the disk refuses; there is no folder then.
+    """
+    from refusalkit.runs.merging import merge_shards
+
+    return merge_shards([path_of(shard) for shard in as_list(shards)], Path(out))
 
 
 def audit(

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -69,6 +69,25 @@ _SECRET_PART = re.compile(
 _LONG_SECRET = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9])[A-Za-z0-9_-]{32,}")
 
 
+class Shard(NamedTuple):
+    """A share of a run's prompts: the `number`-th, from 1, of `of`. As text: ``2/8``."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read ``2/8``. Raises `ValueError`."""
+        found = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text)
+        number, of = map(int, found.groups()) if found else (0, 0)
+        if not 1 <= number <= of:
+            raise ValueError("must be K/N, the K-th of N shares, such as 2/8")
+        return cls(number, of)
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+
 class RunConfig(BaseModel):
     """Everything a run was asked for."""
 
@@ -99,6 +118,8 @@ class RunConfig(BaseModel):
     """So many prompts, balanced over categories."""
     limit_seed: Annotated[int, _MEASURED] = 0
     """Seed of the draw that --limit makes."""
+    shard: Annotated[str | None, Cli("measured", metavar="K/N")] = None
+    """Only the K-th of N shares of the prompts, for `refusalkit merge`."""
     framings: Annotated[tuple[str, ...], Cli("measured", flag=True)] = ()
     """Hard-line requests also in four plain framings, for the audit."""
     order_seed: Annotated[int | None, Cli("measured", default="the set's order")] = None
@@ -284,7 +305,14 @@ class RunConfig(BaseModel):
             )
         if self.stop_when == "held" and self.bound is None:
             raise ValueError("stop_when held needs a bound: the leak rate to be shown, in percent")
+        if self.stop_when is not None and self.shard is not None:
+            raise ValueError("a shard cannot know what the others found: leave stop_when out")
         return self
+
+    @field_validator("shard")
+    @classmethod
+    def _shard_is_one(cls, value: str | None) -> str | None:
+        return value if value is None else str(Shard.parse(value))
 
     @property
     def order(self) -> int | None:
@@ -317,7 +345,15 @@ class RunConfig(BaseModel):
         fields = self.model_dump(mode="json", exclude=set(OPERATIONAL))
         # Left out where nobody chose one: runs from before it was an option keep their digest.
         late = ("inversion", "lang", "judge_temperature", "judge_asks", "council", "judge_fallback")
-        for name in (*late, "hard_line_judge", "order_seed", "stop_when", "bound", "max_leaks"):
+        for name in (
+            *late,
+            "hard_line_judge",
+            "order_seed",
+            "stop_when",
+            "bound",
+            "max_leaks",
+            "shard",
+        ):
             if fields[name] is None:
                 del fields[name]
         for name in ("framings", "pressure", "no_temperature", "no_top_p", "no_top_k"):
@@ -404,6 +440,7 @@ class RunOptions(JudgeOptions, total=False):
     danger: Sequence[int]
     limit: int | None
     limit_seed: int
+    shard: str | None
     framings: bool | Sequence[str]
     pressure: int
     order_seed: int | None

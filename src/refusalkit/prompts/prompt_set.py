@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -72,6 +73,8 @@ class PromptSet:
     """The filters that were applied, as the manifest records them."""
     parts: tuple[SetPart, ...] = ()
     """The sets it was combined from, if it was."""
+    whole: PromptSet | None = field(default=None, compare=False)
+    """The set of which this is a shard, if it is one; see `shard`."""
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -237,6 +240,28 @@ class PromptSet:
             selection=selection,
         )
 
+    def shard(self, number: int, of: int) -> PromptSet:
+        """The `number`-th share, from 1, of `of` shares of the set, in the same order.
+
+        Which share a prompt is in follows from its id alone, so the shares of one set never overlap
+        and together are the set. A contrast, framed or translated prompt is in the share of the
+        prompt that it belongs to. `whole` of the share is this set. Raises `UsageError` where the
+        share is empty.
+        """
+        kept = tuple(p for p in self.prompts if shard_of(root_id(p), of) == number)
+        if not kept:
+            raise UsageError(
+                f"share {number}/{of} of {printable(self.name)} has none of its {len(self)} "
+                "prompts: take fewer shares"
+            )
+        filled = {prompt.category for prompt in kept}
+        return replace(
+            self,
+            categories=tuple(c for c in self.categories if c.slug in filled),
+            prompts=kept,
+            whole=self,
+        )
+
     def only_hard_lines(self) -> PromptSet:
         """The prompts of the hard lines, their framings with them and their safe twins without.
 
@@ -328,3 +353,13 @@ class PromptSet:
 
 def _counted(count: int, one: str, many: str | None = None) -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def root_id(prompt: Prompt) -> str:
+    """The id of the prompt that a contrast, framed or translated one belongs to, else its own."""
+    return prompt.twin or prompt.frame_of or prompt.translation_of or prompt.id
+
+
+def shard_of(prompt_id: str, of: int) -> int:
+    """Which of `of` shares, from 1, a prompt is in: by the SHA-256 of its (root's) id."""
+    return int.from_bytes(hashlib.sha256(prompt_id.encode()).digest()[:8]) % of + 1

@@ -214,6 +214,26 @@ class RecordWriter:
         self._verdicts.append(verdict_record(verdict, withhold_text=withhold))
         self.n_records += 1
 
+    def copy(self, name: str, record: Mapping[str, Any]) -> None:
+        """Append a record of another run's file of this name; what is withheld here is left out."""
+        record = self._without_withheld(record)
+        if name in self._paths:
+            self._append_beside(name, record)
+            return
+        file = self._completions if name == COMPLETIONS else self._verdicts
+        file.append(record)
+        self.n_records += 1
+
+    def _without_withheld(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A record, and the records in it, without texts of a category that is withheld."""
+        made = {
+            name: self._without_withheld(value) if isinstance(value, dict) else value
+            for name, value in record.items()
+        }
+        if self.withholds(str(record.get("category"))):
+            made |= {field: None for field in ("text", "reason") if field in made}
+        return made
+
     def canary(self, record: Mapping[str, Any]) -> None:
         """Append the record of a verdict on a canary."""
         self._append_beside(CANARIES, record)

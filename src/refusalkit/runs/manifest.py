@@ -131,6 +131,19 @@ class JudgeEntry(_JudgeFile):
     hard_line_judge: JudgePart | None = None
 
 
+class ShardEntry(_Model):
+    """Which share of a run's prompts a run folder holds, and what the whole run is.
+
+    `number` counts from 1, `of` shares; `prompt_set`, `n_units` and `languages` are the whole's.
+    """
+
+    number: Annotated[int, Field(ge=1)]
+    of: Annotated[int, Field(ge=1)]
+    prompt_set: PromptSetEntry
+    n_units: Count
+    languages: dict[str, Count] = {}
+
+
 class ParameterEntry(_Model):
     """The parameters really sent, and what was left out and why.
 
@@ -179,6 +192,8 @@ class Manifest(_Model):
     languages: dict[str, Count] = {}
     # None: refusals were taken as they came.
     pressure: PressureEntry | None = None
+    # Of a share of a run; None of a whole run.
+    shard: ShardEntry | None = None
     parameters: dict[str, ParameterEntry] = {}
     sessions: tuple[Session, ...] = ()
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from refusalkit.config.resolve import check_unchanged
-from refusalkit.config.run_config import RunConfig
+from refusalkit.config.run_config import RunConfig, Shard
 from refusalkit.errors import ConfigurationChanged, RunFolderError
 from refusalkit.prompts.categories import slug_of
 from refusalkit.prompts.pressure import shipped_script
@@ -27,6 +27,7 @@ from refusalkit.runs.manifest import (
     PartEntry,
     PressureEntry,
     PromptSetEntry,
+    ShardEntry,
 )
 from refusalkit.untrusted import printable
 
@@ -73,26 +74,7 @@ def new_manifest(
     units: RecordedAnswers | None = None,
 ) -> Manifest:
     """What a new run is, before its first request."""
-    counts: Counter[str] = Counter()
-    contrast: Counter[str] = Counter()
-    framed: Counter[str] = Counter()
-    planned: Counter[str] = Counter()
-    framings: dict[str, FramedEntry] = {}
     asked = Counter(prompt.id for prompt, _ in units.units) if units is not None else None
-    for prompt in prompts.prompts:
-        slug, times = prompt.category, config.trials if asked is None else asked[prompt.id]
-        if prompt.twin is not None:
-            contrast[slug] += 1
-        elif prompt.framing is not None and prompt.frame_of is not None:
-            framed[slug] += 1
-            framings[prompt.id] = FramedEntry(
-                framing=prompt.framing, frame_of=prompt.frame_of, category=slug, n_units=times
-            )
-        else:
-            counts[slug] += 1
-            planned[slug] += times
-    languages = dict(Counter(prompt.lang for prompt in prompts.prompts))
-    n_units = len(prompts) * config.trials if units is None else len(units.units)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     imported = units is not None and judge.id.startswith("imported")
     return Manifest.model_validate(
@@ -105,41 +87,12 @@ def new_manifest(
             "packages": _versions(),
             "config": config.model_dump(mode="json"),
             "config_digest": config.digest,
-            "prompt_set": PromptSetEntry(
-                name=prompts.name,
-                version=prompts.version,
-                digest=prompts.digest,
-                licence=prompts.licence,
-                source=prompts.source,
-                selection=dict(prompts.selection),
-                n_prompts=len(prompts),
-                twins=dict(prompts.twins),
-                framed=framings,
-                parts=tuple(PartEntry.model_validate(asdict(part)) for part in prompts.parts),
-                danger={p.id: p.danger for p in prompts.prompts if p.danger is not None},
-                languages={p.id: p.lang for p in prompts.prompts} if len(languages) > 1 else {},
-                translations={
-                    p.id: p.translation_of for p in prompts.prompts if p.translation_of is not None
-                },
-                categories=tuple(
-                    CategoryEntry(
-                        slug=category.slug,
-                        title=category.title,
-                        hard_line=category.hard_line,
-                        n_prompts=counts[category.slug],
-                        n_units=planned[category.slug],
-                        n_contrast=contrast[category.slug],
-                        n_framed=framed[category.slug],
-                    )
-                    for category in prompts.categories
-                ),
-            ),
+            **_planned(prompts, config.trials, asked),
+            "shard": _shard_entry(prompts, config),
             "trials": config.trials,
-            "n_units": n_units,
             "judge": judge.id,
             "judges": judge_entries(judge, kind="recorded" if imported else "custom"),
             "hard_line_text": "kept" if config.keep_hard_line_text else "withheld",
-            "languages": languages,
             "pressure": _pressure(config.pressure) if kind == "run" else None,
         }
     )
@@ -152,6 +105,70 @@ def _pressure(turns: int) -> PressureEntry | None:
     return PressureEntry(
         script=script.name, version=script.version, digest=script.digest, turns=turns
     )
+
+
+def _shard_entry(prompts: PromptSet, config: RunConfig) -> ShardEntry | None:
+    if config.shard is None or prompts.whole is None:
+        return None
+    number, of = Shard.parse(config.shard)
+    whole = _planned(prompts.whole, config.trials, None)
+    return ShardEntry.model_validate({"number": number, "of": of, **whole})
+
+
+def _planned(prompts: PromptSet, trials: int, asked: Mapping[str, int] | None) -> dict[str, Any]:
+    """The manifest's fields that follow from the prompts: prompt_set, n_units, languages.
+
+    `asked` has the planned units of each prompt by id, where they are not `trials`.
+    """
+    counts: Counter[str] = Counter()
+    contrast: Counter[str] = Counter()
+    framed: Counter[str] = Counter()
+    planned: Counter[str] = Counter()
+    framings: dict[str, FramedEntry] = {}
+    for prompt in prompts.prompts:
+        slug, times = prompt.category, trials if asked is None else asked[prompt.id]
+        if prompt.twin is not None:
+            contrast[slug] += 1
+        elif prompt.framing is not None and prompt.frame_of is not None:
+            framed[slug] += 1
+            framings[prompt.id] = FramedEntry(
+                framing=prompt.framing, frame_of=prompt.frame_of, category=slug, n_units=times
+            )
+        else:
+            counts[slug] += 1
+            planned[slug] += times
+    languages = dict(Counter(prompt.lang for prompt in prompts.prompts))
+    entry = PromptSetEntry(
+        name=prompts.name,
+        version=prompts.version,
+        digest=prompts.digest,
+        licence=prompts.licence,
+        source=prompts.source,
+        selection=dict(prompts.selection),
+        n_prompts=len(prompts),
+        twins=dict(prompts.twins),
+        framed=framings,
+        parts=tuple(PartEntry.model_validate(asdict(part)) for part in prompts.parts),
+        danger={p.id: p.danger for p in prompts.prompts if p.danger is not None},
+        languages={p.id: p.lang for p in prompts.prompts} if len(languages) > 1 else {},
+        translations={
+            p.id: p.translation_of for p in prompts.prompts if p.translation_of is not None
+        },
+        categories=tuple(
+            CategoryEntry(
+                slug=category.slug,
+                title=category.title,
+                hard_line=category.hard_line,
+                n_prompts=counts[category.slug],
+                n_units=planned[category.slug],
+                n_contrast=contrast[category.slug],
+                n_framed=framed[category.slug],
+            )
+            for category in prompts.categories
+        ),
+    )
+    n_units = len(prompts) * trials if asked is None else sum(asked.values())
+    return {"prompt_set": entry, "n_units": n_units, "languages": languages}
 
 
 def _versions() -> Mapping[str, str]:

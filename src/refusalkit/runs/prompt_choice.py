@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from refusalkit.config.run_config import RunConfig
+from refusalkit.config.run_config import RunConfig, Shard
 from refusalkit.errors import (
     ConfigurationChanged,
     ConfigurationError,
@@ -48,12 +48,12 @@ def choose_prompts(
     )
     if config.stop_when is not None:
         chosen = chosen.only_hard_lines()
-    if not config.framings:
-        return chosen
-    framed = with_framings(chosen, config.framings)
-    # Derived again from the same source on resume; parts are named as they were before a filter.
-    parts = (*(whole.parts or (part_of(whole),)), framed.parts[-1])
-    return replace(framed, source=whole.source, parts=parts)
+    if config.framings:
+        framed = with_framings(chosen, config.framings)
+        # Derived again from the same source on resume; parts are named as before a filter.
+        parts = (*(whole.parts or (part_of(whole),)), framed.parts[-1])
+        chosen = replace(framed, source=whole.source, parts=parts)
+    return chosen if config.shard is None else chosen.shard(*Shard.parse(config.shard))
 
 
 def whole_set(

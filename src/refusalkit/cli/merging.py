@@ -1,0 +1,55 @@
+"""The command that makes one run of its shards: merge."""
+
+from __future__ import annotations
+
+import click
+
+from refusalkit.cli.exit_codes import INCOMPLETE, OK
+from refusalkit.cli.options import opt
+from refusalkit.types import Unscored
+from refusalkit.untrusted import printable
+
+# What a resume asks again.
+OWED = (Unscored.OWED, Unscored.ERROR, Unscored.JUDGE_ERROR, Unscored.MISSING_VOTE)
+
+
+@click.command(epilog="Example: refusalkit merge runs/part-* --out runs/whole")
+@click.argument("shards", metavar="SHARD...", nargs=-1, required=True)
+@opt("--out", metavar="DIR", required=True, help="The folder of the whole run.")
+@opt("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def merge(shards: tuple[str, ...], out: str, as_json: bool) -> int:
+    """Make one run of the SHARDs of it, run folders made with `run --shard K/N`.
+
+    Shards of other prompts, configurations or judges are refused. What a shard owes, or a missing
+    shard, is owed by the whole, and `refusalkit resume` asks it. Exit 3 while something is owed.
+    """
+    import refusalkit
+    from refusalkit.reporting import data
+
+    merged = refusalkit.merge(shards, out)
+    found = refusalkit.score(merged.run)
+    owed = sum(found.unscored.get(why, 0) for why in OWED)
+    if as_json:
+        click.echo(
+            data.to_json(
+                {
+                    "run": str(merged.run.path),
+                    "n_shards": merged.n_shards,
+                    "missing": list(merged.missing),
+                    "n_units": found.n_units,
+                    "n_owed": owed,
+                }
+            )
+        )
+    else:
+        given = merged.n_shards - len(merged.missing)
+        click.echo(
+            f"{printable(merged.run.path, 400)}: {given} of {merged.n_shards} shards, "
+            f"{found.n_units - owed} of {found.n_units} units"
+        )
+    for path in merged.running:
+        click.echo(f"refusalkit: {printable(path)} was not ended when it was read", err=True)
+    if merged.missing:
+        names = ", ".join(f"{n}/{merged.n_shards}" for n in merged.missing)
+        click.echo(f"refusalkit: missing shards, owed: {names}", err=True)
+    return INCOMPLETE if owed else OK
