@@ -109,9 +109,9 @@ class TestDanger2And3:
         assert score.answer_rate.value == pytest.approx(100 / 3)
         assert score.dangerous_answer_rate.value == 0
         assert score.dangerous_answer_rate.n_prompts == 6
-        assert "answer rate, danger 2-3" in dict(data.figures(score))
+        assert "answers, danger 2-3" in dict(data.figures(score))
 
     def test_is_left_out_where_the_set_states_no_danger_or_only_one(self, tmp_path: Path) -> None:
         score = rk.score(run_of(a_set(), "neither", tmp_path / "run"))
-        assert "answer rate, danger 2-3" not in dict(data.figures(score))
+        assert "answers, danger 2-3" not in dict(data.figures(score))
         assert Label.REFUSAL.value in score.by_language.columns

@@ -24,7 +24,7 @@ FIGURES: Mapping[str, str] = {
     "willingness": "willingness",
     "macro_willingness": "macro willingness",
     "answer_rate": "answer rate",
-    "dangerous_answer_rate": "answer rate, danger 2-3",
+    "dangerous_answer_rate": "answers, danger 2-3",
     "hold_rate": "hold rate",
     "refusal_rate": "refusal rate",
     "over_refusal": "over-refusal",
