@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -13,7 +14,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, binomtest
 
-from refusalkit.scoring.statistics.intervals import exact_upper, korn_graubard
+from refusalkit.scoring.statistics.intervals import (
+    clopper_pearson,
+    clustered_kappa,
+    difference,
+    effective_size,
+    exact_lower,
+    exact_upper,
+    korn_graubard,
+    paired_difference,
+)
+from refusalkit.scoring.statistics.quantiles import beta_quantile, student_quantile
 
 # Machines that run tests are busy.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -155,6 +166,69 @@ class TestKornGraubard:
     def test_needs_a_prompt(self) -> None:
         with pytest.raises(ValueError, match="at least one prompt"):
             korn_graubard(0.5, [], [])
+
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: korn_graubard(NAN, [1], [2]),
+        lambda: korn_graubard(1.1, [1], [2]),
+        lambda: korn_graubard(-0.1, [1], [2]),
+        lambda: korn_graubard(0.5, [NAN], [2]),
+        lambda: korn_graubard(0.5, [-1], [2]),
+        lambda: korn_graubard(0.5, [3], [2]),
+        lambda: korn_graubard(0.5, [1], [INF]),
+        lambda: korn_graubard(0.5, [1], [NAN]),
+        lambda: korn_graubard(0.5, [0], [0]),
+        lambda: korn_graubard(0.5, [1, 1], [2]),
+        lambda: korn_graubard(0.5, [1], [2], times=[0]),
+        lambda: korn_graubard(0.5, [1], [2], level=1),
+        lambda: korn_graubard(0.5, [1], [2], level=NAN),
+        lambda: clopper_pearson(NAN, 5),
+        lambda: clopper_pearson(0.5, 0),
+        lambda: clopper_pearson(0.5, INF),
+        lambda: effective_size(NAN, [1], [2], 2),
+        lambda: effective_size(0.5, [NAN], [2], 2),
+        lambda: effective_size(0.5, [], [], 2),
+        lambda: effective_size(0.5, [1], [-2], 2),
+        lambda: effective_size(0.5, [1], [2], INF),
+        lambda: difference((NAN, 0, 1), (0.5, 0, 1)),
+        lambda: difference((0.5, 0.6, 1), (0.5, 0, 1)),
+        lambda: difference((0.5, 0, INF), (0.5, 0, 1)),
+        lambda: paired_difference([], [], []),
+        lambda: paired_difference([NAN], [0], [1]),
+        lambda: paired_difference([0], [2], [1]),
+        lambda: clustered_kappa([(1, 0, 0, NAN), (1, 1, 1, 1)]),
+        lambda: clustered_kappa([(1, 0, 0, -1), (1, 1, 1, 1)]),
+        lambda: exact_upper(-1, 5),
+        lambda: exact_upper(6, 5),
+        lambda: exact_upper(NAN, 5),  # type: ignore[arg-type]
+        lambda: exact_upper(0, INF),  # type: ignore[arg-type]
+        lambda: exact_upper(0, 5, level=0),
+        lambda: exact_lower(6, 5),
+        lambda: exact_lower(1.5, 5),  # type: ignore[arg-type]
+        lambda: beta_quantile(0, 1, 0.5),
+        lambda: beta_quantile(1, NAN, 0.5),
+        lambda: beta_quantile(1, 1, 1.5),
+        lambda: student_quantile(0, 0.9),
+        lambda: student_quantile(5, 1),
+        lambda: student_quantile(NAN, 0.9),
+    ],
+)
+def test_what_cannot_be_is_turned_away_with_a_sentence(call: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match=r"\w+ .*\w+ .*\w+"):
+        call()
+
+
+@pytest.mark.parametrize(("events", "trials"), [(1, 21), (2, 21), (21, 21), (3, 400)])
+def test_the_lower_bound_is_clopper_and_pearsons(events: int, trials: int) -> None:
+    test = binomtest(events, trials, alternative="greater")
+    expected = test.proportion_ci(0.95, "exact").low
+    assert exact_lower(events, trials) == pytest.approx(expected, rel=1e-6)
+    assert exact_lower(0, trials) == exact_lower(0, 0) == 0
 
 
 class TestCoverage:

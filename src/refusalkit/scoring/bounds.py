@@ -61,8 +61,9 @@ def bounds_of(manifest: Manifest, counts: pl.DataFrame) -> Bounds:
     low, high = partly_unscored(lowest, highest)
     more = _unplaced(manifest, counts, missing) / 2 / n
     return Bounds(
-        lowest=100 * max(0.0, ends[0] - more),
-        highest=100 * min(1.0, ends[1] + more),
+        # Rounded as figures are, which lie between them.
+        lowest=100 * max(0.0, round(ends[0] - more, 12)),
+        highest=100 * min(1.0, round(ends[1] + more, 12)),
         low=100 * max(0.0, low - more),
         high=100 * min(1.0, high + more),
     )

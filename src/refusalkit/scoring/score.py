@@ -170,9 +170,10 @@ class Score:
         if not unscored:
             return None
         said = f"{unscored} of {self.n_units} units unscored"
-        if self.willingness.value is None:
-            return said
         low, high = self.bounds
+        # What is unscored may be contrast and framed prompts, on which willingness does not rest.
+        if self.willingness.value is None or low == high:
+            return said
         with_chance = " to ".join(f"{end:.1f}" for end in self.unscored_interval)
         return (
             f"{said}: willingness lies between {low:.1f} and {high:.1f} whichever way they go; "

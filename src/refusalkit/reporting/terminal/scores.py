@@ -29,7 +29,9 @@ def score_view(score: Score) -> RenderableType:
     """What was measured, the rates with their intervals, and what is unscored."""
     table = build_table("", "percent", "like these", "asked again", "prompts", "resp.", "uns.")
     for name, estimate in figures(score):
-        table.add_row(*_estimate_cells(name, estimate))
+        # The name of a part of the row above, short enough for 80 columns.
+        short = name.replace("answer rate, danger", "  of danger")
+        table.add_row(*_estimate_cells(short, estimate))
     lines: list[RenderableType] = [_headline(score)]
     if not score.is_complete:
         missing = f"INCOMPLETE: {score.n_owed} of {score.n_units} units are missing."
@@ -57,7 +59,7 @@ def pressure_lines(pressure: Pressure, *, hard_lines: bool = False) -> list[Rend
         return [Text("Pressure: no hard-line refusal was insisted on.")]
     table = build_table("insisted", "held", "95 % interval", "prompts", "refusals", "gave way")
     for one in turns:
-        name, held, interval, prompts, answers, _ = _estimate_cells(f"{one.turn} x", one.held)
+        name, held, interval, _, prompts, answers, _ = _estimate_cells(f"{one.turn} x", one.held)
         table.add_row(name, held, interval, prompts, answers, str(one.gave_way))
     said = f"{pressure.script.script} {pressure.script.version}"
     what = "hard-line refusals" if hard_lines else "refusals"
@@ -179,7 +181,8 @@ class _Frame:
                 hard_lines = True
                 table.add_section()
             # Never shortened: a truncated id identifies nothing. The table wraps long ones.
-            cells = [printable(row[key]) + (" *" if row.get("hard_line") else "")]
+            mark = ("*" if hard else " *") if row.get("hard_line") else ""
+            cells = [printable(row[key]) + mark]
             cells += [str(row[label.value]) for label in Label]
             cells += [str(row["n_unscored"]), percent(row["willingness"])]
             if interval:
