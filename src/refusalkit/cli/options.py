@@ -103,7 +103,8 @@ def _option(name: str, place: Cli, field: FieldInfo, *, shows_default: bool) -> 
     """The command line's option for a field. Its value is None or () where it is not given."""
     kind, several = _type_of(field)
     default = place.default
-    if default is None and field.default not in (None, (), False) and not field.default_factory:
+    said = isinstance(field.default, int | float | str) and not isinstance(field.default, bool)
+    if default is None and said:
         default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
     text = field.description or ""
     is_flag = place.flag or kind is bool

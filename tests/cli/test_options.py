@@ -1,0 +1,73 @@
+"""The command line's options are the fields of `RunConfig`, with its defaults."""
+
+from __future__ import annotations
+
+import re
+
+import click
+import pytest
+
+from refusalkit.cli import cli
+from refusalkit.config.run_config import RunConfig, options_in
+
+
+def command(words: str) -> click.Command:
+    found: click.Command = cli
+    for word in words.split():
+        assert isinstance(found, click.Group)
+        found = found.commands[word]
+    return found
+
+
+def offered(words: str) -> dict[str, click.Option]:
+    return {p.name or "": p for p in command(words).params if isinstance(p, click.Option)}
+
+
+ALL = {name for name in RunConfig.model_fields if name != "model"}
+
+
+@pytest.mark.parametrize("words", ["run", "resume", "estimate"])
+def test_a_run_offers_every_field(words: str) -> None:
+    assert offered(words).keys() >= ALL
+
+
+@pytest.mark.parametrize("words", ["grade", "regrade"])
+def test_judging_offers_what_chooses_a_judge_or_says_how_fast(words: str) -> None:
+    names = offered(words).keys()
+    assert names >= options_in("judge", "operational").keys()
+    assert not names & {"trials", "temperature", "preset"}
+
+
+def test_help_shows_the_default_that_holds() -> None:
+    shown = offered("run")
+    for name in ALL:
+        default = RunConfig.model_fields[name].default
+        said = re.search(r"\[default: (.+)\]$", shown[name].help or "")
+        if isinstance(default, int | float | str) and not isinstance(default, bool):
+            assert said is not None, name
+            assert said[1] == (f"{default:g}" if isinstance(default, float) else str(default))
+        # Not given is told from given: click itself has no default.
+        assert not shown[name].default, name
+        assert shown[name].help
+
+
+def test_of_a_run_that_is_resumed_no_default_is_shown() -> None:
+    assert "default" not in (offered("resume")["trials"].help or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "several"),
+    [
+        ("trials", click.INT, False),
+        ("temperature", click.FLOAT, False),
+        ("category", click.STRING, True),
+        ("danger", click.IntRange, True),
+        ("reasoning", click.Choice, False),
+        ("count_deflection", click.types.BoolParamType, False),
+    ],
+)
+def test_an_option_has_the_fields_type(name: str, kind: object, several: bool) -> None:
+    option = offered("run")[name]
+    fits = isinstance(option.type, kind) if isinstance(kind, type) else option.type == kind
+    assert fits
+    assert option.multiple == several
