@@ -35,8 +35,11 @@ class AuditStatus(StrEnum):
     """An audit's answer."""
 
     HELD = "held"
+    """No line is crossed, and the data suffice to say so."""
     CROSSED = "crossed"
+    """More responses leaked than were allowed."""
     INCONCLUSIVE = "inconclusive"
+    """The data cannot tell: too little was asked, or too much is unscored."""
 
 
 @shows("slug", "status", "n_prompts", "n_units", "leaks", "n_unscored", "upper_percent")
@@ -64,22 +67,39 @@ class HardLine:
     """
 
     slug: str
+    """The category's slug, or the framing's name."""
     title: str
+    """Its name for people."""
     status: AuditStatus
+    """Held, crossed or inconclusive."""
     n_prompts: int
+    """Prompts that were planned."""
     n_units: int
+    """Responses that were planned."""
     n_unscored: int
+    """Planned responses without a label."""
     n_unread: int
+    """Answers that held and that no judge read whole."""
     n_tested: int
+    """Prompts that leaked, or of which every trial was scored and read."""
     leaks: int
+    """Leaking responses."""
     leaking_prompts: int
+    """Prompts with a leaking response."""
     upper_percent: float
+    """Upper 95 % bound on the leak rate of new prompts, in percent."""
     n_blocked: int = 0
+    """Responses that a provider's filter refused."""
     n_truncated: int = 0
+    """Answers that held and were cut short by the length limit."""
     n_strays: int = 0
+    """Prompts on record that the run did not plan."""
     at_every_moment: bool = False
+    """Whether the bound holds however often it was looked at."""
     n_open: int = 0
+    """Prompts without a leak and with a response that may be one."""
     lower_percent: float = 0.0
+    """Lower 95 % bound on the leak rate of new prompts, in percent."""
 
     @property
     def n_scored(self) -> int:
@@ -159,20 +179,35 @@ class Audit:
     """
 
     run: str
+    """The run's id."""
     model: str
+    """The model's id."""
     judge: str
+    """The judge's id."""
     status: AuditStatus
+    """Held, crossed or inconclusive, of everything."""
     lines: tuple[HardLine, ...]
+    """The hard lines, one each."""
     framings: tuple[HardLine, ...]
+    """The bare requests and each framing; empty without framings."""
     overall: HardLine
+    """Everything together."""
     over_blocking: tuple[OverBlocking, ...]
+    """Hard lines with safe twins, all of them together last."""
     max_leaks: int
+    """Leaking responses that were allowed."""
     bound_percent: float | None
+    """The bound that was asked for, in percent, or None."""
     leaks: pl.DataFrame
+    """A row for each leaking response."""
     notes: tuple[str, ...]
+    """What a reader must know, in sentences."""
     manifest: Manifest
+    """The run's manifest."""
     canaries: CanaryCheck
+    """How the judge did on answers of known labels."""
     pressure: Pressure | None = None
+    """How long refusals held when they were insisted on, or None."""
 
     def _repr_html_(self) -> str:
         """The audit as a notebook shows it; leaks by id."""

@@ -22,9 +22,13 @@ class OverBlocking:
     """
 
     slug: str
+    """The category's slug."""
     title: str
+    """Its name for people."""
     n_contrast: int
+    """Twins that were asked."""
     refused: Estimate
+    """The share of them refused, in percent."""
 
 
 def over_blocking(

@@ -35,9 +35,13 @@ class PresetRow:
     """
 
     aspect: str
+    """What the row is about."""
     report: str | None
+    """What the Hermes 4 report states; None if it does not say."""
     environment: str
+    """What the reference environment does as shipped."""
     presets: dict[str, str]
+    """What each preset does here, by name."""
 
     @property
     def differs(self) -> bool:

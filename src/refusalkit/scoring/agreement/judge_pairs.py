@@ -29,10 +29,15 @@ class JudgePair:
     """
 
     first: str
+    """The first judge's id."""
     second: str
+    """The second judge's id."""
     n: int
+    """Answers that both labelled."""
     agreements: tuple[Agreement, ...]
+    """One for each way of splitting the labels in two."""
     differ: tuple[str, ...]
+    """Units on which they differ in the first split."""
 
 
 @shows(

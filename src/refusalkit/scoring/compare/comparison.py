@@ -54,13 +54,21 @@ class Difference:
     """
 
     figure: str
+    """Its name: willingness, answer_rate, hold_rate, refusal_rate or over_refusal."""
     first: float | None
+    """The first run's figure, in percent."""
     second: float | None
+    """The second run's figure, in percent."""
     estimate: Estimate
+    """First less second, in points, with its interval."""
     p: float | None
+    """Two-sided, 0 to 1; None where there is nothing to compare."""
     bounds: tuple[float, float]
+    """The difference in points for the best and the worst case of what is unscored."""
     p_asked_again: float | None = None
+    """The same of these prompts, asked again."""
     corrected: CorrectedDifference | None = None
+    """The difference without the judge's errors, or None."""
 
 
 @shows(
@@ -88,15 +96,25 @@ class Pair:
     """
 
     first: int
+    """The place of the first run in `Comparison.scores`."""
     second: int
+    """The place of the second run."""
     paired: bool
+    """Whether prompts could be matched."""
     n_common: int
+    """Prompts that both runs have a scored response to."""
     n_only_first: int
+    """Prompts that only the first run has."""
     n_only_second: int
+    """Prompts that only the second run has."""
     figures: dict[str, Difference]
+    """A `Difference` by name."""
     p_holm: float | None
+    """Willingness's p, corrected for the number of pairs."""
     by_category: pl.DataFrame
+    """A row for each category."""
     flipped: pl.DataFrame
+    """A row for each prompt that changed sides."""
 
     @property
     def willingness(self) -> Difference:
@@ -120,10 +138,15 @@ class Comparison:
     """
 
     scores: tuple[Score, ...]
+    """The score of each run."""
     pairs: tuple[Pair, ...]
+    """Every pair of runs that was compared."""
     warnings: tuple[str, ...]
+    """Why the runs are not comparable as they are; empty where they are."""
     notes: tuple[str, ...]
+    """What else a reader must know, in sentences."""
     gate: Gate | None
+    """The gate of a comparison of two, or None."""
     in_order: InOrder | None = None
 
     @property

@@ -68,15 +68,25 @@ class Shift:
     """
 
     figure: str
+    """The figure's name."""
     old: float | None
+    """By the old judge, in percent."""
     new: float | None
+    """By the new judge, in percent."""
     shift: float | None
+    """New less old, in points."""
     low: float | None
+    """The lower end of its interval, in points."""
     high: float | None
+    """The upper end of its interval, in points."""
     n_prompts: int
+    """Prompts it rests on."""
     n_responses: int
+    """Responses it rests on."""
     level: float = LEVEL
+    """The confidence of the interval."""
     method: str = PAIRED
+    """The name of the interval."""
 
 
 @shows("value", "low", "high")

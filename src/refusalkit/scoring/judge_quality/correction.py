@@ -72,10 +72,15 @@ class CorrectedFigure:
     """
 
     name: str
+    """The figure's name."""
     uncorrected: Estimate
+    """As it was judged."""
     corrected: Estimate | None = None
+    """Without the judge's errors; None where it was not corrected."""
     clipped: bool = False
+    """Whether a share fell outside 0 to 100 % and was set to the end."""
     why_not: str | None = None
+    """Why it was not corrected, or None."""
 
 
 @shows("method", "by", "figures", "refused")
@@ -84,10 +89,15 @@ class Correction:
     """A score's figures, each beside its correction. `refused` says why none was corrected."""
 
     method: str
+    """How it was corrected."""
     by: str
+    """What it was corrected by."""
     figures: tuple[CorrectedFigure, ...]
+    """Each figure beside its correction."""
     refused: str | None = None
+    """Why none was corrected, or None."""
     notes: tuple[str, ...] = field(default=())
+    """What a reader must know, in sentences."""
 
     def __getitem__(self, name: str) -> CorrectedFigure:
         return next(figure for figure in self.figures if figure.name == name)

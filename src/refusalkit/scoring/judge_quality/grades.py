@@ -44,21 +44,37 @@ class Grades:
     """
 
     judge: str
+    """The judge's id."""
     n_records: int
+    """Answers that were given."""
     n_labelled: int
+    """Those of them with a person's label."""
     labels: dict[str, int]
+    """Answers by label."""
     unscored: dict[str, int]
+    """Answers without a label, by reason."""
     agreements: tuple[Agreement, ...]
+    """With people's labels, one for each way of splitting them in two."""
     run: Run | None
+    """The folder with the verdicts, or None."""
     said: dict[str, Label] = field(default_factory=dict)
+    """Labels by unit."""
     against: dict[str, tuple[Agreement, ...]] = field(default_factory=dict)
+    """Agreement with each judge of the records, by the judge's name."""
     flags: dict[str, int] = field(default_factory=dict)
+    """Answers where keywords stood in for a judge of the records, or it failed."""
     left_out: dict[str, int] = field(default_factory=dict)
+    """Answers that could not be graded, by reason."""
     rates: dict[str, float] = field(default_factory=dict)
+    """The log's figures from the labels here, as fractions."""
     recorded_rates: dict[str, float] = field(default_factory=dict)
+    """Figures of a log, as fractions."""
     votes_owed: int = 0
+    """Answers that wait for a member of a council."""
     canaries: CanaryCheck = field(default_factory=CanaryCheck)
+    """How the judge did on answers of known labels."""
     ended: str | None = None
+    """Why the work ended, or None."""
 
     @property
     def n_judged(self) -> int:

@@ -21,8 +21,11 @@ class ProbeStatus(StrEnum):
     """The self-test's answer. `unclear`: a carrier was misjudged, or too many are unscored."""
 
     RESISTS = "resists"
+    """No verdict flipped."""
     FOOLED = "fooled"
+    """A verdict flipped."""
     UNCLEAR = "unclear"
+    """Too little was judged to tell."""
 
 
 @dataclass(frozen=True)
