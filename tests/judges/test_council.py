@@ -171,7 +171,7 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_asked(
         prompts = base.pop("prompts", "starter")
         with pytest.raises(UsageError, match=re.escape(said)):
             rk.benchmark(
-                "openai/target", prompts, limit=2, trials=1, out=tmp_path / "run", **base, **options
+                "openai/target", prompts, limit=3, trials=1, out=tmp_path / "run", **base, **options
             )
         assert server.ledger.n == 0
     assert not (tmp_path / "run").exists()
