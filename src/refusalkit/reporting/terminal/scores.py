@@ -163,7 +163,7 @@ class _Frame:
 
     def _table(self, *, bar: int) -> Table:
         interval = self.by != "prompt"
-        heads = [self.by, "ref.", "defl", "part", "comp", "uns.", "will."]
+        heads = [self.by, "ref", "def", "par", "com", "uns", "will."]
         heads += ["95 %"] if interval else []
         hard = self.by == "category" and bool(self.frame["hard_line"].any())
         heads += ["held"] if hard else []
