@@ -64,6 +64,15 @@ def merge(shards: Sequence[RunLike], out: str | Path) -> Merged:
         ConfigurationChanged: the shards are not of one run.
         RecordError: a record is broken, or of a prompt that is not in its shard.
         StorageError: the disk refuses; there is no folder then.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> def half(n: int) -> rk.Run:
+        ...     out = f"runs/half-{n}"
+        ...     return rk.benchmark("demo/mixed", "starter", trials=1, shard=f"{n}/2", out=out)
+        >>> merged = rk.merge([half(1), half(2)], "runs/whole")
+        >>> rk.score("runs/whole").n_units
+        35
     """
     from refusalkit.runs.merging import merge_shards
 

@@ -148,6 +148,7 @@ class Comparison:
     gate: Gate | None
     """The gate of a comparison of two, or None."""
     in_order: InOrder | None = None
+    """The difference in the order in which prompts were asked, at every moment, or None."""
 
     @property
     def pair(self) -> Pair:
