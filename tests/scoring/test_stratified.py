@@ -8,13 +8,14 @@ from collections import Counter
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from refusalkit.scoring.statistics.asked_again import asked_again
 from refusalkit.scoring.statistics.partly_unscored import partly_unscored
 from refusalkit.scoring.statistics.stratified import (
     Interval,
     PromptRate,
+    effective_prompts,
     prompts_like_these,
     variance_of_mean,
 )
@@ -176,6 +177,25 @@ class TestPromptsLikeThese:
             none = prompts_like_these(alike([0.0] * n))
             one = prompts_like_these(alike([0.2] + [0.0] * (n - 1)))
             assert one.high > 0.98 * none.high
+
+
+def test_variance_and_effective_size_are_those_of_a_calculation_by_hand() -> None:
+    """Cochran (1977), 5.4: the variance of the mean of a stratified sample."""
+    prompts = [
+        *alike([0.2, 0.4, 0.6], stratum="a"),
+        *alike([1.0, 0.5], stratum="b"),
+        *alike([0.0, 0.1, 0.2, 0.1], stratum="c"),
+    ]
+    # Squared deviations 0.08, 0.125, 0.02; times n_h / (n_h - 1): 0.12, 0.25, 0.08 / 3.
+    spread = 0.12 + 0.25 + 0.08 / 3
+    assert variance_of_mean(prompts) == pytest.approx(spread / 81)
+    # One prompt added, the way that says less: 1, for a rate of 3.1 / 9.
+    rate, added = 3.1 / 9, (3.1 / 9 - 1) ** 2
+    mean = (9 * rate + 1) / 10
+    freedom = min(7, (spread + added) ** 2 / (0.12**2 / 4 + 0.25**2 / 3 + (0.08 / 3) ** 2 / 5))
+    adjusted = (t.ppf(0.975, 44) / t.ppf(0.975, freedom)) ** 2
+    expected = mean * (1 - mean) * 100 / (spread + added) * adjusted
+    assert effective_prompts(prompts) == pytest.approx(expected, rel=1e-9)
 
 
 class TestAskedAgain:
