@@ -36,7 +36,7 @@ def test_a_frame_is_written_as_its_rows(rows: list[tuple[int, float]], text: str
     told = {"rows": frame, "text": text}  # a lone surrogate takes the other writer
     listed = {"rows": frame.to_dicts(), "text": text}
     assert jsonl.to_ascii_bytes(told, indent=2) == jsonl.to_ascii_bytes(listed, indent=2)
-    with pytest.raises(TypeError, match="object is nothing that JSON knows"):
+    with pytest.raises(TypeError, match="object cannot be written as JSON"):
         jsonl.to_ascii_bytes({"odd": object(), "text": text})
 
 
