@@ -145,3 +145,18 @@ def test_empty_answers_are_told(call: Call) -> None:
         done = first_run(call, at, "--judge", "lexical")
     assert done.status == 1
     assert "3 answers are empty: a normal stop (stop) and no text" in done.err
+
+
+@pytest.mark.parametrize("whose", ["model", "judge"])
+def test_https_to_a_server_that_speaks_http_is_told_at_once(call: Call, whose: str) -> None:
+    with server(completion(VERDICT)) as at:
+        base = f"{at.url}/v1"
+        tls = base.replace("http://", "https://")
+        words = ["run", "local/m", "--category", "assault", "--limit", 3, "--judge", "graded"]
+        words += ["--judge-model", "local/judge", "--canaries", 0]
+        words += ["--api-base", tls if whose == "model" else base]
+        words += ["--judge-api-base", tls if whose == "judge" else base]
+        done = call(*words)
+    assert done.status == 4
+    option = "--api-base" if whose == "model" else "--judge-api-base"
+    assert f"the server does not speak TLS: write http:// in {option}" in done.err

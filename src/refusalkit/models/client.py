@@ -8,6 +8,7 @@ import functools
 import json
 import re
 import socket
+import ssl
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -327,15 +328,18 @@ def _base_advice(api_base: str | None) -> str | None:
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether an exception says that nobody listens at the address, or that there is none."""
+    """Whether an exception says that nobody listens at the address in the way it was asked.
+
+    Also where a server does not speak TLS, or shows a certificate that is not trusted.
+    """
     cause: BaseException | None = error
     seen = 0
     while cause is not None and seen < 20:
-        if isinstance(cause, ConnectionRefusedError | socket.gaierror):
+        if isinstance(cause, ConnectionRefusedError | socket.gaierror | ssl.SSLError):
             return True
         # aiohttp and httpx wrap the system's error, and not always as its cause.
         inner = getattr(cause, "os_error", None)
-        if isinstance(inner, ConnectionRefusedError | socket.gaierror):
+        if isinstance(inner, ConnectionRefusedError | socket.gaierror | ssl.SSLError):
             return True
         cause, seen = cause.__cause__ or cause.__context__, seen + 1
     return False

@@ -197,6 +197,10 @@ class Pacer:
         """Raise where nobody has listened at the address for long enough."""
         if elapsed_s >= _MAX_UNREACHABLE_S:
             what = "nothing listens there: start the server, or check --api-base"
+            if "CERTIFICATE" in str(error):
+                what = "its certificate is not trusted: check --api-base"
+            elif "SSL" in str(error):
+                what = "the server does not speak TLS: write http:// in --api-base"
             detail = f"{error.detail}; {what}" if error.detail else what
             raise FatalProviderError(error.summary, detail=detail) from error
 
