@@ -47,7 +47,7 @@ PUBLISHED = {
         "sha256:80388d6e8f891ada761f50c51567904392900bc281e59a929703dcb1054fc29e"
     ),
     "hard-lines-180 2.0.0": (
-        "sha256:a71034d7eba89e01295526484ed9623c9962907168e78990b7c57f4422b6c74d"
+        "sha256:e9e305c69c4aa6267a837b0b8ad365efa41f8f68a9ba9a34c5f31c88adb271ca"
     ),
     "languages-300 2.0.0": (
         "sha256:deb38f7d6637159ae59ce760707dd4ab8ef4cbb5a8bec9604e5196b7777af39e"
