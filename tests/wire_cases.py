@@ -116,14 +116,17 @@ def good_answer(protocol: str, text: str) -> Canned:
     )
 
 
-def each_case(*kinds: str) -> pytest.MarkDecorator:
+def each_case(*kinds: str, file: str = "cases.jsonl") -> pytest.MarkDecorator:
     """One test for each case of these kinds."""
 
     def marks(case: WireCase) -> list[pytest.MarkDecorator]:
         once = case.protocol in THROUGH_LITELLM  # 5 s and 180 MB for each worker that imports it
         return [pytest.mark.xdist_group("litellm")] if once else []
 
-    params = [pytest.param(case, id=case.name, marks=marks(case)) for case in wire_cases(*kinds)]
+    params = [
+        pytest.param(case, id=case.name, marks=marks(case))
+        for case in wire_cases(*kinds, file=file)
+    ]
     return pytest.mark.parametrize("case", params)
 
 
