@@ -207,6 +207,31 @@ def test_a_report_replaces_only_a_report(
     assert call("report", run, "-o", path).status == 0  # one of ours by now
 
 
+def test_what_is_written_is_private_whatever_the_umask(
+    call: Call, run: Path, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text('{"prompt": "p", "response": "[demo answer]", "label": "compliance"}\n')
+    calibrate = ("judges", "calibrate", "lexical", "--labels", labels)
+    before = os.umask(0)
+    try:
+        call("audit", run, "--junit", "audit.xml")
+        call(*calibrate, "--out", "c.json", "--verdicts", tmp_path / "new" / "verdicts")
+        call("prompts", "convert", "starter", "made/set")
+        call("run", "demo/open", "--limit", 3, "--trials", 1, "--out", "below/a/run")
+        call("report", run, "-o", "page.html")
+    finally:
+        os.umask(before)
+    made = ["audit.xml", "c.json", "new", "made", "below"]
+    paths = [tmp_path / name for name in made]
+    paths += [path for name in made for path in (tmp_path / name).rglob("*")]
+    assert len(paths) > 40
+    for path in paths:
+        assert path.stat().st_mode & 0o077 == 0, path
+    # A page is made to be shown, and yet nobody else may change it.
+    assert (tmp_path / "page.html").stat().st_mode & 0o022 == 0
+
+
 # Pipes, devices, endless files
 
 

@@ -22,6 +22,10 @@ LARGEST = 3_000
 """In more prompts than this, only prompts of the same words in any order are found."""
 MAX_COMPARED = 200_000
 """After so many comparisons, twenty seconds at the worst, the search stops."""
+_MAX_WORK = 500_000_000
+"""So does it after so much work: a comparison takes the product of both numbers of words."""
+_MAX_WORDS = 2_000
+"""Of a longer prompt only its beginning is compared."""
 
 Pair = tuple[int, int, float]
 
@@ -52,8 +56,9 @@ def near_duplicates(prompts: Sequence[Prompt]) -> Found:
             same_request = _request(a) == _request(b)
             if not same_request and a.id != b.twin and b.id != a.twin:
                 pairs.append((first, second, ratio))
-    except _StoppedError:
-        how = f"{len(pairs)} in the first {MAX_COMPARED:,} comparisons, the rest was not compared"
+    except _StoppedError as stopped:
+        (compared,) = stopped.args
+        how = f"{len(pairs)} in the first {compared:,} comparisons, the rest was not compared"
     else:
         how = str(len(pairs)) if pairs else how
     return Found(tuple(pairs), how)
@@ -64,11 +69,11 @@ def _request(prompt: Prompt) -> str:
 
 
 def _exact(prompts: Sequence[Prompt]) -> Iterator[Pair]:
-    texts = [words_of(prompt) for prompt in prompts]
+    texts = [words_of(prompt)[:_MAX_WORDS] for prompt in prompts]
     spread = Counter(word for words in texts for word in set(words))
     bags = [Counter(words) for words in texts]
     holding: dict[str, list[int]] = {}
-    compared = 0
+    compared = work = 0
     for later, words in enumerate(texts):
         if not words:
             continue
@@ -83,8 +88,9 @@ def _exact(prompts: Sequence[Prompt]) -> Iterator[Pair]:
             if 2 * shared < THRESHOLD * both:
                 continue
             compared += 1
-            if compared > MAX_COMPARED:
-                raise _StoppedError
+            work += len(words) * len(texts[first])
+            if compared > MAX_COMPARED or work > _MAX_WORK:
+                raise _StoppedError(compared - 1)
             ratio = difflib.SequenceMatcher(None, texts[first], words, autojunk=False).ratio()
             if ratio >= THRESHOLD:
                 yield first, later, ratio
