@@ -64,7 +64,8 @@ def _two(names: list[str], pair: Pair) -> Table:
     rows: list[list[str | Cell]] = [
         [
             figure_title(name),
-            *_change(item),
+            _change(item)[0],
+            _with_asked_again(item),
             p_text(item.p),
             percent(item.first),
             percent(item.second),
@@ -154,6 +155,15 @@ def _flipped(names: list[str], pair: Pair) -> dict[str, Any]:
         ],
         "more": max(0, len(pair.flipped) - _MAX_FLIPPED),
     }
+
+
+def _with_asked_again(item: Difference) -> Cell:
+    """The interval for prompts like these, and below it the one for these prompts, asked again."""
+    again = item.estimate.asked_again
+    below = ""
+    if again is not None:
+        below = f"asked again {interval_text(*again)}, p {p_text(item.p_asked_again)}"
+    return Cell(_change(item)[1], below=below)
 
 
 def _change(item: Difference) -> tuple[str, str]:
