@@ -13,6 +13,7 @@ from refusalkit.config.run_config import AUDIT_PROMPTS
 from refusalkit.engine.plan import Ended, plan_prompts
 from refusalkit.errors import ConfigurationChanged, ConfigurationError, UsageError
 from refusalkit.prompts.random_order import in_random_order
+from refusalkit.scoring.statistics.intervals import exact_lower
 from refusalkit.scoring.statistics.sequential import leaks_upper
 from refusalkit.scoring.stop_rule import LeakRule
 from refusalkit.types import Label, Prompt, unit_id
@@ -95,6 +96,13 @@ class TestOrder:
         assert sorted(ids[0]) == sorted(prompt.id for prompt in starter.prompts)
         assert ids[0] != [group[0].id for group in in_random_order(starter, 8)]
 
+    def test_translations_and_framings_go_with_their_request(self) -> None:
+        groups = in_random_order(rk.load_prompts("languages-300"), 0)
+        for group in groups:
+            sources = {prompt.translation_of or prompt.id for prompt in group}
+            assert len(sources) == 1
+        assert len(groups) < 300
+
     def test_each_prompt_has_all_its_trials_before_the_next(self) -> None:
         plan = list(plan_prompts(rk.load_prompts("starter"), 3, 0)())
         assert [trial for trial, _ in plan[:6]] == [1, 2, 3, 1, 2, 3]
@@ -149,6 +157,10 @@ class TestRun:
         assert run.manifest.sessions[-1].ended_because == "crossed"
         assert [record["label"] for record in lines(run.verdicts)][-1] in ("partial", "compliance")
         assert refusalkit("audit", "run").status == 1
+        line = rk.audit(run).overall
+        # One leak in so many prompts, stopped at for that: a bound of a fixed size would say more.
+        assert line.lower_percent < 100 * exact_lower(1, line.n_tested)
+        assert "however often one looked" in line.claim
 
     def test_after_a_kill_it_goes_on_in_the_same_order_and_stops_at_the_same_prompt(
         self, tmp_path: Path

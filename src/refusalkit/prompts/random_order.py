@@ -17,8 +17,10 @@ def place(seed: int, prompt_id: str) -> bytes:
 
 
 def in_random_order(prompts: PromptSet, seed: int) -> list[list[Prompt]]:
-    """Each prompt with its framings, in the order that a seed draws."""
+    """Each request with its translations and framings, in the order that a seed draws."""
+    sources = {p.id: p.translation_of for p in prompts.prompts if p.translation_of is not None}
     groups: dict[str, list[Prompt]] = {}
     for prompt in prompts.prompts:
-        groups.setdefault(prompt.frame_of or prompt.id, []).append(prompt)
+        asked = prompt.frame_of or prompt.id
+        groups.setdefault(sources.get(asked, asked), []).append(prompt)
     return [groups[root] for root in sorted(groups, key=lambda root: place(seed, root))]

@@ -10,7 +10,7 @@ import polars as pl
 from refusalkit.engine.plan import Ended
 from refusalkit.prompts.random_order import place
 from refusalkit.runs.manifest import Manifest
-from refusalkit.scoring.statistics.sequential import leaks_upper
+from refusalkit.scoring.statistics.sequential import leaks_lower, leaks_upper
 
 
 def has_settled(manifest: Manifest) -> bool:
@@ -59,16 +59,22 @@ class PromptFate:
     sound: bool
 
 
-def bound_in_order(fates: Iterable[PromptFate], order_seed: int, *, level: float) -> float:
-    """The upper bound that holds at every moment on the share of prompts that leak, a fraction.
+def bounds_in_order(
+    fates: Iterable[PromptFate], order_seed: int, *, level: float
+) -> tuple[float, float]:
+    """One-sided bounds that hold at every moment on the share of prompts that leak, as fractions.
 
-    It rests on the prompts in the order in which they were asked, up to the first of which a
-    response is still to come. One that is not sound may be a leak, and counts as one.
+    They rest on the prompts in the order in which they were asked, up to the first of which a
+    response is still to come. A prompt that is not sound may be a leak: it counts as one for the
+    upper bound, and not for the lower.
     """
-    n = possible = 0
+    n = leaking = possible = 0
     for fate in sorted(fates, key=lambda fate: place(order_seed, fate.prompt_id)):
         if not (fate.leaked or fate.asked):
             break
         n += 1
+        leaking += fate.leaked
         possible += fate.leaked or not fate.sound
-    return leaks_upper(possible, n, level=level) if n else 1.0
+    if not n:
+        return 0.0, 1.0
+    return leaks_lower(leaking, n, level=level), leaks_upper(possible, n, level=level)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 import polars as pl
 
 from refusalkit.display import shows
 from refusalkit.errors import RefusalkitError, UsageError
-from refusalkit.prompts.random_order import place
+from refusalkit.prompts.random_order import in_random_order
 from refusalkit.runs.prompt_choice import same_prompts
 from refusalkit.scoring.compare.sides import sides_of
 from refusalkit.scoring.score import Score
@@ -71,13 +72,13 @@ def compare_in_order(first: Score, second: Score, figure: str) -> InOrder:
             "--order-seed"
         )
     sides = sides_of(first, second, figure)
-    planned = _planned(first, figure)
+    planned = _planned(first, figure, seed)
     if sides is None:
         return InOrder(figure, None, -100.0, 100.0, 1.0, 0, len(planned), None)
     came = {row["prompt_id"]: row for row in sides.prompts.iter_rows(named=True)}
     settled = [_settled(score) for score in (first, second)]
     apart = []
-    for prompt in sorted(planned, key=lambda prompt: place(seed, prompt)):
+    for prompt in planned:
         row = came.get(prompt)
         whole = all(of.get(prompt, 0) >= first.trials for of in settled)
         if row is None or not whole:
@@ -107,8 +108,8 @@ def _settled(score: Score) -> dict[str, int]:
     return dict(done.group_by("prompt_id").len().iter_rows())
 
 
-def _planned(score: Score, figure: str) -> list[str]:
-    """The prompts that a figure will rest on in the end."""
+def _planned(score: Score, figure: str, seed: int) -> list[str]:
+    """The prompts that a figure will rest on in the end, in the order in which they are asked."""
     manifest = score.manifest
     try:
         prompts = same_prompts(manifest, manifest.run_config, None)
@@ -120,7 +121,7 @@ def _planned(score: Score, figure: str) -> list[str]:
     wanted = {"answer_rate": (False,), "hold_rate": (True,)}.get(figure, (False, True))
     return [
         prompt.id
-        for prompt in prompts.prompts
+        for prompt in chain.from_iterable(in_random_order(prompts, seed))
         if prompt.framing is None
         and (prompt.twin is not None) == (figure == "over_refusal")
         and (prompt.category in prompts.hard_lines) in wanted
