@@ -32,6 +32,7 @@ PROMPT: st.SearchStrategy[PromptRate] = st.integers(1, 8).flatmap(
         side=st.booleans(),
         weight=st.just(1.0),
         times=st.just(1),
+        noise=st.just(0.0),
     )
 )
 PROMPTS = st.lists(PROMPT, min_size=1, max_size=40)
@@ -108,6 +109,8 @@ def test_equal_weights_are_no_weights(
         ([PromptRate(0.5, 5, weight=0)], "weight is 0"),
         ([PromptRate(0.5, 5, weight=float("nan"))], "weight is nan"),
         ([PromptRate(0.5, 5, times=0)], "counted 0 times"),
+        ([PromptRate(0.5, 5, noise=float("nan"))], "noise is nan"),
+        ([PromptRate(0.5, 5, noise=-1.0)], "noise is -1"),
     ],
 )
 def test_what_is_no_rate_is_turned_away_with_a_sentence(

@@ -218,5 +218,6 @@ def checked(prompts: Iterable[PromptRate], level: float) -> list[PromptRate]:
         )
         required(0 < p.weight < math.inf, f"a prompt's weight is {p.weight}: it must be above 0")
         required(1 <= p.times < math.inf, f"a prompt is counted {p.times} times: 1 or more")
+        required(0 <= p.noise < math.inf, f"a prompt's noise is {p.noise}: it must be 0 or more")
     heaviest = max(p.weight for p in found)
     return [p._replace(weight=p.weight / heaviest) for p in found]
