@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -223,3 +224,28 @@ def test_plain_progress_comes_at_a_steady_pace(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4, "every five seconds"
     assert lines[0] == "5/20 answered, 5 judged, 0 refusals, 0 unscored, $0.00, 0:15 left"
+
+
+def test_a_signal_ends_a_command_that_is_too_busy_to_hear_it() -> None:
+    """The loop is blocked, as by a file that takes minutes to read."""
+    code = """
+        import os, signal, threading, time
+        from refusalkit.cli import work
+        work._UNHEARD_S = 0.5
+
+        async def busy(on_progress, stop):
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            while True:
+                time.sleep(0.01)
+
+        work.work(busy)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert done.stderr.splitlines() == ["refusalkit: stopped"]

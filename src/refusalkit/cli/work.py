@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from refusalkit.cli.exit_codes import INCOMPLETE
 from refusalkit.errors import Interrupted
 from refusalkit.untrusted import printable
 
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
     import asyncio
 
 _T = TypeVar("_T")
+# Seconds after which a signal ends the process that is too busy to hear it.
+_UNHEARD_S = 5.0
 _FIGURES = (
     "polars",
     "refusalkit.scoring.score",
@@ -46,18 +52,23 @@ def work(
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         task = asyncio.current_task()
 
+        heard = threading.Event()
+
         def interrupt() -> None:
+            heard.set()
             if stop.is_set() and task is not None:
                 task.cancel()
             else:
                 click.echo("refusalkit: stopping; waiting briefly for what is in flight", err=True)
                 stop.set()
 
-        for name in (signal.SIGINT, signal.SIGTERM):
-            try:
-                loop.add_signal_handler(name, interrupt)
-            except NotImplementedError:  # Windows
-                signal.signal(name, lambda *_: loop.call_soon_threadsafe(interrupt))
+        def on_signal(*_: object) -> None:
+            heard.clear()
+            loop.call_soon_threadsafe(interrupt)
+            threading.Thread(target=_end_unless, args=(heard,), daemon=True).start()
+
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = {name: signal.signal(name, on_signal) for name in signals}
         preloading = loop.create_task(_preload((*_FIGURES, _TABLES) if tables else _FIGURES))
         shown = SeveralProgress(names) if names else ProgressDisplay()
         with _warnings_on_stderr(), shown as display:
@@ -70,6 +81,8 @@ def work(
                 raise stopped from error
             finally:
                 preloading.cancel()
+                for name, handler in before.items():
+                    signal.signal(name, handler)
 
     return asyncio.run(drive())
 
@@ -89,6 +102,17 @@ def _warnings_on_stderr() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+def _end_unless(heard: threading.Event) -> None:
+    """End the process where a signal is not heard: it is reading something that takes too long.
+
+    Nothing is lost by that: a record is on disk once it is written.
+    """
+    if not heard.wait(_UNHEARD_S):
+        sys.stderr.write("refusalkit: stopped\n")
+        sys.stderr.flush()
+        os._exit(INCOMPLETE)
 
 
 async def _preload(modules: Sequence[str]) -> None:
