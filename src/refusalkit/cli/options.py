@@ -106,17 +106,34 @@ def _option(name: str, place: Cli, field: FieldInfo, *, shows_default: bool) -> 
     said = isinstance(field.default, int | float | str) and not isinstance(field.default, bool)
     if default is None and said:
         default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
-    text = field.description or ""
     is_flag = place.flag or kind is bool
-    return click.Option(
+    return _ConfigOption(
         [place.name or f"--{name.replace('_', '-')}", name],
         type=None if is_flag else kind,
         is_flag=is_flag,
         multiple=several and not is_flag,
         default=None,
         metavar=place.metavar,
-        help=text if default is None or not shows_default else f"{text}  [default: {default}]",
+        help="" if default is None or not shows_default else f"[default: {default}]",
     )
+
+
+class _ConfigOption(click.Option):
+    """An option whose help is its field's docstring, read when it is shown."""
+
+    _ending: str
+
+    @property
+    def help(self) -> str:
+        """The help text."""
+        from refusalkit.config.descriptions import field_descriptions
+
+        said = (field_descriptions().get(str(self.name), ""), self._ending)
+        return "  ".join(part for part in said if part)
+
+    @help.setter
+    def help(self, ending: str) -> None:
+        self._ending = ending
 
 
 def _type_of(field: FieldInfo) -> tuple[Any, bool]:

@@ -91,9 +91,7 @@ class Shard(NamedTuple):
 class RunConfig(BaseModel):
     """Everything a run was asked for."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: Annotated[str, Field(min_length=1)]
     """The model under test, ``provider/name``."""
