@@ -45,16 +45,17 @@ _VERSION = re.compile(r"/v\d+\w*(/|$)")
 
 @dataclass
 class ParameterLog:
-    """What was really sent beside the messages, and what was left out and why.
-
-    `reply_form` says how a judge was asked for JSON (``json_schema``, ``json_object`` or ``text``),
-    None where nobody was; `system_role` whether there was a system message of its own.
-    """
+    """What was really sent beside the messages, and what was left out and why."""
 
     sent: dict[str, Any] = field(default_factory=dict)
+    """Parameters of the last request, by the name the endpoint was sent."""
     dropped: dict[str, str] = field(default_factory=dict)
+    """Why each parameter that was left out was left out, by name."""
     reply_form: str | None = None
+    """How a judge was asked for JSON: ``json_schema``, ``json_object`` or ``text``; None if it was
+    not."""
     system_role: bool = True
+    """False where the endpoint takes no system message, so its text goes into the user's turn."""
 
     def drop(self, name: str, why: str) -> None:
         """Leave `name` out from now on."""

@@ -24,19 +24,24 @@ _ANSWERS_ASKED = 15
 
 @dataclass(slots=True)
 class Demand:
-    """A request before it is sent: the UTF-8 bytes of its texts, the most tokens of its answer."""
+    """What a request may cost a token limit, known before it is sent."""
 
     input_bytes: int
+    """UTF-8 bytes of its texts."""
     max_output_tokens: int
+    """The most tokens its answer may have."""
 
 
 @dataclass(slots=True)
 class Spent:
-    """What an answer used. None: the endpoint did not say; `output_bytes` is the answer's text."""
+    """What an answer used. None: the endpoint did not say."""
 
     input_tokens: int | None
+    """Tokens of the request."""
     output_tokens: int | None
+    """Tokens of the answer, reasoning included."""
     output_bytes: int
+    """UTF-8 bytes of the answer's text."""
 
 
 @dataclass(slots=True)

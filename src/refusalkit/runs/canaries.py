@@ -40,15 +40,16 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class CanaryCheck:
-    """How a run's judge did on its canaries.
-
-    `wrong` names those that it labelled otherwise, `unscored` those that it gave no label.
-    """
+    """How a run's judge did on its canaries: answers whose label is known."""
 
     asked: int = 0
+    """How many it was shown."""
     right: int = 0
+    """How many it gave the known label."""
     wrong: tuple[str, ...] = ()
+    """Ids of those it gave another label."""
     unscored: tuple[str, ...] = ()
+    """Ids of those it gave no label."""
 
     @property
     def failed(self) -> bool:

@@ -26,83 +26,111 @@ class _Model(BaseModel):
 
 
 class CategoryEntry(_Model):
-    """One category as the run saw it.
-
-    `n_prompts` and `n_units` count what willingness rests on; `n_contrast` prompts with a twin and
-    `n_framed` prompts in a framing come on top, each with every trial.
-    """
+    """One category as the run saw it."""
 
     slug: str
+    """Its name in records and options."""
     title: str
+    """Its name for people."""
     hard_line: bool
+    """Whether refusing is right here."""
     n_prompts: Count
+    """Prompts that willingness rests on."""
     n_units: Count
+    """Planned answers to them: prompts times trials."""
     n_contrast: Count = 0
+    """Contrast prompts (safe twins) on top of these, each with every trial."""
     n_framed: Count = 0
+    """Framed prompts on top of these, each with every trial."""
 
 
 class FramedEntry(_Model):
-    """A framed prompt: its framing, the prompt whose request it is, and its planned units."""
+    """A framed prompt."""
 
     framing: str
+    """Name of the framing."""
     frame_of: str
+    """Id of the prompt whose request it is."""
     category: str
+    """Slug of that prompt's category."""
     n_units: Count
+    """Planned answers to it."""
 
 
 class PartEntry(_Model):
     """One of the sets that were combined, before any filter."""
 
     name: str
+    """Name of the set."""
     version: str
+    """Its version."""
     digest: str
+    """SHA-256 of its prompts, with the prefix ``sha256:``."""
     n_prompts: Count
+    """How many prompts it has."""
 
 
 class PromptSetEntry(_Model):
-    """Which prompts were asked. `source` None: the set was built in Python.
-
-    `twins` names the contrast prompts among them: each one's id, and the id of the prompt that it
-    stands beside, which need not have been asked. `framed` has the framed prompts by id.
-    `parts` are the sets that were combined, if any. `danger` holds the danger (1 to 3) of each
-    prompt that has one, by id; runs from before it was recorded have none. `languages` holds the
-    language of each prompt where there are several; `translations` names the translations among
-    them: the id of each, and that of the prompt it translates.
-    """
+    """Which prompts were asked."""
 
     name: str
+    """Name of the set."""
     version: str
+    """Its version."""
     digest: str
+    """SHA-256 of the prompts asked, with the prefix ``sha256:``."""
     licence: str
+    """Licence of the texts (SPDX where there is one)."""
     source: str | None
+    """Name or path that the set was loaded from; None if it was built in Python."""
     selection: dict[str, Any]
+    """The filters used, by name; empty if every prompt was asked."""
     n_prompts: Count
+    """Prompts asked, contrast and framed ones included."""
     categories: tuple[CategoryEntry, ...]
+    """Its categories, in the order of the set."""
     twins: dict[str, str] = {}
+    """Contrast prompts: the id of each and that of its twin, which need not have been asked."""
     framed: dict[str, FramedEntry] = {}
+    """Framed prompts by id."""
     parts: tuple[PartEntry, ...] = ()
+    """The sets that were combined; empty for a single set."""
     danger: dict[str, int] = {}
+    """Danger (1 to 3) of each prompt that states one, by id; empty in older runs."""
     languages: dict[str, str] = {}
+    """Language (BCP 47) of each prompt by id; empty if all have the same."""
     translations: dict[str, str] = {}
+    """Translations: the id of each and that of the prompt it translates."""
 
 
 class PressureEntry(_Model):
-    """The script of insistence and how many of its turns a refusal is answered with."""
+    """The script of insistence, and how many of its turns may follow a refusal."""
 
     script: str
+    """Name of the script."""
     version: str
+    """Its version."""
     digest: str
+    """SHA-256 of its turns."""
     turns: int
+    """Turns asked at most after a refusal, 1 or more."""
 
 
 class _JudgeFile(_Model):
     name: str
+    """Its name without version or model."""
     source: str | None = None
+    """The shipped name or the path of its file; None for a judge given as an object."""
     version: int | None = None
+    """Version of its file."""
     digest: str | None = None
+    """SHA-256 of all that its verdicts depend on, with the prefix ``sha256:``."""
     kind: str
+    """``llm``, ``lexical``, ``classifier``, ``council``; ``custom`` for an object."""
     model: str | None = None
+    """The model that it asks; None if it asks none."""
     graded: bool = True
+    """Whether it tells a deflection from a leak."""
 
     @property
     def of_kind(self) -> JudgeKind:
@@ -114,88 +142,111 @@ class JudgePart(_JudgeFile):
     """A judge that answers under another one's id: a fallback, the judge of the hard lines."""
 
     id: str
+    """Its own id."""
 
 
 class JudgeEntry(_JudgeFile):
-    """A judge that worked on the run. `graded`: whether it tells a deflection from a leak.
-
-    `source` is the shipped name or the path of its file, None for a judge given as an object.
-    `members` are the ids of a council's judges, which have entries of their own; `rule` says how
-    they decide. `fallback` answers where the judge was blocked, `hard_line_judge` answers for the
-    hard lines; where there is one of these, `digest` covers all of them.
+    """A judge that worked on the run. With a fallback or a judge of the hard lines, `digest` covers
+    them too.
     """
 
     members: tuple[str, ...] = ()
+    """Ids of a council's judges, which have entries of their own; empty for a single judge."""
     rule: str | None = None
+    """How a council decides; None for a single judge."""
     fallback: JudgePart | None = None
+    """The judge that answers where this one was blocked."""
     hard_line_judge: JudgePart | None = None
+    """The judge that answers for hard-line categories."""
 
 
 class ShardEntry(_Model):
-    """Which share of a run's prompts a run folder holds, and what the whole run is.
-
-    `number` counts from 1, `of` shares; `prompt_set`, `n_units` and `languages` are the whole's.
-    """
+    """Which share of a run's prompts a run folder holds, and what the whole run is."""
 
     number: Annotated[int, Field(ge=1)]
+    """Which share this is, from 1."""
     of: Annotated[int, Field(ge=1)]
+    """How many shares there are."""
     prompt_set: PromptSetEntry
+    """The whole run's prompts."""
     n_units: Count
+    """Planned answers of the whole run."""
     languages: dict[str, Count] = {}
+    """Prompts of the whole run by language (BCP 47)."""
 
 
 class ParameterEntry(_Model):
-    """The parameters really sent, and what was left out and why.
-
-    `reply_form` says how a judge was asked for JSON of its schema: ``json_schema``, ``json_object``
-    or ``text``; None in older runs, and where no judge was asked. `system_role` is False where the
-    endpoint takes no system message, so that its text was in the user's turn.
-    """
+    """The parameters really sent, and what was left out and why."""
 
     sent: dict[str, Any] = {}
+    """Parameters of the requests, by the name the endpoint was sent."""
     dropped: dict[str, str] = {}
+    """Why each parameter that was left out was left out, by name."""
     reply_form: str | None = None
+    """How a judge was asked for JSON: ``json_schema``, ``json_object`` or ``text``; None in older
+    runs, and where no judge was asked."""
     system_role: bool = True
+    """False where the endpoint takes no system message, so its text went into the user's turn."""
 
 
 class Session(_Model):
-    """One stretch of work on a run, from start or resume to its end.
-
-    `judge` is the id of the judge that judged the run again, None where the run's own was at work.
-    """
+    """One stretch of work on a run, from start or resume to its end."""
 
     started_at: str
+    """When it began, UTC, ISO 8601."""
     ended_at: str | None = None
+    """When it ended; None while it works, and after a kill."""
     ended_because: str | None = None
+    """Why it ended: ``done``, ``interrupted``, ``max_cost``, ``held``, ``crossed``, ``stopped``, or
+    ``failed:`` and the name of the error."""
     operational: dict[str, Any] = {}
+    """Settings that change no figure (concurrency, rates, timeouts), by name."""
     judge: str | None = None
+    """Id of the judge that judged the run again; None where the run's own was at work."""
 
 
 class Manifest(_Model):
-    """What a run is. `kind`: ``run`` asked a model, ``grade`` judged recorded answers."""
+    """What a run is: ``manifest.json`` of its folder."""
 
     schema_version: Literal[1]
+    """Version of the record format."""
     kind: Literal["run", "grade"]
+    """``run`` asked a model, ``grade`` judged recorded answers."""
     id: str
+    """The run's id."""
     refusalkit: str
+    """Version of refusalkit that began it."""
     python: str
+    """Version of Python that began it."""
     packages: dict[str, str]
+    """Versions of the packages that a figure may depend on, by name."""
     config: dict[str, Any]
+    """The resolved configuration; `run_config` is the same, checked."""
     config_digest: str
+    """SHA-256 of the part of the configuration that a figure depends on."""
     prompt_set: PromptSetEntry
+    """Which prompts were asked."""
     trials: Annotated[int, Field(ge=1, le=_MAX_TRIALS)]
+    """Answers asked of each prompt."""
     n_units: Count
+    """Planned answers: prompts times trials."""
     judge: str
+    """Id of the judge of record."""
     judges: dict[str, JudgeEntry]
+    """Every judge that worked on the run, by id."""
     hard_line_text: Literal["withheld", "kept"]
-    # Prompts by language (BCP 47). Empty in older runs.
+    """Whether the texts of hard-line answers are in the folder."""
     languages: dict[str, Count] = {}
-    # None: refusals were taken as they came.
+    """Prompts by language (BCP 47); empty in older runs."""
     pressure: PressureEntry | None = None
-    # Of a share of a run; None of a whole run.
+    """How refusals were insisted on; None if they were taken as they came."""
     shard: ShardEntry | None = None
+    """Which share of a run this is; None for a whole run."""
     parameters: dict[str, ParameterEntry] = {}
+    """Parameters really sent, by who was asked: ``model``, ``judge``, or ``judge ID`` for each of
+    several judges."""
     sessions: tuple[Session, ...] = ()
+    """Stretches of work, oldest first."""
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
         """One line: the rest is in the file."""

@@ -20,20 +20,19 @@ _FILE = "published.toml"
 @shows("own", "published")
 @dataclass(frozen=True)
 class Leaderboard:
-    """Two tables that stay two tables, each with the highest willingness first.
-
-    `own` has a row for each run: run, model, reasoning (as asked: on, off or auto), prompt_set,
-    version, n_prompts, trials, judge, date (of the first session), willingness, low, high
-    (percent), bound_low, bound_high, n_units, n_unscored, caveats.
-    `published` has a row for each published figure: model, mode, willingness (percent), n_runs,
-    source, where, date, url, caveats. It has no interval, for none was published.
-    `caveats` is a list column in both. The attribute `caveats` says why the two cannot be ranked
-    against each other.
+    """Runs measured here and published figures, each with the highest willingness first. They are
+    not ranked against each other.
     """
 
     own: pl.DataFrame
+    """A row for each run: run, model, reasoning (as asked: on, off or auto), prompt_set, version,
+    n_prompts, trials, judge, date (of the first session), willingness, low, high (percent),
+    bound_low, bound_high, n_units, n_unscored, caveats (a list)."""
     published: pl.DataFrame
+    """A row for each published figure: model, mode, willingness (percent), n_runs, source, where,
+    date, url, caveats (a list). No intervals were published."""
     caveats: tuple[str, ...]
+    """Why the two cannot be ranked against each other."""
 
     def _repr_html_(self) -> str:
         """Both tables as a notebook shows them, one below the other."""

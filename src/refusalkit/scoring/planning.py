@@ -46,33 +46,31 @@ Target = Literal["prompts like these", "these prompts, asked again"]
 @shows("goal", "amount", "trials", "n_prompts", "n_responses", "leaking_prompts", "more_prompts")
 @dataclass(frozen=True)
 class PlannedRun:
-    """What one goal takes with so many trials.
-
-    goal: an interval's ``width`` in points, a ``difference`` in points to be found, or a ``bound``
-        in percent on the share of hard-line prompts that leak.
-    amount: the points or percent.
-    target: what the figure is to be about.
-    trials: answers asked of each prompt.
-    n_prompts: prompts needed; for a bound, hard-line prompts.
-    n_responses: answers of one run, each of them also a verdict.
-    n_runs: 2 for a difference.
-    leaking_prompts: how many of the prompts leak, for a bound.
-    n_sequential: prompts that the bound takes with `run --stop-when held`, if none leaks.
-    more_prompts: how many a run lacks that the plan was made for.
-    cost_usd: of all runs together; None where no model was named or a price is unknown.
-    """
+    """What one goal takes with so many trials."""
 
     goal: Goal
+    """An interval's ``width`` in points, a ``difference`` in points to be found, or a ``bound`` in
+    percent on the share of hard-line prompts that leak."""
     amount: float
+    """The points or percent."""
     target: Target
+    """What the figure is about."""
     trials: int
+    """Answers asked of each prompt."""
     n_prompts: int
+    """Prompts needed; for a bound, hard-line prompts."""
     n_responses: int
+    """Answers of one run, each judged once."""
     n_runs: int = 1
+    """2 for a difference, otherwise 1."""
     leaking_prompts: int | None = None
+    """How many of the prompts leak, for a bound."""
     n_sequential: int | None = None
+    """Prompts that the bound takes with `run --stop-when held` if none leaks."""
     more_prompts: int | None = None
+    """How many prompts the run that the plan was made for lacks."""
     cost_usd: Span | None = None
+    """Of all runs together; None if no model was named or a price is unknown."""
 
     @property
     def n_requests(self) -> int:
@@ -83,42 +81,45 @@ class PlannedRun:
 @shows("where", "n_labels")
 @dataclass(frozen=True)
 class PlannedLabels:
-    """How many labelled answers keep a correction from widening an interval by more than a tenth.
-
-    where: ``calibration``, on answers of any run, half of them refusals; or ``on the run``, on the
-        run's own answers. None: no number of them does.
+    """How many labelled answers keep a correction from widening an interval by more than a
+    tenth.
     """
 
     where: Literal["calibration", "on the run"]
+    """``calibration``: answers of any run, half of them refusals; ``on the run``: the run's own."""
     n_labels: int | None
+    """How many; None: no number is enough."""
 
 
 @shows("rows", "labels", "rate", "within", "model", "measured_on")
 @dataclass(frozen=True)
 class Plan:
-    """What it takes. Percent and points; correlations from 0 to 1.
-
-    rows: one for each goal, target and number of trials.
-    labels: for an interval's width; empty without that goal.
-    rate, within, between: what was expected of the model, of a prompt's trials, and of two models
-        over the same prompts.
-    sensitivity, specificity: what was expected of the judge.
-    measured_on: the run that rate and within come from.
-    model: what the cost is for.
-    """
+    """What it takes to reach the goals. Rates are in percent, correlations from 0 to 1."""
 
     rows: tuple[PlannedRun, ...]
+    """One for each goal, target and number of trials."""
     labels: tuple[PlannedLabels, ...]
+    """For an interval's width; empty without that goal."""
     rate: float
+    """Expected answer or refusal rate, in percent."""
     within: float
+    """Expected correlation of the trials of a prompt."""
     between: float
+    """Expected correlation of two models over the same prompts."""
     power: float
+    """Chance of finding a difference that is there, in percent."""
     sensitivity: float
+    """The judge's expected sensitivity, in percent."""
     specificity: float
+    """The judge's expected specificity, in percent."""
     level: float = LEVEL
+    """Confidence level, from 0 to 1."""
     measured_on: str | None = None
+    """The run that `rate` and `within` come from."""
     model: str | None = None
+    """What the cost is for."""
     notes: tuple[str, ...] = ()
+    """What a reader must know, in sentences."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ class HeldAfter:
     """Refusals after so many turns of insistence."""
 
     turn: int
+    """Turns of the script asked so far, from 1."""
     held: Estimate
     """Share of the refusals still held, in percent, clustered by prompt; what is not known is
     unscored."""
@@ -31,18 +32,18 @@ class HeldAfter:
 @shows("script", "turns", "n_refusals", "n_pressed")
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """What insistence did to the refusals of a run, and to those of its hard lines alone.
-
-    `turns` has an entry for each turn of the script that was asked, the first with ``turn`` 1.
-    """
+    """What insistence did to the refusals of a run, and to those of its hard lines alone."""
 
     script: PressureEntry
+    """The script, and how many of its turns were to be asked."""
     n_refusals: int
     """Refusals that were to be insisted on."""
     n_pressed: int
     """Those that were."""
     turns: tuple[HeldAfter, ...]
+    """One for each turn that was asked, in order."""
     hard_lines: tuple[HeldAfter, ...]
+    """The same over hard-line refusals alone."""
     gave_way: tuple[tuple[str, int], ...]
     """Each unit that gave way, and the turn at which it did; in order of unit."""
     hard_line_units: frozenset[str]

@@ -41,26 +41,29 @@ Part = Literal["prompts", "trials", "judge"]
 @shows("dominant", "standard_error", "half_width", "n_prompts", "trials_per_prompt", "n_judges")
 @dataclass(frozen=True)
 class Variance:
-    """The variance of willingness by source, in squared percentage points; None: not measured.
-
-    `prompts` and `trials` are None with one trial, which cannot tell them apart, and with one
-    prompt. `judge` is None unless several judges judged the run (`n_judges`); no interval covers
-    it. `standard_error` is that of prompts and trials together. `half_width` is half the interval
-    of willingness, in points. `with_twice_the_trials` is what it would be about, in proportion to
-    the standard error; `with_twice_the_prompts` what it would be if as many more prompts were
-    answered as these were. `trials_per_prompt` is the mean number of scored trials.
-    """
+    """The variance of willingness by source, in squared percentage points; None: not measured."""
 
     prompts: float | None
+    """Between prompts; None with one trial, which cannot tell prompts from trials, and with one
+    prompt."""
     trials: float | None
+    """Between the trials of a prompt; None likewise."""
     judge: float | None
+    """Between judges; None unless several judged the run. No interval covers it."""
     n_prompts: int
+    """Prompts with a scored trial."""
     trials_per_prompt: float
+    """Mean number of scored trials."""
     n_judges: int
+    """Judges that judged the run."""
     standard_error: float | None
+    """Of prompts and trials together, in points."""
     half_width: float | None
+    """Half the interval of willingness, in points."""
     with_twice_the_trials: float | None
+    """About what `half_width` would be with twice the trials."""
     with_twice_the_prompts: float | None
+    """What `half_width` would be with as many prompts again, answered as these were."""
 
     @property
     def shares(self) -> dict[str, float]:

@@ -20,17 +20,22 @@ SPLITS: dict[str, frozenset[Label]] = {
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """A two-way agreement of a judge with people's labels. Fractions; None where undefined.
-
-    `precision` and `recall` are those of the positive class; `kappa` is Cohen's (1960).
+    """A two-way agreement of a judge with people's labels. Fractions from 0 to 1; None where
+    undefined.
     """
 
     split: str
+    """Which labels count as positive."""
     n: int
+    """Answers that both labelled."""
     accuracy: float | None
+    """Share with the same side of the split."""
     precision: float | None
+    """Precision of the positive class."""
     recall: float | None
+    """Recall of the positive class."""
     kappa: float | None
+    """Cohen's kappa (Cohen 1960), from -1 to 1."""
 
 
 def agreement(pairs: Iterable[tuple[Label, Label]], split: str) -> Agreement:

@@ -47,33 +47,33 @@ class JudgePair:
 )
 @dataclass(frozen=True)
 class JudgeAgreements:
-    """All pairs of judges, and how many answers each labelled.
-
-    `alpha` is Krippendorff's over all of them and the four labels, nominal: the labels are kinds of
-    answer and no scale, for a deflection is not less of a refusal than a partial answer is.
-    `alpha_first_split` is the same over the first split's two sides. None where undefined.
-    `by_category` has the answers that two or more labelled, by category.
-    """
+    """How several judges of one run agree."""
 
     labelled: dict[str, int]
+    """Answers that each judge labelled, by its id."""
     pairs: tuple[JudgePair, ...]
+    """Every pair of judges."""
     alpha: float | None = None
+    """Krippendorff's alpha (2011) of all judges over the four labels, at most 1; None where
+    undefined. Nominal: the labels are kinds of answer, not a scale."""
     alpha_first_split: float | None = None
+    """The same over the two sides of the first split."""
     by_category: tuple[CategoryAgreement, ...] = field(default=())
+    """The same by category, over answers that two judges or more labelled."""
 
 
 @dataclass(frozen=True)
 class CategoryAgreement:
-    """How all judges agree within one category.
-
-    `n` answers have labels by two judges or more; of them `n_same` have only one, over the four
-    labels. `alpha` is as in `JudgeAgreements`.
-    """
+    """How all judges agree within one category."""
 
     category: str
+    """Slug of the category."""
     n: int
+    """Answers that two judges or more labelled."""
     n_same: int
+    """Those of `n` to which all gave the same of the four labels."""
     alpha: float | None
+    """As in `JudgeAgreements`; None where undefined."""
 
 
 def judge_agreements(said: Said, categories: Mapping[str, str] | None = None) -> JudgeAgreements:

@@ -30,23 +30,27 @@ class GateStatus(StrEnum):
 @shows("figure", "status", "change", "low", "high", "max_drop", "max_rise", "target")
 @dataclass(frozen=True)
 class Gate:
-    """Whether the first run's figure fell (or rose) by more than is allowed against the second's.
-
-    `low` and `high` are one-sided 95 % bounds on the change, first less second, in points: the
-    change is at least `low`, had every unscored response gone down, and at most `high`, had every
-    one gone up. failed: the data show a forbidden change. passed: they show that there is none.
-    `target` is what the change is about: ``prompts-like-these`` for a claim about the models,
-    ``these-prompts`` (asked again) for a regression test of the same prompts.
+    """Whether the first run's figure fell, or rose, by more than is allowed against the
+    second's.
     """
 
     figure: str
+    """Name of the figure."""
     max_drop: float | None
+    """The largest fall allowed, in points; None: any."""
     max_rise: float | None
+    """The largest rise allowed, in points; None: any."""
     status: GateStatus
+    """``failed``: the data show a forbidden change; ``passed``: they show that there is none."""
     change: float | None
+    """First less second, in points; None if nothing was scored on both sides."""
     low: float
+    """One-sided 95 % lower bound on the change, had every unscored response gone down."""
     high: float
+    """One-sided 95 % upper bound, had every unscored response gone up."""
     target: Target = "prompts-like-these"
+    """``prompts-like-these`` for a claim about the models, ``these-prompts`` (asked again) for a
+    regression test."""
 
     @property
     def claim(self) -> str:

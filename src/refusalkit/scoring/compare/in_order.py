@@ -22,26 +22,29 @@ SEQUENTIAL = "hedged betting, a confidence sequence (Waudby-Smith & Ramdas 2023)
 @shows("figure", "value", "low", "high", "p", "n_prompts", "decided_at")
 @dataclass(frozen=True)
 class InOrder:
-    """A difference in the order in which prompts were asked, in points; holds at every moment.
-
-    figure: the figure compared.
-    value: its difference, first less second, over the prompts that count; None: there are none.
-    low, high: at every moment at once these hold the true difference in 95 % of experiments.
-    p: at most 0.05, ever, in 5 % of experiments with equal models.
-    n_prompts: prompts that count: in their order, up to the first of which an answer is owed.
-    n_planned: prompts that both runs will have asked in the end.
-    decided_at: after how many prompts p first was at most 0.05; None: not yet.
+    """A difference in the order in which prompts were asked, in points; valid however often one
+    looks.
     """
 
     figure: str
+    """Name of the figure compared."""
     value: float | None
+    """First less second over the prompts that count; None if none does yet."""
     low: float
+    """Lower end: at every moment at once the interval holds the true difference in 95 % of
+    experiments."""
     high: float
+    """Upper end of that interval."""
     p: float
+    """Between equal models it ever falls to 0.05 or less in 5 % of experiments."""
     n_prompts: int
+    """Prompts that count: in their order, up to the first that still lacks an answer."""
     n_planned: int
+    """Prompts that both runs will have asked in the end."""
     decided_at: int | None
+    """After how many prompts `p` first was 0.05 or less; None: not yet."""
     method: str = SEQUENTIAL
+    """How the interval was computed."""
 
     @property
     def claim(self) -> str:

@@ -43,13 +43,12 @@ CORRECTABLE = ("willingness", "answer_rate", "hold_rate", "refusal_rate")
 @shows("why_not", estimate=lambda found: str(found.estimate))
 @dataclass(frozen=True)
 class CorrectedDifference:
-    """A difference corrected for the judge's errors, in points; None where it was not.
-
-    `why_not` says in a sentence why.
-    """
+    """A difference corrected for the judge's errors."""
 
     estimate: Estimate | None
+    """The difference, in points; None if it could not be corrected."""
     why_not: str | None = None
+    """Why not, in a sentence."""
 
 
 def corrected_differences(

@@ -92,59 +92,72 @@ class Shift:
 @shows("value", "low", "high")
 @dataclass(frozen=True)
 class Kappa:
-    """Cohen's kappa on refused or not, with its 95 % interval; None where it is undefined."""
+    """Cohen's kappa on refused or not, with its 95 % interval; None where undefined."""
 
     value: float | None
+    """From -1 to 1."""
     low: float | None
+    """Lower end of the interval."""
     high: float | None
+    """Upper end of the interval."""
 
 
 @shows("old", "new", "runs", "verdict", "n_both", "accuracy", kappa=lambda found: found.kappa.value)
 @dataclass(frozen=True)
 class Bridge:
-    """Two judges over the same answers.
-
-    `verdict` is the answer, `reasons` says in sentences why, `notes` what else a reader must know.
-
-    `n_units` counts answers that came back, by who scored them: `n_both`, `n_only_old`,
-    `n_only_new`, `n_neither`, and `n_withheld` that one of the two could not read because the text
-    was not kept. `n_read` are those of `n_both` that both judges read; an outcome settled the rest.
-    Over these are `accuracy` (the same label, a fraction), `agreements` (one for each way of
-    splitting the labels in two; the old judge is taken for the truth), `kappa` and `confusion`:
-    counts by old and by new label. `differ` holds the units whose label is another.
-
-    `shifts` are over all categories: willingness, answer rate, hold rate, refusal rate;
-    `equivalence` is willingness again with the interval that is held against the margin.
-    `by_category` and `by_run` have a row for each category or run and figure: category, hard_line
-    (or run), figure, old, new, shift, low, high, n_prompts, n_responses. Contrast prompts count in
-    the agreement and in no shift.
-    """
+    """Two judges over the same answers. Contrast prompts count in the agreement and in no shift."""
 
     old: str
+    """Id of the old judge."""
     new: str
+    """Id of the new judge."""
     runs: tuple[str, ...]
+    """Ids of the runs that both judged."""
     verdict: Comparability
+    """Whether figures of the two may be compared."""
     reasons: tuple[str, ...]
+    """Why, in sentences."""
     notes: tuple[str, ...]
+    """What else a reader must know."""
     margin: float
+    """The largest shift of willingness that counts as none, in points."""
     min_kappa: float
+    """The lowest kappa that counts as agreement."""
     count_deflection: bool
+    """Whether a deflection counts as refused."""
     n_units: int
+    """Answers that came back."""
     n_both: int
+    """Those that both judges scored."""
     n_only_old: int
+    """Those that only the old judge scored."""
     n_only_new: int
+    """Those that only the new judge scored."""
     n_neither: int
+    """Those that neither scored."""
     n_withheld: int
+    """Those that one of the two could not read, because the text was not kept."""
     n_read: int
+    """Those of `n_both` that both judges read; an outcome settled the rest."""
     accuracy: float | None
+    """Share of `n_read` with the same label, from 0 to 1; None if none was read."""
     kappa: Kappa
+    """Agreement on refused or not, over `n_read`."""
     agreements: tuple[Agreement, ...]
+    """One for each way of splitting the labels in two; the old judge is taken for the truth."""
     confusion: dict[str, dict[str, int]]
+    """Counts over `n_read`, by old and by new label."""
     differ: tuple[str, ...]
+    """Units of `n_read` whose label changed."""
     shifts: tuple[Shift, ...]
+    """Change of willingness, answer rate, hold rate and refusal rate over all categories."""
     equivalence: Shift
+    """Willingness again, with the interval that is held against `margin`."""
     by_category: pl.DataFrame
+    """A row for each category and figure: category, hard_line, figure, old, new, shift, low, high,
+    n_prompts, n_responses."""
     by_run: pl.DataFrame
+    """The same with a row for each run and figure."""
 
     @property
     def one_sided_percent(self) -> float:

@@ -56,12 +56,16 @@ class LabelledAnswer:
 
 @dataclass(frozen=True, slots=True)
 class PromptCounts:
-    """The answers to one prompt: how many are positive, and how many of them the judge found."""
+    """The answers to one prompt, as people and the judge see them on one question."""
 
     positives: int
+    """Answers that people count in."""
     found: int
+    """Those of `positives` that the judge counts in."""
     negatives: int
+    """Answers that people count out."""
     cleared: int
+    """Those of `negatives` that the judge counts out."""
 
 
 @shows(
@@ -71,12 +75,16 @@ class PromptCounts:
 )
 @dataclass(frozen=True)
 class ErrorRates:
-    """A judge's errors on one of `QUESTIONS`, over scored answers; estimates are in percent."""
+    """A judge's errors on one of `QUESTIONS`, over scored answers."""
 
     question: str
+    """Which of `QUESTIONS`."""
     sensitivity: Estimate
+    """Share of the answers people count in that the judge counts in, in percent."""
     specificity: Estimate
+    """Share of the answers people count out that the judge counts out, in percent."""
     prompts: tuple[PromptCounts, ...]
+    """The counts behind these, one entry a prompt."""
 
     @property
     def youden(self) -> float | None:
@@ -146,31 +154,44 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class JudgeIdentity(_Entry):
-    """The judge that was measured: `digest` covers template, schema, model and parameters."""
+    """The judge that was measured."""
 
     id: str
+    """Its id."""
     name: str
+    """Its name."""
     version: int | None = None
+    """Version of its file; None for a judge given as an object."""
     digest: str | None = None
+    """SHA-256 of template, schema, model and parameters."""
     kind: str
+    """``llm``, ``lexical``, ``classifier`` ..."""
     model: str | None = None
+    """The model that it asks; None if it asks none."""
     graded: bool = True
+    """Whether it tells a deflection from a partial answer."""
 
 
 class LabelsEntry(_Entry):
-    """A file of labelled answers: its name without folders, and the digest of its bytes."""
+    """A file of labelled answers."""
 
     name: str
+    """Its name without folders."""
     sha256: str
+    """Digest of its bytes."""
     n_records: Count
+    """Records in it."""
     n_labelled: Count
+    """Those with a label."""
 
 
 class PromptPattern(_Entry):
-    """So many prompts (`times`) whose scored answers have these counts, label by verdict."""
+    """Prompts whose scored answers have the same counts."""
 
     times: Annotated[int, Field(ge=1)]
+    """How many such prompts."""
     cells: dict[Label, dict[Label, Count]]
+    """Answers by people's label, then by the judge's."""
 
 
 @shows(
@@ -181,26 +202,32 @@ class PromptPattern(_Entry):
     made_at=lambda found: found.made_at,
 )
 class Calibration(_Entry):
-    """A judge's errors as measured on people's labels: what `calibrate --out` writes. No texts.
-
-    `cells[label][verdict]` counts scored answers by people's label and the judge's; `prompts` holds
-    the same counts by prompt, equal ones together, because answers to one prompt are not
-    independent. `unscored` counts labelled answers without a verdict, by reason. `languages` counts
-    the labelled answers by the language of their prompt (BCP 47).
-    """
+    """A judge's errors as measured on people's labels: what `calibrate --out` writes. No texts."""
 
     schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    """Version of the format."""
     kind: Literal["calibration"] = "calibration"
+    """Tells this file from others."""
     refusalkit: str
+    """Version of refusalkit that measured."""
     made_at: str
+    """When, UTC, ISO 8601."""
     judge: JudgeIdentity
+    """The judge measured."""
     labels: tuple[LabelsEntry, ...]
+    """Files of labelled answers that were read."""
     languages: dict[str, Count]
+    """Labelled answers by the language of their prompt (BCP 47)."""
     n_labelled: Count
+    """Answers with a label by people."""
     n_scored: Count
+    """Those that the judge labelled too."""
     unscored: dict[str, Count]
+    """Labelled answers without a verdict, by reason."""
     cells: dict[Label, dict[Label, Count]]
+    """Scored answers by people's label, then by the judge's."""
     prompts: tuple[PromptPattern, ...]
+    """The same by prompt, equal ones together: answers to one prompt are not independent."""
 
     @model_validator(mode="after")
     def _adds_up(self) -> Calibration:
@@ -233,13 +260,18 @@ def _flat(cells: Mapping[Label, Mapping[Label, int]]) -> Iterable[tuple[Label, L
 
 @dataclass(frozen=True)
 class Breakdown:
-    """One part of the labelled answers: `by` is source, model, category or language."""
+    """One part of the labelled answers."""
 
     by: str
+    """What they are parted by: ``source``, ``model``, ``category`` or ``language``."""
     value: str
+    """Which source, model, category or language."""
     n_labelled: int
+    """Labelled answers in it."""
     agreement: Agreement
+    """On the same question as `Calibrated.agreement`."""
     rates: ErrorRates
+    """On the same question as `Calibrated.rates`."""
 
 
 @shows(
@@ -252,28 +284,31 @@ class Breakdown:
 )
 @dataclass(frozen=True)
 class Calibrated:
-    """What a judge said of labelled answers, and its `calibration`.
-
-    `question` is the score's (one of `QUESTIONS`); `rates` answers it, `leak_rates` that of the
-    hard lines. `agreement` is the two-way agreement on it (n, accuracy, precision, recall, kappa)
-    and `agreements` are those of `SPLITS`. `alpha` is Krippendorff's between people's label and the
-    judge's, nominal over the four labels; `people_alpha` that of the single annotators, None where
-    there are not two. `runs` are the folders with the verdicts, where they were kept; `n_owed`
-    answers have no verdict yet, because the work was interrupted or the judge failed. `notices` say
-    where published labels are from and what each of their words was taken for.
-    """
+    """What a judge said of labelled answers, and its `calibration`."""
 
     calibration: Calibration
+    """The errors as they are written to a file."""
     question: str
+    """The score's question, one of `QUESTIONS`."""
     agreement: Agreement
+    """Agreement with people on that question."""
     agreements: tuple[Agreement, ...]
+    """Agreement on each of `SPLITS`."""
     rates: ErrorRates
+    """Errors on `question`."""
     leak_rates: ErrorRates
+    """Errors on the question of the hard lines."""
     alpha: float | None
+    """Krippendorff's alpha between people's labels and the judge's, nominal over the four labels;
+    None where undefined."""
     people_alpha: float | None
+    """The same between single annotators; None with fewer than two."""
     breakdown: tuple[Breakdown, ...]
+    """By source, model, category and language."""
     runs: tuple[Path, ...] = ()
+    """Folders with the verdicts, where they were kept."""
     notices: tuple[str, ...] = ()
+    """Where published labels are from, and what each of their words was taken for."""
 
     @cached_property
     def n_owed(self) -> int:

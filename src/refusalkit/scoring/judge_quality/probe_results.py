@@ -30,12 +30,16 @@ class ProbeStatus(StrEnum):
 
 @dataclass(frozen=True)
 class BaselineVerdict:
-    """What the judge said of a carrier by itself; a carrier that is not `right` is not attacked."""
+    """What the judge said of a carrier by itself. A carrier it misjudges is not attacked."""
 
     carrier: str
+    """Id of the carrier: an answer with a known label."""
     label: Label
+    """The known label."""
     said: Label | None
+    """The judge's label; None if it gave none."""
     unscored: Unscored | None
+    """Why it gave none."""
 
     @property
     def right(self) -> bool:
@@ -45,56 +49,72 @@ class BaselineVerdict:
 
 @dataclass(frozen=True)
 class Flip:
-    """A verdict that went the way an attack wanted. `probe` is its id."""
+    """A verdict that went the way an attack wanted."""
 
     probe: str
+    """Id of the probe."""
     said: Label
+    """The label that it got."""
 
 
 @dataclass(frozen=True)
 class AttackLine:
-    """The attacks of one kind that want one label, or all of them.
-
-    `flips` of `n_asked` verdicts went the attack's way; `rate` is their share of the scored ones in
-    percent, its interval clustered by attack. `denied` counts verdicts that the attack prevented
-    (unparsable, stopped by a filter), `failed` requests that a fault did.
-    """
+    """The attacks of one kind that want one label, or all of them."""
 
     kind: str
+    """Kind of attack; ``all`` for every kind."""
     wants: Label | None
+    """The label they want; None: any."""
     n_attacks: int
+    """Attacks of this kind."""
     n_asked: int
+    """Verdicts asked for: attacks times carriers."""
     flips: int
+    """Verdicts that went the attack's way."""
     denied: int
+    """Verdicts that the attack prevented (unparsable, stopped by a filter)."""
     failed: int
+    """Requests lost to a fault."""
     rate: Estimate
+    """`flips` as a share of the scored verdicts, in percent; its interval is clustered by
+    attack."""
 
 
 @shows("judge", "status", "n_planned", "n_asked", "flips", "cost_usd")
 @dataclass(frozen=True)
 class JudgeProbe:
-    """The self-test of one judge.
-
-    `lines` has one entry for each kind of attack and wanted label, `overall` one for each wanted
-    label and then one for all. `flips`, `denied` and `failed` name probes. `n_planned` is how many
-    were to be asked; those of a carrier that the judge misjudged are not.
-    """
+    """The self-test of one judge."""
 
     judge: str
+    """Id of the judge."""
     digest: str | None
+    """SHA-256 of the judge; None if it has none."""
     version: int
+    """Version of the set of attacks."""
     set_digest: str
+    """SHA-256 of the set of attacks."""
     status: ProbeStatus
+    """What the test found."""
     baseline: tuple[BaselineVerdict, ...]
+    """What the judge said of each carrier without an attack."""
     lines: tuple[AttackLine, ...]
+    """One for each kind of attack and wanted label."""
     overall: tuple[AttackLine, ...]
+    """One for each wanted label, then one for all."""
     flips: tuple[Flip, ...]
+    """Verdicts that an attack changed."""
     denied: tuple[str, ...]
+    """Ids of probes whose verdict the attack prevented."""
     failed: tuple[str, ...]
+    """Ids of probes lost to a fault."""
     n_planned: int
+    """Probes to be asked."""
     n_asked: int
+    """Probes asked; those of a misjudged carrier are not."""
     max_unscored: float
+    """The largest share without a label at which `status` is still decided, in percent."""
     cost_usd: float | None
+    """What it cost; None if a price is unknown."""
 
     @property
     def unscored_percent(self) -> float:
