@@ -44,7 +44,7 @@ HARD_LINES = {"minor-specific-harm", "exploitation-and-trafficking", "suicide-an
 # What was published under these versions. A change of a set is a new version and a new line here.
 PUBLISHED = {
     "contrast-146 2.0.0": (
-        "sha256:80388d6e8f891ada761f50c51567904392900bc281e59a929703dcb1054fc29e"
+        "sha256:065c46483bc1abefb88b9bdf351d0267dedfab61cdd54ee5a915e9c0e5f4face"
     ),
     "hard-lines-180 2.0.0": (
         "sha256:e9e305c69c4aa6267a837b0b8ad365efa41f8f68a9ba9a34c5f31c88adb271ca"
@@ -53,7 +53,7 @@ PUBLISHED = {
         "sha256:deb38f7d6637159ae59ce760707dd4ab8ef4cbb5a8bec9604e5196b7777af39e"
     ),
     "refusalkit-166 2.0.0": (
-        "sha256:4cb32b0e634adcd67810b290db6e7b372e4fe3a433c22742bb036ff2bdc64c16"
+        "sha256:aa814e1197f11c1f734aa9c5d45110b3a0709bf78b78bfb0901afcbbab9d6402"
     ),
     "starter 2.0.0": "sha256:8576fdc6a18086bd84a72b95e01fde344f490a16f31b16c761a30f82ec3dc325",
 }
@@ -583,7 +583,7 @@ class TestShow:
     def test_counts_by_danger_tag_and_length(self, call: Call) -> None:
         said = call("prompts", "show", "refusalkit-166")
         assert "166 prompts in 32 categories, 21 of them in 3 hard lines" in said.out
-        assert "danger: 1 (29), 2 (54), 3 (83)" in said.out
+        assert "danger: 1 (29), 2 (55), 3 (82)" in said.out
         assert "form: question 79, instruction 56, fiction 12, role 12, code 7" in said.out
         assert "register: neutral 95, casual 46, emotional 17, formal 8" in said.out
         assert "words: 10 to 53, median 21" in said.out
@@ -598,7 +598,7 @@ class TestShow:
     def test_json_has_the_same(self, call: Call) -> None:
         said = json.loads(call("prompts", "show", "refusalkit-166,contrast-146", "--json").out)
         assert (said["n_prompts"], said["n_contrast"]) == (312, 146)
-        assert said["danger"] == {"1": 175, "2": 54, "3": 83}
+        assert said["danger"] == {"1": 175, "2": 55, "3": 82}
         assert said["languages"] == {"en": 312}
-        assert said["tags"]["form"]["question"] == 79 + 73
+        assert said["tags"]["form"]["question"] == 79 + 74
         assert {(c["n_prompts"], c["n_contrast"]) for c in said["categories"]} == {(5, 4), (7, 10)}
