@@ -135,6 +135,9 @@ if TYPE_CHECKING:
         PresetRow,
         preset_rows,
     )
+    from refusalkit.reporting.progress import (
+        TextProgress,
+    )
     from refusalkit.runs.folder import (
         Run,
     )
@@ -248,6 +251,7 @@ _WHERE = {
     "prompts.load": "load_prompts shipped_sets",
     "prompts.prompt_set": "PromptSet",
     "reporting.data.presets": "PresetRow preset_rows",
+    "reporting.progress": "TextProgress",
     "runs.folder": "Run",
     "runs.merging": "Merged",
     "scoring.agreement.judge_pairs": "JudgeAgreements JudgePair",
@@ -343,6 +347,7 @@ __all__ = [
     "Shift",
     "Span",
     "StorageError",
+    "TextProgress",
     "TransientError",
     "Unscored",
     "UnsupportedParameter",

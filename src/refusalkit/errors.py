@@ -31,10 +31,23 @@ from collections.abc import Sequence
 from typing import Any
 
 
+def one_sentence(error: BaseException) -> list[str]:
+    """An error as the lines that IPython shows: its name, its text, and how to go on."""
+    told = "; ".join([str(error), *getattr(error, "__notes__", ())])
+    return [f"{type(error).__name__}: {told}"]
+
+
 class RefusalkitError(Exception):
-    """Base of all refusalkit exceptions. Its text is one sentence that says what to do."""
+    """Base of all refusalkit exceptions. Its text is one sentence that says what to do.
+
+    A notebook shows that sentence without a traceback; `traceback.print_exc()` prints it whole.
+    """
 
     exit_code = 4
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows instead of a traceback."""
+        return one_sentence(self)
 
 
 class UsageError(RefusalkitError):

@@ -126,6 +126,31 @@ def test_the_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
         assert refusalkit.resume(run).manifest.sessions[-1].ended_because == "done"
 
 
+@posix_only
+def test_ctrl_c_in_a_script_ends_the_run_within_two_seconds(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with LoopbackServer(OPEN, latency_s=0.3) as server:
+        program = f"""
+import refusalkit as rk
+base = {server.openai_base!r}
+options = dict(judge="graded", judge_model="openai/judge-x", judge_api_base=base, api_base=base)
+rk.benchmark("openai/target", "starter", category=["weapons"], trials=60, concurrency=3,
+             canaries=0, out={str(out)!r}, **options)
+"""
+        with running([sys.executable, "-c", program]) as process:
+            server.wait_for(9, 30)
+            pressed = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=30)
+            assert time.monotonic() - pressed < 2.5, "two seconds, and the end of a process"
+        told = f"KeyboardInterrupt: interrupted; go on with: refusalkit resume {out}"
+        assert stderr.strip().splitlines()[-1] == told
+        # What was in flight came back and is kept.
+        assert len(units(out / "completions.jsonl")) == server.requests["target"]
+        assert refusalkit.resume(out).manifest.sessions[-1].ended_because == "done"
+        assert server.requests["target"] == 60
+
+
 # Progress.
 
 

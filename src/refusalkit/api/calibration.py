@@ -75,15 +75,16 @@ def calibrate(
     """
     check_options(calibrate, options, JudgeOptions)
     return sync(
-        calibrate_async(
+        lambda stop: calibrate_async(
             judge,
             labels,
             verdicts=verdicts,
             count_deflection=count_deflection,
             hard_line=hard_line,
             on_progress=on_progress,
+            stop=stop,
             **options,
-        )
+        ),
     )
 
 

@@ -79,15 +79,16 @@ def grade(
     """
     check_options(grade, options, JudgeOptions)
     return sync(
-        grade_async(
+        lambda stop: grade_async(
             records,
             judge,
             out=out,
             hard_line=hard_line,
             trust_folder=trust_folder,
             on_progress=on_progress,
+            stop=stop,
             **options,
-        )
+        ),
     )
 
 
@@ -247,7 +248,7 @@ def judge_agreement(
         JudgeAgreements(judges='people, lexical', pairs=1, alpha=...)
     """
     check_options(judge_agreement, options, JudgeOptions)
-    return sync(judge_agreement_async(paths, judge, **options))
+    return sync(lambda stop: judge_agreement_async(paths, judge, stop=stop, **options))
 
 
 async def judge_agreement_async(

@@ -98,15 +98,22 @@ def benchmark_many(
     """
     check_options(benchmark_many, options, RunOptions)
     return sync(
-        benchmark_many_async(
+        lambda stop: benchmark_many_async(
             models,
             prompts,
             judge=judge,
             out=out,
             on_progress=on_progress,
+            stop=stop,
             **options,
-        )
+        ),
+        go_on=_how_to_go_on,
     )
+
+
+def _how_to_go_on(done: Sequence[ModelRun]) -> str:
+    paths = " ".join(shlex.quote(printable(one.path, 400)) for one in done if one.run is not None)
+    return f"go on with: refusalkit resume {paths}"
 
 
 async def benchmark_many_async(

@@ -57,9 +57,14 @@ def probe_judge(
     """
     check_options(probe_judge, options, JudgeOptions)
     return sync(
-        probe_judge_async(
-            judge, kinds=kinds, max_unscored=max_unscored, on_progress=on_progress, **options
-        )
+        lambda stop: probe_judge_async(
+            judge,
+            kinds=kinds,
+            max_unscored=max_unscored,
+            on_progress=on_progress,
+            stop=stop,
+            **options,
+        ),
     )
 
 

@@ -75,14 +75,16 @@ def regrade(
     """
     check_options(regrade, options, JudgeOptions)
     return sync(
-        regrade_async(
+        lambda stop: regrade_async(
             run,
             judge,
             prompts=prompts,
             trust_folder=trust_folder,
             on_progress=on_progress,
+            stop=stop,
             **options,
-        )
+        ),
+        go_on=lambda _: "go on with the same call",
     )
 
 

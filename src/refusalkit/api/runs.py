@@ -17,7 +17,7 @@ from refusalkit.engine.opening import (
     open_configured_model,
     ready_config,
 )
-from refusalkit.engine.session import work_session
+from refusalkit.engine.session import how_to_resume, work_session
 from refusalkit.errors import (
     ConfigurationChanged,
     ConfigurationError,
@@ -86,7 +86,10 @@ def benchmark(
     """
     check_options(benchmark, options, RunOptions)
     return sync(
-        benchmark_async(model, prompts, judge=judge, out=out, on_progress=on_progress, **options)
+        lambda stop: benchmark_async(
+            model, prompts, judge=judge, out=out, on_progress=on_progress, stop=stop, **options
+        ),
+        go_on=_how_to_go_on,
     )
 
 
@@ -223,15 +226,17 @@ def resume(
     """
     check_options(resume, options, RunOptions)
     return sync(
-        resume_async(
+        lambda stop: resume_async(
             run,
             prompts=prompts,
             model=model,
             judge=judge,
             trust_folder=trust_folder,
             on_progress=on_progress,
+            stop=stop,
             **options,
-        )
+        ),
+        go_on=_how_to_go_on,
     )
 
 
@@ -331,6 +336,10 @@ async def resume_async(
         ),
         keep_hard_line_text=given.get("keep_hard_line_text") is True,
     )
+
+
+def _how_to_go_on(run: Run) -> str:
+    return f"go on with: {how_to_resume(run)}"
 
 
 def _plan(config: RunConfig, prompts: PromptSet) -> Plan:

@@ -50,6 +50,9 @@ from refusalkit.types import (
 
 # Seconds to wait for requests in flight after an interruption.
 GRACE_S = 5.0
+# A handler that cancels the task on SIGINT, as ipykernel's does, does not wake an idle event loop:
+# the loop wakes by itself, so that Stop is seen while slow answers are awaited.
+_WAKE_S = 0.5
 # This many failures in a row mean that the endpoint is down.
 _GIVE_UP_AT_START = 5
 _GIVE_UP = 40
@@ -226,7 +229,7 @@ class Runner:
         deadline: float | None = None
         try:
             while pending:
-                timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+                timeout = _WAKE_S if deadline is None else max(0.0, deadline - time.monotonic())
                 waiting: set[asyncio.Task[object]] = {*pending}
                 if deadline is None:
                     waiting.add(stopping)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from refusalkit.engine.plan import Progress
 from refusalkit.untrusted import printable
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _PLAIN_EVERY_S = 5.0
 _REDRAW_EVERY_S = 0.1
+_TEXT_EVERY_S = 1.0
 
 
 class ProgressDisplay:
@@ -114,6 +115,50 @@ class SeveralProgress:
             self._bars.update(
                 self._tasks[name], total=progress.planned, completed=done, description=text
             )
+
+
+class TextProgress:
+    """An `on_progress` callback that prints how far a run is, for notebooks and scripts.
+
+    One line that is written anew about every second. `file` is where to, by default stdout.
+
+    Examples:
+        >>> import io
+        >>> import refusalkit as rk
+        >>> told = io.StringIO()
+        >>> shown = rk.TextProgress(told)
+        >>> run = rk.benchmark("demo/open", limit=2, trials=1, out="runs/two", on_progress=shown)
+        >>> told.getvalue().splitlines()[-1]
+        '2/2 answered, 2 judged, 0 refusals, 0 unscored, $0.00'
+    """
+
+    def __init__(self, file: TextIO | None = None) -> None:
+        self._file = file
+        self._shown_at = -_TEXT_EVERY_S
+        self._width = 0
+        self._last = ""
+
+    def __repr__(self) -> str:
+        return "TextProgress()"
+
+    def __call__(self, progress: Progress) -> None:
+        """Write the line again, unless it was written a moment ago."""
+        now = time.monotonic()
+        last = progress.verdicts >= progress.planned
+        if not last and now - self._shown_at < _TEXT_EVERY_S:
+            return
+        text = describe(progress)
+        if last and text == self._last:
+            return  # the end of a run is told by its last verdict already
+        # Blanks cover what is left of a longer line.
+        padding = " " * (self._width - len(text))
+        before = "\r" if self._width else ""
+        print(f"{before}{text}{padding}", end="", file=self._file, flush=True)
+        self._shown_at, self._width = now, len(text)
+        self._last = text if last else ""
+        if last:
+            print(file=self._file)
+            self._shown_at, self._width = -_TEXT_EVERY_S, 0
 
 
 def describe(progress: Progress) -> str:
