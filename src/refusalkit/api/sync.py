@@ -10,7 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from refusalkit.errors import one_sentence
 
@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 RUNS = Path("runs")
 
 # Seconds to wait for requests in flight after an interruption.
-_GRACE_S = 1.5
+_GRACE_S = 1.2
 
 
 def sync(
@@ -48,10 +48,10 @@ def sync(
     return found[0]
 
 
-class _Work:
+class _Work(Generic[_T]):
     """A piece of async work that can be interrupted from outside its loop."""
 
-    def __init__(self, start: Callable[[asyncio.Event], Coroutine[Any, Any, Any]]) -> None:
+    def __init__(self, start: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> None:
         self._start = start
         self._begun: concurrent.futures.Future[asyncio.AbstractEventLoop] = (
             concurrent.futures.Future()
@@ -59,11 +59,11 @@ class _Work:
         self.interrupted = False
         self.notes: tuple[str, ...] = ()
 
-    def here(self) -> tuple[Any] | None:
+    def here(self) -> tuple[_T] | None:
         """The result, or None where the work was cancelled."""
         return asyncio.run(self._drive(signals=_is_ctrl_c_ours()))
 
-    def in_a_thread(self) -> tuple[Any] | None:
+    def in_a_thread(self) -> tuple[_T] | None:
         """The same in another thread, while this one waits for an interruption."""
         context = contextvars.copy_context()  # ipykernel's says which cell output belongs to
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -78,7 +78,7 @@ class _Work:
                     with contextlib.suppress(RuntimeError):  # it ended meanwhile
                         loop.call_soon_threadsafe(self._interrupt)
 
-    async def _drive(self, *, signals: bool) -> tuple[Any] | None:
+    async def _drive(self, *, signals: bool) -> tuple[_T] | None:
         loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         self._stop = asyncio.Event()
         self._begun.set_result(loop)

@@ -52,7 +52,7 @@ from refusalkit.types import (
 GRACE_S = 5.0
 # A handler that cancels the task on SIGINT, as ipykernel's does, does not wake an idle event loop:
 # the loop wakes by itself, so that Stop is seen while slow answers are awaited.
-_WAKE_S = 0.5
+_WAKE_S = 0.25
 # This many failures in a row mean that the endpoint is down.
 _GIVE_UP_AT_START = 5
 _GIVE_UP = 40
