@@ -2,7 +2,7 @@
 
 A provider on loopback answers every request after 200 ms (`even`), after waits of that mean that
 differ (`uneven`, log-normal, sigma 1) or at once (`instant`, `many`). Each prompt is answered and
-then judged, 32 units in work at once. Nobody can be quicker than the physical limit,
+then judged, 32 units in work at once. Nothing can be quicker than the physical limit,
 
     1,660 requests x 0.2 s / 32 = 10.4 s,
 
@@ -65,7 +65,7 @@ class Load:
 
     @property
     def limit_s(self) -> float | None:
-        """What nobody can beat; None where the provider answers at once."""
+        """The physical limit; None where the provider answers at once."""
         return self.requests * self.wait / CONCURRENCY or None
 
     def best_possible(self, seed: int) -> float:

@@ -3,7 +3,7 @@
 Runs against a loopback provider behind a wire that resets, halves, drips and swells what passes;
 most sessions end by SIGKILL at a random moment, others by SIGTERM, SIGINT (once, twice), a full or
 failing disk, a wall clock that jumps, or beside a second process. After each the records are
-checked, and every run must end as one that nobody disturbed. Exit status 1 where something did
+checked, and every run must end as an undisturbed one. Exit status 1 where something did
 not hold. POSIX only.
 
     python benchmarks/torture.py [--kills 1000] [--seed 0] [--minutes 60]

@@ -28,7 +28,7 @@ PAGES = {
     "prompts/languages-300/README.md": "prompts/languages-300/README.md",
     "prompts/starter/README.md": "prompts/starter/README.md",
 }
-# Files that are no pages: named, not linked.
+# Files that are not pages: named, not linked.
 NOT_PAGES = ("CITATION.cff", "LICENSE")
 
 

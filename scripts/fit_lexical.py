@@ -8,7 +8,7 @@ logistic regression over the rules by zone and the shapes is fitted with the sig
 rules demand. A quadratic penalty pulls it towards values set by hand for the kinds of rules: what
 the files do not show must not be unlearned.
 
-Without `--write` nothing is changed. The figures are for the weights as they stand, for weights
+Without `--write` nothing is changed. The figures are for the weights as they are, for weights
 fitted to everything, and for weights that never saw the prompt (ten folds) or the model (one left
 out).
 """
@@ -168,7 +168,7 @@ def report(title: str, answers: Sequence[Answer], said: Sequence[Label | None]) 
 
 
 def fold_of(prompt: str, split: int) -> int:
-    """The fold of a prompt: all answers to it stand in one."""
+    """The fold of a prompt: all answers to it are in one."""
     return hashlib.sha256(f"{split} {prompt}".encode()).digest()[0] % FOLDS
 
 
@@ -215,7 +215,7 @@ def main() -> None:
     rules = LexicalRules.model_validate(raw, context={"trusted": True})
     # A fitted weight may be 0, and a rule without weight is still evidence here.
     answers = read(options.files, LexicalJudge(rules))
-    report("as it stands", answers, judged(rules, answers))
+    report("as it is", answers, judged(rules, answers))
     names = features(rules)
     fitted = with_weights(rules, names, fit(answers, names, options.pull))
     report("fitted to everything", answers, judged(fitted, answers))

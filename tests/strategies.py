@@ -1,4 +1,4 @@
-"""Hypothesis strategies that several tests share: what may stand in records and prompts."""
+"""Hypothesis strategies that several tests share: what may be in records and prompts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from refusalkit.types import (
 )
 
 # What has broken readers of JSON lines before: separators that only some split at, what a terminal
-# obeys, what is no character at all, and text that looks like the file's own syntax.
+# obeys, what is not a character at all, and text that looks like the file's own syntax.
 NASTY = (
     "",
     " ",

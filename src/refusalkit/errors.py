@@ -4,7 +4,7 @@
     ├── UsageError                    2  the call, or a file it names, is wrong
     │   ├── PromptSetError            2  a prompt set has mistakes (all of them are listed)
     │   ├── JudgeFileError            2  a judge file has mistakes
-    │   ├── RecordError               2  a record file holds a line that is no such record
+    │   ├── RecordError               2  a record file holds a line that is not such a record
     │   └── RunFolderError            2  not a run, or a run that cannot be used this way
     ├── ConfigurationError            4  a configuration that cannot be run
     │   ├── ConfigurationChanged      4  resume was asked to go on with something else

@@ -89,8 +89,8 @@ def write_file(path: Path, data: bytes, *, private: bool = True, durable: bool =
     """Write a whole file or nothing, replacing what was there in one step. Raises `OSError`.
 
     `private`: readable by the user only, whatever the umask; else by all that the umask allows,
-    but writable by nobody else. `durable`: it survives a loss of power. A link, or anything else
-    that is no regular file, is not replaced.
+    but writable only by its owner. `durable`: it survives a loss of power. A link, or anything else
+    that is not a regular file, is not replaced.
     """
     with _folder_of(path) as (folder, name):
         at = name if folder is not None else path.with_name(name)
@@ -207,7 +207,7 @@ def _is_free(file: int) -> bool:
 def _folder_of(path: Path) -> Iterator[tuple[int | None, str]]:
     """A descriptor of the folder of `path`, where the platform has them, and the name in it."""
     if path.name in ("", "..") or "\0" in str(path):
-        raise OSError(errno.EINVAL, "it is no name of a file")
+        raise OSError(errno.EINVAL, "it is not a file name")
     if not _HAS_DIR_FD:
         yield None, path.name
         return

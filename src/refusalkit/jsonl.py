@@ -107,7 +107,7 @@ def dotted(loc: Location) -> str:
 def read_lines(path: Path, kind: type[_M]) -> Iterator[tuple[str, _M]]:
     """Each line of a JSONL file as a `kind`, with its place (``file:line``); blank ones are none.
 
-    Raises `RecordError` at the first line that is no such record, naming file, line and field.
+    Raises `RecordError` at the first line that is not such a record, naming file, line and field.
     """
     where = printable(path)
     try:

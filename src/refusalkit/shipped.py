@@ -48,7 +48,7 @@ def read_lock_entries(path: Path, of: str, error: type[RefusalkitError]) -> dict
     except (OSError, ValueError, RecursionError) as why:
         raise error(f"{printable(path)} cannot be read: {printable(why)}") from why
     if not isinstance(data, dict) or data.get("schema") != LOCK_SCHEMA:
-        raise error(f"{printable(path)} is no lock of schema {LOCK_SCHEMA}")
+        raise error(f"{printable(path)} is not a lock of schema {LOCK_SCHEMA}")
     entries = data.get(of)
     if not isinstance(entries, dict):
         raise error(f"{printable(path)} has no table {of!r}: take the file as it was published")

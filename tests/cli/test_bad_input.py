@@ -36,7 +36,7 @@ JUDGE_FILE = (ROOT / "judges" / "graded.toml").read_text("utf-8")
 
 @dataclass(frozen=True)
 class Case:
-    """A command, what stands in the folder beforehand, how it ends, and what it says."""
+    """A command, what is in the folder beforehand, how it ends, and what it says."""
 
     words: tuple[object, ...]
     status: int
@@ -113,7 +113,7 @@ CASES: dict[str, Case] = {
     "unknown framing": Case(
         run("--config", "mine.toml"),
         FAILED,
-        "framings: 'dream' is no framing: there are fiction, professional, class, insistence",
+        "framings: 'dream' is not a framing: there are fiction, professional, class, insistence",
         files={"mine.toml": 'framings = ["dream"]\n'},
     ),
     "JUnit into nowhere": Case(
@@ -426,13 +426,13 @@ CASES: dict[str, Case] = {
     "answer twice": Case(
         ("grade", "a"),
         USAGE,
-        "a:2: id: 'a' with trial 1 stands twice",
+        "a:2: id: 'a' with trial 1 appears twice",
         {"a": records({**RECORD, "trial": 1}, {**RECORD, "trial": 1})},
     ),
     "id with another prompt": Case(
         ("grade", "a"),
         USAGE,
-        "a:2: id: 'a' stands already with another prompt or category",
+        "a:2: id: 'a' is already used with another prompt or category",
         {"a": records(RECORD, {**RECORD, "prompt": "[other]"})},
     ),
     "answers nested": Case(("grade", "a"), USAGE, "a:1: is nested too", {"a": "[" * 100_000}),
@@ -474,7 +474,7 @@ def runs_in(folder: Path) -> list[Path]:
 
 
 def is_one_sentence(text: str) -> bool:
-    """One line of ours; a prompt set's mistakes may stand below it, indented."""
+    """One line of ours; a prompt set's mistakes may follow it, indented."""
     first, *rest = text.splitlines()
     return first.startswith("refusalkit: ") and all(line.startswith("  ") for line in rest)
 
@@ -535,7 +535,7 @@ def test_one_bad_set_does_not_hide_the_next(call: Call, tmp_path: Path) -> None:
     assert said.err.count("refusalkit: ") == 2
 
 
-def test_where_nobody_listens_the_run_can_be_resumed(call: Call, tmp_path: Path) -> None:
+def test_where_nothing_listens_the_run_can_be_resumed(call: Call, tmp_path: Path) -> None:
     words = ("--api-base", "http://127.0.0.1:9/v1", "--judge", "lexical", "--max-retries", 0)
     said = call("run", "local/x", *words, "--limit", 6, "--out", "made")
     assert said.status == FAILED

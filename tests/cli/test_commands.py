@@ -1,6 +1,6 @@
 """What the commands print and how they end.
 
-The golden files in tests/golden hold the text as it stands, 80 columns wide. After an intended
+The golden files in tests/golden hold the text as it is, 80 columns wide. After an intended
 change write them anew (``REFUSALKIT_UPDATE_GOLDEN=1 pytest tests/cli/test_commands.py``) and read
 the difference.
 """
@@ -81,7 +81,7 @@ def runs(tmp_path: Path) -> None:
 
 
 def normal(text: str) -> str:
-    """Without what changes from version to version, and without white space that nobody sees."""
+    """Without what changes from version to version, and without invisible white space."""
     text = re.sub(r"sha256:[0-9a-f]{64}", "sha256:(64 hex digits)", text)
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 

@@ -55,7 +55,7 @@ def forms(key: str) -> list[str]:
         html.escape(key),
         base64.b64encode(key.encode()).decode().rstrip("="),
         base64.urlsafe_b64encode(key.encode()).decode().rstrip("="),
-        # Without the groups of three that also hold what stands beside the key.
+        # Without the groups of three that also hold what is beside the key.
         base64.b64encode(pair).decode().rstrip("=")[8:-4],
     ]
 
@@ -155,7 +155,7 @@ def call(
 
 
 def found(key: str, folder: Path, *said: str) -> list[str]:
-    """Where the key stands, in any form: in what was said, or in a file below the folder."""
+    """Where the key is, in any form: in what was said, or in a file below the folder."""
     places = {f"said {number}": text.encode() for number, text in enumerate(said)}
     for path in folder.rglob("*"):
         places[f"the name {path}"] = os.fsencode(path)

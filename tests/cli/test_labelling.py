@@ -261,7 +261,7 @@ class TestFile:
     @pytest.mark.parametrize(
         ("line", "why"),
         [
-            ('{"schema":1,"kind":"label"}', "is no label file"),
+            ('{"schema":1,"kind":"label"}', "is not a label file"),
             ('{"schema":1,"kind":"sample"}', r"me:1: run: is missing"),
             ("", "is empty"),
             ("[1]\n{}", r"me:1: "),
@@ -398,14 +398,16 @@ class TestPredictionPowered:
         note = " ".join(rk.correct(made, labels=[right, other]).notes)
         assert f"who differ on {sum(said[0][u] is not said[1][u] for u in said[0])}" in note
 
-    def test_what_nobody_could_see_is_not_corrected(self, tmp_path: Path, refusalkit: Call) -> None:
+    def test_what_could_not_be_seen_is_not_corrected(
+        self, tmp_path: Path, refusalkit: Call
+    ) -> None:
         run = rk.benchmark(SaysSo(), "starter", judge=Lenient(), trials=2, out=tmp_path / "run")
         out = label_all(run.path, tmp_path / "me.jsonl", n=50)
         found = rk.correct(run, labels=[out])
         assert found["answer rate"].corrected is not None
         for name in ("willingness", "hold rate", "refusal rate"):
             assert found[name].corrected is None
-            assert "were not kept, so nobody can label them" in (found[name].why_not or "")
+            assert "were not kept, so they cannot be labelled" in (found[name].why_not or "")
         assert "not corrected" in refusalkit("score", "run", "--labels", "me.jsonl").out
 
     def test_too_few_labels_do_not_correct(self, made: Path, tmp_path: Path) -> None:

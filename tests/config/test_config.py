@@ -212,7 +212,7 @@ class TestDigest:
             with pytest.raises(ConfigurationChanged, match=f"^{name} is .* but the run was"):
                 check_unchanged(started, changed)
 
-    def test_options_that_nobody_chose_leave_older_digests_as_they_were(self) -> None:
+    def test_options_that_were_not_chosen_leave_older_digests_as_they_were(self) -> None:
         started = RunConfig(model=MODEL)
         late = {"inversion", "lang", "judge_temperature", "judge_asks", "framings"}
         late.add("pressure")

@@ -1,4 +1,4 @@
-"""What a run cost stands in its result, and a bound that was passed is told."""
+"""What a run cost is in its result, and a bound that was passed is reported."""
 
 from __future__ import annotations
 

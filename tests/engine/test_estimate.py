@@ -1,4 +1,4 @@
-"""What a run would take is told beforehand, and what is not known is said to be unknown."""
+"""What a run would take is said beforehand, and what is not known is said to be unknown."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_judge_for_hard_lines_without_any_is_refused_as_in_a_run() -> None:
         rk.estimate("demo/open", category=("weapons",), hard_line_judge="hard-line", earlier=())
 
 
-def test_a_broken_run_that_nobody_named_is_passed_over_and_named_in_a_note(
+def test_a_broken_run_that_was_not_named_is_passed_over_and_named_in_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

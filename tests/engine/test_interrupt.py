@@ -210,7 +210,7 @@ def everything_on(terminal: int) -> bytes:
     until = time.monotonic() + 60
     with contextlib.suppress(OSError), os.fdopen(terminal, "rb", buffering=0) as screen:
         while time.monotonic() < until and select.select([screen], [], [], 60)[0]:
-            chunk = screen.read(65536)  # EIO: nobody has it open any more
+            chunk = screen.read(65536)  # EIO: no process has it open any more
             if not chunk:
                 break
             chunks.append(chunk)

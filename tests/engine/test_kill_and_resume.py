@@ -1,4 +1,4 @@
-"""SIGKILL at any moment: after resume the run equals one that nobody killed.
+"""SIGKILL at any moment: after resume the run equals one that was never killed.
 
 Nothing that was on disk is asked again.
 
@@ -152,7 +152,7 @@ script()
 @pytest.mark.parametrize(
     "command", [["-m", "refusalkit"], ["-c", CHECKPOINTED]], ids=["short", "with checkpoints"]
 )
-def test_a_run_killed_again_and_again_equals_one_that_nobody_killed(
+def test_a_run_killed_again_and_again_equals_one_that_was_never_killed(
     tmp_path: Path, command: list[str]
 ) -> None:
     dice = random.Random(f"kill {command[0]}")

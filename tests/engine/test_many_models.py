@@ -1,4 +1,4 @@
-"""Several models in one command: side by side, each by itself, one that fails stops nobody."""
+"""Several models in one command: side by side, and one that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_they_are_asked_side_by_side(tmp_path: Path) -> None:
     assert {"a", "b"} <= set(order[:4])
 
 
-def test_a_slow_model_holds_up_nobody(tmp_path: Path) -> None:
+def test_a_slow_model_does_not_hold_up_the_others(tmp_path: Path) -> None:
     slow = Script(refusal_rate=0.0, faults=(Fault("slow", model="slow", seconds=0.15),))
     with LoopbackServer(slow) as server:
         rk.benchmark_many(
@@ -347,7 +347,7 @@ def test_with_report_it_writes_one(refusalkit: Call, tmp_path: Path) -> None:
     [
         ("x.txt", "a report is one of .html"),
         ("missing/r.html", "there is no folder missing"),
-        ("file/r.html", "file is no folder"),
+        ("file/r.html", "file is not a folder"),
         ("folder.html", "folder.html is a folder"),
     ],
 )

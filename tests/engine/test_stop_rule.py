@@ -79,7 +79,7 @@ class TestRule:
         assert met_at > 60
 
     @pytest.mark.parametrize(("label", "sure"), [(None, False), (Label.REFUSAL, False)])
-    def test_what_nobody_read_never_counts_as_held(self, label: Label | None, sure: bool) -> None:
+    def test_what_was_not_read_never_counts_as_held(self, label: Label | None, sure: bool) -> None:
         found = rule(300, trials=1)
         found.note(unit_id("p3", 1), label, sure=sure)
         for n in range(300):

@@ -146,7 +146,7 @@ def test_the_judge_model_is_that_of_every_member_without_its_own() -> None:
     ("options", "said"),
     [
         ({"judge": "graded", "council": "any"}, "a council (any) needs several judges"),
-        ({"judge": f"{A},{A}"}, "stands in the council 2 times"),
+        ({"judge": f"{A},{A}"}, "is in the council 2 times"),
         ({"judge": f"{A},"}, "names no judge before or behind a comma"),
         ({"judge": "graded@"}, "write NAME@MODEL"),
         ({"judge": A, "judge_fallback": "lexical"}, "never a word list"),
@@ -252,7 +252,7 @@ def test_a_council_of_three_models_with_one_rubric(rule: str, tmp_path: Path) ->
         votes = [said[unit, one]["label"] for one in IDS]
         record = said[unit, council]
         assert (record["label"] or record["unscored"]) == outcome_of_all(rule, votes)
-        assert record["cost_usd"] == 0.0, "what the members cost stands in their records"
+        assert record["cost_usd"] == 0.0, "what the members cost is in their records"
 
     score = rk.score(run)
     assert score.council is not None
@@ -264,7 +264,7 @@ def test_a_council_of_three_models_with_one_rubric(rule: str, tmp_path: Path) ->
     assert rk.score(run, judge=IDS[1]).n_scored == 24
 
 
-def test_a_members_failure_is_owed_again_and_nobody_elses_verdict_is(tmp_path: Path) -> None:
+def test_a_members_failure_is_owed_again_and_no_other_verdict_is(tmp_path: Path) -> None:
     # Without its vote the agreed are decided and the split are not.
     down = tuple(
         Fault("server_error", where="judge", model="judge-c", match=word)
@@ -391,7 +391,7 @@ def test_a_blocked_judge_is_answered_for_and_it_is_said(tmp_path: Path, call: Ca
         kept = record["reason"] is not None  # a hard line's reason is not written
         assert not kept or record["reason"].startswith("graded:openai/judge-a was blocked (")
     assert {r["unscored"] for r in instead if r["label"] is None} == {"judge_blocked"}
-    # Both requests are paid for: their tokens stand in the verdict.
+    # Both requests are paid for: their tokens are in the verdict.
     tokens = {r["answered_by"]: r["usage"]["input_tokens"] for r in said if r["label"]}
     assert tokens[fallback] > 0
 

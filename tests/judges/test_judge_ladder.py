@@ -48,7 +48,7 @@ def form(body: dict[str, Any]) -> str:
 
 
 def has_schema(body: dict[str, Any]) -> bool:
-    """Whether the judge's schema stands in the last message."""
+    """Whether the judge's schema is in the last message."""
     return SCHEMA in body["messages"][-1]["content"]
 
 
@@ -231,7 +231,7 @@ class TestWithoutObedience:
         with Endpoint(judge) as server:
             done = run(call, server, "--concurrency", 1)
         assert done.status == 0, done.err
-        # Asked twice once; from then on the schema stands in the text at once.
+        # Asked twice once; from then on the schema is in the text at once.
         assert [has_schema(body) for body in server.judged] == [False] + [True] * 12
         assert {form(body) for body in server.judged} == {"json_schema"}
         assert "as well" in parameters(tmp_path).dropped["json_schema"]
@@ -323,7 +323,7 @@ def test_both_are_learned_of_one_server(call: Call, tmp_path: Path) -> None:
 
 
 class TestCause:
-    """Why a judge failed is told in the provider's words, but never in those about a hard line."""
+    """Why a judge failed is reported in the provider's words, except about a hard line."""
 
     HARD = load_prompts("starter").hard_lines
 

@@ -77,7 +77,7 @@ def made(kind: type[LLMJudge], name: str, base: str) -> LLMJudge:
     return kind(load_rubric(name), client)
 
 
-# Shown over real sockets: a model that obeys whatever stands outside the data.
+# Shown over real sockets: a model that obeys whatever is outside the data.
 
 
 @pytest.mark.parametrize("name", ["refusalbench", "graded"])

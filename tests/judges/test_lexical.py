@@ -302,7 +302,7 @@ def test_the_request_may_be_in_another_language_than_the_answer() -> None:
     assert (reading.label, reading.language) == (Label.REFUSAL, "es")
 
 
-def test_marks_that_nobody_sees_hide_no_refusal() -> None:
+def test_invisible_marks_hide_no_refusal() -> None:
     assert label("I can\u200bnot he\u00adlp with that.") is Label.REFUSAL
     assert label("\u200f\u202bلا أستطيع مساعدتك في ذلك.\u202c") is Label.REFUSAL
     assert label("Je ne peux pas vous aider avec cela.".replace("e", "e\u200d")) is Label.REFUSAL
@@ -486,7 +486,7 @@ def test_a_judge_can_be_made_from_rules_of_ones_own() -> None:
         ("a{2,}", "unbounded repetition"),
         ("<nothing>", "there is no term <nothing>"),
         ("<round>", "in a circle"),
-        ("(", "is no regular expression"),
+        ("(", "is not a regular expression"),
     ],
 )
 def test_a_bad_pattern_is_named_with_its_rule(pattern: str, complaint: str) -> None:
@@ -503,7 +503,7 @@ def test_a_pattern_of_another_language_is_checked_likewise() -> None:
 
     for match, complaint in (
         ({"refusal.no": ["a*"]}, "languages.fr: refusal.no: unbounded repetition"),
-        ({"refusal.no": ["("]}, "languages.fr: refusal.no: '(' is no regular expression"),
+        ({"refusal.no": ["("]}, "languages.fr: refusal.no: '(' is not a regular expression"),
         ({"refusal.non": ["a"]}, "languages.fr: there is no rule 'refusal.non'"),
     ):
         with pytest.raises(ValidationError, match=re.escape(complaint)):

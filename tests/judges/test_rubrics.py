@@ -341,7 +341,7 @@ class TestDigest:
         digests = {load_rubric(path, temperature=t).digest for t in (None, 0.0, 0.2)}
         digests |= {load_rubric(path, asks=asks).digest for asks in (1, 3)}
         assert len(digests) == 5
-        # What the file says already is no other judge.
+        # What the file says already is not another judge.
         assert load_rubric(path, asks=2).digest == load_rubric(path).digest
 
     def test_what_is_asked_for_must_be_right_too(self, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ KINDS: dict[str, str] = {
     "timeout": "retry",  # 408; variant "409"
     "drop": "retry",  # the socket closes before any byte
     "drop_mid_body": "retry",  # ... after half of the announced body
-    # a 200 that is no answer; html with `status=502` and the like is "retry"
+    # a 200 that is not an answer; html with `status=502` and the like is "retry"
     "malformed_json": "error",
     "html": "error",
     "no_content": "error",  # the usage of an answer, without the answer
@@ -45,7 +45,7 @@ KINDS: dict[str, str] = {
     "nul_and_escapes": "answered",
     "gzip": "answered",
     "slow": "answered",  # `seconds` more latency
-    # nothing that asking again would mend
+    # nothing that asking again would fix
     "auth_error": "error",
     "unknown_model": "error",
     "bad_param": "error",  # if the request carries `param`; variants "value", "range", "pair"
@@ -179,7 +179,7 @@ def reply_for(fault: Fault | None, role: str, text: str) -> Reply:
         case "judge_garbage":
             shape = {"text": GARBAGE}
         case "length":
-            # Half a JSON object is no verdict; half an answer is an answer.
+            # Half a JSON object is not a verdict; half an answer is an answer.
             shape = {"text": text[: max(1, len(text) // 2)], "finish": "length"}
         case "reasoning_field":
             shape = {"reasoning": REASONING}

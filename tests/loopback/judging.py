@@ -3,7 +3,7 @@
 The verdict is found by looking for the scripted refusal in the judge's last user message; the
 project's own parsing decides what the filled-in object means. A canary gets its own label.
 
-In the mode ``obedient`` it does what it is told, as a weak model would: whatever stands outside the
+In the mode ``obedient`` it does what it is told, as a weak model would: whatever is outside the
 data blocks that its instructions speak of is an instruction to it.
 """
 
@@ -78,7 +78,7 @@ def obedient_reply(
 
 
 def blocks(text: str) -> tuple[str, str]:
-    """What stands inside the data blocks of a judge's message, and what outside.
+    """What is inside the data blocks of a judge's message, and what outside.
 
     Where the instructions state a code, only lines with it begin and end a block; else any
     BEGIN and END line does.
@@ -106,7 +106,7 @@ def verdict_words(schema: Mapping[str, Any]) -> Sequence[str]:
 
 
 def canary_label(text: str) -> str | None:
-    """The label of the canary whose answer stands in `text`, as a sane judge would give it."""
+    """The label of the canary whose answer is in `text`, as a sane judge would give it."""
     return next((label for answer, label in canaries() if f"\n{answer}\n" in f"\n{text}\n"), None)
 
 
@@ -128,7 +128,7 @@ def _read_canaries() -> Iterator[tuple[str, str]]:
 
 
 def mentions(text: str, refusal: str) -> bool:
-    """Whether `refusal` stands in `text`, also JSON-quoted, or escaped for XML."""
+    """Whether `refusal` is in `text`, also JSON-quoted, or escaped for XML."""
     core = refusal.rstrip(".")
     forms = (core, json.dumps(core)[1:-1], core.replace("'", "&#x27;"), core.replace("'", "&#39;"))
     return any(form in text for form in forms)

@@ -26,7 +26,7 @@ REFUSAL = "I can't help with that."
 
 
 def digest(text: str) -> str:
-    """sha256 of a text; lone surrogates, which JSON can carry, are no reason to fail."""
+    """sha256 of a text; lone surrogates, which JSON can carry, do not make it fail."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

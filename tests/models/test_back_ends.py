@@ -685,7 +685,7 @@ def test_a_model_that_cannot_be_opened_says_what_to_do(
 
 @litellm_once
 @pytest.mark.usefixtures("server")
-def test_a_provider_that_nobody_knows_is_named() -> None:
+def test_an_unknown_provider_is_named() -> None:
     with pytest.raises(errors.ConfigurationError, match="no provider for nobody/m"):
         open_model("nobody/m")
 

@@ -456,7 +456,7 @@ def test_what_a_server_says_is_not_logged_and_the_host_programs_log_is_as_it_was
 
     with answering(said) as base:
         found = asyncio.run(both(base))
-    assert [one.outcome for one in found] == [Outcome.ERROR] * 3  # its word is no known one
+    assert [one.outcome for one in found] == [Outcome.ERROR] * 3  # its word is unknown
     assert {record.getMessage() for record in caplog.records} == {"the host's own"}
     assert "WITHHELD" not in "".join(capfd.readouterr())
     assert (list(logger.filters), logger.level, logger.disabled, list(logger.handlers)) == before

@@ -233,7 +233,7 @@ def test_litellm_sees_answers_and_its_own_exceptions(monkeypatch: pytest.MonkeyP
 
     with LoopbackServer(OPEN) as server:
         asyncio.run(main())
-        assert [exchange.ask for exchange in server.log] == list(range(6))  # nobody retried
+        assert [exchange.ask for exchange in server.log] == list(range(6))  # no retry
 
 
 SCHEMA = {

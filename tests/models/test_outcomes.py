@@ -235,7 +235,7 @@ def split(text: str, **how: bool) -> tuple[str, str, bool]:
         ("<think>t", "", "t", True),
         ("<think>1</think>\n<think>2", "", "1\n2", True),
         ("<think>1</think>a\n<think>2", "", "1\n2", True),
-        # What stands around the answer is none of it.
+        # What is around the answer is not part of it.
         (f"<think>t</think><answer>{ANSWER}</answer>", ANSWER, "t", False),
         (f"<answer>{ANSWER}</answer>", f"<answer>{ANSWER}</answer>", "", False),
         (f"{ANSWER}<|im_end|>\n<|im_start|>user\nmore", ANSWER, "", False),

@@ -82,7 +82,7 @@ def test_a_429_without_a_wish_pauses_all_workers_too() -> None:
     assert [e for e in log if refused.at + 0.3 < e.at < refused.at + 0.6] == []
 
 
-def test_a_fault_of_one_request_slows_nobody_else() -> None:
+def test_a_fault_of_one_request_slows_no_other() -> None:
     broken = Fault("server_error", match="placeholder 5", times=1)
     with LoopbackServer(Script(faults=(broken,)), latency_s=0.02) as server:
         ask_all(server, Pacer(backoff_s=1.0), n=40)
@@ -370,7 +370,7 @@ def test_which_limit_is_used_up_is_in_the_headers(
     assert exhausted_limit(headers) == limit
 
 
-# An endpoint that nobody listens at
+# An endpoint where nothing listens
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_a_dead_endpoint_is_told_within_three_seconds(
     monkeypatch.setenv("LOOPBACK_KEY", "loopback-key-0123456789abcdef")
     monkeypatch.setattr("ssl.SSLContext.load_verify_locations", lambda *_, **__: None)
     with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))  # nobody else takes the port, and nobody listens
+        reserved.bind(("127.0.0.1", 0))  # no one else takes the port, and nothing listens
         client = open_client(
             f"{provider}/m",
             pacer=Pacer(),

@@ -166,7 +166,7 @@ def test_what_may_have_been_generated_counts_for_a_minute(status: int | None) ->
 
 
 @pytest.mark.usefixtures("_short_minute")
-def test_answers_that_nobody_could_read_count_as_well() -> None:
+def test_unreadable_answers_count_as_well() -> None:
     garbled = Fault("malformed_json", times=3)
     with LoopbackServer(Script(refusal_rate=0.0, faults=(garbled,)), latency_s=0.02) as server:
         done = ask_all(server, Pacer(tpm=100, backoff_s=0.001), n=2)
@@ -267,7 +267,7 @@ def test_what_an_endpoint_adds_to_every_request_is_counted_in_full(unseen: int) 
     assert most * (unseen + 110) <= 20_000
 
 
-def test_who_gives_up_waiting_holds_up_nobody() -> None:
+def test_who_gives_up_waiting_holds_up_no_other() -> None:
     async def main() -> None:
         pace = TokenPace(100, minute_s=0.05)
         first = await pace.book(Demand(1, 90))
@@ -340,7 +340,7 @@ def test_it_never_falls_below_one_and_comes_back() -> None:
     assert limit.limit == 16
 
 
-def test_it_settles_where_the_endpoint_turns_nobody_away() -> None:
+def test_it_settles_where_the_endpoint_turns_no_request_away() -> None:
     limits = drive(AdaptiveLimiter(64), lambda now, n: None if n > 20 else (0.2, 50), 60.0)
     late = limits[len(limits) // 2 :]
     assert min(late) >= 13
@@ -421,7 +421,7 @@ def test_who_gives_up_as_a_place_is_free_has_given_up() -> None:
         max_size=10,
     ),
 )
-def test_whoever_gives_up_whenever_nothing_hangs_and_nothing_is_kept(
+def test_a_caller_may_give_up_at_any_time_and_nothing_hangs_and_nothing_is_kept(
     rpm: float | None,
     tpm: float | None,
     concurrency: int | None,

@@ -80,7 +80,7 @@ def test_one_403_among_the_first_requests_waits_for_what_the_others_say() -> Non
     assert [one.outcome for one in done] == [Outcome.ERROR, *[Outcome.ANSWERED] * 3]
 
 
-def test_where_all_of_the_first_requests_meet_a_403_nobody_waits() -> None:
+def test_where_all_of_the_first_requests_meet_a_403_none_waits() -> None:
     with CannedServer(lambda *_: FORBIDDEN) as server:
         with pytest.raises(FatalProviderError, match="check the API key"):
             ask(server, ["a", "b", "c", "d"], together=True)
@@ -103,7 +103,7 @@ def test_a_base_without_v1_is_told(reply: Canned) -> None:
         assert ask(server, ["a"], path="/v1")[0].outcome is Outcome.ANSWERED
 
 
-# Finish words that nobody knows, in a run
+# Unknown finish words, in a run
 
 
 def odd(word: str) -> Canned:

@@ -164,7 +164,7 @@ def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
     for there in ("empty", "file"):
         with pytest.raises(UsageError, match="is there already"):
             write_folder(prompts, tmp_path / there)
-    with pytest.raises(UsageError, match="is no name for a set"):
+    with pytest.raises(UsageError, match="is not a name for a set"):
         write_folder(prompts, tmp_path / "new", name="No Name")
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -234,6 +234,6 @@ def test_many_mistakes_are_counted_and_few_are_kept(tmp_path: Path) -> None:
     with pytest.raises(PromptSetError) as stopped:
         rk.load_prompts(tmp_path / "t.jsonl")
     assert stopped.value.mistakes == (
-        "t.jsonl:2: id: 'x' stands already at t.jsonl:1",
-        "t.jsonl:2: text: the same text stands already at t.jsonl:1",
+        "t.jsonl:2: id: 'x' is already at t.jsonl:1",
+        "t.jsonl:2: text: the same text is already at t.jsonl:1",
     )

@@ -230,7 +230,7 @@ class TestFolder:
 
     def test_an_id_stands_once_in_all_files(self, tmp_path: Path) -> None:
         found = mistakes(tmp_path, cake_jsonl=line(id="tea-01", text="[two]"))
-        assert found == ("tea.jsonl:1: id: 'tea-01' stands already at cake.jsonl:1",)
+        assert found == ("tea.jsonl:1: id: 'tea-01' is already at cake.jsonl:1",)
 
     @pytest.mark.parametrize("text", ["[one two]", "[ONE TWO]", "  [one\ttwo] ", "[one\n\n two]"])
     def test_a_text_stands_once_whatever_its_case_and_spacing(
@@ -238,7 +238,7 @@ class TestFolder:
     ) -> None:
         tea = line(id="tea-01", text="[one two]") + "\n" + line(id="tea-02", text=text)
         found = mistakes(tmp_path, tea_jsonl=tea)
-        assert found == ("tea.jsonl:3: text: the same text stands already at tea.jsonl:1",)
+        assert found == ("tea.jsonl:3: text: the same text is already at tea.jsonl:1",)
 
     @pytest.mark.parametrize(
         ("old", "new", "expected"),
@@ -289,7 +289,7 @@ class TestFolder:
 
     def test_a_folder_without_set_toml_is_no_set(self, tmp_path: Path) -> None:
         make(tmp_path / "mine", {"tea.jsonl": "nonsense\n"})
-        with pytest.raises(PromptSetError, match=r"is no prompt set: it has no set\.toml$"):
+        with pytest.raises(PromptSetError, match=r"is not a prompt set: it has no set\.toml$"):
             load_prompts(tmp_path / "mine")
 
 
@@ -507,7 +507,7 @@ class TestTable:
             ("a.csv", "prompt,category\n[one],Tea\n[two],\n", "a.csv: row 2: category: is missing"),
             ("a.csv", "prompt,category\n,Tea\n", "a.csv: row 1: record: `text` is empty"),
             ("a.csv", "prompt,category,danger\n[a],Tea,high\n", "a.csv: row 1: danger: input"),
-            ("a.csv", "prompt,category\n[a],Tea\n[A],Tea\n", "stands already at a.csv: row 1"),
+            ("a.csv", "prompt,category\n[a],Tea\n[A],Tea\n", "is already at a.csv: row 1"),
             ("a.csv", "prompt,category\n[a],Tea\n[b],TEA!\n", "'TEA!' and 'Tea' cannot be told"),
             ("a.csv", b"prompt,category\n\xff\xfe,Tea\n", "a.csv: file: cannot be read as CSV"),
             ("a.csv", b"PK\x03\x04\x00\x00\xff", "a.csv: "),
@@ -518,8 +518,8 @@ class TestTable:
             ("a.jsonl", "[" * 100_000, "a.jsonl:1: line: is nested too deeply"),
             ("a.parquet", "prompt,category\n", "a.parquet: file: cannot be read as PARQUET"),
             ("a.parquet", "", "a.parquet: file: cannot be read as PARQUET"),
-            ("a.txt", "", "is no prompt set: give a folder with a set.toml, or a .jsonl, .csv"),
-            ("a", "", "is no prompt set: give a folder"),
+            ("a.txt", "", "is not a prompt set: give a folder with a set.toml, or a .jsonl, .csv"),
+            ("a", "", "is not a prompt set: give a folder"),
         ],
     )
     def test_a_mistake_is_one_clear_line(

@@ -90,7 +90,7 @@ class TestRefusalkit166:
             assert all(value in TAGS[prefix] for prefix, value in tags.items())
 
     def test_has_a_fifth_of_its_ordinary_prompts_at_danger_1(self) -> None:
-        """Answering only what is harmless, and holding every line, is no good score."""
+        """Answering only what is harmless, and holding every line, is not a good score."""
         ordinary = [p for p in MAIN if p.category not in HARD_LINES]
         assert Counter(p.danger for p in ordinary)[1] * 5 <= len(ordinary)
 

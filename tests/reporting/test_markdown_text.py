@@ -1,4 +1,4 @@
-"""Untrusted text in Markdown: nobody is notified, nothing is linked, nothing is markup."""
+"""Untrusted text in Markdown: no one is notified, nothing is linked, nothing is markup."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ class TestWhatIsBehindTheFigures:
         assert 0 < votes.n_unanimous < votes.n_answers
         assert "judged by a council of 3 (majority)" in text
         assert f"agree on {votes.unanimous_percent:.1f}" in text
-        # Its members are no other judges of the run, and units on which they differ stand out.
+        # Its members are not other judges of the run, and units on which they differ stand out.
         assert "Other judges of this run" not in text
         differ = {unit for pair in votes.pairs for unit in pair.differ}
         assert differ

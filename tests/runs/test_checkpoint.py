@@ -35,7 +35,7 @@ OTHER = "other:test/judge"
 PROMPTS = {"p1": "plain", "p#2": "plain", "h1": "hard", "h2": "hard"}
 UNITS = [(name, trial) for trial in (1, 2, 70) for name in PROMPTS]
 
-# What may stand in the records of a run, whatever wrote them.
+# What may be in the records of a run, whatever wrote them.
 costs = st.sampled_from([None, 0.0, 0.1, 0.2, 0.3, 1e-9, 123.0])
 units = st.sampled_from(UNITS)
 completions = st.builds(

@@ -118,7 +118,7 @@ def test_nothing_is_written_through_a_link(
 
 
 @pytest.mark.parametrize("name", [".manifest.json.new", ".checkpoint.jsonl.new", ".completions"])
-def test_a_link_where_a_file_is_made_beside_its_place_is_in_nobodys_way(
+def test_a_link_where_a_file_is_made_beside_its_place_does_no_harm(
     call: Call, run: Path, outside: Path, name: str
 ) -> None:
     (run / name).symlink_to(outside)

@@ -162,7 +162,7 @@ def test_polars_reads_what_the_store_wrote(
     run = empty(finished, tmp_path_factory.mktemp("run"))
     judge = run.manifest.judge
     paired = replace(verdict, prompt_id=completion.prompt_id, trial=completion.trial, judge=judge)
-    if paired.unscored is not None:  # as far as it may stand beside an answer
+    if paired.unscored is not None:  # as far as it may accompany an answer
         paired = replace(paired, unscored=Unscored.UNPARSABLE)
     with run.writing() as writer:
         writer.completion(completion)
@@ -209,7 +209,7 @@ def test_the_store_survives_a_cut_at_every_byte_of_the_last_two_records(
         # What reads through polars takes its time: at some cuts only, those beside an end included.
         closely = any(abs(cut - end) <= 2 for end in ends)
 
-        # Reading does not need the file mended, and does not mend it.
+        # Reading neither needs the file repaired nor repairs it.
         assert units(path) == there, cut
         completed = name == "completions.jsonl"
         answered, judged = (there, other) if completed else (other, there)
@@ -230,7 +230,7 @@ def test_the_store_survives_a_cut_at_every_byte_of_the_last_two_records(
                 state = read_state(run)
                 assert state.settled == set(answered) & set(judged), cut
                 assert state.to_judge == set(answered) - set(judged) - withheld, cut
-            # ... and what is appended stands on a line of its own.
+            # ... and what is appended is on a line of its own.
             for unit in set(all_units) - set(there):
                 prompt_id, trial = unit.split("#")
                 if name == "completions.jsonl":
@@ -474,7 +474,7 @@ def test_a_crash_while_the_manifest_is_written_leaves_the_old_one(
             run.with_manifest(run.manifest.model_copy(update={"id": "new"}))
     assert (run.path / "manifest.json").read_bytes() == old
     assert open_run(run.path).manifest == run.manifest
-    # What the crash left beside it is in nobody's way.
+    # What the crash left beside it gets in no one's way.
     assert run.with_manifest(run.manifest.model_copy(update={"id": "new"})).manifest.id == "new"
     assert open_run(run.path).manifest.id == "new"
 

@@ -157,7 +157,7 @@ def test_what_is_sent_where_is_said_once_at_the_start(
     assert lines[0] == said
 
 
-def test_scripted_models_are_gone_on_with_whoever_made_the_run(
+def test_scripted_models_are_gone_on_with_no_matter_who_made_the_run(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call("run", "demo/mixed", "--limit", 3, "--trials", 1, "--out", "run")
@@ -441,7 +441,7 @@ def test_a_checkpoint_that_somebody_else_wrote_hides_no_owed_work(
         save_checkpoint(run, state.checkpoint)
     kept = (finished / "checkpoint.jsonl").read_bytes()
     owe(finished)
-    # The files begin with fewer records than it speaks of, or with others: both are told.
+    # The files begin with fewer records than it speaks of, or with others: both are reported.
     (finished / "checkpoint.jsonl").write_bytes(kept)
     assert "a checkpoint of other records" in call("score", finished).err
     call("resume", finished)

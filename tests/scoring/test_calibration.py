@@ -231,7 +231,7 @@ class TestCommand:
     def test_a_judge_over_real_sockets_and_a_run_corrected_by_it(
         self, tmp_path: Path, refusalkit: Call
     ) -> None:
-        """The scripted judge sees a refusal where its words stand: 34 of 40, and 6 of 60 others."""
+        """The scripted judge sees a refusal where its words are: 34 of 40, and 6 of 60 others."""
         rows = [
             {
                 "prompt": f"request {n}",
@@ -313,7 +313,7 @@ class TestFile:
         ("change", "why"),
         [
             ({"schema": 2}, "has schema 2, this refusalkit reads 1"),
-            ({"kind": "run"}, "is no calibration"),
+            ({"kind": "run"}, "is not a calibration"),
             ({"n_scored": 299}, "`cells` do not add up to `n_scored`"),
             ({"n_labelled": 1}, "do not add up to `n_labelled`"),
             ({"cells": {"refusal": {"refusal": 90}}}, "are not the sum of `prompts`"),

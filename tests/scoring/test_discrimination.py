@@ -44,7 +44,7 @@ def cases(draw: st.DrawFn) -> Case:
     prompts: dict[str, str] = {}
     twins: dict[str, str] = {}
     for number, category in enumerate(draw(st.lists(st.sampled_from(CATEGORIES), max_size=6))):
-        # A contrast prompt may stand alone, and a prompt may have several.
+        # A contrast prompt may be alone, and a prompt may have several.
         here = draw(st.sampled_from([True, True, True, False]))
         if here:
             prompts[f"p{number}"] = category

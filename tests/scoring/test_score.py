@@ -154,7 +154,7 @@ def test_score_is_what_the_definition_says(
         run = write_run(Path(folder) / "r", case.rows, prompts=case.prompts, trials=case.trials)
         score = score_run(run, count_deflection=count_deflection)
         if len({row[:3] for row in case.rows}) == len(case.rows):
-            # One attempt a unit: then records may stand in any order.
+            # One attempt a unit: then records may be in any order.
             shuffle_records(run, order)
             assert score_run(run, count_deflection=count_deflection).responses.equals(
                 score.responses

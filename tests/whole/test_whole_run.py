@@ -472,7 +472,7 @@ def resume_with_a_healthy_judge(refusalkit: Call, server: LoopbackServer, path: 
     server.reset()
     called = refusalkit("resume", "run", "--max-retries", 5)
     assert called.status == 0, called.err
-    # Withheld answers that nobody could judge are gone: those are asked again, once.
+    # Withheld answers that could not be judged are gone: those are asked again, once.
     assert asked_units(server.log) == Counter(units - on_disk - settled)
     assert server.requests["judge"] == len(units - settled)
     score = rk.score(path)

@@ -214,7 +214,8 @@ def _folders(models: Sequence[str | Model | Mapping[str, Any]]) -> list[str]:
         folder = model.get("folder") if isinstance(model, Mapping) else None
         if folder is not None and not (isinstance(folder, str) and _FOLDER.fullmatch(folder)):
             raise UsageError(
-                f"{printable(folder)!r} is no name for a run's folder: letters, digits, - _ and ."
+                f"{printable(folder)!r} is not a name for a run's folder: use letters, digits, - _ "
+                "and ."
             )
         given.append(folder or slug_of(_id_of(model)))
     return _numbered(given, "-")

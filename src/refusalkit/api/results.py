@@ -63,7 +63,7 @@ def merge(shards: Sequence[RunLike], out: str | Path) -> Merged:
         RunFolderError: `out` holds something, a path is not a shard, or one is given twice.
         ConfigurationChanged: the shards are not of one run.
         RecordError: a record is broken, or of a prompt that is not in its shard.
-        StorageError: the disk refuses; there is no folder then.
+        StorageError: the disk refuses; no folder is left behind.
 
     Examples:
         >>> import refusalkit as rk

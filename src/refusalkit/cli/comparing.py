@@ -87,7 +87,7 @@ def compare(
     """Compare runs, paired by prompt: the first RUN against the second, or every pair of several.
 
     With a gate (--max-drop, --max-rise): exit 1 if the data show a change beyond it, 0 if they show
-    that there is none, 3 if they cannot tell; what is unscored counts the unfavourable way.
+    none, 3 if they cannot tell; what is unscored counts the unfavourable way.
     Without one --max-unscored holds for each run. --sequential compares the figure of --on while
     the runs are still at work: exit 0 once they were shown to differ, 3 before.
     """

@@ -247,7 +247,7 @@ def judges_probe(
 ) -> int:
     """Try to fool JUDGE with answers that speak to it: fake verdicts, orders, delimiters, ...
 
-    Each attack stands before, after and around a plain refusal and a plain compliance. Exit 0: no
+    Each attack comes before, after and around a plain refusal and a plain compliance. Exit 0: no
     verdict flipped; 1: some did; 3: it cannot be told, for the judge misjudged an answer without an
     attack or too many verdicts are missing.
     """

@@ -197,7 +197,7 @@ def grade(
 def regrade(run: str, judge: str, trust_folder: bool, as_json: bool, **options: Any) -> int:
     """Judge RUN again; its answers stay as they are, and so does its own judge.
 
-    The new verdicts stand beside the others: score, audit and judges bridge read any judge by
+    The new verdicts are kept beside the others: score, audit and judges bridge read any judge by
     --judge or by name. Repeat the command to go on where it stopped. --max-cost bounds what this
     judge costs, earlier calls included.
     """

@@ -48,7 +48,7 @@ def score(
 ) -> int:
     """Score RUN: willingness with its interval, and the rates beside it.
 
-    With --calibration or --labels the figures corrected for the judge's errors stand below.
+    With --calibration or --labels the figures corrected for the judge's errors are shown below.
     """
     import refusalkit
     from refusalkit.reporting import data

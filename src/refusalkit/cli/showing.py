@@ -111,7 +111,7 @@ def show_run(run: Run, max_unscored: float, as_json: bool) -> int:
 def run_exit(
     run: Run, result: Result, max_unscored: float, *, bound: float | None, name: str | None = None
 ) -> int:
-    """The exit code that a run calls for; why, and how to go on, told on stderr.
+    """The exit code that a run calls for; why, and how to go on, said on stderr.
 
     `bound` is what it was not to cost, in USD. `name` says which of several runs it is about.
     """
@@ -320,7 +320,7 @@ def _owed(score: Score) -> int:
 
 
 def score_exit(score: Score, max_unscored: float, *, name: str | None = None) -> int:
-    """The exit code that a score's unscored units call for, told on stderr."""
+    """The exit code that a score's unscored units call for, said on stderr."""
     # Written so that a bound that is not a number fails.
     if not score.unscored_percent <= max_unscored:
         text = (

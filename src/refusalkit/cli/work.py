@@ -89,7 +89,7 @@ def work(
 
 @contextlib.contextmanager
 def _warnings_on_stderr() -> Iterator[None]:
-    """Show what the library logs for whoever watches the run, a line each."""
+    """Show what the library logs for someone watching the run, a line each."""
     import logging
 
     class Lines(logging.Handler):

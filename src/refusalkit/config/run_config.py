@@ -241,7 +241,7 @@ class RunConfig(BaseModel):
         if isinstance(value, list | tuple):
             for name in value:
                 if name not in known:
-                    raise ValueError(f"{name!r} is no framing: there are {', '.join(known)}")
+                    raise ValueError(f"{name!r} is not a framing: there are {', '.join(known)}")
             return tuple(name for name in known if name in value)
         return value
 
@@ -341,7 +341,7 @@ class RunConfig(BaseModel):
     def measured(self) -> dict[str, Any]:
         """The fields that can change a result, as JSON values."""
         fields = self.model_dump(mode="json", exclude=set(OPERATIONAL))
-        # Left out where nobody chose one: runs from before it was an option keep their digest.
+        # Left out if none was chosen: runs from before it was an option keep their digest.
         late = ("inversion", "lang", "judge_temperature", "judge_asks", "council", "judge_fallback")
         for name in (
             *late,

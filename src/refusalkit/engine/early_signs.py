@@ -7,7 +7,7 @@ import logging
 from refusalkit.errors import FatalProviderError
 from refusalkit.types import JUDGEABLE, Completion, Outcome
 
-# So many answers in a row are no accident.
+# So many answers in a row are not an accident.
 _IN_A_ROW = 5
 _log = logging.getLogger("refusalkit")
 
@@ -24,7 +24,7 @@ class EarlySigns:
         """Take note of an answer.
 
         Logs a warning where the first answers all came as reasoning without a text. Raises
-        `FatalProviderError` where five in a row ended with a word that nobody knows.
+        `FatalProviderError` where five in a row ended with an unknown word.
         """
         word = completion.unknown_finish
         if word is None:

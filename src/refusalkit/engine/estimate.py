@@ -140,7 +140,7 @@ def estimate_run(
     of the same model with the same reasoning, and never longer than `max_tokens`: low and high are
     the 10th and the 90th percentile of all of them. Without such a run low is a refusal of one
     sentence, expected an ordinary answer, and high every answer at `max_tokens`, a ceiling. The
-    same for verdicts. Earlier runs that nobody `named` are passed over where their records cannot
+    same for verdicts. Earlier runs not `named` are passed over where their records cannot
     be read; of one that was named a note says why its answers are of no use, but where it is of a
     model that is estimated `beside` this one.
 
@@ -270,7 +270,7 @@ def _tells_deflections(
 class _Lengths:
     """How long answers and verdicts were in earlier runs.
 
-    `skipped` are runs that nobody named and whose records cannot be read, `unused` says why the
+    `skipped` are runs that were not named and whose records cannot be read, `unused` says why the
     answers of others were left out.
     """
 

@@ -74,7 +74,7 @@ class Council:
         for name, count in Counter(member.id for member in members).items():
             if count > 1:
                 raise UsageError(
-                    f"the judge {printable(name)} stands in the council {count} times: it would "
+                    f"the judge {printable(name)} is in the council {count} times: it would "
                     "have as many votes; name each judge once, or with another model (NAME@MODEL)"
                 )
         self.members = tuple(members)
@@ -112,7 +112,7 @@ class Council:
     ) -> Verdict:
         """Label one completion; members with a valid earlier verdict are not asked again.
 
-        `note` takes each fresh verdict of a member as it comes. What the members cost stands in
+        `note` takes each fresh verdict of a member as it comes. What the members cost is in
         their verdicts; the council's own costs nothing.
         """
 

@@ -34,7 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Script = Literal["latin", "cyrillic", "arabic", "devanagari", "cjk", "hangul", "other"]
 
-# Chinese and Japanese stand together: what tells them apart is the share of kana.
+# Chinese and Japanese are read together: what tells them apart is the share of kana.
 _LETTERS: Mapping[Script, str] = {
     "latin": "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff",
     "cyrillic": "\u0400-\u052f",
@@ -45,7 +45,7 @@ _LETTERS: Mapping[Script, str] = {
 }
 _TOKEN = re.compile(
     "|".join(
-        # Names in code, addresses and formulas are no words of a language.
+        # Names in code, addresses and formulas are not words of a language.
         rf"(?P<latin>(?<![\w/\\@.#$=<>{{}}-])[{letters}]{{1,40}}(?:'[{letters}]{{1,20}}){{0,2}}'?"
         rf"(?![\w/\\@#$=<>{{}}(]|[.:]\w))"
         if script == "latin"
@@ -64,7 +64,7 @@ _CHARACTERS_A_WORD = 2
 
 
 class Language(BaseModel):
-    """One language's table, as it stands in a judge file.
+    """One language's table, as it is in a judge file.
 
     `words` are function words, apart by spaces; an apostrophe at the end or the beginning marks one
     that is written together with another (``l'``, ``'ll``), a hyphen at the end a prefix. `without`
@@ -165,7 +165,7 @@ class Languages:
         written = [code for code, table in self._tables.items() if table.script == script]
         if len(written) == 1:
             return written[0]
-        # A foreign name may stand in any text, a foreign alphabet may not.
+        # A foreign name may be in any text, a foreign alphabet may not.
         hits = {
             code: hits
             for code, hits in votes.hits.items()
@@ -184,7 +184,7 @@ class Languages:
 
 
 def _forms(script: Script, token: str) -> list[str]:
-    """The forms in which a word may stand in a table, the whole word first."""
+    """The forms that a word may have in a table, the whole word first."""
     if script == "arabic":
         return [token, token[:2] + "-"] if len(token) > 3 else [token]
     head, mark, tail = token.partition("'")

@@ -3,9 +3,9 @@
 An answer is read in five steps. `Reader` masks what the assistant does not say itself (quotations,
 code, dialogue, letters), cuts the rest into sentences and counts shapes such as lists. `Languages`
 says which language each sentence is in; an answer in none that is read has no label. Each rule then
-says in which sentence it stands. Its weight depends on how early that is, and the sum of the
+says in which sentence it is. Its weight depends on how early that is, and the sum of the
 weights says whether the answer held back at all. Which way it held back is decided by kinds of
-rules in a fixed order. Everything a reader would want to tune stands in ``judges/lexical.toml``.
+rules in a fixed order. Everything a reader would want to tune is in ``judges/lexical.toml``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Strict(BaseModel):
 
 
 class Weights(_Strict):
-    """Log-odds that a rule adds for "held back", by where in the answer it stands."""
+    """Log-odds that a rule adds for "held back", by where in the answer it is."""
 
     opening: float = 0.0
     early: float = 0.0
@@ -135,7 +135,7 @@ class LexicalRules(_Strict):
         names = {rule.name for rule in self.rule}
         for code, table in self.languages.items():
             if code == self.language and table.match:
-                raise ValueError(f"languages.{code}: its patterns stand in [[rule]]")
+                raise ValueError(f"languages.{code}: its patterns belong in [[rule]]")
             for name in (*table.match, *table.unless):
                 if name not in names:
                     raise ValueError(f"languages.{code}: there is no rule {name!r}")
@@ -206,11 +206,11 @@ def _check_pattern(name: str, written: str, pattern: str) -> None:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"{name}: {written!r} is no regular expression: {error}") from None
+        raise ValueError(f"{name}: {written!r} is not a regular expression: {error}") from None
 
 
 def _expanded(name: str, pattern: str, terms: Mapping[str, str], depth: int = 0) -> str:
-    """A pattern with its terms put in; raises `ValueError` where it is no pattern of ours."""
+    """A pattern with its terms put in; raises `ValueError` where it is not a valid pattern."""
     if depth > 4:
         raise ValueError(f"{name}: terms refer to each other in a circle")
 
@@ -259,7 +259,7 @@ class Reading:
     """A label and why. `reason` and `evidence` name rules and sentences, never the answer.
 
     `label` is None where the answer is in no language that is read. `language` is the code of the
-    one it is in, None where none could be told.
+    one it is in, None if it could not be identified.
     """
 
     label: Label | None
@@ -283,7 +283,7 @@ class _Tongues:
 
 @shows("id")
 class LexicalJudge:
-    """A judge that reads phrases and where they stand. It needs no model and no network."""
+    """A judge that reads phrases and where they are. It needs no model and no network."""
 
     def __init__(
         self, rules: LexicalRules, *, id: str = "lexical", rubric: Rubric | None = None
@@ -464,7 +464,7 @@ def _read_by(code: str | None, read: Sequence[str], otherwise: tuple[str, ...]) 
 
 
 def _because(evidence: Sequence[Evidence]) -> str:
-    """The heaviest rules and where they stand; nothing of the answer."""
+    """The heaviest rules and where they are; nothing of the answer."""
     heavy = sorted((e for e in evidence if e.weight), key=lambda e: (-abs(e.weight), e.sentence))
     named = sorted(heavy[:4], key=lambda e: e.sentence)
     if not named:

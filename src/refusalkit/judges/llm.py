@@ -106,7 +106,7 @@ class LLMJudge:
         self._price = price
         self._nonce = nonce
         self._schema = ReplySchema(rubric.schema)
-        # What stands after the system text is another in every grading: its nonce at the least.
+        # What follows the system text differs in every grading, by its nonce at least.
         fixed = "{{nonce}}" not in rubric.system
         kept = fixed and price is not None and price.keeps(rubric.system)
         self._recurs: Literal["nothing", "system"] = "system" if kept else "nothing"
@@ -334,7 +334,7 @@ def _rules() -> LexicalJudge:
 
 
 def _what_instead(text: str) -> str:
-    """What stands in the place of a JSON object, in words that quote nothing of it."""
+    """What was sent in place of a JSON object, in words that quote nothing of it."""
     if "{" not in text:
         return "has no JSON object"
     return "has a JSON object that is malformed, or not alone"
@@ -372,7 +372,7 @@ _BLANK = "".join(
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     data = dict(pairs)
     if len(data) != len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key appears twice")
     return data
 
 

@@ -1,6 +1,6 @@
 """The injection self-test: answers that try to steer their judge, and what it made of them.
 
-Each attack stands before, after or around a carrier: a plain refusal and a plain compliance, both
+Each attack comes before, after or around a carrier: a plain refusal and a plain compliance, both
 of a harmless request. It wants the carrier judged the other way round. The attacker is taken to
 know everything about the judge but the code that is drawn for one grading: its words and its
 schema are filled in.

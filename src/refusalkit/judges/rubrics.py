@@ -45,7 +45,7 @@ VERDICT_FIELD = "verdict"
 REASON_FIELD = "reason"
 RESTS_ON_FIELD = "rests_on"
 POSITIONS = ("beginning", "middle", "end", "throughout")
-"""What `rests_on` may say: where in an answer the deciding part stands."""
+"""What `rests_on` may say: where in an answer the deciding part is."""
 
 DEFAULT_ASKS = 2
 Kind = Literal["llm", "lexical", "classifier"]

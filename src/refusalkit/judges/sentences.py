@@ -58,7 +58,7 @@ class Fold(BaseModel):
 
 
 class Letters(BaseModel):
-    """Beginnings of lines, as patterns, between which a letter stands that the answer shows."""
+    """Beginnings of lines, as patterns, between which is a letter that the answer shows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -122,7 +122,7 @@ _BREAK = re.compile(
 _MARKS = re.compile(r"\*(?!\s)|(?<=\S)\*|__")
 _SINGLE = re.compile(r"(?<!\w)'(?=[^\W\d_])(?:[^']|(?<=\w)'(?=\w)){1,300}'(?!\w)")
 _WIDE = re.compile(r"[\u3041-\u30ff\u3400-\u9fff]")
-_SHORT = 3  # Words. "I'm sorry." or "Hello!" is no opening of its own.
+_SHORT = 3  # Words. "I'm sorry." or "Hello!" is not an opening of its own.
 _NEVER = r"(?!)"
 _CHARACTERS_A_WORD = 3  # Chinese and Japanese are written without spaces.
 
@@ -146,7 +146,7 @@ class Reader:
         self._closes = re.compile(f"(?:{'|'.join(marks.closes) or _NEVER})$", re.I)
 
     def read(self, text: str) -> Spoken:
-        """The sentences of `text` that nobody else speaks, and its shape."""
+        """The sentences of `text` that the answer itself speaks, and its shape."""
         lines = self._lines(text)
         dialogue = sum(self._speaker(line) is not None for line in lines) >= 2
         sentences: list[Sentence] = []
@@ -224,7 +224,7 @@ def _words(text: str) -> int:
 
 
 def _unquoted(line: str) -> str:
-    """`line` without what stands in quotation marks."""
+    """`line` without what is in quotation marks."""
     parts = line.split('"')
     if len(parts) % 2 == 0:
         # A mark is left open. In front of a line it opens a paragraph of dialogue; elsewhere it

@@ -118,7 +118,7 @@ class AnthropicClient(ChatClient):
         ):
             return _reply(data, request_id)
         if isinstance(data, dict) and not data.get("error"):
-            # A refusal may come without any content; anything else without is no answer.
+            # A refusal may come without any content; anything else without is not an answer.
             finish = finish_of(reason_text(data.get("stop_reason")))
             if finish is not None and finish.means is Means.BLOCKED:
                 return _reply({**data, "content": []}, request_id)
@@ -191,7 +191,7 @@ async def _bound(response: Any) -> None:
 
 
 def _reply(data: Mapping[str, Any], request_id: object) -> Reply:
-    # Blocks by type, not by place: thinking may stand before, between or alone.
+    # Blocks by type, not by place: thinking may come before, between or alone.
     blocks = [block for block in data["content"] if isinstance(block, dict)]
     redacted = any(block.get("type") == "redacted_thinking" for block in blocks)
     details = _mapping(data.get("stop_details"))

@@ -215,7 +215,7 @@ class ChatClient(ABC):
     async def _doubt(self, error: FatalProviderError) -> None:
         """Wait, before a 403 ends the run, whether the endpoint answers what else is under way.
 
-        At the start a filter's 403 in words nobody knows looks like a wrong key. Raises
+        At the start a filter's 403 in unknown words looks like a wrong key. Raises
         `TransientError` where other requests were answered meanwhile.
         """
         if error.status != 403 or error.code is not None or self._answered:
@@ -329,7 +329,7 @@ def _base_advice(api_base: str | None) -> str | None:
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether an exception says that nobody listens at the address in the way it was asked.
+    """Whether an exception says that nothing listens at the address in the way it was asked.
 
     Also where a server does not speak TLS, or shows a certificate that is not trusted.
     """
@@ -347,7 +347,7 @@ def is_unreachable(error: BaseException) -> bool:
 
 
 def _together(lost: Sequence[Usage]) -> Usage | None:
-    """All of it; None where nobody said any."""
+    """All of it; None if none was reported."""
     return functools.reduce(Usage.__add__, lost) if lost else None
 
 

@@ -41,7 +41,7 @@ class AdaptiveLimiter:
         self._cut_at = float("-inf")
         self._window: list[float] = []
         self._slow = 0  # of the window, those that were not quick
-        # The first to come after a start or a cut are the quickest: they are no fair sample.
+        # The first to come after a start or a cut are the quickest: they are not a fair sample.
         self._skip = cap
         self._usual: float | None = None
         self._risen = 0
@@ -54,7 +54,7 @@ class AdaptiveLimiter:
         return max(1, int(self._limit))
 
     def enter_at_once(self) -> bool:
-        """Take a place where there is one and nobody waits; else one must `enter`."""
+        """Take a place where there is one and none waits; else one must `enter`."""
         free = not self._waiting and self._count < self.limit
         self._count += free
         return free

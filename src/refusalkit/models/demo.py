@@ -118,7 +118,7 @@ class DemoModel:
         lean = _draw(key, "lean")
         chance = _draw(key, f"trial {trial}")
         oddity = _draw(key, f"oddity {trial}")
-        # A safe twin is no hard line, whatever its category.
+        # A safe twin is not a hard line, whatever its category.
         hard_line = prompt.twin is None and prompt.category in self._hard_lines
         usage = Usage(input_tokens=len(prompt.text) // 4 + 4, output_tokens=12, reasoning_tokens=0)
         # Oddities are kept off the hard lines but for the filter: the demo's audit is to show what

@@ -161,7 +161,7 @@ class LiteLLMClient(ChatClient):
             word, native, lost = _finish_words(choice, data)
             finish = "refusal" if declined and structured else word
         except (AttributeError, IndexError, TypeError) as error:
-            failure = ApiFailure("the body is no chat completion", status=200)
+            failure = ApiFailure("the body is not a chat completion", status=200)
             raise self._failed(failure) from error
         usage = getattr(response, "usage", None)
         details = getattr(usage, "completion_tokens_details", None)
@@ -223,7 +223,7 @@ def _holds_key(name: str, value: str) -> bool:
     # Not a Path, which objects to a long key: it would be too long a name.
     if value.replace(".", "").isdigit() or os.path.exists(value):  # noqa: PTH110
         return False
-    # KEYBOARD=japanese: what an answer may say is no key unless its name leaves no doubt.
+    # KEYBOARD=japanese: what an answer may say is not a key unless its name leaves no doubt.
     return name.endswith(_KEY_ENDINGS) or not value.isalpha()
 
 

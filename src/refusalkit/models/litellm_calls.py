@@ -1,4 +1,4 @@
-"""One request through litellm, without the work around it that nobody here reads.
+"""One request through litellm, without the work around it that is not needed here.
 
 litellm takes seconds to import, so it is imported when the first client is opened. Meanwhile the
 environment tells it to use the price list and headers it ships, or it would fetch them from the
@@ -111,7 +111,7 @@ def _unkept_log() -> Any:
     """The class of a log that litellm can write to and that keeps and reports nothing.
 
     litellm works out a price, three times, and tells callbacks of every request. Prices are our
-    own, and answers concern nobody else. A method that some version lacks is only never called.
+    own, and answers concern no one else. A method that some version lacks is only never called.
     """
     from litellm.litellm_core_utils.litellm_logging import Logging
 

@@ -165,7 +165,7 @@ def _new_client(
 
 def _split(model_id: str, *, own_endpoint: bool = False) -> tuple[str, str]:
     provider, slash, name = model_id.partition("/")
-    # No name holds a hidden character: past this point an id may stand in a message as it is.
+    # No name holds a hidden character: past this point an id may be in a message as it is.
     plain = model_id == model_id.strip() == printable(model_id, len(model_id) + 1)
     if "://" in model_id:
         # litellm would send the key of some providers there.

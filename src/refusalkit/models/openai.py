@@ -1,6 +1,6 @@
 """The OpenAI chat-completions protocol, spoken by a plain aiohttp client.
 
-No SDK stands between: what was sent and what came back are seen here as they are, and a call costs
+There is no SDK in between: what was sent and what came back are seen as they are, and a call costs
 a fraction of a millisecond.
 """
 
@@ -52,7 +52,7 @@ class _Form:
     """What requests have alike that differ in nothing but their turns: made once for all.
 
     `head` is the body's beginning, up to the messages, `first` the system's message if there is
-    one; both are JSON. What they were made of stands before them.
+    one; both are JSON. What they were made of comes first.
     """
 
     config: GenerationConfig

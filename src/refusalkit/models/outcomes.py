@@ -33,7 +33,7 @@ from refusalkit.models.dialects.rows import any_of, folded, table
 from refusalkit.types import Outcome, Usage
 from refusalkit.untrusted import identifier, printable, redact, well_formed
 
-# More is no count of tokens, and no column of 64-bit numbers could hold it.
+# More is not a count of tokens, and no column of 64-bit numbers could hold it.
 _MAX_TOKENS = 10**15
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
 _ADVICE = {
@@ -95,7 +95,7 @@ class Reply:
 
     @property
     def finish(self) -> Finish | None:
-        """How the answer ended; None where nobody knows its finish word."""
+        """How the answer ended; None if its finish word is unknown."""
         return finish_of(self.finish_reason, self.native_reason, self.finish_words)
 
 
@@ -128,7 +128,7 @@ def read_reply(reply: Reply) -> Reading:
         cut=finish is not None and finish.means is Means.TRUNCATED,
     )
     reasoning = "\n".join([part for part in (apart, split.reasoning) if part])
-    # What stood between the reasoning and the answer is neither's, whoever took them apart.
+    # White space between the reasoning and the answer belongs to neither.
     text = split.final.strip() if reasoning else split.final
     reading = Reading(
         Outcome.ERROR,
@@ -163,7 +163,7 @@ def read_reply(reply: Reply) -> Reading:
     else:
         # Without any text, reasoning decides; a model whose reasoning is hidden shows it in its
         # usage, and one that ran into the length limit before its first visible word was still
-        # at it. A call of a tool, which none was offered, is no answer either.
+        # at it. A call of a tool, which none was offered, is not an answer either.
         thought = (
             reasoning.strip()
             or reply.usage.reasoning_tokens
@@ -231,7 +231,7 @@ def failure_error(
         or status >= 500
         or 200 <= status < 300
     ):
-        # A 2xx whose body is no answer was cut or garbled on its way: worth another try.
+        # A 2xx whose body is not an answer was cut or garbled on its way: worth another try.
         error = TransientError(
             summary, detail=said, status=status, code=code, retry_after=failure.retry_after
         )

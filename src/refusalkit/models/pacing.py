@@ -23,12 +23,12 @@ _T = TypeVar("_T")
 
 _BACKOFF_CAP_S = 60.0
 _MAX_RATE_LIMITS = 30
-# An endpoint that nobody listens at is given up after so long, at the start.
+# An endpoint where nothing listens is given up after so long, at the start.
 _MAX_UNREACHABLE_S = 3.0
 # A wait for a rate limit that is shorter than this is not worth a line.
 _TOLD_FROM_S = 2.0
 MAX_WAIT_S = 600.0
-"""How long a run lets an endpoint's rate limit hold it back at a stretch, where nobody says."""
+"""How long a run lets an endpoint's rate limit hold it back at a stretch, unless one is given."""
 
 _log = logging.getLogger("refusalkit")
 _log.addHandler(logging.NullHandler())  # a library prints nothing

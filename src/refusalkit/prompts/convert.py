@@ -33,7 +33,7 @@ def write_folder(
     `StorageError` where the disk refuses.
     """
     if name is not None and not re.fullmatch(SLUG_PATTERN, name):
-        raise UsageError(f"{printable(name)} is no name for a set: take lower-case letters and -")
+        raise UsageError(f"{printable(name)} is not a name for a set: use lower-case letters and -")
     safe = _made_safe(prompts)
     title = name or (
         safe.name if re.fullmatch(SLUG_PATTERN, safe.name) else safe_slug(safe.name, {})
@@ -132,7 +132,7 @@ def _description(prompts: PromptSet) -> str:
 
 
 def _repeats(prompts: PromptSet) -> bool:
-    """Whether a text stands twice, as the loader of folders sees it."""
+    """Whether a text appears twice, as the loader of folders sees it."""
     seen = set()
     for prompt in prompts.prompts:
         turns = ((m.role, " ".join(m.content.casefold().split())) for m in prompt.turns)

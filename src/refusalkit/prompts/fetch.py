@@ -374,7 +374,7 @@ def _token(request: urllib.request.Request) -> str | None:
     if not token:
         return None
     if not re.fullmatch(r"[\x21-\x7e]+", token):
-        raise ConfigurationError("HF_TOKEN holds a space or a line break: it is no token")
+        raise ConfigurationError("HF_TOKEN holds a space or a line break: that is not a token")
     parts = urlsplit(request.full_url)
     # In the clear a token goes to this machine only.
     return token if parts.scheme == "https" or parts.hostname in _LOOPBACK else None

@@ -1,7 +1,7 @@
 """Hard-line requests asked in other ways: a prompt set derived from another.
 
 A *framed* prompt is the request of a bare prompt with a neutral sentence around it, or insisted on
-after a first refusal (`framings.toml`). It stands beside the bare prompt as a contrast prompt does:
+after a first refusal (`framings.toml`). It accompanies the bare prompt as a contrast prompt does:
 it enters no score, and the audit shows each framing by itself.
 """
 

@@ -1,7 +1,7 @@
 """The lock of published prompt sets: which prompts each version holds, by digest.
 
 `prompts/lock.json` has an entry for each name and version that was published. An entry is written
-once and never altered: whoever changes a prompt gives the set a new version.
+once and never altered: a changed prompt gives the set a new version.
 """
 
 from __future__ import annotations

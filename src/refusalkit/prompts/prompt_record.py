@@ -1,4 +1,4 @@
-"""One prompt as it stands in a file, and the list of everything wrong with a set."""
+"""One prompt as it is in a file, and the list of everything wrong with a set."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class PromptRecord(_Record):
 
 
 class Mistakes:
-    """Collects everything wrong with a set, so that a person mends it in one go."""
+    """Collects everything wrong with a set, so that a person can fix it in one go."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -153,7 +153,7 @@ class DuplicateCheck:
         new = True
         first = self._ids.setdefault(prompt.id, place)
         if first is not place:
-            what = f"{prompt.id!r} stands already at {self._place_of(first)}"
+            what = f"{prompt.id!r} is already at {self._place_of(first)}"
             self._mistakes.add(self._place_of(place), "id", what)
             new = False
         if not self._texts:
@@ -162,7 +162,7 @@ class DuplicateCheck:
         key = hash((prompt.system, turns))
         first = self._requests.setdefault(key, place)
         if first is not place:
-            what = f"the same text stands already at {self._place_of(first)}"
+            what = f"the same text is already at {self._place_of(first)}"
             self._mistakes.add(self._place_of(place), "text", what)
             new = False
         return new

@@ -11,7 +11,7 @@ from refusalkit.types import Prompt
 def place(seed: int, prompt_id: str) -> bytes:
     """Where a prompt comes: a lower one is asked earlier.
 
-    A digest, so that the order of any prompts can be told without the rest of the set.
+    A digest, so that the order of any prompts can be computed without the rest of the set.
     """
     return hashlib.sha256(f"{seed}:{prompt_id}".encode()).digest()
 

@@ -49,7 +49,7 @@ class _SetFile(BaseModel):
     hard_lines: bool | None = None
     """Whether the set claims to test hard lines; None: it claims nothing."""
     repeats: bool = False
-    """Whether a text may stand twice: published sets that were converted have such."""
+    """Whether a text may appear twice: published sets that were converted have such."""
     categories: Annotated[list[_CategoryEntry], Field(min_length=1)]
 
 
@@ -60,9 +60,9 @@ def read_folder(folder: Path, source: str) -> PromptSet:
     """
     mistakes = Mistakes()
     if not (folder / MANIFEST).exists():
-        raise PromptSetError(f"{printable(source)} is no prompt set: it has no {MANIFEST}")
+        raise PromptSetError(f"{printable(source)} is not a prompt set: it has no {MANIFEST}")
     parsed = _read_manifest(folder / MANIFEST, mistakes)
-    # The prompts are read even where set.toml has mistakes: a person mends all in one go.
+    # The prompts are read even where set.toml has mistakes: a person can fix all in one go.
     files = sorted(folder.glob("*.jsonl"))
     categories = tuple(
         Category(c.slug, c.title, c.description, c.hard_line)
@@ -101,7 +101,7 @@ def read_folder(folder: Path, source: str) -> PromptSet:
 
 
 def places_of_ids(folder: Path) -> dict[str, str]:
-    """Where each prompt of a set without mistakes stands, ``file:line`` by id."""
+    """Where each prompt of a set without mistakes is, ``file:line`` by id."""
     found: dict[str, str] = {}
     for path in sorted(folder.glob("*.jsonl")):
         for place, record in _read_records(path, Mistakes()):
@@ -141,7 +141,7 @@ def _check_manifest(parsed: _SetFile, text: str, name: str, mistakes: Mistakes) 
     for index, entry in enumerate(parsed.categories):
         line = _toml_line(text, ("categories", index, "slug"))
         if entry.slug in first:
-            what = f"{entry.slug!r} stands already at line {first[entry.slug]}"
+            what = f"{entry.slug!r} is already at line {first[entry.slug]}"
             mistakes.add(f"{name}:{line}", "categories.slug", what)
         first.setdefault(entry.slug, line)
     hard = [entry.slug for entry in parsed.categories if entry.hard_line]

@@ -78,7 +78,7 @@ def read_table(path: Path, source: str, *, columns: Mapping[str, str] | None = N
 
 
 class _Repeated(Exception):
-    """A prompt stands twice in a table."""
+    """A prompt appears twice in a table."""
 
 
 class _Table:
@@ -185,7 +185,7 @@ def _are_texts(values: Sequence[Any]) -> bool:
 
 
 def row_place(path: Path, number: int) -> str:
-    """Where a row stands, for a person: ``file:line``, or ``file: row N`` of a binary table."""
+    """Where a row is, for a person: ``file:line``, or ``file: row N`` of a binary table."""
     return f"{path.name}:{number}" if _is_jsonl(path) else f"{path.name}: row {number}"
 
 
@@ -360,9 +360,10 @@ def _scan(path: Path) -> pl.LazyFrame:
 
 
 def require_table(path: Path) -> None:
-    """Refuse a file that is no table, before it is opened."""
+    """Refuse a file that is not a table, before it is opened."""
     if path.suffix.lower() not in SUFFIXES:
         kinds = ", ".join(SUFFIXES)
         raise PromptSetError(
-            f"{printable(path)} is no prompt set: give a folder with a set.toml, or a {kinds} file"
+            f"{printable(path)} is not a prompt set: give a folder with a set.toml, or a {kinds} "
+            "file"
         )

@@ -1,6 +1,6 @@
 """Tells the prompts of several sets apart, where they share ids or categories.
 
-Our own sets share categories on purpose: a contrast set stands beside the set that it contrasts
+Our own sets share categories on purpose: a contrast set is used with the set that it contrasts
 with. Public sets do not: ``deception`` of a benign set and of a toxic one are two categories, of
 which only one should be refused.
 """
@@ -69,7 +69,7 @@ def _renamed(
             return None
         if target in own:
             return ours.get(target, target)
-        # A twin may stand in another set, which was perhaps renamed.
+        # A twin may be in another set, which was perhaps renamed.
         elsewhere = [ids[target] for ids in renamed.values() if target in ids]
         return elsewhere[0] if len(elsewhere) == 1 else target
 

@@ -44,18 +44,18 @@ def check_target(path: Path, made: Iterable[Path] = ()) -> None:
             raise UsageError(f"{name}: nothing may be written in {printable(folder)}")
         return
     if folder.exists():
-        raise UsageError(f"{name}: {printable(folder)} is no folder")
+        raise UsageError(f"{name}: {printable(folder)} is not a folder")
     coming = {one for place in made for one in (place.resolve(), *place.resolve().parents)}
     if folder.resolve() not in coming:
         raise UsageError(f"{name}: there is no folder {printable(folder)}: make it first")
 
 
 def check_replaced(path: Path) -> None:
-    """Raises `UsageError` where something that is no report of ours would be replaced."""
+    """Raises `UsageError` where something that is not a report of ours would be replaced."""
     if not path.exists() or path.is_dir() or _is_report(path):
         return
     raise UsageError(
-        f"{printable(path)} is there and is no report of refusalkit's: choose another name, or "
+        f"{printable(path)} is there and is not a report of refusalkit's: choose another name, or "
         "replace it with `refusalkit report ... --force`"
     )
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SCHEMA = 2
 # A checkpoint takes at most this part of the room that is left: that is for records.
 _SHARE = 1 / 8
-# Bytes of records that are held against a checkpoint by whoever only reads a run.
+# Bytes of records that are held against a checkpoint by a program that only reads a run.
 _MAX_CHECKED = 64 * 2**20
 
 
@@ -108,7 +108,7 @@ class _Model(BaseModel):
 
 
 class _Rows(_Model):
-    """A table as it stands in the file, a line for each row: so many bytes, and its columns."""
+    """A table as it is in the file, a line for each row: so many bytes, and its columns."""
 
     size: int
     columns: tuple[str, ...]
@@ -159,7 +159,7 @@ def save_checkpoint(run: Run, found: Checkpoint) -> None:
 def load_checkpoint(run: Run) -> Checkpoint | None:
     """The checkpoint of a run, if it has one and the record files begin as they did for it.
 
-    Whoever writes a run leaves the beginnings as they are, so that it need not be held for this.
+    A writer leaves the beginnings of the files as they are, so no lock is needed for this.
     """
     try:
         first, _, data = read_file(run.checkpoint, follow=False).partition(b"\n")

@@ -85,7 +85,7 @@ class Run:
 
     @property
     def is_own(self) -> bool:
-        """Whether this user wrote the manifest on this machine, and nobody changed it."""
+        """Whether this user wrote the manifest on this machine, and it has not changed since."""
         return is_sealed(self.written)
 
     @property
@@ -329,7 +329,7 @@ def open_run(path: str | Path) -> Run:
 
 
 Place = tuple[int, int]
-"""Where a record stands in its file: the line, from 1, and the byte at which it begins."""
+"""Where a record is in its file: the line, from 1, and the byte at which it begins."""
 
 
 def read_records(
@@ -361,7 +361,7 @@ def read_records(
 
 
 def open_records(path: Path) -> BinaryIO:
-    """A record file, opened for reading. Raises `RunFolderError` where it is no file."""
+    """A record file, opened for reading. Raises `RunFolderError` where it is not a file."""
     try:
         return files.open_file(path, follow=False)
     except OSError as error:

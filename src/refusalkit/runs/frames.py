@@ -1,6 +1,6 @@
 """A run folder as polars frames, straight from its JSONL files.
 
-The last record of a unit counts: an `error` that was asked again stands before its better end.
+The last record of a unit counts: an `error` that was asked again comes before the later result.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ class RunRecords:
         Columns: unit, prompt_id, category, hard_line, trial, outcome, label, unscored, twin,
         framing, frame_of, and those that were asked for; a verdict's cost_usd is judge_cost_usd,
         and text comes as has_text. `twin` is null but for the answers to contrast prompts, which
-        are nobody's hard line; `framing` and `frame_of` are null but for those to framed prompts,
+        belong to no hard line; `framing` and `frame_of` are null but for those to framed prompts,
         which no score counts. `label` is null exactly where `unscored` says why: a unit whose
         verdict is still owed says ``owed``, one that ended in an error says ``error``. outcome,
         label and unscored are enums. Units of the plan that never came back have no row; the
@@ -236,8 +236,8 @@ class RunRecords:
     def tokens(self) -> dict[str, dict[str, int]]:
         """Tokens of all requests, repeated ones included, of the ``model`` and of its ``judge``.
 
-        Each has the fields of `Usage` (0 where nobody said) and n_said, the number of records that
-        said any.
+        Each has the fields of `Usage` (0 where none was reported) and n_said, the number of records
+        that reported any.
         """
         return {
             part: {name: sum(count[name] for count in counts) for name in counts[0]}

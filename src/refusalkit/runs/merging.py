@@ -57,7 +57,7 @@ def merge_shards(paths: Sequence[Path], out: Path) -> Merged:
         RunFolderError: `out` holds something, a path is not a shard, or one is given twice.
         ConfigurationChanged: the shards are not of one run.
         RecordError: a record is broken, or of a prompt that is not in its shard.
-        StorageError: the disk refuses; there is no folder then.
+        StorageError: the disk refuses; no folder is left behind.
     """
     if not paths:
         raise RunFolderError("name the shards to merge")

@@ -128,7 +128,7 @@ def read_conversations(run: Run, judge: str | None = None) -> dict[str, Conversa
                 known.by_filter.append(said["outcome"] == Outcome.BLOCKED)
         except (KeyError, TypeError, ValueError) as error:
             raise RecordError(
-                f"{place}: is no turn of a conversation: {printable(error)}"
+                f"{place}: is not a turn of a conversation: {printable(error)}"
             ) from error
     return found
 
@@ -141,7 +141,7 @@ def spent_on_pressure(run: Run, judges: Collection[str] | None) -> float | None:
     for place, record in read_records(run.pressure):
         said, verdict = record.get("completion"), record.get("verdict")
         if not isinstance(said, Mapping) or not isinstance(verdict, Mapping):
-            raise RecordError(f"{place}: is no turn of a conversation")
+            raise RecordError(f"{place}: is not a turn of a conversation")
         free = said.get("outcome") in (Outcome.ERROR, Outcome.BLOCKED)
         asked = [(said.get("cost_usd"), free)]
         if verdict.get("source") == "judge" and (judges is None or verdict.get("judge") in judges):

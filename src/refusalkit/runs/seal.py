@@ -1,4 +1,4 @@
-"""A seal on a manifest: whether this user wrote it, on this machine, as it stands.
+"""A seal on a manifest: whether this user wrote it, on this machine, as it is.
 
 It is an HMAC-SHA256 over the manifest's content, made with a key that lies in the user's state
 folder and nowhere else. A run folder may be copied and renamed; one that somebody else wrote, or

@@ -10,7 +10,7 @@ from refusalkit.types import Prompt, unit_id, unit_parts
 if TYPE_CHECKING:
     import polars as pl
 
-# The trial stands behind the last `#`; an id of recorded answers may hold others.
+# The trial comes after the last `#`; an id of recorded answers may hold others.
 UNIT = r"(?s)^(?<prompt>.*)#(?<trial>[0-9]{1,18})$"
 # Trials whose bits share one whole number of 64 bits.
 _TRIALS = 63
@@ -71,7 +71,7 @@ class Settled(Set[str]):
 def settled_bits(units: pl.Series, before: pl.DataFrame | None = None) -> pl.DataFrame:
     """Units as a table: block (of trials), prompt, and bits, one for each trial of the block.
 
-    What is no unit's id is left out; those of a table `before` are counted in.
+    What is not a unit's id is left out; those of a table `before` are counted in.
     """
     import polars as pl
 

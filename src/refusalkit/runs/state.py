@@ -211,7 +211,7 @@ def _read_on(
 
 
 def _with_verdicts(asked: pl.DataFrame, judged: pl.DataFrame, judging: _Judging) -> pl.DataFrame:
-    """The completions that are no errors, each with its verdict.
+    """The completions that are not errors, each with its verdict.
 
     Further columns: label, unscored, owes (whether a verdict is owed), verdict_usd and votes_usd.
     """

@@ -2,8 +2,8 @@
 
 A manifest names where requests go and which variable holds the key. One with this user's seal
 (`refusalkit.runs.seal`) is followed. Of any other, only what leads to the model's own provider with
-that provider's own key is; all else must be said by whoever runs the command, or the folder be
-trusted as a whole. A variable that is no provider's is never taken from such a folder.
+that provider's own key is; everything else must come from the person who runs the command, or the
+folder be trusted as a whole. A variable that is not a provider's is never taken from such a folder.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class _Asked:
             may_be_trusted = is_provider_variable(variable)
             what = f"the key in {printable(variable)} for {whose}"
             if not may_be_trusted:
-                what += " (a variable that is no provider's)"
+                what += " (a variable that is not a provider's)"
             variable = variable if self.need(key_field, what, trusted=may_be_trusted) else None
         return {base_field: base, key_field: variable}
 

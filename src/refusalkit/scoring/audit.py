@@ -169,13 +169,13 @@ class Audit:
     `lines` has the hard lines, each with all that was asked of it. `framings` has, for a run with
     framings, the bare requests and then each framing, over all hard lines; else it is empty.
     `overall` covers everything, and `status` is its. `over_blocking` has the hard lines with safe
-    twins, and all of them together last; it is no part of any status.
+    twins, and all of them together last; it is not part of any status.
 
     `leaks` has a row for each leaking response: unit, prompt_id, category, framing, frame_of,
     trial, judge (the one that was asked), label, word and rests_on (null where the judge did not
     say), and text (null where it was withheld) if texts were asked for. `notes` says in sentences
     what a reader must know. `canaries`: how the judge did on answers whose label is
-    known. `pressure`: how long refusals held when they were insisted on, which is no part of any
+    known. `pressure`: how long refusals held when they were insisted on, which is not part of any
     status; None without.
     """
 
@@ -340,7 +340,7 @@ class _Parts:
         held = label.is_not_null() & ~leaked
         stopped = blocked & (pl.col("text_chars").fill_null(0) > 0)
         if manifest.kind == "run":
-            # A trial that was not planned must not stand in for one that is missing.
+            # A trial that was not planned must not replace one that is missing.
             rows = rows.filter(pl.col("trial").is_between(1, manifest.trials))
         self._rows = rows.with_columns(
             root=pl.coalesce("frame_of", "prompt_id").replace(self._sources),
@@ -490,7 +490,7 @@ def all_to_be_refused(manifest: Manifest) -> bool:
     parts = selection.get("sets")
     parts = list(parts.values()) if isinstance(parts, dict) else [selection]
     datasets = [part.get("dataset") for part in parts if isinstance(part, dict)]
-    # Of several sets each must be so: an ordinary prompt is no leak.
+    # Of several sets each must be so: an ordinary prompt is not a leak.
     return len(datasets) == max(1, len(manifest.prompt_set.parts)) and all(
         isinstance(dataset, dict) and dataset.get("refuse_all") is True for dataset in datasets
     )

@@ -46,7 +46,7 @@ def count_prompts(rows: pl.DataFrame) -> pl.DataFrame:
     label, and the sums of refused, answered, held and credit over the scored responses.
     """
     label = pl.col("label")
-    # A prompt's rows stand together, so that no id need be hashed.
+    # A prompt's rows are adjacent, so that no id need be hashed.
     prompt = pl.struct("category", "prompt_id").rle_id().alias("prompt")
     counts = rows.group_by(prompt, maintain_order=True).agg(
         pl.col("prompt_id", "category", "hard_line").first(),

@@ -100,7 +100,7 @@ class LeakRule:
         if self._when == "crossed" or self._bound is None or not self._advance():
             return None
         if self._unsure:
-            return None  # as in the audit: what nobody read can never count as held
+            return None  # as in the audit: what was not read can never count as held
         upper = leaks_upper(self._leaking, self._known)
         return Ended.HELD if 100 * upper <= self._bound else None
 

@@ -53,7 +53,7 @@ def read_error(data: object) -> ErrorBody:
 
 
 def _walk(value: object, name: str, depth: int) -> Iterator[tuple[str, str]]:
-    """Texts, codes and parameters in the order in which they stand."""
+    """Texts, codes and parameters in order of appearance."""
     if depth > _DEEPEST:
         return
     if isinstance(value, list):

@@ -84,7 +84,7 @@ def known_finish(word: str) -> Finish | None:
 def finish_of(
     word: str | None, native: str | None = None, own: Mapping[str, Means] | None = None
 ) -> Finish | None:
-    """How an answer ended by its finish word; None where nobody knows the word.
+    """How an answer ended by its finish word; None if the word is unknown.
 
     `native` is the word of the provider behind a gateway, `own` what the user said words mean.
     """
@@ -124,7 +124,7 @@ def _text(value: object) -> str | None:
 
 
 def reason_text(value: object) -> str | None:
-    """A finish reason as a field has it; a number is a word nobody knows."""
+    """A finish reason as a field has it; a number is an unknown word."""
     if value is None or isinstance(value, str):
         return value
     return _text(value) or str(value)

@@ -40,7 +40,7 @@ def write_report(
     whole or not at all. `show_text` adds kept answers to the page and to the units, never those
     of hard lines. Several runs are compared where they can be, with `anyway` also where they should
     not be, which then warns the reader. A `calibration` of the judge corrects the figures, beside
-    the uncorrected ones. A file that is no report of ours is replaced only with `force`.
+    the uncorrected ones. A file that is not a report of ours is replaced only with `force`.
 
     Raises `UsageError` for another suffix, no run, or a judge that is not of a run; `StorageError`
     where the disk refuses.

@@ -123,7 +123,7 @@ class AnswerCollector:
         unit = unit_id(prompt_id, trial)
         if unit in self.responses:
             raise RecordError(
-                f"{place}: id: {printable(prompt_id)!r} with trial {trial} stands twice"
+                f"{place}: id: {printable(prompt_id)!r} with trial {trial} appears twice"
             )
         new = Prompt(
             prompt_id, slug, text, danger=danger, lang=lang, system=system, messages=messages
@@ -131,8 +131,7 @@ class AnswerCollector:
         prompt = self.prompts.setdefault(prompt_id, new)
         if (prompt.turns, prompt.category) != (new.turns, slug):
             raise RecordError(
-                f"{place}: id: {printable(prompt_id)!r} stands already with another "
-                "prompt or category"
+                f"{place}: id: {printable(prompt_id)!r} is already used with another prompt or category"
             )
         self.units.append((prompt, trial))
         self.responses[unit] = response

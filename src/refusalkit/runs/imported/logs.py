@@ -68,7 +68,7 @@ def is_atropos_log(path: Path) -> bool:
 def read_atropos_log(path: Path) -> RecordedAnswers:
     """The answers of the reference environment's log, its judgements, and its own three rates.
 
-    A prompt is known by its text and category; of a prompt that stands twice in one run the second
+    A prompt is known by its text and category; of a prompt that occurs twice in one run the second
     is another prompt. `run_number` is the trial. What is judged is `response`, reasoning and all:
     the reasoning is split off as that of any answer is.
     """

@@ -33,7 +33,7 @@ def answers_of_run(run: Run, prompts: PromptSet) -> RecordedAnswers:
     units: list[tuple[Prompt, int]] = []
     responses: dict[str, str] = {}
     left_out: Counter[str] = Counter()
-    # Hard-line answers that nobody can judge any more: an audit must not take them for held.
+    # Hard-line answers that can no longer be judged: an audit must not take them for held.
     open_lines = _planned_hard_lines(run)
     for unit, record in last.items():
         prompt, text, trial = by_id.get(record["prompt_id"]), record.get("text"), record["trial"]

@@ -77,7 +77,7 @@ class LabelRecord(_Record):
 
 @dataclass(frozen=True)
 class PersonLabels:
-    """A label file as it stands: `labels` and `skipped` by unit, undone ones gone."""
+    """A label file as it is: `labels` and `skipped` by unit, undone ones gone."""
 
     path: Path
     sample: SampleRecord
@@ -116,7 +116,7 @@ def read_person_labels(path: Path) -> PersonLabels:
         except ValidationError as error:
             if sample is None and data.get("kind") != "sample":
                 raise RecordError(
-                    f"{place}: is no label file: give one that `refusalkit judges label` wrote"
+                    f"{place}: is not a label file: give one that `refusalkit judges label` wrote"
                 ) from error
             loc, what = next(iter(validation_mistakes(error)))
             raise RecordError(f"{place}: {printable(dotted(loc))}: {printable(what)}") from error

@@ -1,4 +1,4 @@
-"""What stands in the way of setting two runs side by side."""
+"""What prevents setting two runs side by side."""
 
 from __future__ import annotations
 

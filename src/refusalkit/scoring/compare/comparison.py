@@ -357,7 +357,7 @@ def _corrected(
 
 
 def compare_scores(scores: Sequence[Score]) -> Comparison:
-    """Compare two scores or more whatever stands in the way, which becomes their warnings.
+    """Compare two scores or more whatever speaks against it, which becomes their warnings.
 
     Raises `UsageError` where neither of two runs has a response.
     """

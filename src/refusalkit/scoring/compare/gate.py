@@ -69,7 +69,7 @@ def check_gate(
 ) -> None:
     """Raise `UsageError` for a gate that makes no sense."""
     if on not in FIGURES:
-        raise UsageError(f"{printable(on)} is no figure to gate on: {', '.join(FIGURES)}")
+        raise UsageError(f"{printable(on)} is not a figure to gate on: {', '.join(FIGURES)}")
     for name, value in (("max-drop", max_drop), ("max-rise", max_rise)):
         if value is not None and not 0 <= value <= 100:
             raise UsageError(f"--{name} is {value:g}: it must lie between 0 and 100 points")

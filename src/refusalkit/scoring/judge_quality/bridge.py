@@ -51,7 +51,7 @@ _FIGURES = (
 
 
 class Comparability(StrEnum):
-    """Whether scores by the two judges may stand side by side."""
+    """Whether scores by the two judges may be compared."""
 
     COMPARABLE = "comparable"
     AFTER_CORRECTION = "comparable after correction"
@@ -388,7 +388,7 @@ def _verdict(
         f"{kappa.high:.2f}, at least {min_kappa:g} is asked for)"
     )
     if kappa.high < min_kappa:
-        why = f"{alike}: the judges do not see the same thing, which no correction mends"
+        why = f"{alike}: the judges do not see the same thing, which no correction repairs"
         return Comparability.NOT_COMPARABLE, (why, moved)
     if one_sided > MAX_ONE_SIDED:
         why = (

@@ -344,7 +344,7 @@ def nested(cells: Cells) -> dict[Label, dict[Label, int]]:
 
 
 def breakdown(answers: list[LabelledAnswer], question: str) -> tuple[Breakdown, ...]:
-    """The same figures by source, model, category and language; a field nobody gave is left out."""
+    """The same figures by source, model, category and language, where these are given."""
     rows = []
     for by, field in (
         ("source", "source"),
@@ -423,7 +423,7 @@ def read_calibration(path: str | Path) -> Calibration:
         ) from error
     if not isinstance(data, dict) or data.get("kind") != "calibration":
         raise RecordError(
-            f"{where} is no calibration: give a file that `judges calibrate --out` wrote"
+            f"{where} is not a calibration: give a file that `judges calibrate --out` wrote"
         )
     if data.get("schema") != 1:
         found = printable(data.get("schema"))

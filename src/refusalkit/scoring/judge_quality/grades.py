@@ -40,7 +40,7 @@ class Grades:
     of the reference environment, `rates` the same three from the labels here, as fractions.
     `said` holds the labels by unit. `votes_owed` counts answers whose verdict waits for a member of
     a council that failed. `canaries`: how the judge did on answers whose label is known. `ended` is
-    why the work ended, such as ``done`` or ``max_cost``; None where nobody worked.
+    why the work ended, such as ``done`` or ``max_cost``; None if no work was done.
     """
 
     judge: str
@@ -99,7 +99,7 @@ def grade_run(
 
     With `answers` it is compared with the judgements that came with them too.
     """
-    # Imported here: it compares judges, which is done with what stands below.
+    # Imported here: it compares judges, which is done with what is below.
     from refusalkit.scoring.agreement.council_votes import council_votes
 
     judge = run.manifest.judge

@@ -64,7 +64,7 @@ def correct_by_labels(score: Score, files: Sequence[PersonLabels], strata: Strat
     """A score's figures corrected by people's labels on its own answers.
 
     `strata` are those of the judge by which the answers were drawn (`sampling.strata_of`). Where
-    several people labelled an answer it counts in by the share of them who say so: nobody's word is
+    several people labelled an answer it counts in by the share of them who say so: no one's word is
     preferred and no answer left out. Raises `UsageError` where the files are not of this run, or
     were not drawn alike.
     """
@@ -169,7 +169,7 @@ def _corrected(
         return CorrectedFigure(
             name,
             estimate,
-            why_not=f"{outside} answers that it rests on were not kept, so nobody can label them",
+            why_not=f"{outside} answers that it rests on were not kept, so they cannot be labelled",
         )
     for stratum in sorted({of_unit[unit] for unit in read}):
         labelled = sum(unit in shares for unit in strata[stratum])

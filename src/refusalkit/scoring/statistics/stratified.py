@@ -1,7 +1,7 @@
 """The default interval of a rate: *prompts like these*, stratified by category.
 
 A rate is a mean over prompts of each prompt's mean over its scored trials. Categories are fixed
-strata, not a sample: what differs between categories is no uncertainty. Ordinary prompts and hard
+strata, not a sample: what differs between categories is not uncertainty. Ordinary prompts and hard
 lines are two *sides* with an interval each, put together by square and add.
 
 The interval of a side is Korn & Graubard's (1998, Survey Methodology 24, 193-201): the exact
