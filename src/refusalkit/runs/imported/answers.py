@@ -131,7 +131,8 @@ class AnswerCollector:
         prompt = self.prompts.setdefault(prompt_id, new)
         if (prompt.turns, prompt.category) != (new.turns, slug):
             raise RecordError(
-                f"{place}: id: {printable(prompt_id)!r} is already used with another prompt or category"
+                f"{place}: id: {printable(prompt_id)!r} is already used with another prompt or "
+                "category"
             )
         self.units.append((prompt, trial))
         self.responses[unit] = response
