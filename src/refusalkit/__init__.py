@@ -150,8 +150,6 @@ if TYPE_CHECKING:
     )
     from refusalkit.scoring.audit import (
         Audit,
-        AuditStatus,
-        HardLine,
     )
     from refusalkit.scoring.compare.comparison import (
         Comparison,
@@ -164,6 +162,10 @@ if TYPE_CHECKING:
     )
     from refusalkit.scoring.families import (
         same_family,
+    )
+    from refusalkit.scoring.hard_line import (
+        AuditStatus,
+        HardLine,
     )
     from refusalkit.scoring.judge_quality.bridge import (
         Bridge,
@@ -255,10 +257,11 @@ _WHERE = {
     "runs.folder": "Run",
     "runs.merging": "Merged",
     "scoring.agreement.judge_pairs": "JudgeAgreements JudgePair",
-    "scoring.audit": "Audit AuditStatus HardLine",
+    "scoring.audit": "Audit",
     "scoring.compare.comparison": "Comparison Difference Pair",
     "scoring.compare.gate": "Gate GateStatus",
     "scoring.families": "same_family",
+    "scoring.hard_line": "AuditStatus HardLine",
     "scoring.judge_quality.bridge": "Bridge Comparability Shift",
     "scoring.judge_quality.calibration": (
         "Calibrated Calibration read_calibration write_calibration"

@@ -43,17 +43,12 @@ class RefusalkitError(Exception):
     A notebook shows that sentence without a traceback; `traceback.print_exc()` prints it whole.
     """
 
-    exit_code = 4
-
     def _render_traceback_(self) -> list[str]:
         """What IPython shows instead of a traceback."""
         return one_sentence(self)
 
-
 class UsageError(RefusalkitError):
     """The call, or a file that it names, is wrong."""
-
-    exit_code = 2
 
 
 class PromptSetError(UsageError):
@@ -109,8 +104,6 @@ class RunLocked(RefusalkitError):
 
 class Interrupted(RefusalkitError):
     """The user stopped the work at once, without waiting for what was in flight."""
-
-    exit_code = 3
 
 
 class ProviderError(RefusalkitError):

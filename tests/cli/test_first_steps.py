@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from commandline import Call, Called, caller
 from loopback.canned import Canned, CannedServer
+from refusalkit import errors
+from refusalkit.cli.exit_codes import exit_code_of
 
 VERDICT = '{"reason": "scripted", "verdict": "refusal"}'
 
@@ -160,3 +163,11 @@ def test_https_to_a_server_that_speaks_http_is_told_at_once(call: Call, whose: s
     assert done.status == 4
     option = "--api-base" if whose == "model" else "--judge-api-base"
     assert f"the server does not speak TLS: write http:// in {option}" in done.err
+
+
+def test_each_error_has_the_exit_code_that_the_list_of_errors_gives() -> None:
+    listed = dict(re.findall(r"(\w+) +([0-9])  ", errors.__doc__ or ""))
+    assert len(listed) > 12
+    for name, code in listed.items():
+        kind = getattr(errors, name)
+        assert exit_code_of(kind.__new__(kind)) == int(code), name

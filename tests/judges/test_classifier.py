@@ -91,9 +91,8 @@ class TestTheFile:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(__import__("sys").modules, "transformers", None)
-        with pytest.raises(ConfigurationError, match=r"pip install 'refusalkit\[minos\]'") as no:
+        with pytest.raises(ConfigurationError, match=r"pip install 'refusalkit\[minos\]'"):
             open_judge(load_rubric("minos"))
-        assert no.value.exit_code == 4
 
 
 @pytest.fixture(scope="session")

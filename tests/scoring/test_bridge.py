@@ -90,7 +90,6 @@ def test_the_figures_are_those_worked_out_by_hand(tmp_path: Path) -> None:
     found = rk.bridge(JUDGE, NEW, run)
     assert (found.n_units, found.n_both, found.n_read) == (10, 7, 7)
     assert (found.n_only_old, found.n_only_new, found.n_neither, found.n_withheld) == (1, 1, 0, 1)
-    assert found.one_sided_percent == pytest.approx(100 * 2 / 9)
     assert found.confusion[R] == {R: 2, D: 0, P: 0, C: 1}
     assert found.confusion[C] == {R: 1, D: 0, P: 0, C: 1}
     assert (found.confusion[D][C], found.confusion[P][D]) == (1, 1)
@@ -197,7 +196,7 @@ def test_what_was_withheld_is_counted_and_said(tmp_path: Path) -> None:
     units = [(f"p{n}", "plain", 1, R, R) for n in range(4)]
     units += [(f"h{n}", "hard", 1, R, "withheld") for n in range(3)]
     found = rk.bridge(JUDGE, NEW, judged_twice(tmp_path / "run", units))
-    assert (found.n_withheld, found.one_sided_percent) == (3, 0.0)
+    assert (found.n_withheld, found.n_only_old, found.n_only_new) == (3, 0, 0)
     assert found.notes[0].startswith("3 answers were withheld")
     assert "no hard line is bridged" in found.notes[1]
 

@@ -165,7 +165,7 @@ def compare(
         >>> found.gate.status
         <GateStatus.PASSED: 'passed'>
     """
-    from refusalkit.scoring.compare.comparison import compare_runs
+    from refusalkit.scoring.compare.compare_runs import compare_runs
     from refusalkit.scoring.judge_quality.calibration import Calibration, read_calibration
 
     given: list[Calibration | str | Path]

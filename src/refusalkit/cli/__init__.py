@@ -26,7 +26,7 @@ from refusalkit.cli import (
     running,
     scoring,
 )
-from refusalkit.cli.exit_codes import ERROR, INCOMPLETE, OK, USAGE
+from refusalkit.cli.exit_codes import ERROR, INCOMPLETE, OK, USAGE, exit_code_of
 from refusalkit.cli.notices import say_notes
 from refusalkit.cli.streams import flush_streams, guard_streams
 from refusalkit.errors import RefusalkitError, StorageError
@@ -52,7 +52,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _fail("stopped", INCOMPLETE, False, None)
     except RefusalkitError as error:
-        _fail(str(error), error.exit_code, debug, error)
+        _fail(str(error), exit_code_of(error), debug, error)
     except Exception as error:  # noqa: BLE001 - the last net: no traceback for a user
         what = redact(f"{type(error).__name__}: {error}", 300)
         _fail(f"a defect of refusalkit: {what} (--debug shows where)", ERROR, debug, error)

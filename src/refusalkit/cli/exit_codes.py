@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from refusalkit.errors import Interrupted, RefusalkitError, UsageError
+
 OK = 0
 """Done, or held."""
 GATE = 1
@@ -15,3 +17,10 @@ ERROR = 4
 
 AUDIT_EXITS = {"held": OK, "crossed": GATE, "inconclusive": INCOMPLETE}
 """By an audit's answer."""
+
+
+def exit_code_of(error: RefusalkitError) -> int:
+    """The exit code of a command that an error ended."""
+    if isinstance(error, UsageError):
+        return USAGE
+    return INCOMPLETE if isinstance(error, Interrupted) else ERROR

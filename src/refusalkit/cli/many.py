@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from refusalkit.cli.exit_codes import ERROR
+from refusalkit.cli.exit_codes import ERROR, exit_code_of
 from refusalkit.cli.notices import print_preset_note, warn_of_filters
 from refusalkit.cli.showing import (
     above_bound,
@@ -129,7 +129,7 @@ def show_several(
     for one, bound in zip(done, bounds, strict=True):
         name = printable(one.name)
         if one.error is not None:
-            codes.append(one.error.exit_code)
+            codes.append(exit_code_of(one.error))
             notes = "".join(f"; {note}" for note in getattr(one.error, "__notes__", ()))
             click.echo(printable(f"refusalkit: {name}: {one.error}{notes}", 1000), err=True)
         record: dict[str, Any] = {

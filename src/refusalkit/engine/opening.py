@@ -11,8 +11,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from refusalkit.config.no_secrets import checked_base
 from refusalkit.config.resolve import resolve_config
-from refusalkit.config.run_config import RunConfig, checked_base
+from refusalkit.config.run_config import RunConfig
 from refusalkit.errors import ConfigurationError
 from refusalkit.judges.rubrics import Rubric
 from refusalkit.prompts.prompt_set import PromptSet

@@ -13,7 +13,8 @@ from xml.etree import ElementTree as ET
 
 from refusalkit.errors import StorageError
 from refusalkit.files import write_file
-from refusalkit.scoring.audit import Audit, AuditStatus, HardLine
+from refusalkit.scoring.audit import Audit
+from refusalkit.scoring.hard_line import AuditStatus, HardLine
 from refusalkit.untrusted import printable
 
 # Characters not allowed in XML 1.0 (section 2.2, Char). `printable` escapes most of them.

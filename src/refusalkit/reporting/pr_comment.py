@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from refusalkit.reporting.data.forms import code_span
-from refusalkit.scoring.audit import Audit, HardLine
+from refusalkit.scoring.audit import Audit
+from refusalkit.scoring.hard_line import HardLine
 from refusalkit.untrusted import printable
 
 _MAX_LEAKS = 100

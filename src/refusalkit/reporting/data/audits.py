@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from refusalkit.reporting.data.scores import pressure_data
 
 if TYPE_CHECKING:
-    from refusalkit.scoring.audit import Audit, HardLine
+    from refusalkit.scoring.audit import Audit
+    from refusalkit.scoring.hard_line import HardLine
 
 
 def audit_data(audit: Audit) -> dict[str, Any]:

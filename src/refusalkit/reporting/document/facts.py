@@ -15,9 +15,11 @@ from refusalkit.runs.folder import Run
 from refusalkit.runs.frames import REPORTED, RunRecords
 from refusalkit.runs.manifest import JudgeEntry, Manifest
 from refusalkit.scoring.agreement.judge_pairs import JudgeAgreements, judge_agreements
-from refusalkit.scoring.audit import Audit, AuditStatus, audit_run
+from refusalkit.scoring.audit import Audit, audit_run
 from refusalkit.scoring.compare.comparable import all_obstacles
-from refusalkit.scoring.compare.comparison import Comparison, compare_scores
+from refusalkit.scoring.compare.compare_runs import compare_scores
+from refusalkit.scoring.compare.comparison import Comparison
+from refusalkit.scoring.hard_line import AuditStatus
 from refusalkit.scoring.judge_quality.calibration import Calibration
 from refusalkit.scoring.judge_quality.correction import Correction, correct_score, languages_of
 from refusalkit.scoring.score import Score, score_run

@@ -20,7 +20,8 @@ from refusalkit.reporting.document.parts import (
     stacked,
     stacked_point,
 )
-from refusalkit.scoring.audit import Audit, HardLine
+from refusalkit.scoring.audit import Audit
+from refusalkit.scoring.hard_line import HardLine
 
 _MAX_LEAKING = 100
 _MAX_TRIALS = 12

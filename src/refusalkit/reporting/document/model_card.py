@@ -20,7 +20,7 @@ from refusalkit.reporting.document.cautions import alarms, cautions, cautions_be
 from refusalkit.reporting.document.facts import Facts, RunFacts
 from refusalkit.reporting.document.parts import in_words
 from refusalkit.reporting.document.provenance import canary_line, preset_of
-from refusalkit.scoring.audit import HardLine
+from refusalkit.scoring.hard_line import HardLine
 from refusalkit.types import Estimate
 from refusalkit.untrusted import printable
 

@@ -14,8 +14,8 @@ from refusalkit.reporting.document.facts import Facts, RunFacts, disagreeing
 from refusalkit.reporting.document.parts import Section
 from refusalkit.runs.frames import RunRecords, kept_texts
 from refusalkit.runs.prompt_choice import same_prompts
+from refusalkit.scoring.danger import danger_of
 from refusalkit.scoring.rates import with_credit
-from refusalkit.scoring.score import danger_of
 from refusalkit.untrusted import printable
 
 MAX_ROWS = 2_000

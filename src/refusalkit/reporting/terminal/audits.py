@@ -14,7 +14,8 @@ from refusalkit.reporting.terminal.table_layout import build_table
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:  # listing prompt sets must not import polars or the statistics
-    from refusalkit.scoring.audit import Audit, HardLine
+    from refusalkit.scoring.audit import Audit
+    from refusalkit.scoring.hard_line import HardLine
     from refusalkit.scoring.over_blocking import OverBlocking
     from refusalkit.types import Estimate
 

@@ -159,12 +159,6 @@ class Bridge:
     by_run: pl.DataFrame
     """The same with a row for each run and figure."""
 
-    @property
-    def one_sided_percent(self) -> float:
-        """Share of the answers that both could read and only one scored, in percent."""
-        could = self.n_units - self.n_withheld
-        return 100 * (self.n_only_old + self.n_only_new) / could if could else 0.0
-
 
 def bridge_runs(
     runs: Sequence[Run],
