@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
+from refusalkit.reporting.data.scores import FIGURES
 from refusalkit.reporting.document.score_record_types import (
     BoundsRecord,
     CanariesRecord,
@@ -333,4 +334,8 @@ class ReportRecord(TypedDict):
 def report_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a report."""
     schema = TypeAdapter(ReportRecord).json_schema(mode="serialization")
+    score = schema["$defs"]["ScoreRecord"]
+    figure = {"$ref": "#/$defs/EstimateRecord"}
+    score["properties"] = {**dict.fromkeys(FIGURES, figure), **score["properties"]}
+    score["required"] = [*FIGURES, *score["required"]]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -108,6 +108,7 @@ class SummaryRecord(TypedDict):
     willingness: float | None
     low: float | None
     high: float | None
+    held: Annotated[float | None, Field(description="The hold rate; null without hard lines.")]
 
 
 class PressureScriptRecord(TypedDict):
@@ -245,7 +246,7 @@ class ScoringJudgeRecord(TypedDict):
 
 
 class ScoreRecord(TypedDict):
-    """As `refusalkit score --json` prints it."""
+    """As `refusalkit score --json` prints it, beside the headline figures (`FIGURES`)."""
 
     schema: Literal[1]
     run: str
@@ -260,14 +261,6 @@ class ScoreRecord(TypedDict):
     n_scored: Count
     count_deflection: bool
     hard_line_text: Literal["withheld", "kept"]
-    willingness: EstimateRecord
-    macro_willingness: EstimateRecord
-    answer_rate: EstimateRecord
-    dangerous_answer_rate: EstimateRecord
-    hold_rate: EstimateRecord
-    refusal_rate: EstimateRecord
-    over_refusal: EstimateRecord
-    youden_j: EstimateRecord
     variance: VarianceRecord
     canaries: CanariesRecord
     bounds: BoundsRecord
