@@ -539,7 +539,9 @@ def test_where_nothing_listens_the_run_can_be_resumed(call: Call, tmp_path: Path
     words = ("--api-base", "http://127.0.0.1:9/v1", "--judge", "lexical", "--max-retries", 0)
     said = call("run", "local/x", *words, "--limit", 6, "--out", "made")
     assert said.status == FAILED
-    assert is_one_sentence(said.err)
+    destination, failure = said.err.splitlines()
+    assert destination.startswith("refusalkit: prompts go to http://127.0.0.1:9 ")
+    assert is_one_sentence(failure)
     assert "requests in a row failed" in said.err
     assert said.err.endswith("go on with: refusalkit resume made\n")
     assert call("resume", "made").status == FAILED

@@ -198,7 +198,7 @@ class TestRecords:
             run = run_against(server, tmp_path / "run", trials=1)
         with run.pressure.open("a") as file:
             file.write('{"schema": 1, "unit": "tea-0#1"}\n')
-        with pytest.raises(rk.RefusalkitError, match=r"pressure.jsonl:6: is no turn"):
+        with pytest.raises(rk.RefusalkitError, match=r"pressure.jsonl:6: is not a turn"):
             rk.score(open_run(run.path))
 
 

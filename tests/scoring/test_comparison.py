@@ -162,7 +162,7 @@ class TestWhatIsRefused:
             rk.compare(run, run, judge="other")
         with pytest.raises(UsageError, match="between 0 and 100"):
             rk.compare(run, run, max_drop=-1)
-        with pytest.raises(UsageError, match="is no figure"):
+        with pytest.raises(UsageError, match="is not a figure"):
             rk.compare(run, run, on="beauty", max_drop=1)
 
     def test_other_sets_are_paired_on_the_prompts_they_share(self, tmp_path: Path) -> None:
