@@ -47,6 +47,7 @@ class RefusalkitError(Exception):
         """What IPython shows instead of a traceback."""
         return one_sentence(self)
 
+
 class UsageError(RefusalkitError):
     """The call, or a file that it names, is wrong."""
 
