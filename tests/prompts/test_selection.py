@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -176,3 +177,14 @@ def test_prompts_whose_twin_is_in_no_set_come_last() -> None:
     whole = rk.PromptSet("s", "1", (Category("a", "A"),), (*lost, *own), licence="CC0-1.0")
     assert [p.id for p in whole.select(limit=3).prompts] == ["a-0", "a-1", "a-2"]
     assert len(whole.select(limit=5)) == 5
+
+
+def test_a_draw_from_very_many_categories_is_quick() -> None:
+    """Its time is that of the set, not that of the set times the limit."""
+    n = 20_000
+    categories = tuple(Category(f"c-{number}", f"C {number}") for number in range(n))
+    prompts = tuple(Prompt(f"p-{number}", f"c-{number}", "?") for number in range(n))
+    found = rk.PromptSet("many", "1", categories, prompts)
+    began = time.process_time()
+    assert len(found.select(limit=5_000)) == 5_000
+    assert time.process_time() - began < 10

@@ -6,8 +6,9 @@ are drawn again as they were.
 
 from __future__ import annotations
 
+import heapq
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Sequence
 
 from refusalkit.errors import UsageError
@@ -35,20 +36,14 @@ def paired_draw(
     own keeps one. Raises `UsageError` where `limit` is too small for that.
     """
     rng = random.Random(seed)
-    piles = _piles(prompts)
-    for pile in piles.values():
+    shuffled = _piles(prompts)
+    for pile in shuffled.values():
         rng.shuffle(pile)
         pile.sort(key=_is_orphan)
-    order = list(piles)
+    order = list(shuffled)
     rng.shuffle(order)
+    piles = {slug: deque(shuffled[slug]) for slug in order}
     taken: list[Prompt] = []
-
-    def take(group: list[Prompt]) -> None:
-        taken.extend(group)
-        counts[group[0].category] += len(group)
-        piles[group[0].category].remove(group)
-
-    counts: Counter[str] = Counter()
     owed = {
         slug: min(sizes)
         for slug in order
@@ -62,20 +57,35 @@ def paired_draw(
             f"{pairs}, which takes {smallest}; give {smallest} or more, or leave hard lines out "
             "with a category filter"
         )
+    counts: Counter[str] = Counter()
     for slug in list(owed):
         smallest -= owed.pop(slug)
-        take(next(group for group in piles[slug] if len(group) <= limit - len(taken) - smallest))
-    while room := limit - len(taken):
-        fitting = {
-            slug: group
-            for slug in order
-            if (group := next((g for g in piles[slug] if len(g) <= room), None)) is not None
-        }
-        if not fitting:
-            break
-        whole = [slug for slug in fitting if not _is_orphan(fitting[slug])]
-        take(fitting[min(whole or fitting, key=lambda slug: counts[slug])])
+        group = _next_group(piles[slug], limit - len(taken) - smallest)
+        assert group is not None
+        taken += piles[slug].popleft()
+        counts[slug] = len(group)
+    # The room only shrinks, so that an entry of the heap can be too early, never too late.
+    heap = [(False, counts[slug], place, slug) for place, slug in enumerate(order)]
+    heapq.heapify(heap)
+    while heap:
+        entry = heapq.heappop(heap)
+        _, _, place, slug = entry
+        group = _next_group(piles[slug], limit - len(taken))
+        if group is None:
+            continue
+        now = (_is_orphan(group), counts[slug], place, slug)
+        if now == entry:
+            taken += piles[slug].popleft()
+            counts[slug] += len(group)
+        heapq.heappush(heap, (now[0], counts[slug], place, slug))
     return {prompt.id for prompt in taken}
+
+
+def _next_group(pile: deque[list[Prompt]], room: int) -> list[Prompt] | None:
+    """The first group of a pile that fits; those before it are dropped, none of them will."""
+    while pile and len(pile[0]) > room:
+        pile.popleft()
+    return pile[0] if pile else None
 
 
 def _piles(prompts: Sequence[Prompt]) -> dict[str, list[list[Prompt]]]:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:  # a score must not import the checks of sets
     from refusalkit.prompts.checks import Checked
 
 
+MAX_CATEGORIES = 500
+"""Categories that a table shows; a sentence says how many more there are."""
+
+
 def prompts_view(prompts: PromptSet, *, texts: bool = False) -> RenderableType:
     """A set's counts by category, danger, tag and length; texts only if asked for."""
     summary = summarise(prompts)
@@ -34,7 +38,7 @@ def prompts_view(prompts: PromptSet, *, texts: bool = False) -> RenderableType:
     if summary.n_framed:
         parts.insert(1, Text(f"{summary.n_framed} of them are hard-line requests in a framing"))
     table = build_table("category", "prompts", "danger 1", "2", "3", "")
-    for category in prompts.categories:
+    for category in prompts.categories[:MAX_CATEGORIES]:
         count = summary.categories[category.slug]
         table.add_row(
             Text(printable(category.slug, 36)),
@@ -43,6 +47,8 @@ def prompts_view(prompts: PromptSet, *, texts: bool = False) -> RenderableType:
             "hard line" if category.hard_line else "",
         )
     parts.append(table)
+    if (more := len(prompts.categories) - MAX_CATEGORIES) > 0:
+        parts.append(Text(f"... and {more:,} more categories (--json has all)"))
     parts.extend(Text(line) for line in summary_lines(summary))
     if texts:
         for prompt in prompts.prompts:
