@@ -6,12 +6,14 @@ prompts that the two models see alike (the same quantile of each model's rates; 
 are unrelated), about the correlation of the two models' rates. All draws are seeded.
 
     python benchmarks/compare_power.py [--runs 2000] [--plot docs/plots/compare-power.svg]
+    python benchmarks/compare_power.py --prompts 166 --only false-claims
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from refusalkit.scoring.statistics.paired import PromptPair, paired_interval
 
 Array = NDArray[np.float64]
 TRIALS = 5
+PROMPTS = (5, 10, 21, 35, 64, 166)
 SEED = 20250818
 FLIPS = 1999
 ALLOWED = 0.03  # --max-drop 3
@@ -35,13 +38,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=2000, help="simulated comparisons a point")
     parser.add_argument("--plot", type=Path, help="write the power curves to this SVG file")
+    parser.add_argument("--prompts", type=int, nargs="+", default=PROMPTS, help="false claims at")
+    parser.add_argument("--only", choices=("false-claims", "power"), help="one of the two tables")
     options = parser.parse_args()
     check_against_library()
-    wrong(options.runs)
-    power(options.runs, options.plot)
+    if options.only != "power":
+        false_claims(options.runs, options.prompts)
+    if options.only != "false-claims":
+        power(options.runs, options.plot)
 
 
-def wrong(runs: int) -> None:
+def false_claims(runs: int, sizes: Sequence[int]) -> None:
     """How often each claim is made where it is false: nowhere may it be above 5 %."""
     rates, betweens = (0.03, 0.1, 0.3, 0.5, 0.9), (0.0, 0.5, 1.0)
     spreads = tuple(itertools.combinations_with_replacement((0.0, 0.1, 0.3, 0.7, 1.0), 2))
@@ -52,7 +59,7 @@ def wrong(runs: int) -> None:
     print("| prompts | p <= 0.05 | the same by flipping signs | by a paired t test |", end=" ")
     print("`--max-drop 0` fails | drop of 3: `--max-drop 3` fails | drop of 3: passes |")
     print("|---|---|---|---|---|---|---|")
-    for prompts in (5, 10, 21, 35, 64, 166):
+    for prompts in sizes:
         found: list[list[float]] = [[] for _ in range(6)]
         for rate, (ours, theirs), between in itertools.product(rates, spreads, betweens):
             new, base = draw(prompts, rate, rate, (ours, theirs), between, runs)

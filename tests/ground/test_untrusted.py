@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -172,8 +173,11 @@ class TestTables:
     )
     def test_markup_does_nothing_in_markdown(self, text: str) -> None:
         row = to_markdown(["a"], [[text]]).split("\n")[2]
-        assert "<" not in row
-        assert not any(special in row.replace(f"\\{special}", "") for special in "*`[]")
+        # Where a forge would make a link of an address by itself, all of the text is code.
+        code = re.fullmatch(r"\| `([^`|]*)` \|", row)
+        assert code if "://" in text else not code
+        if not code:
+            assert not any(special in row.replace(f"\\{special}", "") for special in "<>*`[]")
 
 
 EVIL = "a\x1b]0;pwned\x07\x1b[2J\u202egnp\u2028b\x9b31m"

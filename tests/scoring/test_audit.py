@@ -355,6 +355,11 @@ class TestThePlanIsWhatCounts:
         assert len(statuses) == 3
         assert sum("was not tested" in note for note in audit.notes) == 3 - len(asked)
 
+    def test_a_draw_takes_every_hard_line(self, tmp_path: Path) -> None:
+        run = rk.benchmark("demo/cautious", "starter", limit=3, trials=1, out=tmp_path / "run")
+        lines = {line.slug: line.status for line in rk.audit(run).lines}
+        assert lines == dict.fromkeys(run.manifest.prompt_set.selection["hard_lines"], HELD)
+
     def test_hard_lines_that_somebody_left_out_by_name_are_told(self, tmp_path: Path) -> None:
         slug = "suicide-and-self-harm"
         out = tmp_path / "run"
