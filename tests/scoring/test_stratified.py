@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, t
 
 from refusalkit.scoring.statistics.asked_again import asked_again
+from refusalkit.scoring.statistics.intervals import clopper_pearson, effective_size
 from refusalkit.scoring.statistics.partly_unscored import partly_unscored
 from refusalkit.scoring.statistics.stratified import (
     Interval,
@@ -296,3 +297,61 @@ class TestCoverage:
             held += low <= 0.6 <= high
         assert held / self.RUNS >= self.LEAST
         assert plain / self.RUNS < 0.6
+
+
+# Of the survey package's `data(api)`: Californian schools, drawn by district (apiclus1) or by type
+# (apistrat). How many schools of each district, how many of them without English learners, with
+# more than 30 percent of them, and with an award.
+DISTRICTS = (
+    (13, 0, 5, 10), (34, 0, 16, 26), (4, 0, 3, 3), (13, 0, 2, 9), (16, 0, 4, 13),
+    (2, 0, 1, 2), (1, 0, 1, 1), (4, 0, 4, 3), (12, 0, 3, 11), (21, 0, 8, 14),
+    (9, 4, 0, 4), (11, 0, 2, 9), (37, 0, 16, 24), (2, 0, 2, 1), (4, 0, 0, 0),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("column", "rate", "low", "high"),
+    [
+        # By R 4.2.2 and survey 4.1-1 with d <- svydesign(id=~dnum, weights=~pw, data=apiclus1):
+        # svyciprop(~I(ell==0), d, method="beta"), then ell>30 and awards=="Yes".
+        (1, 0.0218579234973, 0.000198643678807, 0.139396111631),
+        (2, 0.366120218579, 0.273227563924, 0.466951281321),
+        (3, 0.710382513661, 0.632600481412, 0.780010595743),
+    ],
+)
+def test_a_cluster_sample_has_the_interval_of_the_survey_package(
+    column: int, rate: float, low: float, high: float
+) -> None:
+    sizes, hits = [row[0] for row in DISTRICTS], [row[column] for row in DISTRICTS]
+    found = sum(hits) / sum(sizes)
+    size = effective_size(found, hits, sizes, sum(sizes))
+    assert (found, *clopper_pearson(found, size)) == pytest.approx((rate, low, high), rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("hits", "rate", "error", "low", "high"),
+    [
+        # The same with d <- svydesign(id=~1, strata=~stype, data=apistrat): of 100 elementary, 50
+        # high and 50 middle schools ell==0, awards=="Yes" and yr.rnd=="Yes".
+        ((4, 6, 3), 0.065, 0.0174241886477, 0.0350705032137, 0.108566555178),
+        ((73, 16, 24), 0.565, 0.0330703135769, 0.497458450119, 0.630803638039),
+        ((18, 1, 2), 0.105, 0.0211354409598, 0.0670489776194, 0.154535901361),
+    ],
+)
+def test_a_stratified_sample_has_the_variance_and_interval_of_the_survey_package(
+    hits: tuple[int, ...], rate: float, error: float, low: float, high: float
+) -> None:
+    sample = [
+        PromptRate(mean, stratum=stratum, times=times)
+        for stratum, (n, k) in enumerate(zip((100, 50, 50), hits, strict=True))
+        for mean, times in ((1.0, k), (0.0, n - k))
+    ]
+    found, variance = sum(hits) / 200, variance_of_mean(sample)
+    assert (found, variance**0.5) == pytest.approx((rate, error), rel=1e-8)
+    # R's degrees of freedom are those of the design, and no prompt is added.
+    size = found * (1 - found) / variance * (t.ppf(0.975, 199) / t.ppf(0.975, 197)) ** 2
+    assert clopper_pearson(found, size) == pytest.approx((low, high), rel=1e-8)
+    # With one added, and Satterthwaite's degrees of freedom, it says less.
+    ours = prompts_like_these(sample)
+    assert ours.low < low < high < ours.high
+    assert width(ours) < 1.2 * (high - low)
