@@ -13,7 +13,7 @@ import argparse
 
 import numpy as np
 
-from refusalkit.scoring.statistics.intervals import paired_difference
+from refusalkit.scoring.statistics.proportions import paired_difference
 
 TRIALS = 5
 PROMPTS = (5, 20, 60, 166)

@@ -24,7 +24,7 @@ from scipy.special import betaincinv, betaln, gammaln, stdtrit
 from scipy.stats import beta, norm
 
 from refusalkit.scoring.statistics.asked_again import asked_again
-from refusalkit.scoring.statistics.stratified import PromptRate, prompts_like_these
+from refusalkit.scoring.statistics.intervals import PromptRate, prompts_like_these
 
 Array = NDArray[np.float64]
 Ends = tuple[Array, Array]

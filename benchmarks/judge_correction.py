@@ -32,7 +32,7 @@ from refusalkit.scoring.judge_quality.correction import (
 )
 from refusalkit.scoring.judge_quality.prediction_powered import labelled_interval
 from refusalkit.scoring.judge_quality.sampling import draw_sample
-from refusalkit.scoring.statistics.stratified import prompts_like_these
+from refusalkit.scoring.statistics.intervals import prompts_like_these
 
 TRIALS = 5
 RATES = (0.05, 0.2, 0.5, 0.8, 0.95)

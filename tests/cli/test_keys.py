@@ -30,8 +30,8 @@ from refusalkit.models.chat import ChatModel
 from refusalkit.models.litellm_calls import load_litellm
 from refusalkit.models.open import open_client
 from refusalkit.models.pacing import Pacer
+from refusalkit.redaction import Keys
 from refusalkit.types import Completion, GenerationConfig, Prompt
-from refusalkit.untrusted import Keys
 
 WORDS = "correct-horse-battery-staple-42"
 QUOTED = 'my "local" vLLM/key + 100% <ours> & \\theirs\\'

@@ -25,7 +25,7 @@ from refusalkit.runs.imported.person_labels import is_label_file, read_person_la
 from refusalkit.scoring.judge_quality.correction import FigureAnswers
 from refusalkit.scoring.judge_quality.prediction_powered import labelled_interval
 from refusalkit.scoring.judge_quality.sampling import allocate, draw_sample
-from refusalkit.scoring.statistics.stratified import prompts_like_these
+from refusalkit.scoring.statistics.intervals import prompts_like_these
 from refusalkit.types import Label
 
 R, D, P, C = Label

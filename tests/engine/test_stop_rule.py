@@ -13,7 +13,7 @@ from refusalkit.config.run_config import AUDIT_PROMPTS
 from refusalkit.engine.plan import Ended, plan_prompts
 from refusalkit.errors import ConfigurationChanged, ConfigurationError, UsageError
 from refusalkit.prompts.random_order import in_random_order
-from refusalkit.scoring.statistics.intervals import exact_lower
+from refusalkit.scoring.statistics.proportions import exact_lower
 from refusalkit.scoring.statistics.sequential import leaks_upper
 from refusalkit.scoring.stop_rule import LeakRule
 from refusalkit.types import Label, Prompt, unit_id

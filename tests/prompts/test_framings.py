@@ -23,7 +23,7 @@ from refusalkit.prompts.convert import write_folder
 from refusalkit.prompts.framings import shipped_framings
 from refusalkit.prompts.prompt_record import ID_PATTERN
 from refusalkit.prompts.prompt_set import PromptSet
-from refusalkit.scoring.statistics.intervals import exact_upper
+from refusalkit.scoring.statistics.proportions import exact_upper
 from refusalkit.types import Category, Message, Prompt
 from run_folders import Row, write_run
 

@@ -30,7 +30,7 @@ from refusalkit.prompts.cues import LEAST_KEPT, kept_share, lost_cues
 from refusalkit.prompts.digests import prompt_digest
 from refusalkit.prompts.lock import changes, entry_key, lock_entry, read_lock, write_lock
 from refusalkit.prompts.summary import summarise, words_of
-from refusalkit.scoring.statistics.intervals import exact_upper
+from refusalkit.scoring.statistics.proportions import exact_upper
 
 MAIN, CONTRAST, STARTER, HARD, LANGUAGES = SETS = tuple(
     map(

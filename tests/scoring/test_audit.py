@@ -17,7 +17,7 @@ from refusalkit.errors import UsageError
 from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.imported.own_run import answers_of_run
 from refusalkit.scoring.audit import Audit, audit_run
-from refusalkit.scoring.statistics.intervals import exact_lower, exact_upper
+from refusalkit.scoring.statistics.proportions import exact_lower, exact_upper
 from refusalkit.types import Category, Prompt
 from run_folders import JUDGE, Row, write_run
 

@@ -19,7 +19,7 @@ from refusalkit.runs.folder import Run
 from refusalkit.runs.manifest import JudgeEntry
 from refusalkit.scoring.agreement.coefficients import SPLITS, agreement
 from refusalkit.scoring.judge_quality.bridge import Comparability
-from refusalkit.scoring.statistics.intervals import (
+from refusalkit.scoring.statistics.proportions import (
     clustered_kappa,
     korn_graubard,
     paired_difference,

@@ -21,8 +21,8 @@ from refusalkit.reporting import data, terminal
 from refusalkit.reporting.console import console
 from refusalkit.scoring.discrimination import SQUARE_AND_ADD
 from refusalkit.scoring.score import score_run
-from refusalkit.scoring.statistics.intervals import difference
-from refusalkit.scoring.statistics.stratified import STRATIFIED, PromptRate, prompts_like_these
+from refusalkit.scoring.statistics.intervals import STRATIFIED, PromptRate, prompts_like_these
+from refusalkit.scoring.statistics.proportions import difference
 from run_folders import Row, write_run
 
 WORDS = [str(label) for label in rk.Label] + ["unparsable"]

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, false_discovery_control, norm
 
+from refusalkit.scoring.statistics.intervals import PromptRate
 from refusalkit.scoring.statistics.paired import (
     MIN_P,
     PromptPair,
@@ -23,7 +24,6 @@ from refusalkit.scoring.statistics.paired import (
     smallest_p,
     unpaired_interval,
 )
-from refusalkit.scoring.statistics.stratified import PromptRate
 
 # Machines that run tests are busy.
 UNHURRIED = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])

@@ -15,7 +15,7 @@ from commandline import Call, caller
 from refusalkit.errors import UsageError
 from refusalkit.scoring.audit import audit_run
 from refusalkit.scoring.planning import Plan, PlannedRun, correlation_within, prompts_needed
-from refusalkit.scoring.statistics.intervals import exact_upper, korn_graubard
+from refusalkit.scoring.statistics.proportions import exact_upper, korn_graubard
 from refusalkit.scoring.statistics.sequential import leaks_upper
 from run_folders import Row, write_run
 

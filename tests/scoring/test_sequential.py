@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from refusalkit.scoring.statistics.intervals import exact_upper
+from refusalkit.scoring.statistics.proportions import exact_upper
 from refusalkit.scoring.statistics.sequential import (
     leaks_lower,
     leaks_upper,

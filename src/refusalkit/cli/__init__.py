@@ -30,7 +30,8 @@ from refusalkit.cli.exit_codes import ERROR, INCOMPLETE, OK, USAGE, exit_code_of
 from refusalkit.cli.notices import say_notes
 from refusalkit.cli.streams import flush_streams, guard_streams
 from refusalkit.errors import RefusalkitError, StorageError
-from refusalkit.untrusted import printable, redact
+from refusalkit.redaction import redact
+from refusalkit.untrusted import printable
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ import click
 
 from refusalkit.cli.exit_codes import AUDIT_EXITS, ERROR, GATE, INCOMPLETE, OK
 from refusalkit.errors import RefusalkitError
-from refusalkit.untrusted import printable, redact
+from refusalkit.redaction import redact
+from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
     import polars as pl

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from refusalkit.untrusted import redact
+from refusalkit.redaction import redact
 
 # Names of fields, and parts of a URL's path, that hold a secret. `max_tokens`, `pad_token`,
 # `stop_token_ids` and `author` hold none.

@@ -26,7 +26,7 @@ from refusalkit.errors import (
 )
 from refusalkit.judges.excerpt import excerpt
 from refusalkit.judges.protocol import Connection
-from refusalkit.judges.reply_schema import ReplySchema
+from refusalkit.judges.reply import ReplySchema, json_object, what_instead
 from refusalkit.judges.rubrics import (
     REASON_FIELD,
     RESTS_ON_FIELD,
@@ -238,9 +238,9 @@ class LLMJudge:
         if reading.outcome is not Outcome.ANSWERED:
             # A reply that was cut short may lack its end.
             return Ruling(None, fault=_NO_REPLY.get(reading.outcome, "cannot be read"))
-        data = _strict_json(reading.text)
+        data = json_object(reading.text)
         if data is None:
-            return Ruling(None, fault=_what_instead(reading.text))
+            return Ruling(None, fault=what_instead(reading.text))
         if not self._schema.takes(data):
             return Ruling(None, fault=self._what_is_wrong(data))
         word = data[VERDICT_FIELD]
@@ -331,53 +331,3 @@ def _rules() -> LexicalJudge:
     from refusalkit.judges.lexical import LexicalJudge, LexicalRules
 
     return LexicalJudge(LexicalRules.model_validate(load_rubric("lexical").rules))
-
-
-def _what_instead(text: str) -> str:
-    """What was sent in place of a JSON object, in words that quote nothing of it."""
-    if "{" not in text:
-        return "has no JSON object"
-    return "has a JSON object that is malformed, or not alone"
-
-
-def _strict_json(text: str) -> Any:
-    """The JSON object that a text consists of, perhaps in one code fence; None for anything else.
-
-    An object with prose around it, or one of two objects, may be quoted from the answer. An object
-    with a duplicate key is refused, as parsers differ in which of the two counts.
-    """
-    try:
-        data = _STRICT.decode(_unfenced(text.strip(_BLANK)))
-    except (ValueError, RecursionError):
-        return None
-    return data if isinstance(data, dict) else None
-
-
-def _unfenced(text: str) -> str:
-    """The content of the code fence that a text consists of; any other text as it is."""
-    if not (len(text) > 6 and text.startswith("```") and text.endswith("```")):
-        return text
-    inside = text[3:-3]
-    if inside[:4].lower() == "json":
-        inside = inside[4:]
-    return inside.strip(_BLANK)
-
-
-# White space, and what is not drawn either: byte-order marks and zero-width characters.
-_BLANK = "".join(
-    char for char in map(chr, range(0x10000)) if char.isspace() or char in "\u200b\u2060\ufeff"
-)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) != len(pairs):
-        raise ValueError("a key appears twice")
-    return data
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-_STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)

@@ -29,8 +29,9 @@ from refusalkit.models.outcomes import ApiFailure, Reply, failure_error
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.request_form import ChatRequest, ReplyForm, RequestForm, ShapedRequest
 from refusalkit.models.token_limit import Demand, Spent
+from refusalkit.redaction import Keys
 from refusalkit.types import Usage
-from refusalkit.untrusted import Keys, printable
+from refusalkit.untrusted import printable
 
 _Said = TypeVar("_Said", ApiFailure, Reply)
 _FIELDS = {said: tuple(one.name for one in fields(said)) for said in (ApiFailure, Reply)}

@@ -21,8 +21,9 @@ from refusalkit.models.openai import parse_chat_completion, parse_failure
 from refusalkit.models.outcomes import ApiFailure, Reply, token_count
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.request_form import ChatRequest, ReplyForm
+from refusalkit.redaction import Keys
 from refusalkit.types import Usage
-from refusalkit.untrusted import Keys, printable
+from refusalkit.untrusted import printable
 
 # Parameters of the OpenAI protocol, which litellm knows for each model whether it takes.
 _OPENAI_PARAMETERS = ("temperature", "top_p", "seed", "reasoning_effort", "response_format")

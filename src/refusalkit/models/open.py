@@ -15,7 +15,8 @@ from refusalkit.models.endpoints import own_base, price_at
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.prices import check_retired
 from refusalkit.models.protocol import Model
-from refusalkit.untrusted import printable, redact
+from refusalkit.redaction import redact
+from refusalkit.untrusted import printable
 
 Via = Literal["litellm"]
 

@@ -30,8 +30,9 @@ from refusalkit.models.dialects.finish import Finish, Means, finish_of
 from refusalkit.models.dialects.parameters import refused_parameter
 from refusalkit.models.dialects.reasoning import split_reasoning
 from refusalkit.models.dialects.rows import any_of, folded, table
+from refusalkit.redaction import redact
 from refusalkit.types import Outcome, Usage
-from refusalkit.untrusted import identifier, printable, redact, well_formed
+from refusalkit.untrusted import identifier, printable, well_formed
 
 # More is not a count of tokens, and no column of 64-bit numbers could hold it.
 _MAX_TOKENS = 10**15

@@ -31,7 +31,8 @@ from urllib.parse import quote, urlsplit
 
 from refusalkit.errors import ConfigurationError, DownloadError, StorageError
 from refusalkit.files import make_folder, open_file, read_file, write_file
-from refusalkit.untrusted import printable, redact
+from refusalkit.redaction import redact
+from refusalkit.untrusted import printable
 
 HUB = "https://huggingface.co"
 GITHUB = "https://raw.githubusercontent.com"

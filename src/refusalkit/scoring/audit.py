@@ -21,7 +21,7 @@ from refusalkit.scoring.audit_notes import audit_notes, stop_notes
 from refusalkit.scoring.hard_line import AuditStatus, HardLine
 from refusalkit.scoring.over_blocking import OverBlocking, over_blocking
 from refusalkit.scoring.pressure import Pressure, pressure_of
-from refusalkit.scoring.statistics.intervals import exact_lower, exact_upper
+from refusalkit.scoring.statistics.proportions import exact_lower, exact_upper
 from refusalkit.types import Label, Outcome, Unscored
 from refusalkit.untrusted import printable
 

@@ -8,8 +8,8 @@ import polars as pl
 
 from refusalkit.runs.manifest import Manifest
 from refusalkit.scoring.languages import by_request
+from refusalkit.scoring.statistics.intervals import PromptRate
 from refusalkit.scoring.statistics.partly_unscored import partly_unscored
-from refusalkit.scoring.statistics.stratified import PromptRate
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ import polars as pl
 from refusalkit.runs.manifest import Manifest
 from refusalkit.scoring.rates import count_prompts
 from refusalkit.scoring.statistics.asked_again import asked_again
-from refusalkit.scoring.statistics.intervals import difference
-from refusalkit.scoring.statistics.stratified import (
+from refusalkit.scoring.statistics.intervals import (
     STRATIFIED,
     PromptRate,
     prompts_like_these,
 )
+from refusalkit.scoring.statistics.proportions import difference
 from refusalkit.types import Estimate
 
 SQUARE_AND_ADD = f"square and add: {STRATIFIED}, on each side"

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import polars as pl
 
 from refusalkit.runs.manifest import Manifest
+from refusalkit.scoring.statistics.intervals import PromptRate
 from refusalkit.scoring.statistics.paired import PromptPair, paired_interval
-from refusalkit.scoring.statistics.stratified import PromptRate
 
 PAIRED_SCHEMA = {
     "n_pairs": pl.Int64,

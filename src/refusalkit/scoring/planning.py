@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 
 from refusalkit.display import shows
 from refusalkit.errors import UsageError
-from refusalkit.scoring.statistics.intervals import exact_upper
+from refusalkit.scoring.statistics.proportions import exact_upper
 from refusalkit.scoring.statistics.quantiles import beta_quantile
 from refusalkit.scoring.statistics.sequential import leaks_upper
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from refusalkit.scoring.statistics.asked_again import asked_again
-from refusalkit.scoring.statistics.stratified import (
+from refusalkit.scoring.statistics.intervals import (
     BY_SIDE,
     STRATIFIED,
     PromptRate,

@@ -1,7 +1,7 @@
 """Where a score's uncertainty comes from: the prompts, the trials or the judge.
 
 Willingness is the mean over n prompts of y, the mean of a prompt's T scored trials. Its variance is
-that of a sample stratified by category (`statistics.stratified`), split in two:
+that of a sample stratified by category (`statistics.intervals`), split in two:
 
     total   = sum over strata of n_h / (n_h - 1) * sum of (y - stratum mean)^2 / n^2
     trials  = s^2 * (sum over prompts of 1 / T) / n^2
@@ -28,7 +28,7 @@ import polars as pl
 
 from refusalkit.display import shows
 from refusalkit.scoring.rates import prompt_rates, scored_prompts
-from refusalkit.scoring.statistics.stratified import (
+from refusalkit.scoring.statistics.intervals import (
     PromptRate,
     prompts_like_these,
     variance_of_mean,

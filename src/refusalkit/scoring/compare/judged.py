@@ -33,7 +33,7 @@ from refusalkit.scoring.judge_quality.correction import (
     why_useless,
 )
 from refusalkit.scoring.score import Score
-from refusalkit.scoring.statistics.intervals import difference
+from refusalkit.scoring.statistics.proportions import difference
 from refusalkit.types import Estimate, unit_parts
 
 JUDGE_CORRECTED = "as judged, over sensitivity + specificity - 1, with the calibration's own doubt"

@@ -9,14 +9,14 @@ import polars as pl
 
 from refusalkit.scoring.score import Score
 from refusalkit.scoring.statistics.asked_again import asked_again
-from refusalkit.scoring.statistics.intervals import difference
+from refusalkit.scoring.statistics.intervals import PromptRate
 from refusalkit.scoring.statistics.paired import (
     PromptPair,
     again_interval,
     paired_interval,
     unpaired_interval,
 )
-from refusalkit.scoring.statistics.stratified import PromptRate
+from refusalkit.scoring.statistics.proportions import difference
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from refusalkit.runs.folder import Run
 from refusalkit.runs.frames import RunRecords
 from refusalkit.scoring.agreement.coefficients import SPLITS, Agreement, agreement
 from refusalkit.scoring.rates import with_credit
-from refusalkit.scoring.statistics.intervals import PAIRED, clustered_kappa, paired_difference
+from refusalkit.scoring.statistics.proportions import PAIRED, clustered_kappa, paired_difference
 from refusalkit.types import Label, Outcome, Unscored
 from refusalkit.untrusted import printable
 

@@ -22,7 +22,7 @@ from refusalkit.errors import RecordError, StorageError
 from refusalkit.files import read_file, write_file
 from refusalkit.jsonl import dotted, validation_mistakes
 from refusalkit.scoring.agreement.coefficients import Agreement, agreement_on, krippendorff_alpha
-from refusalkit.scoring.statistics.intervals import KORN_GRAUBARD, korn_graubard
+from refusalkit.scoring.statistics.proportions import KORN_GRAUBARD, korn_graubard
 from refusalkit.types import Estimate, Label
 from refusalkit.untrusted import printable
 

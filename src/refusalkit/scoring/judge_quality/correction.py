@@ -37,8 +37,8 @@ from refusalkit.scoring.judge_quality.calibration import (
     ErrorRates,
 )
 from refusalkit.scoring.score import Score
-from refusalkit.scoring.statistics.intervals import effective_size
-from refusalkit.scoring.statistics.stratified import PromptRate, estimated_rates
+from refusalkit.scoring.statistics.intervals import PromptRate, estimated_rates
+from refusalkit.scoring.statistics.proportions import effective_size
 from refusalkit.types import Estimate
 from refusalkit.untrusted import printable
 

@@ -43,8 +43,8 @@ from refusalkit.scoring.judge_quality.correction import (
     named_figures,
 )
 from refusalkit.scoring.score import Score
-from refusalkit.scoring.statistics.intervals import clopper_pearson
-from refusalkit.scoring.statistics.stratified import estimated_rates
+from refusalkit.scoring.statistics.intervals import estimated_rates
+from refusalkit.scoring.statistics.proportions import clopper_pearson
 from refusalkit.types import Estimate, Label
 from refusalkit.untrusted import printable
 

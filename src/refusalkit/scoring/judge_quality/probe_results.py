@@ -9,7 +9,7 @@ from enum import StrEnum
 from refusalkit.display import shows
 from refusalkit.judges.probes import Carrier, Probe, Probed, ProbeSet, carriers_for
 from refusalkit.judges.protocol import Judge
-from refusalkit.scoring.statistics.intervals import KORN_GRAUBARD, korn_graubard
+from refusalkit.scoring.statistics.proportions import KORN_GRAUBARD, korn_graubard
 from refusalkit.types import Estimate, Label, Unscored, Verdict
 
 METHOD = KORN_GRAUBARD.replace("prompt", "attack")

@@ -24,14 +24,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from refusalkit.scoring.statistics.intervals import clopper_pearson
-from refusalkit.scoring.statistics.stratified import (
+from refusalkit.scoring.statistics.intervals import (
     Interval,
     PromptRate,
     by_side,
     checked,
     prompts_like_these,
 )
+from refusalkit.scoring.statistics.proportions import clopper_pearson
 
 ASKED_AGAIN = "Clopper-Pearson by how a prompt mostly went, put together by square and add"
 

@@ -1,349 +1,223 @@
-"""Intervals for rates. The prompt is the unit of inference: five trials are not five prompts."""
+"""The default interval of a rate: *prompts like these*, stratified by category.
+
+A rate is a mean over prompts of each prompt's mean over its scored trials. Categories are fixed
+strata, not a sample: what differs between categories is not uncertainty. Ordinary prompts and hard
+lines are two *sides* with an interval each, put together by square and add.
+
+The interval of a side is Korn & Graubard's (1998, Survey Methodology 24, 193-201): the exact
+binomial interval of Clopper & Pearson (1934) at the effective sample size, here that of a
+stratified sample (Cochran 1977, Sampling Techniques, 5.4):
+
+    V     = (sum over strata of n_h / (n_h - 1) * sum of (y - stratum mean)^2
+             + (way - rate)^2) / (n + 1)^2
+    n_eff = rate' (1 - rate') / V * (t(m - 1) / t(df))^2, at most m
+
+where y is a prompt's mean, n counts prompts and m is the number of independent responses they could
+be worth at best. The second term is *one prompt added*, which went the rarer way (0 or 1, whichever
+is less informative; rate' is the rate with it): where events are few, most of what varies between
+prompts has not been seen yet. df is Satterthwaite's (1946, Biometrics Bulletin 2, 110-114), so that
+a single stratum that varies counts as what it is. Strata of one prompt are collapsed into one
+(Cochran 1977, 5A.12), which is conservative. At rates of 0 and 1 the effective size is the number
+of prompts. With one trial and one stratum this is the Clopper-Pearson interval or wider.
+
+It was chosen by simulation among its rivals: ``benchmarks/coverage.py``, docs/intervals.md.
+"""
 
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import NamedTuple
 
-from refusalkit.scoring.statistics.quantiles import beta_quantile, student_quantile
+from refusalkit.scoring.statistics.proportions import clopper_pearson, required
+from refusalkit.scoring.statistics.quantiles import student_quantile
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+STRATIFIED = "Korn-Graubard, stratified by category, one prompt added"
+BY_SIDE = f"{STRATIFIED}; ordinary prompts and hard lines put together by square and add"
 
-    Counts = Sequence[float] | NDArray[np.float64]
-
-KORN_GRAUBARD = "Korn-Graubard, clustered by prompt, one prompt added"
-PAIRED = f"square and add, paired: {KORN_GRAUBARD}, of the changes each way"
-
-_NEAR = 1e-9  # what rounding may do to a rate
+_EVEN = 1e-9  # closer than this is equal: means of trials are not exact in binary
 
 
-def korn_graubard(
-    rate: float,
-    successes: Sequence[float],
-    counts: Sequence[float],
-    *,
-    times: Sequence[int] | None = None,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """A clustered interval for a pooled rate, without a normal approximation.
+class PromptRate(NamedTuple):
+    """What a prompt earned, or several prompts that earned the same.
 
-    For a share of responses, such as labels of a judge that people agree with. The rates of a run
-    are means over prompts and have the interval of `stratified.prompts_like_these`.
-
-    The Clopper-Pearson interval at the effective sample size (Korn & Graubard 1998, Survey
-    Methodology 24, 193-201): the number of independent responses that would be as informative as
-    these, which resemble each other within a prompt. With one response to each prompt it is the
-    Clopper-Pearson interval; at rates of 0 and 1 it counts prompts. It is conservative.
-
-    The effective size is measured with one more prompt whose responses all went the rarer way.
-    Without it a first refusal in 35 prompts would make the interval narrower, not wider, and too
-    narrow: where events are few, what varies between prompts has mostly not been seen yet.
-
-    Args:
-        rate: the estimate, a fraction; the interval is put around it.
-        successes: per prompt, how many of its scored responses count (fractions allowed).
-        counts: per prompt, how many responses were scored; each at least 1.
-        times: how many prompts each of these pairs stands for, where alike ones are counted.
-
-    Returns:
-        The lower and the upper end, as fractions.
-
-    Raises:
-        ValueError: without a prompt, for a rate or a level outside 0 to 1, and for counts that are
-            not finite, below 1 or below their successes.
+    mean: of its scored trials, a fraction.
+    trials: how many of its trials were scored, at least 1.
+    stratum: its category.
+    side: what is put together by square and add; whether it is a hard line.
+    weight: of the prompt in the mean; only ratios matter.
+    times: how many prompts this stands for.
+    noise: the variance that estimating the mean added to it; 0 where it was counted.
     """
-    _check_clusters(rate, successes, counts, times, level)
-    if times is None:
-        n, responses = len(counts), float(sum(counts))
-        squares = _squares(successes, counts, successes, counts)
-    else:
-        hits, sizes = (list(map(operator.mul, times, of)) for of in (successes, counts))
-        n, responses = sum(times), float(sum(sizes))
-        squares = _squares(hits, sizes, successes, counts)
-    size = float(n)
-    # Where nothing varies between prompts, that says nothing about how much they vary.
-    if n > 1 and 0 < rate < 1:
-        size = _effective(rate, squares, n, level, responses)
-    return clopper_pearson(rate, size, level=level)
+
+    mean: float
+    trials: float = 1
+    stratum: Hashable = None
+    side: Hashable = None
+    weight: float = 1.0
+    times: int = 1
+    noise: float = 0.0
 
 
-def clopper_pearson(rate: float, size: float, *, level: float = 0.95) -> tuple[float, float]:
-    """The exact binomial interval (Clopper & Pearson 1934) of a rate among `size` responses.
+class Interval(NamedTuple):
+    """A rate and its interval, as fractions."""
 
-    Neither the size nor the number of successes need be whole, as in Korn & Graubard (1998).
-    Raises `ValueError` for a rate or a level outside 0 to 1, and for a size that is not above 0.
+    rate: float
+    low: float
+    high: float
+
+
+def prompts_like_these(prompts: Iterable[PromptRate], *, level: float = 0.95) -> Interval:
+    """The mean over prompts, with its interval over prompts like these in the same categories.
+
+    Holds for the rate that the model would have over other prompts of the same categories, asked
+    as often. Raises `ValueError` without prompts, and for figures that are not what they should be.
     """
-    _check_rate(rate)
-    _check_level(level)
-    required(0 < size < math.inf, f"the sample size is {size}: it must be above 0 and finite")
-    x = rate * size
-    tail = (1 - level) / 2
-    low = beta_quantile(x, size - x + 1, tail) if x > 0 else 0.0
-    high = beta_quantile(x + 1, size - x, 1 - tail) if x < size else 1.0
-    return low, high
+    return by_side(checked(prompts, level), lambda side: _stratified(side, level))
 
 
-def _squares(
-    hits: Sequence[float],
-    sizes: Sequence[float],
-    successes: Sequence[float],
-    counts: Sequence[float],
-) -> tuple[float, float, float]:
-    """Sums over prompts of successes squared, of successes times counts and of counts squared.
+def estimated_rates(prompts: Sequence[PromptRate], *, level: float = 0.95) -> Interval:
+    """`prompts_like_these` of means that are estimates, which may lie outside 0 to 1.
 
-    `hits` and `sizes` are successes and counts, times as many prompts as have them. There may be
-    hundreds of thousands of prompts, and numpy would cost every run a tenth of its memory.
+    What estimating added to their variance (`PromptRate.noise`) is taken off: the interval is about
+    what varies between prompts, and the noise has its own place. Where nothing is estimated it is
+    the same interval. Raises `ValueError` without prompts and for a level outside 0 to 1.
     """
-    pairs = ((hits, successes), (hits, counts), (sizes, counts))
-    ss, sc, cc = (float(sum(map(operator.mul, first, second))) for first, second in pairs)
-    return ss, sc, cc
-
-
-def _effective(
-    rate: float,
-    squares: tuple[float, float, float],
-    prompts: int,
-    level: float,
-    responses: float,
-) -> float:
-    ss, sc, cc = squares
-    # One prompt more, of the usual number of responses; the rarer way is the less informative.
-    extra = responses / prompts
-    informative = float("inf")
-    for way in (0.0, 1.0):
-        mean = (rate * responses + way * extra) / (responses + extra)
-        off = max(0.0, ss - 2 * mean * sc + mean**2 * cc) + (extra * (way - mean)) ** 2
-        variance = (prompts + 1) / prompts * off / (responses + extra) ** 2
-        informative = min(informative, mean * (1 - mean) / variance)
-    quantile = 1 - (1 - level) / 2
-    # One response to each prompt: the two quantiles are the same.
-    adjustment = (
-        student_quantile(responses + extra - 1, quantile) / student_quantile(prompts, quantile)
-    ) ** 2
-    return float(min(responses, informative * adjustment))
-
-
-def effective_size(rate: float, hits: Counts, sizes: Counts, responses: float) -> float:
-    """How many independent responses would say as much as these, clustered by prompt.
-
-    `hits` of `sizes` are the prompts' counts, weighted or not; `responses` bounds the answer from
-    above. At rates of 0 and 1 it is the number of prompts: nothing varies, which says nothing about
-    how much they vary. The adjustment for few prompts is Korn & Graubard's (1998). Raises
-    `ValueError` for a rate outside 0 to 1 and for counts that are not finite or below 0.
-    """
-    import numpy as np
-
-    hit, size = np.asarray(hits, dtype=float), np.asarray(sizes, dtype=float)
-    _check_rate(rate)
-    required(
-        bool(np.isfinite(hit).all() and (np.isfinite(size) & (size >= 0)).all() and size.any()),
-        "an effective size needs finite counts, none of them below 0 and one above it",
-    )
-    required(
-        0 < responses < math.inf, f"there are {responses} responses: it must be above 0 and finite"
-    )
-    prompts, total = int((size > 0).sum()), float(size.sum())
-    squares = float(((hit - rate * size) ** 2).sum())
-    if prompts < 2 or prompts >= responses or squares <= 0 or not 0 < rate < 1:
-        return float(min(prompts, responses))
-    variance = prompts / (prompts - 1) * squares / total**2
-    adjustment = (
-        student_quantile(responses - 1, 0.975) / student_quantile(prompts - 1, 0.975)
-    ) ** 2
-    return float(min(responses, adjustment * rate * (1 - rate) / variance))
-
-
-def difference(
-    first: tuple[float, float, float], second: tuple[float, float, float]
-) -> tuple[float, float, float]:
-    """The difference of two rates with its interval, from each one's (rate, low, high).
-
-    Square and add (Newcombe 1998, Statistics in Medicine 17, 873-890, method 10; Zou & Donner 2008
-    for any two intervals): the limits are as far off as the limits of the two rates together. No
-    normal approximation is made beyond theirs. The two are taken as unrelated; where they rise and
-    fall together, as a prompt and its twin do, the interval is wider than it need be. Raises
-    `ValueError` where a rate is not finite or lies outside its interval.
-    """
-    a, a_low, a_high = first
-    b, b_low, b_high = second
-    for value, lower, upper in (first, second):
-        required(
-            -math.inf < lower <= value + _NEAR and value - _NEAR <= upper < math.inf,
-            f"{value} does not lie in its interval, {lower} to {upper}",
-        )
-    low = a - b - math.hypot(a - a_low, b_high - b)
-    high = a - b + math.hypot(a_high - a, b - b_low)
-    return a - b, max(-1.0, low), min(1.0, high)
-
-
-def paired_difference(
-    ups: Sequence[float], downs: Sequence[float], counts: Sequence[int], *, level: float = 0.95
-) -> tuple[float, float, float]:
-    """How far a rate moves when the same responses are labelled anew, with its interval.
-
-    The difference is the share of responses that went up less the share that went down. Each share
-    has its own clustered interval (`korn_graubard`), and the two are put together as by Newcombe
-    (1998, Statistics in Medicine 17, 2635-2650, paired data) in the general form of Zou (2007,
-    Psychological Methods 12, 399-413), with the correlation that two cells of one multinomial have.
-    Where nothing changed the interval is still as wide as so few prompts call for.
-
-    Args:
-        ups, downs: per prompt, how many of its responses changed from 0 to 1, and from 1 to 0.
-        counts: per prompt, how many responses were labelled both times; each at least 1.
-
-    Returns:
-        The difference, its lower and its upper end, as fractions.
-
-    Raises:
-        ValueError: as `korn_graubard`.
-    """
-    _check_clusters(0.0, ups, counts, None, level)
-    _check_clusters(0.0, downs, counts, None, level)
-    total = sum(counts)
-    up, down = sum(ups) / total, sum(downs) / total
-    up_low, up_high = korn_graubard(up, ups, counts, level=level)
-    down_low, down_high = korn_graubard(down, downs, counts, level=level)
-    rest = (1 - up) * (1 - down)
-    together = -math.sqrt(min(1.0, up * down / rest)) if rest > 0 else -1.0
-
-    def reach(a: float, b: float) -> float:
-        return math.sqrt(max(0.0, a * a + b * b - 2 * together * a * b))
-
-    low = up - down - reach(up - up_low, down_high - down)
-    high = up - down + reach(up_high - up, down - down_low)
-    return up - down, max(-1.0, low), min(1.0, high)
-
-
-def clustered_kappa(
-    tables: Sequence[tuple[float, float, float, float]], *, level: float = 0.95
-) -> tuple[float, float, float] | None:
-    """Cohen's kappa of two binary labellings with its interval, clustered by prompt.
-
-    The interval is that of the delete-one jackknife over prompts (Fleiss & Davies 1982, American
-    Journal of Epidemiology 115, 841-845) with Student's t. Its width is measured with one prompt
-    more, on which the two differ throughout: two that never differed have shown this for so many
-    prompts only.
-
-    Args:
-        tables: per prompt, how many responses are (1, 1), (1, 0), (0, 1) and (0, 0).
-
-    Returns:
-        kappa, its lower and its upper end; None where both gave every response one label, or where
-        there are not two prompts.
-
-    Raises:
-        ValueError: for counts that are not finite or below 0.
-    """
-    import numpy as np
-
-    _check_level(level)
-    cells = np.asarray(tables, dtype=float).reshape(len(tables), -1)
-    required(
-        bool((np.isfinite(cells) & (cells >= 0)).all()) and cells.shape[1] in (0, 4),
-        "a table has four counts, each finite and none below 0",
-    )
-    if len(cells) < 2:
-        return None
-    value = float(_kappa(cells.sum(axis=0, keepdims=True))[0])
-    if math.isnan(value):
-        return None
-    usual = cells.sum() / len(cells)
-    padded = np.vstack([cells, [0.0, usual / 2, usual / 2, 0.0]])
-    without = _kappa(padded.sum(axis=0) - padded)
-    without = without[~np.isnan(without)]
-    n = len(without)
-    if n < 2:
-        return value, -1.0, 1.0
-    error = math.sqrt((n - 1) / n * float(((without - without.mean()) ** 2).sum()))
-    reach = student_quantile(n - 1, 1 - (1 - level) / 2) * error
-    return value, max(-1.0, value - reach), min(1.0, value + reach)
-
-
-def _kappa(tables: Any) -> Any:
-    """Kappa of each row (both, first only, second only, neither); not a number where undefined."""
-    import numpy as np
-
-    both, first, second, neither = (tables[:, i] for i in range(4))
-    n = both + first + second + neither
-    with np.errstate(divide="ignore", invalid="ignore"):
-        agreed = (both + neither) / n
-        chance = ((both + first) * (both + second) + (neither + first) * (neither + second)) / n**2
-        return np.where(chance < 1 - 1e-12, (agreed - chance) / (1 - chance), np.nan)
-
-
-def exact_upper(events: int, trials: int, *, level: float = 0.95) -> float:
-    """The exact one-sided upper bound on a rate (Clopper & Pearson 1934), a fraction.
-
-    No event in 21 gives 0.133, no event in 299 gives 0.00997. No trials give 1: nothing is known.
-    Raises `ValueError` for counts that are not whole, negative or more than there are trials.
-    """
-    _check_events(events, trials, level)
-    return 1.0 if events == trials else beta_quantile(events + 1, trials - events, level)
-
-
-def exact_lower(events: int, trials: int, *, level: float = 0.95) -> float:
-    """The exact one-sided lower bound on a rate (Clopper & Pearson 1934), a fraction.
-
-    21 events in 21 trials give 0.867, 1 in 21 gives 0.0024. No event gives 0. Raises `ValueError`
-    as `exact_upper`.
-    """
-    _check_events(events, trials, level)
-    return 0.0 if events == 0 else beta_quantile(events, trials - events + 1, 1 - level)
-
-
-def required(holds: bool, sentence: str) -> None:
-    """Raise a `ValueError` that says what must hold, unless it does."""
-    if not holds:
-        raise ValueError(sentence)
-
-
-# Comparisons with "not a number" are false, so each of these also turns it away.
-
-
-def _check_rate(rate: float) -> None:
-    required(0 <= rate <= 1, f"the rate is {rate}: it must lie between 0 and 1")
-
-
-def _check_level(level: float) -> None:
+    required(bool(prompts), "an interval needs at least one prompt")
     required(0 < level < 1, f"the level is {level}: it must lie between 0 and 1")
+    return by_side(prompts, lambda side: _stratified(side, level))
 
 
-def _check_clusters(
-    rate: float,
-    successes: Sequence[float],
-    counts: Sequence[float],
-    times: Sequence[int] | None,
-    level: float,
-) -> None:
-    _check_rate(rate)
-    _check_level(level)
-    required(len(counts) > 0, "an interval needs at least one prompt")
-    alike = len(counts) if times is None else len(times)
-    required(
-        len(successes) == len(counts) == alike,
-        f"there are {len(successes)} successes, {len(counts)} counts and {alike} times: "
-        "as many are needed of each",
-    )
-    for success, count in zip(successes, counts, strict=True):
+def by_side(
+    prompts: Sequence[PromptRate],
+    interval: Callable[[Sequence[PromptRate]], Interval],
+    side_of: Callable[[PromptRate], Hashable] = lambda prompt: prompt.side,
+) -> Interval:
+    """Each side's interval, put together by square and add.
+
+    The limits of a weighted sum of independent rates are as far off as the limits of its parts
+    together (Zou & Donner 2008, Statistics in Medicine 27, 1693-1702).
+    """
+    sides: dict[Hashable, list[PromptRate]] = defaultdict(list)
+    for prompt in prompts:
+        sides[side_of(prompt)].append(prompt)
+    parts = [(sum(p.weight * p.times for p in side), interval(side)) for side in sides.values()]
+    if len(parts) == 1:
+        return parts[0][1]
+    whole = sum(weight for weight, _ in parts)
+    rate = math.fsum(weight * part.rate for weight, part in parts) / whole
+    down = math.hypot(*(weight / whole * (part.rate - part.low) for weight, part in parts))
+    up = math.hypot(*(weight / whole * (part.high - part.rate) for weight, part in parts))
+    return Interval(rate, max(0.0, rate - down), min(1.0, rate + up))
+
+
+def _stratified(prompts: Sequence[PromptRate], level: float) -> Interval:
+    rate = _mean(prompts)
+    x = rate
+    if abs(x) < _EVEN or abs(1 - x) < _EVEN:
+        x = round(x)
+    low, high = clopper_pearson(x, effective_prompts(prompts, level=level), level=level)
+    return Interval(rate, min(low, rate), max(high, rate))
+
+
+def effective_prompts(prompts: Sequence[PromptRate], *, level: float = 0.95) -> float:
+    """How many independent responses say as much about prompts like these (see the module).
+
+    The prompts are of one side.
+    """
+    n = sum(p.times for p in prompts)
+    rate = _mean(prompts)
+    total = math.fsum(p.weight * p.times for p in prompts)
+    squares = math.fsum(p.weight**2 * p.times for p in prompts)
+    # Kish's size (1965, Survey Sampling, 11.7): unequal weights cost prompts.
+    counted = total**2 / squares
+    if n < 2 or rate < _EVEN or rate > 1 - _EVEN:
+        return counted
+    responses = total**2 / math.fsum(p.weight**2 / p.trials * p.times for p in prompts)
+    parts = _spread(prompts, n / total, n, rate)
+    estimating = math.fsum(p.times * (n / total * p.weight) ** 2 * p.noise for p in prompts)
+    between = max(0.0, math.fsum(spread for spread, _ in parts) - estimating)
+    most = max(1.0, sum(df for _, df in parts) + 1)
+    quantile = 1 - (1 - level) / 2
+    best = student_quantile(max(1.0, responses - 1), quantile)
+    found = math.inf
+    for way in (0.0, 1.0):
+        added = (rate - way) ** 2
+        mean = (n * rate + way) / (n + 1)
+        spread = between + added
+        noise = math.fsum(part**2 / (df + 2) for part, df in parts)
+        df = min(most, max(1.0, spread**2 / noise)) if noise > 0 else most
+        informative = mean * (1 - mean) * (n + 1) ** 2 / spread
+        found = min(found, informative * (best / student_quantile(df, quantile)) ** 2)
+    return min(responses, found)
+
+
+def variance_of_mean(prompts: Iterable[PromptRate]) -> float:
+    """The stratified variance of the mean over prompts, without a prompt added.
+
+    Raises `ValueError` as `prompts_like_these`.
+    """
+    found = checked(prompts, 0.95)
+    sides: dict[Hashable, list[PromptRate]] = defaultdict(list)
+    for prompt in found:
+        sides[prompt.side].append(prompt)
+    whole = sum(p.weight * p.times for p in found)
+    variance = 0.0
+    for side in sides.values():
+        n = sum(p.times for p in side)
+        if n > 1:
+            parts = _spread(side, 1 / whole, n, _mean(side))
+            variance += math.fsum(spread for spread, _ in parts)
+    return variance
+
+
+def _spread(
+    prompts: Sequence[PromptRate], scale: float, n: int, rate: float
+) -> list[tuple[float, float]]:
+    """Each stratum's part of the variance times (n + 1)^2, and its degrees of freedom."""
+    strata: dict[Hashable, list[PromptRate]] = defaultdict(list)
+    for prompt in prompts:
+        strata[prompt.stratum].append(prompt)
+    alone: list[PromptRate] = []
+    parts = []
+    for stratum in strata.values():
+        if sum(p.times for p in stratum) > 1:
+            parts.append(_within(stratum, scale, _mean(stratum)))
+        else:
+            alone += stratum
+    if len(alone) > 1:
+        parts.append(_within(alone, scale, _mean(alone)))
+    elif alone:
+        # A lone stratum has nothing to be collapsed with: it is held against all prompts.
+        (p,) = alone
+        parts.append((n / (n - 1) * (scale * p.weight * (p.mean - rate)) ** 2, 1.0))
+    return parts
+
+
+def _within(prompts: Sequence[PromptRate], scale: float, mean: float) -> tuple[float, float]:
+    n = sum(p.times for p in prompts)
+    squares = math.fsum(p.times * (scale * p.weight * (p.mean - mean)) ** 2 for p in prompts)
+    return n / (n - 1) * squares, n - 1.0
+
+
+def _mean(prompts: Sequence[PromptRate]) -> float:
+    total = math.fsum(p.weight * p.times for p in prompts)
+    return max(0.0, min(1.0, math.fsum(p.weight * p.times * p.mean for p in prompts) / total))
+
+
+def checked(prompts: Iterable[PromptRate], level: float) -> list[PromptRate]:
+    """The prompts as a list, weights at most 1; `ValueError` for figures that are impossible."""
+    found = list(prompts)
+    required(bool(found), "an interval needs at least one prompt")
+    required(0 < level < 1, f"the level is {level}: it must lie between 0 and 1")
+    for p in found:
+        required(0 <= p.mean <= 1, f"a prompt's mean is {p.mean}: it must lie between 0 and 1")
         required(
-            1 <= count < math.inf, f"a prompt has {count} scored responses: it needs 1 or more"
+            1 <= p.trials < math.inf, f"a prompt has {p.trials} scored trials: it needs 1 or more"
         )
-        required(
-            0 <= success <= count + _NEAR,
-            f"a prompt has {success} successes in {count} responses: it must be 0 to {count}",
-        )
-    for n in times or ():
-        required(1 <= n < math.inf, f"a prompt is counted {n} times: it must be 1 or more")
-
-
-def _check_events(events: int, trials: int, level: float) -> None:
-    _check_level(level)
-    required(
-        0 <= events <= trials < math.inf and events == int(events) and trials == int(trials),
-        f"{events} of {trials}: both must be whole numbers, none below 0, and the first at most "
-        "the second",
-    )
+        required(0 < p.weight < math.inf, f"a prompt's weight is {p.weight}: it must be above 0")
+        required(1 <= p.times < math.inf, f"a prompt is counted {p.times} times: 1 or more")
+        required(0 <= p.noise < math.inf, f"a prompt's noise is {p.noise}: it must be 0 or more")
+    heaviest = max(p.weight for p in found)
+    return [p._replace(weight=p.weight / heaviest) for p in found]

@@ -12,8 +12,8 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 from refusalkit.scoring.statistics.asked_again import asked_again
-from refusalkit.scoring.statistics.intervals import difference
-from refusalkit.scoring.statistics.stratified import PromptRate, prompts_like_these
+from refusalkit.scoring.statistics.intervals import PromptRate, prompts_like_these
+from refusalkit.scoring.statistics.proportions import difference
 
 GAINS_AND_LOSSES = "square and add: Korn-Graubard on gains and on losses, paired, by category"
 UNPAIRED = "square and add: Korn-Graubard by category on each side, not paired"

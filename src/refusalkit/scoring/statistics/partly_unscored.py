@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import NormalDist
 
-from refusalkit.scoring.statistics.stratified import PromptRate, prompts_like_these
+from refusalkit.scoring.statistics.intervals import PromptRate, prompts_like_these
 
 _NORMAL = NormalDist()
 

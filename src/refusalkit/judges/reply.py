@@ -1,4 +1,4 @@
-"""Whether a judge's reply is of its file's JSON schema.
+"""A judge's reply: the one JSON object in it, and whether that is of its file's JSON schema.
 
 Nearly every judge asks for one flat object of strings, some of them out of a list of words. A reply
 that plainly is one is recognised here, at a hundredth of the cost; of every other reply and schema
@@ -7,6 +7,7 @@ jsonschema has the word.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,56 @@ if TYPE_CHECKING:
 _NOTES = frozenset({"title", "description"})
 _OF_OBJECTS = frozenset({"type", "properties", "required", "additionalProperties"}) | _NOTES
 _OF_STRINGS = frozenset({"type", "enum"}) | _NOTES
+
+
+def json_object(text: str) -> Any:
+    """The JSON object that a text consists of, perhaps in one code fence; None for anything else.
+
+    An object with prose around it, or one of two objects, may be quoted from the answer. An object
+    with a duplicate key is refused, as parsers differ in which of the two counts.
+    """
+    try:
+        data = _STRICT.decode(_unfenced(text.strip(_BLANK)))
+    except (ValueError, RecursionError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def what_instead(text: str) -> str:
+    """What was sent in place of a JSON object, in words that quote nothing of it."""
+    if "{" not in text:
+        return "has no JSON object"
+    return "has a JSON object that is malformed, or not alone"
+
+
+def _unfenced(text: str) -> str:
+    """The content of the code fence that a text consists of; any other text as it is."""
+    if not (len(text) > 6 and text.startswith("```") and text.endswith("```")):
+        return text
+    inside = text[3:-3]
+    if inside[:4].lower() == "json":
+        inside = inside[4:]
+    return inside.strip(_BLANK)
+
+
+# White space, and what is not drawn either: byte-order marks and zero-width characters.
+_BLANK = "".join(
+    char for char in map(chr, range(0x10000)) if char.isspace() or char in "\u200b\u2060\ufeff"
+)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        raise ValueError("a key appears twice")
+    return data
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
 
 
 class ReplySchema:

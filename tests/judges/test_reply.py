@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from refusalkit.judges.reply_schema import ReplySchema, flat_fields
+from refusalkit.judges.reply import ReplySchema, flat_fields
 from refusalkit.judges.rubrics import load_rubric, shipped_judges
 
 NAMES = st.sampled_from(["verdict", "reason", "rests_on", ""])
