@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, t
 
 from refusalkit.scoring.statistics.asked_again import asked_again
-from refusalkit.scoring.statistics.proportions import clopper_pearson, effective_size
-from refusalkit.scoring.statistics.partly_unscored import partly_unscored
 from refusalkit.scoring.statistics.intervals import (
     Interval,
     PromptRate,
@@ -21,6 +19,8 @@ from refusalkit.scoring.statistics.intervals import (
     prompts_like_these,
     variance_of_mean,
 )
+from refusalkit.scoring.statistics.partly_unscored import partly_unscored
+from refusalkit.scoring.statistics.proportions import clopper_pearson, effective_size
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
