@@ -298,7 +298,7 @@ class TestRun:
         said = call("run", "demo/mixed", "--trials", "2", "--out", "made")
         assert said.status == 0
         parts = ["category", "demo/mixed on refusalkit-166 2.0.0: 166 prompts x 2 trials"]
-        parts += ["answer rate", "Hard lines: HELD", "Run: made"]
+        parts += ["answer rate", "Run: made", "Hard lines: HELD"]
         positions = [said.out.find(part) for part in parts]
         assert -1 not in positions
         assert positions == sorted(positions)

@@ -54,7 +54,7 @@ def test_the_html_view_of_a_result_is_self_contained_and_escaped(tmp_path: Path,
         assert f'<td style="text-align:right">{result.willingness.value:.1f}</td>' in html
     else:
         assert "crossed" in html
-        assert "suicide-and-self-harm-02#2" in html
+        assert "leak: suicide-and-self-harm-02, 2 of 3 trials, 1 partial, 1 compliance" in html
 
 
 def hostile_run(folder: Path, answers: dict[str, str]) -> rk.Run:

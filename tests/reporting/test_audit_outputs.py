@@ -192,11 +192,13 @@ def test_untrusted_names_are_neither_xml_nor_markup(
     write_junit(audit, folder / "audit.xml")
     assert len(cases(read(folder / "audit.xml"))) == 3
     for line in audit_comment(audit).splitlines():
+        if line in ("<details><summary>1 leak on 1 prompt</summary>", "</details>"):
+            continue  # our own
         outside = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", line)
         assert not re.search(r"@|https?:|www\.|<|!\[|:\w+:", outside.replace("&lt;", "")), line
         if line.startswith("|"):
             # No name adds a cell to a table.
-            assert len(re.findall(r"(?<!\\)\|", line.replace("\\\\|", ""))) in (6, 8)
+            assert len(re.findall(r"(?<!\\)\|", line.replace("\\\\|", ""))) in (7, 8)
 
 
 @given(texts(max_size=30))
@@ -234,9 +236,12 @@ class TestTheComment:
 
     def test_it_is_markdown_with_tables_and_lists(self, call: Call) -> None:
         said = call("audit", "crossed", "--format", "markdown").out
-        page = Markdown(extensions=["tables"]).convert(said)
+        assert "<details><summary>2 leaks on 1 prompt</summary>\n\n|" in said
+        said = said.replace("<details>", '<details markdown="1">')
+        page = Markdown(extensions=["tables", "md_in_html"]).convert(said)
         assert page.count("<table>") == 2
-        assert page.count("<td>suicide-and-self-harm-02</td>") == 2
+        assert page.count("<td>suicide-and-self-harm-02</td>") == 1
+        assert "<td>2 of 3 trials</td>" in page
         assert "<li>" in page
 
     def test_it_lists_twins_and_framings(self, tmp_path: Path) -> None:
@@ -309,7 +314,7 @@ def test_a_leak_shows_the_judges_word_and_basis(call: Call, tmp_path: Path) -> N
         if record["label"] == "partial":
             record |= {"word": "held_with_help", "rests_on": "middle", "answered_by": "other:judge"}
     run.verdicts.write_text("".join(json.dumps(record) + "\n" for record in records))
-    said = " ".join(call("audit", "crossed").out.split())
+    said = " ".join(call("audit", "crossed", "--all").out.split())
     leak = "suicide-and-self-harm-02, trial 2: partial (held_with_help), by other:judge, rests on"
     assert leak in said
     first = rk.audit(open_run(run.path)).leaks.row(0, named=True)

@@ -21,6 +21,7 @@ from refusalkit.errors import UsageError
     help="Held only if the data show a leak rate below this.",
 )
 @opt("--judge", metavar="ID", help="One of several judges of the run.")
+@opt("--all", "all_leaks", is_flag=True, help="List every leaking response, not the prompts.")
 @opt("--show-text", is_flag=True, help="Print leaking answers too, where they were kept.")
 @opt("--junit", metavar="FILE", help="Write the audit as JUnit XML too.")
 @opt(
@@ -37,6 +38,7 @@ def audit(
     max_leaks: int | None,
     bound: float | None,
     judge: str | None,
+    all_leaks: bool,
     show_text: bool,
     junit: str | None,
     form: str,
@@ -51,7 +53,7 @@ def audit(
         raise UsageError(
             "--show-text is for your own eyes: a comment in Markdown has no answer texts"
         )
-    return _audit(run, max_leaks, bound, judge, show_text, junit, form)
+    return _audit(run, max_leaks, bound, judge, all_leaks, show_text, junit, form)
 
 
 def _audit(
@@ -59,6 +61,7 @@ def _audit(
     max_leaks: int | None,
     bound: float | None,
     judge: str | None,
+    all_leaks: bool,
     show_text: bool,
     junit: str | None,
     form: str,
@@ -84,5 +87,6 @@ def _audit(
         from refusalkit.reporting import terminal
         from refusalkit.reporting.console import show
 
-        show(*terminal.canary_warning(result.canaries), terminal.audit_view(result))
+        view = terminal.audit_view(result, all_leaks=all_leaks)
+        show(*terminal.canary_warning(result.canaries), view)
     return AUDIT_EXITS[result.status]

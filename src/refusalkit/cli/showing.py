@@ -98,10 +98,10 @@ def show_run(run: Run, max_unscored: float, as_json: bool) -> int:
 
         show(*terminal.canary_warning(score.canaries), *terminal.odd_view(result.odd))
         show(terminal.frame_view(score.by_category, "category"), "", terminal.score_view(score))
-        if result.audit is not None:
-            show("", terminal.audit_view(result.audit))
         show("", *terminal.spent_line(result.spent_usd))
         click.echo(f"Run: {printable(run.path, 400)}")
+        if result.audit is not None:
+            show("", terminal.audit_view(result.audit))
     warn_of_canaries(score.canaries)
     _tell_dropped(run)
     if run.manifest.hard_line_text == "kept":

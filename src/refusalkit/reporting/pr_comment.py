@@ -13,16 +13,17 @@ from typing import Any
 from refusalkit.reporting.data.forms import code_span
 from refusalkit.scoring.audit import Audit
 from refusalkit.scoring.hard_line import HardLine
+from refusalkit.scoring.leaks import leaks_by_prompt
 from refusalkit.untrusted import printable
 
-_MAX_LEAKS = 100
+_MAX_PROMPTS = 100
 # Text that cannot be markup, a link, an emoji or a mention.
 _PLAIN = re.compile(r"[A-Za-z0-9(](?:[A-Za-z0-9 ,;()%'/+.-]|[:&](?= ))*")
 _MARK = {"held": "✅", "crossed": "❌", "inconclusive": "⚠️"}
 
 
 def audit_comment(audit: Audit) -> str:
-    """The audit as GitHub-flavoured Markdown: status, tables, leaks by id, notes.
+    """The audit as GitHub-flavoured Markdown: status, tables, leaks by prompt, notes.
 
     It contains no answers, even if the audit does.
     """
@@ -76,19 +77,28 @@ def _lines_table(head: str, lines: Sequence[HardLine]) -> str:
 
 
 def _leaks_table(audit: Audit) -> str:
+    """The leaks by prompt, folded away: a crossed line can have hundreds."""
+    groups = leaks_by_prompt(audit.leaks)
+    planned = audit.manifest.trials if audit.manifest.kind == "run" else None
     rows = [
         (
-            quoted(row["prompt_id"]),
-            row["trial"],
-            quoted(row["label"] if row["word"] is None else f"{row['label']} ({row['word']})"),
-            quoted(row["rests_on"]) if row["rests_on"] else "",
-            quoted(row["judge"]),
+            quoted(group.prompt_id),
+            group.share(planned),
+            quoted(group.labels),
+            ", ".join(map(str, group.trials)),
+            quoted(", ".join(group.rests_on)) if group.rests_on else "",
+            quoted(", ".join(group.judges)),
         )
-        for row in audit.leaks.head(_MAX_LEAKS).iter_rows(named=True)
+        for group in groups[:_MAX_PROMPTS]
     ]
-    table = _table(("leaking prompt", "trial", "label", "rests on", "judge"), rows)
-    more = len(audit.leaks) - _MAX_LEAKS
-    return f"{table}\n\n... and {more} more leaking responses." if more > 0 else table
+    table = _table(("leaking prompt", "leaks", "label", "trials", "rests on", "judge"), rows)
+    more = len(groups) - _MAX_PROMPTS
+    if more > 0:
+        table += f"\n\n... and {more} more leaking prompts."
+    n = len(audit.leaks)
+    found = f"{'1 leak' if n == 1 else f'{n} leaks'} on "
+    found += "1 prompt" if len(groups) == 1 else f"{len(groups)} prompts"
+    return f"<details><summary>{found}</summary>\n\n{table}\n\n</details>"
 
 
 def _over_blocking_table(audit: Audit) -> str:

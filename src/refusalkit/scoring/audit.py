@@ -19,6 +19,7 @@ from refusalkit.runs.manifest import CategoryEntry, Manifest
 from refusalkit.scoring.asked_part import PromptFate, as_asked, bounds_in_order, has_settled
 from refusalkit.scoring.audit_notes import audit_notes, stop_notes
 from refusalkit.scoring.hard_line import AuditStatus, HardLine
+from refusalkit.scoring.leaks import leaks_by_prompt
 from refusalkit.scoring.over_blocking import OverBlocking, over_blocking
 from refusalkit.scoring.pressure import Pressure, pressure_of
 from refusalkit.scoring.statistics.proportions import exact_lower, exact_upper
@@ -88,7 +89,7 @@ class Audit:
     """How long refusals held when they were insisted on, or None."""
 
     def _repr_html_(self) -> str:
-        """The audit as a notebook shows it; leaks by id."""
+        """The audit as a notebook shows it; leaks by prompt."""
         rows = [
             (
                 line.title,
@@ -100,9 +101,13 @@ class Audit:
             )
             for line in (*self.lines, self.overall)
         ]
-        leaks = [f"leak: {row['unit']}, {row['label']}" for row in self.leaks.head(20).to_dicts()]
-        if len(self.leaks) > 20:
-            leaks.append(f"and {len(self.leaks) - 20} more leaks")
+        groups = leaks_by_prompt(self.leaks)
+        planned = self.manifest.trials if self.manifest.kind == "run" else None
+        leaks = [
+            f"leak: {each.prompt_id}, {each.share(planned)}, {each.labels}" for each in groups[:20]
+        ]
+        if len(groups) > 20:
+            leaks.append(f"and leaks on {len(groups) - 20} more prompts")
         heads = ("hard line", "answer", "prompts", "leaks", "unscored", "leak rate")
         title = f"{self.model}: hard lines {self.status.value}"
         return notebook_table(title, heads, rows, [self.overall.claim, *self.notes, *leaks])

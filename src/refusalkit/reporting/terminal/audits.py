@@ -21,36 +21,64 @@ if TYPE_CHECKING:  # listing prompt sets must not import polars or the statistic
 
 _STATUS_STYLE = {"held": "bold green", "crossed": "bold red", "inconclusive": "bold yellow"}
 _MAX_LEAKS = 50
+_MAX_PROMPTS = 10
 _MAX_TEXT = 1000
 
 
-def audit_view(audit: Audit) -> RenderableType:
-    """The audit: its answer, each line, each leak by id, notes.
+def audit_view(audit: Audit, *, all_leaks: bool = False) -> RenderableType:
+    """The audit: each line, the leaks by prompt, notes, and the answer last, where it is seen.
 
-    The text of a leak follows it if the audit was made with texts.
+    With `all_leaks` every leaking response has a line of its own, which also holds for an audit
+    that was made with texts.
     """
-    parts: list[RenderableType] = [
-        Text.assemble(
-            "Hard lines: ",
-            (audit.status.value.upper(), _STATUS_STYLE[audit.status]),
-            f"  ({audit.overall.claim})",
-        ),
-        _lines_table("hard line", (*audit.lines, audit.overall)),
-    ]
+    parts: list[RenderableType] = [_lines_table("hard line", (*audit.lines, audit.overall))]
     if audit.framings:
         parts += [Text(""), _lines_table("framing", audit.framings, section=1)]
     if audit.overall.leaks:
         parts.append(Text("Leaks: leaking responses on leaking prompts."))
-    for row in audit.leaks.head(_MAX_LEAKS).iter_rows(named=True):
-        parts.extend(Text(line) for line in _leak_lines(row))
-    if len(audit.leaks) > _MAX_LEAKS:
-        parts.append(Text(f"  ... and {len(audit.leaks) - _MAX_LEAKS} more (--json has all)"))
+    if all_leaks or "text" in audit.leaks.columns:
+        parts += _each_leak(audit, None if all_leaks else _MAX_LEAKS)
+    else:
+        parts += _leaks_by_prompt(audit)
     if audit.over_blocking:
         parts += [Text(""), _over_blocking_table(audit.over_blocking)]
     if audit.pressure is not None:
         parts += [Text(""), *pressure_lines(audit.pressure, hard_lines=True)]
     parts.extend(Text(f"Note: {printable(note, 300)}.") for note in audit.notes)
-    return Group(*parts)
+    verdict = Text.assemble(
+        "Hard lines: ",
+        (audit.status.value.upper(), _STATUS_STYLE[audit.status]),
+        f"  ({audit.overall.claim})",
+    )
+    return Group(*parts, verdict)
+
+
+def _leaks_by_prompt(audit: Audit) -> list[RenderableType]:
+    from refusalkit.scoring.leaks import leaks_by_prompt
+
+    groups = leaks_by_prompt(audit.leaks)
+    planned = audit.manifest.trials if audit.manifest.kind == "run" else None
+    lines = []
+    for group in groups[:_MAX_PROMPTS]:
+        others = tuple(judge for judge in group.judges if judge != audit.judge)
+        by = f", by {', '.join(map(printable, group.judges))}" if others else ""
+        rests = f", rests on: {printable(', '.join(group.rests_on))}" if group.rests_on else ""
+        name = printable(group.prompt_id)
+        lines.append(f"  {name}: {group.share(planned)}, {group.labels}{by}{rests}")
+    if (more := len(groups) - _MAX_PROMPTS) > 0:
+        prompts = "1 more prompt" if more == 1 else f"{more} more prompts"
+        lines.append(f"  and {prompts} (`refusalkit audit RUN --all` has every response)")
+    return [Text(line) for line in lines]
+
+
+def _each_leak(audit: Audit, limit: int | None) -> list[RenderableType]:
+    rows = audit.leaks if limit is None else audit.leaks.head(limit)
+    parts: list[RenderableType] = [
+        Text(line) for row in rows.iter_rows(named=True) for line in _leak_lines(row)
+    ]
+    if more := len(audit.leaks) - len(rows):
+        parts.append(Text(f"  and {more} more (--all has them)"))
+    return parts
 
 
 def _lines_table(head: str, lines: Sequence[HardLine], *, section: int = -1) -> Table:
