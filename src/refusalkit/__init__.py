@@ -220,8 +220,8 @@ if TYPE_CHECKING:
         Verdict,
     )
 
-# Names are imported when they are first used: `import refusalkit` stays quick, and nobody who reads
-# a score waits for a provider's SDK.
+# Names are imported when they are first used: `import refusalkit` stays quick, and reading
+# a score does not wait for a provider's SDK.
 _WHERE = {
     "api.calibration": "calibrate calibrate_async correct",
     "api.calls": "load_run",

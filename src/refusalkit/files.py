@@ -191,7 +191,7 @@ def check_lock_file(path: Path) -> None:
 
 
 def _is_free(file: int) -> bool:
-    """Whether nobody holds a lock on an opened file."""
+    """Whether no process holds a lock on an opened file."""
     try:
         import fcntl
     except ImportError:  # Windows

@@ -232,7 +232,7 @@ class TestFile:
             (
                 'enum = ["yes", "no"]',
                 'enum = ["yes", "no"]\n"$ref" = "#/x"',
-                "[schema] stands alone",
+                "[schema] cannot refer elsewhere",
             ),
             ('required = ["verdict"]\n', "", "file: [schema] must require `verdict`"),
             ("[prompt]", "[schema.properties.why]\n[prompt]", "file: [schema] must require `why`"),

@@ -203,11 +203,11 @@ class TestFolder:
             ),
             (
                 line(id="t", text="[a]", category="cake"),
-                "tea.jsonl:1: category: 'cake' stands in the file of 'tea'",
+                "tea.jsonl:1: category: 'cake' is in the file of 'tea'",
             ),
             (
                 line(id="t", text="[a]", category="pie"),
-                "tea.jsonl:1: category: unknown category 'pie' stands in the file of 'tea'",
+                "tea.jsonl:1: category: unknown category 'pie' is in the file of 'tea'",
             ),
             (line(id="t", text="[a]") + "nonsense\n", "tea.jsonl:2: line: is not JSON"),
             ("[1, 2]\n", "tea.jsonl:1: line: is not a JSON object"),
@@ -250,7 +250,7 @@ class TestFolder:
             ('title = "Cake"\n', "", "set.toml:9: categories.1.title: is missing"),
             ("hard_line = true", 'hard_line = "yes"', "set.toml:12: categories.1.hard_line: input"),
             ("hard_line = true", "hardline = true", "set.toml:12: categories.1.hardline: is not a"),
-            ('slug = "cake"', 'slug = "tea"', "set.toml:10: categories.slug: 'tea' stands already"),
+            ('slug = "cake"', 'slug = "tea"', "set.toml:10: categories.slug: 'tea' is already"),
             ("[[categories]]", "[[category]]", "set.toml:1: categories: is missing"),
             ('licence = "', "hard_lines = false\nlicence = ", "set.toml: file: is not TOML: "),
             (

@@ -729,7 +729,7 @@ class TestSetsTogether:
         twin = table("twin.jsonl", {"id": "t", "prompt": "[safe]", "twin": "a"})
         assert [p.id for p in rk.load_prompts(f"{one},{two}")] == ["one/a", "two/a"]
         again = table("again.jsonl", {"id": "a", "prompt": "[one]"})
-        with pytest.raises(PromptSetError, match="id: stands in one and in again"):
+        with pytest.raises(PromptSetError, match="id: is in one and in again"):
             rk.load_prompts(f"{one},{again}")
         (_, safe) = rk.load_prompts(f"{one},{twin}")
         assert safe.twin == "a"

@@ -273,7 +273,7 @@ class TestCombining:
     def test_a_prompt_must_not_stand_in_two_sets(self) -> None:
         with pytest.raises(PromptSetError, match="cannot be combined") as caught:
             rk.load_prompts("refusalkit-166,hard-lines-180")
-        assert ": id: stands in refusalkit-166 and in hard-lines-180" in str(caught.value)
+        assert ": id: is in refusalkit-166 and in hard-lines-180" in str(caught.value)
 
     def test_sets_must_agree_on_hard_lines(self, tmp_path: Path) -> None:
         one = make(tmp_path / "one", {"tea": line("a")}, hard=("tea",))
@@ -560,7 +560,7 @@ class TestValidate:
     def test_ids_in_two_sets_are_a_warning(self, call: Call) -> None:
         said = call("prompts", "validate", "refusalkit-166", "starter")
         assert said.status == 0
-        assert "35 ids stand in refusalkit-166 too: the two cannot be run together" in said.out
+        assert "35 ids are in refusalkit-166 too: the two cannot be run together" in said.out
 
     def test_an_uneven_set_is_a_warning(self, tmp_path: Path) -> None:
         many = "".join(line(f"a{n}", f"{n} {n + 100} {n + 200}") for n in range(8))

@@ -154,7 +154,7 @@ async def calibrate_async(
                 answers += _answers(done, recorded)
                 runs += [done.path] if kept else []
         except (asyncio.CancelledError, RefusalkitError) as error:
-            # What `grade` would say of --out is not so here: it names the calibration.
+            # `--out` names the calibration here, so `grade`'s advice about it does not apply.
             if getattr(error, "__notes__", None):
                 error.__notes__ = ["go on with the same command"]
             raise

@@ -1,4 +1,4 @@
-"""Say what a run would take."""
+"""Estimate the requests, tokens and cost of a run."""
 
 from __future__ import annotations
 

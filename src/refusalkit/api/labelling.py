@@ -1,4 +1,4 @@
-"""Label answers of a run by hand: which are drawn, what was said, kept as it is said."""
+"""Label answers of a run by hand: answers are drawn, and each label is written at once."""
 
 from __future__ import annotations
 
@@ -46,11 +46,17 @@ class Item:
     left=lambda labelling: labelling.n_left,
 )
 class Labelling:
-    """A person's labels on answers drawn from a run; see `open_labelling`.
+    """A person's labels on answers drawn from a run; see `open_labelling`."""
 
-    `items` are the drawn answers in the order shown, `n_not_kept` counts judged answers whose text
-    is not there to be shown (hard lines, by default), `path` is the label file.
-    """
+    path: Path
+    """The label file."""
+    items: tuple[Item, ...]
+    """The drawn answers, in the order shown."""
+    sample: SampleRecord
+    """How they were drawn: the first record of the file."""
+    n_not_kept: int
+    """Judged answers whose text was not kept (hard lines, by default), so that they cannot be
+    shown."""
 
     def __init__(
         self,
@@ -96,7 +102,7 @@ class Labelling:
         self._keep(item, None)
 
     def undo(self) -> Item | None:
-        """Take the last label or skip of this session back; returns its answer, None: none left."""
+        """Take back the last label or skip of this session; returns its answer, None without one."""
         if not self._order:
             return None
         unit = self._order.pop()
@@ -194,8 +200,8 @@ def open_labelling(
         run: a run, or the path of its folder.
         n: how many answers to draw.
         annotator: who labels.
-        out: the label file; default ``RUN/labels/<annotator>.jsonl``. One that is there is gone on
-            with.
+        out: the label file; default ``RUN/labels/<annotator>.jsonl``. An existing one is
+            continued.
         judge: the judge by whose labels to draw; default: the run's.
         seed: the seed of the draw.
 

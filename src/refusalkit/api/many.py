@@ -1,4 +1,4 @@
-"""Several models in one call: asked side by side, each into a run folder of its own."""
+"""Several models in one call, asked at the same time, each into a run folder of its own."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _FOLDER = re.compile(r"\w[\w.-]{0,119}")
 )
 @dataclass(frozen=True, slots=True)
 class ModelRun:
-    """What became of one of several models."""
+    """The result of one of several models."""
 
     name: str
     """The model's id, or the name of its folder where that says more."""
@@ -63,7 +63,7 @@ def benchmark_many(
     on_progress: OnSeveral | None = None,
     **options: Unpack[RunOptions],
 ) -> list[ModelRun]:
-    """Benchmark several models side by side, each into a run folder of its own.
+    """Benchmark several models at the same time, each into a run folder of its own.
 
     One that is slow or fails does not stop the others. Models with one id at one endpoint share its
     pace, and so do judges.

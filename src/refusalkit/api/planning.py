@@ -1,4 +1,4 @@
-"""Say how large a run must be."""
+"""Plan how large a run must be."""
 
 from __future__ import annotations
 

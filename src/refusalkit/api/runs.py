@@ -1,4 +1,4 @@
-"""Make runs: ask a model, go on where it stopped."""
+"""Make runs: ask a model, and continue where a run stopped."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def resume(
     on_progress: OnProgress | None = None,
     **options: Unpack[RunOptions],
 ) -> Run:
-    """Go on with a run: ask what is owed, judge what is not judged, pay for nothing twice.
+    """Continue a run: ask what was not asked, judge what was not judged, pay for nothing twice.
 
     Args:
         run: a run, or the path of its folder.

@@ -76,7 +76,7 @@ def _ask_all(labelling: Labelling, keys: Iterator[str]) -> None:
 
 
 def _ask(labelling: Labelling, item: Item, keys: Iterator[str]) -> bool:
-    """Show one answer until a key settles it; False: the person quits."""
+    """Show one answer until a key labels or skips it; False if the person quits."""
     done = len(labelling.items) - labelling.n_left
     click.echo(f"\n--- {done + 1} of {len(labelling.items)} ---")
     request = "\n\n".join(f"[{turn.role}] {turn.content}" for turn in item.prompt.turns)
@@ -131,7 +131,7 @@ def _show(title: str | None, text: str) -> None:
 
 @contextlib.contextmanager
 def _keyboard() -> Iterator[Iterator[str]]:
-    """Keys as they are pressed on a terminal; lines where standard input is none."""
+    """Keys as they are pressed on a terminal; lines if standard input is not one."""
     if not sys.stdin.isatty():
         yield _read(lambda: sys.stdin.readline()[:20])
         return

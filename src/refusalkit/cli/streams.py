@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def guard_streams() -> None:
-    """Let the command go on, to its own exit code, whoever reads it.
+    """Let the command go on, to its own exit code, even if its output is closed.
 
     A reader that has gone has seen enough. A stdout that cannot be written is a `StorageError`,
-    once; a stderr that cannot is nobody's to tell. Closed ones are replaced: else the next file
-    that is opened would take their place.
+    once; a stderr that cannot be written goes unreported. Closed ones are replaced, or the next
+    file that is opened would take their place.
     """
     sys.stdout = _guarded(sys.stdout, 1, tells=True)
     sys.stderr = _guarded(sys.stderr, 2, tells=False)

@@ -39,7 +39,7 @@ def config_of_call(
     prompts: str | Path | PromptSet | None = None,
     judge: str | Judge | None = None,
 ) -> RunConfig:
-    """The configuration of a call, in which objects of the caller's stand by their names.
+    """The configuration of a call, in which the caller's objects are given by name.
 
     Raises `ConfigurationError`, which names the field.
     """

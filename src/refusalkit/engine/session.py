@@ -93,7 +93,7 @@ async def work_session(
                 "manifest.json, then repeat the command"
             )
         manifest = with_hard_lines(run.manifest, hard_lines)
-        # Judged again, a run stays what it was: whoever resumes it says where to ask its model.
+        # A run that is judged again stays as it was: `resume` says where to ask its model.
         own = run.is_own or not again
         if own and not run.is_own:
             manifest = adopted(manifest, config, hard_lines, keep=keep_hard_line_text)

@@ -193,7 +193,7 @@ class ClassifierJudge:
         # An answer that is long may have half of the context for itself.
         most = room - min(room // 2, len(self._spans(item.answer)))
         if len(spans) > most:
-            # The end of a request stands next to the answer, and most often says what is asked.
+            # The end of a request is next to the answer, and most often says what is asked.
             before = before[spans[len(spans) - most][0] :]
             spans = spans[-most:]
         room -= len(spans)

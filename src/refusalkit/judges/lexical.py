@@ -411,7 +411,7 @@ class LexicalJudge:
         for name, rules in by_name.items():
             seen: set[Zone] = set()
             for sentence, codes in zip(spoken.sentences, tongues, strict=True):
-                # Once a zone: ten pieces of advice are no stronger a sign than one.
+                # Once a zone: ten pieces of advice are not a stronger sign than one.
                 if sentence.zone in seen:
                     continue
                 found = next(

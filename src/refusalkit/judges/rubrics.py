@@ -268,7 +268,7 @@ def _check_is_json_schema(schema: Mapping[str, Any], where: str) -> None:
         raise JudgeFileError(f"judge file {where}: {what}") from error
     if _refers(schema):
         # What it points to may not be there, which would only show with the first reply.
-        what = "[schema] stands alone: write out what `$ref` points to"
+        what = "[schema] cannot refer elsewhere: write out what `$ref` points to"
         raise JudgeFileError(f"judge file {where}: {what}")
 
 

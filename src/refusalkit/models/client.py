@@ -138,7 +138,7 @@ class ChatClient(ABC):
         self._answered = False
         self._asking = 0  # requests under way, retries and waiting included
         self._doubts = _Doubts()
-        # What this client sends and nobody may write down, in the URLs of proxies, too.
+        # What this client sends and must not be written down, in the URLs of proxies too.
         urls = (base, *map(urlsplit, urllib.request.getproxies().values()))
         of_urls = [unquote(part) for url in urls for part in (url.username, url.password) if part]
         self._keys = Keys(*keys, *of_urls)

@@ -28,7 +28,7 @@ from refusalkit.untrusted import printable
 # Parameters of the OpenAI protocol, which litellm knows for each model whether it takes.
 _OPENAI_PARAMETERS = ("temperature", "top_p", "seed", "reasoning_effort", "response_format")
 
-# How environment variables end that hold a provider's key, and what else stands in their names.
+# How environment variables end that hold a provider's key, and what else is in their names.
 _KEY_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
 _KEY_WORDS = ("KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "BEARER", "JWT")
 # As many keys that were seen on their way are remembered: some are new each hour.

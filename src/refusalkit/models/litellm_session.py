@@ -165,7 +165,7 @@ def _key_in(header: str | None) -> str | None:
 
 
 class _Bounded:
-    """An answer's body, read so far as it is no larger than an answer can be.
+    """An answer's body, read up to the size that an answer can have.
 
     It is handed on as it came. Compressed, it is unpacked piece by piece beside that, to see how
     large it becomes.

@@ -86,7 +86,7 @@ class Pacer:
         `demand` says what it may use, `spent` what a result did.
 
         Raises the last `TransientError` when the retries are used up, and `FatalProviderError`
-        where the provider's rate limit holds it back for longer than `max_wait_s`, or where nobody
+        where the provider's rate limit holds it back for longer than `max_wait_s`, or where nothing
         has ever listened at its address.
         """
         faults = limits = 0
@@ -124,7 +124,7 @@ class Pacer:
         booking: Booking | None = None
         sent_at: float | None = None
         used: Spent | None = None
-        # Requests per minute come last: whoever has that turn goes out at once.
+        # Requests per minute come last: a request that has its turn goes out at once.
         if in_flight is not None and not in_flight.enter_at_once():
             await in_flight.enter()
         try:
@@ -194,7 +194,7 @@ class Pacer:
 
     @staticmethod
     def _give_up(error: TransientError, elapsed_s: float) -> None:
-        """Raise where nobody has listened at the address for long enough."""
+        """Raise if nothing has listened at the address for long enough."""
         if elapsed_s >= _MAX_UNREACHABLE_S:
             what = "nothing listens there: start the server, or check --api-base"
             if "CERTIFICATE" in str(error):

@@ -40,7 +40,7 @@ class Price:
     cached_from_tokens: int = _CACHED_FROM
 
     def keeps(self, text: str) -> bool:
-        """Whether the prompt cache is likely to take a text that stands first in every request.
+        """Whether the prompt cache is likely to take a text that comes first in every request.
 
         Four bytes are taken for a token, which is a little much of English: to ask for a text that
         the provider then finds too short costs nothing, and not to ask gives the discount away.
@@ -67,7 +67,7 @@ def price_of(model_id: str) -> Price | None:
     provider, _, name = model_id.partition("/")
     entry = prices.get(model_id)
     if entry is None and name:
-        # Some providers' models stand in the list without a prefix.
+        # Some providers' models are listed without a prefix.
         bare = prices.get(name)
         if isinstance(bare, dict) and bare.get("litellm_provider") == provider:
             entry = bare

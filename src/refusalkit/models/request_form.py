@@ -41,7 +41,7 @@ class ChatRequest:
     """One conversation to continue. `schema` asks for a reply that is JSON of that shape.
 
     `reply_form` says how it is asked for; with `schema_in_text` it is also written into the last
-    user message, whatever the form. `recurs` says what of the request stands in later requests,
+    user message, whatever the form. `recurs` says what of the request is in later requests,
     too, and is worth a place in the provider's prompt cache: nothing, the system messages, or None
     for not known.
     """

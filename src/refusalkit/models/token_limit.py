@@ -60,7 +60,7 @@ class TokenPace:
     on the most tokens to a byte and the longest answer seen so far. One that is larger than the
     limit by itself goes alone. `minute_s` is another length of the minute, for tests.
 
-    What an endpoint says of a request stands on the books as it was said. What is learned from it
+    What an endpoint reports for a request is counted as reported. What is learned from it
     for others is bounded by what is possible, so that one wrong figure does not slow the rest of a
     run. A text has no more than a token to each byte, since tokenizers fall back to bytes at worst;
     requests hold only text. An endpoint that honestly counts more has put something of its own
@@ -105,7 +105,7 @@ class TokenPace:
     def settle(self, booking: Booking, spent: Spent | None) -> None:
         """Put what a request used in the place of its estimate. None: it failed on the way.
 
-        What failed may have been counted all the same, so the estimate stands.
+        A failed request may have been counted too, so the estimate is kept.
         """
         tokens = booking.tokens
         if spent is not None:

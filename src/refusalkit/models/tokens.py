@@ -18,7 +18,7 @@ _CHARACTERS = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Tokeniser:
-    """Counts tokens. `name` says by which encoding, for whoever reads the figure."""
+    """Counts tokens. `name` says by which encoding, for readers of the figure."""
 
     name: str
     count: Callable[[str], int]

@@ -1,8 +1,9 @@
 """What a person should look at in a prompt set, beyond its form.
 
-Mistakes are what makes a set wrong: tags that are not ``prefix:value``, a twin that is no prompt's,
-prompts that differ from a published version. Warnings are what may be meant: near-duplicates,
-lengths, balance (of categories, and between tags and danger), cues that a twin lost, languages.
+Mistakes are what makes a set wrong: tags that are not ``prefix:value``, a twin of an unknown
+prompt, prompts that differ from a published version. Warnings are what may be meant:
+near-duplicates, lengths, balance (of categories, and between tags and danger), cues that a twin
+lost, languages.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Checked:
 
 
 class _Places:
-    """Where a set's prompts stand, ``file:line``; looked up only once something is wrong."""
+    """Where a set's prompts are, ``file:line``; looked up only once something is wrong."""
 
     def __init__(self, prompts: PromptSet) -> None:
         self._folder = _folder_of(prompts)
@@ -289,7 +290,7 @@ def _check_ids(checked: Sequence[Checked]) -> None:
     for (first, index), count in shared.items():
         name = printable(checked[first].prompts.name)
         checked[index].warnings.append(
-            f"{count} ids stand in {name} too: the two cannot be run together"
+            f"{count} ids are in {name} too: the two cannot be run together"
         )
 
 

@@ -16,9 +16,9 @@ def combine(sets: Sequence[PromptSet]) -> PromptSet:
     """All prompts of several sets as one set, in their order.
 
     Categories with the same slug are one. Whether it is a hard line, and its title, is said by the
-    sets that hold prompts of their own there: contrast and framed prompts only stand beside them.
+    sets that hold prompts of their own there: contrast and framed prompts only accompany them.
 
-    Raises `PromptSetError` where an id stands in two sets, two sets disagree on a hard line, or a
+    Raises `PromptSetError` where an id is in two sets, two sets disagree on a hard line, or a
     twin is itself a contrast prompt or of another category.
     """
     name = "+".join(one.name for one in sets)
@@ -69,7 +69,7 @@ def _clashes(sets: Sequence[PromptSet]) -> Iterable[str]:
             first = where.setdefault(prompt.id, one)
             if first is not one:
                 yield (
-                    f"{printable(prompt.id)}: id: stands in {printable(first.name)} and in "
+                    f"{printable(prompt.id)}: id: is in {printable(first.name)} and in "
                     f"{printable(one.name)}"
                 )
 

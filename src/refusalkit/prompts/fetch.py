@@ -293,7 +293,7 @@ def _stream(
     if is_web_page(first):
         raise DownloadError(
             f"{_what(place, path)}: the server sent a web page instead of the file; a proxy or a "
-            f"log-in page may stand between: {_or_a_file(place)}"
+            f"log-in page may be in between: {_or_a_file(place)}"
         )
     if commit is not None and not COMMIT.fullmatch(commit):
         commit = None

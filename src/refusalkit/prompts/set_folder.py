@@ -80,7 +80,7 @@ def read_folder(folder: Path, source: str) -> PromptSet:
             if record is None:
                 continue
             if record.category not in (None, path.stem):
-                what = f"{record.category!r} stands in the file of {path.stem!r}"
+                what = f"{record.category!r} is in the file of {path.stem!r}"
                 known = "" if record.category in slugs or not parsed else "unknown category "
                 mistakes.add(place, "category", known + what)
             prompt = record.to_prompt(path.stem)

@@ -68,7 +68,7 @@ def _is_report(path: Path) -> bool:
             file.seek(0)
             if path.suffix != ".parquet":
                 return not size or _BEGINNINGS[path.suffix] in file.read(_NEAR)
-            # The names of the columns stand in the footer, whose length stands before the end.
+            # The names of the columns are in the footer, whose length is just before the end.
             file.seek(max(0, size - 8))
             tail = file.read(8)
             footer = int.from_bytes(tail[:4], "little")

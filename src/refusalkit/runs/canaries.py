@@ -1,7 +1,7 @@
 """Canaries: a few answers of known labels that ride along in a run, judged by the run's judge.
 
 They are not scored. A judge that gets one wrong says something about every verdict beside it. Their
-verdicts stand in a file of their own, ``canaries.jsonl`` (docs/records.md).
+verdicts are in a file of their own, ``canaries.jsonl`` (docs/records.md).
 """
 
 from __future__ import annotations

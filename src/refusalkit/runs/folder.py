@@ -36,7 +36,7 @@ CANARIES = "canaries.jsonl"
 PRESSURE = "pressure.jsonl"
 CHECKPOINT = "checkpoint.jsonl"
 _LOCK = ".lock"
-# A repr reads the records of a run that is no larger.
+# A repr reads the records of a run up to this size.
 _MAX_BYTES_SHOWN = 20_000_000
 
 

@@ -156,7 +156,7 @@ _COUNTING = threading.Lock()
 class RunRecords:
     """The records of a run, both files read once for all that is asked of them.
 
-    `columns` are those wanted beside the ones that say which unit it is and how it stands; with
+    `columns` are those wanted beside the ones that say which unit it is and its state; with
     `ODD` among them `odd` counts answers that a reader should know of.
     `spent_usd` needs ``cost_usd`` and `tokens` needs ``usage``. `judges` are the ids of those whose
     verdicts are wanted, by default all of the run's.
@@ -213,7 +213,7 @@ class RunRecords:
     def votes(self, members: Sequence[str]) -> pl.DataFrame:
         """The last verdict of each unit by each of several judges, in order of unit and judge.
 
-        Columns: unit, judge, label, unscored, source, stands. A verdict that does not stand is one
+        Columns: unit, judge, label, unscored, source, stands. A verdict that does not count is one
         of a request that failed.
         """
         columns = ("unit", "judge", "label", "unscored", "source")
@@ -361,7 +361,7 @@ def standing() -> tuple[pl.Expr, pl.Expr]:
     # An error is an attempt that was lost: what a verdict says of it ends with the next attempt.
     reason = pl.col("unscored").fill_null(Unscored.ERROR.value)
     unjudged = pl.col("label").is_null() & (reason == Unscored.ERROR.value)
-    # A verdict that stands beside an error belongs to an attempt that was lost.
+    # A verdict beside an error belongs to an attempt that was lost.
     label = pl.when(failed).then(None).otherwise(pl.col("label"))
     unscored = (
         pl.when(failed)

@@ -45,7 +45,7 @@ class Dearest:
 class RunState:
     """What a run folder holds, seen as one judge's work.
 
-    `settled` units have a completion and a verdict that stand. `to_judge` units have an answer on
+    `settled` units have a completion and a verdict that count. `to_judge` units have an answer on
     disk and owe the verdict (of a council: its own or a member's). `withheld` units owe one too,
     but their text was not kept: nothing is left to judge, so the model is asked again. `answers`
     says where the completion of each of these is, `verdict_places` where the verdicts of the judge

@@ -1,6 +1,6 @@
 """What the reference environment's keywords would say where the judge gave no label.
 
-The environment lets keywords stand in for a judge that failed. Nothing here does: this is a figure
+The environment lets keywords replace a judge that failed. Nothing here does: this is a figure
 beside the score of a run with the preset ``atropos``, and no label comes from it.
 """
 

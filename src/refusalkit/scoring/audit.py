@@ -172,7 +172,7 @@ def audit_run(
     tested = [entry for entry in entries if entry.n_units] if stopped else entries
     overall = parts.line(tested, ALL, "All hard lines", bound_percent)
     if records.edits:
-        # Whoever edited one record may have edited any.
+        # If one record was edited, any may have been.
         overall = replace(overall, status=AuditStatus.INCONCLUSIVE)
     names = _framing_names(manifest)
     framings = [parts.framing(entries, name, bound_percent) for name in (BARE, *names) if names]

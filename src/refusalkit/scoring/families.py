@@ -37,7 +37,7 @@ _WORDS = {
     "Seed": r"seed-oss",
 }
 _FAMILIES = {name: re.compile(rf"(?<![a-z])(?:{words})(?![a-z])") for name, words in _WORDS.items()}
-# OpenAI's o series has names that could stand inside others: they must begin the name.
+# OpenAI's o series has names that could be part of others: they must begin the name.
 _O_SERIES = re.compile(r"(?:^|/)o[1-9](?:-|$)")
 # What each Hermes was trained from (its model cards). Where the name says neither base nor size,
 # all that it may be.

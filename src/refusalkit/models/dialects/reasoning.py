@@ -266,7 +266,7 @@ def _end(mark: _Mark, text: str, at: int) -> tuple[int, int] | None:
 
 
 def _stray(tables: _Tables, text: str, at: int) -> tuple[int, tuple[int, int]] | None:
-    """The last closing mark that was never opened: what stands before it is reasoning."""
+    """The last closing mark that was never opened: what comes before it is reasoning."""
     opened: dict[int, int] = {}
     counted, fences = at, 0
     ended: tuple[int, tuple[int, int]] | None = None

@@ -42,7 +42,7 @@ def estimates_view(estimates: Sequence[RunEstimate]) -> RenderableType:
 def estimate_view(estimate: RunEstimate, *, without: Collection[str] = ()) -> RenderableType:
     """Requests, tokens and USD by part, then where the figures come from.
 
-    Notes that stand elsewhere are left `without`.
+    Notes that are shown elsewhere are left `without`.
     """
     trials = "trial" if estimate.trials == 1 else "trials"
     head = (

@@ -199,7 +199,7 @@ def _some(ids: Sequence[str], most: int) -> str:
 
 
 def canary_warning(check: CanaryCheck) -> tuple[RenderableType, ...]:
-    """What stands above everything else where a run's canaries failed; nothing where they did not.
+    """The warning above everything else if a run's canaries failed; nothing if they did not.
 
     It ends with an empty line.
     """
