@@ -193,7 +193,7 @@ def test_a_repeated_text_is_a_mistake_unless_the_set_says_so(tmp_path: Path) -> 
     manifest = folder / "set.toml"
     assert "repeats = true" in manifest.read_text()
     manifest.write_text(manifest.read_text().replace("repeats = true\n", ""))
-    with pytest.raises(PromptSetError, match="the same text stands already"):
+    with pytest.raises(PromptSetError, match="the same text is already"):
         rk.load_prompts(folder)
     shutil.rmtree(folder)
 

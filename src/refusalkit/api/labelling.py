@@ -102,7 +102,7 @@ class Labelling:
         self._keep(item, None)
 
     def undo(self) -> Item | None:
-        """Take back the last label or skip of this session; returns its answer, None without one."""
+        """Take back the last label or skip of this session; its answer, or None without one."""
         if not self._order:
             return None
         unit = self._order.pop()
