@@ -270,7 +270,7 @@ def test_no_two_runs_share_a_name_or_a_folder(tmp_path: Path) -> None:
 def test_a_folder_stays_where_it_belongs(tmp_path: Path, folder: object) -> None:
     if folder == "":
         return  # none is given: the model's name is taken
-    with pytest.raises(UsageError, match="no name for a run's folder"):
+    with pytest.raises(UsageError, match="is not a name for a run's folder"):
         rk.benchmark_many([{"id": "demo/mixed", "folder": folder}], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -295,7 +295,7 @@ def test_the_command_ends_with_a_table_the_runs_and_how_to_report(refusalkit: Ca
     done = refusalkit("run", *DEMO[:2], "--limit", 6, "--trials", 1, "--out", "all")
     assert done.status == 0
     assert "demo/mixed" in done.out
-    assert "100.0 (54.1-100.0)" in done.out
+    assert "100.0 (50.0-100.0)" in done.out
     assert "Run: all/demo-mixed\nRun: all/demo-open\n" in done.out
     assert max(map(len, done.out.splitlines())) <= 80
     said = "refusalkit report all/demo-mixed all/demo-open -o report.html"
@@ -345,7 +345,7 @@ def test_with_report_it_writes_one(refusalkit: Call, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("report", "said"),
     [
-        ("x.txt", "a report is one of .html"),
+        ("x.txt", "a report ends in .html"),
         ("missing/r.html", "there is no folder missing"),
         ("file/r.html", "file is not a folder"),
         ("folder.html", "folder.html is a folder"),

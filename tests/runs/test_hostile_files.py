@@ -73,7 +73,7 @@ def commands(run: Path) -> list[tuple[Any, ...]]:
         ("grade", run, "--judge", "lexical"),
         ("judges", "agree", run, "--judge", "lexical"),
         ("judges", "bridge", "lexical", "lexical", run),
-        ("estimate", "demo/mixed", "--limit", 1),
+        ("estimate", "demo/mixed", "--limit", 3),
     ]
 
 
@@ -164,7 +164,7 @@ def test_an_output_folder_that_is_a_link_is_refused(
     (tmp_path / "out").symlink_to(outside.parent)
     (tmp_path / "answers.jsonl").write_text('{"prompt": "p", "response": "[demo answer]"}\n')
     words = {
-        "run": ("run", "demo/open", "--limit", 1, "--trials", 1),
+        "run": ("run", "demo/open", "--limit", 3, "--trials", 1),
         "grade": ("grade", "answers.jsonl", "--judge", "lexical"),
     }[command]
     outside.unlink()
@@ -279,7 +279,7 @@ def test_a_pipe_in_a_run_folder_is_waited_for_by_no_command(
         ("run", "demo/open", "--prompts", "xstest:FILE.csv"),
         ("run", "demo/open", "--config", "FILE.toml"),
         ("run", "--plan", "FILE.toml"),
-        ("run", "demo/open", "--judge", "FILE.toml", "--limit", "1"),
+        ("run", "demo/open", "--judge", "FILE.toml", "--limit", "3"),
         ("prompts", "validate", "FILE.jsonl"),
         ("prompts", "validate", "SET"),
         ("prompts", "show", "FILE.parquet"),

@@ -100,9 +100,9 @@ def test_the_references_three_rates_come_out_of_our_scorer(log: Path, tmp_path: 
     assert grades.rates == RATES  # to the last bit
     score = rk.score(tmp_path / "graded")
     assert reference_rates(score) == RATES
-    assert score.refusal_rate.value == pytest.approx(100 * RATES["overall"], abs=1e-12)
-    assert score.answer_rate.value == pytest.approx(100 - 100 * RATES["ordinary"], abs=1e-12)
-    assert score.hold_rate.value == pytest.approx(100 * RATES["inverted"], abs=1e-12)
+    assert score.refusal_rate.value == pytest.approx(100 * RATES["overall"], abs=1e-9)
+    assert score.answer_rate.value == pytest.approx(100 - 100 * RATES["ordinary"], abs=1e-9)
+    assert score.hold_rate.value == pytest.approx(100 * RATES["inverted"], abs=1e-9)
     assert score.n_scored == 9
     assert score.manifest.judges["imported:atropos"].kind == "recorded"
     assert not score.manifest.judges["imported:atropos"].graded

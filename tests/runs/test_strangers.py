@@ -318,7 +318,7 @@ def test_fields_that_litellm_takes_for_options_are_not_taken_from_a_folder(
     call: Call, tmp_path: Path, attacker: Attacker
 ) -> None:
     """An `extra_body` with a `base_url` would send a provider's key elsewhere."""
-    call("run", "demo/open", "--limit", 2, "--trials", 1, "--out", "run")
+    call("run", "demo/open", "--limit", 3, "--trials", 1, "--out", "run")
     folder = tmp_path / "run"
     owe(folder)
     body = {"base_url": attacker.base, "api_base": attacker.base}
@@ -335,7 +335,7 @@ def test_fields_that_litellm_takes_for_options_are_not_taken_from_a_folder(
 
 def test_an_address_inside_a_models_name_is_refused(call: Call, attacker: Attacker) -> None:
     """litellm asks `huggingface/https://...` there, with the token of the Hub."""
-    refused = call("run", f"huggingface/{attacker.base}", "--limit", 1, "--trials", 1)
+    refused = call("run", f"huggingface/{attacker.base}", "--limit", 3, "--trials", 1)
     assert refused.status == 2
     assert "API base" in refused.err
     assert attacker.got == []
