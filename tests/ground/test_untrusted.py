@@ -18,7 +18,7 @@ from commandline import Call, caller
 from handmade import CROSSED, write_run
 from refusalkit.redaction import redact
 from refusalkit.reporting.data import to_csv, to_markdown
-from refusalkit.reporting.data.forms import to_json
+from refusalkit.reporting.data.formats import to_json
 from refusalkit.untrusted import printable, well_formed
 
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}

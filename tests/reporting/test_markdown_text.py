@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refusalkit.reporting.data.forms import markdown_text, to_markdown
+from refusalkit.reporting.data.formats import markdown_text, to_markdown
 
 
 @pytest.mark.parametrize(

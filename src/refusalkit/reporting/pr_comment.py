@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from refusalkit.reporting.data.forms import code_span
+from refusalkit.reporting.data.formats import code_span
 from refusalkit.scoring.audit import Audit
 from refusalkit.scoring.hard_line import HardLine
 from refusalkit.scoring.leaks import leaks_by_prompt

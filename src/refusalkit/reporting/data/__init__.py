@@ -13,7 +13,7 @@ from refusalkit.reporting.data.comparisons import (
     p_text,
 )
 from refusalkit.reporting.data.estimates import estimate_data, estimates_data
-from refusalkit.reporting.data.forms import (
+from refusalkit.reporting.data.formats import (
     dollars,
     harmless_cell,
     spent_words,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from refusalkit.reporting.data.forms import markdown_text, to_markdown
+from refusalkit.reporting.data.formats import markdown_text, to_markdown
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from refusalkit.reporting.data import (
     spent_words,
     to_markdown,
 )
-from refusalkit.reporting.data.forms import markdown_text
+from refusalkit.reporting.data.formats import markdown_text
 from refusalkit.reporting.document.cautions import alarms, cautions, cautions_between
 from refusalkit.reporting.document.facts import Facts, RunFacts
 from refusalkit.reporting.document.parts import in_words
