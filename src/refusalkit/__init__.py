@@ -106,6 +106,15 @@ if TYPE_CHECKING:
         UnsupportedParameter,
         UsageError,
     )
+    from refusalkit.integrations.export import (
+        Exported,
+        export,
+    )
+    from refusalkit.integrations.verification import (
+        Check,
+        Verification,
+        verify,
+    )
     from refusalkit.judges.council import (
         Council,
     )
@@ -143,6 +152,9 @@ if TYPE_CHECKING:
     )
     from refusalkit.runs.merging import (
         Merged,
+    )
+    from refusalkit.runs.record_checks import (
+        Finding,
     )
     from refusalkit.scoring.agreement.judge_pairs import (
         JudgeAgreements,
@@ -244,6 +256,8 @@ _WHERE = {
         "RunFolderError RunLocked StorageError TransientError UnsupportedParameter "
         "UsageError"
     ),
+    "integrations.export": "Exported export",
+    "integrations.verification": "Check Verification verify",
     "judges.council": "Council",
     "judges.open": "load_judge",
     "judges.protocol": "Judge",
@@ -256,6 +270,7 @@ _WHERE = {
     "reporting.progress": "TextProgress",
     "runs.folder": "Run",
     "runs.merging": "Merged",
+    "runs.record_checks": "Finding",
     "scoring.agreement.judge_pairs": "JudgeAgreements JudgePair",
     "scoring.audit": "Audit",
     "scoring.compare.comparison": "Comparison Difference Pair",
@@ -288,6 +303,7 @@ __all__ = [
     "Calibrated",
     "Calibration",
     "Category",
+    "Check",
     "Comparability",
     "Comparison",
     "Completion",
@@ -299,7 +315,9 @@ __all__ = [
     "Difference",
     "DownloadError",
     "Estimate",
+    "Exported",
     "FatalProviderError",
+    "Finding",
     "FolderNotTrusted",
     "Gate",
     "GateStatus",
@@ -358,6 +376,7 @@ __all__ = [
     "UsageError",
     "Variance",
     "Verdict",
+    "Verification",
     "audit",
     "benchmark",
     "benchmark_async",
@@ -370,6 +389,7 @@ __all__ = [
     "correct",
     "estimate",
     "estimate_many",
+    "export",
     "grade",
     "grade_async",
     "judge_agreement",
@@ -395,6 +415,7 @@ __all__ = [
     "score",
     "shipped_sets",
     "units",
+    "verify",
     "with_framings",
     "write_calibration",
 ]

@@ -204,7 +204,12 @@ def of_results(folder: Path) -> dict[str, Any]:
     correction = rk.correct(again, calibration=calibrated.calibration)
     estimated = rk.estimate("demo/mixed", "starter", earlier=[])
     shard = rk.benchmark("demo/mixed", "starter", trials=1, shard="1/3", out=folder / "shard")
+    verified = rk.verify(run)
     return {
+        "Exported": rk.export(run, "bundle", folder / "run.zip"),
+        "Verification": verified,
+        "Check": verified.checks[0],
+        "Finding": rk.Finding("verdicts.jsonl:2", "was changed after it was written"),
         "Merged": rk.merge(shard, folder / "merged"),
         "Run": run,
         "Score": score,

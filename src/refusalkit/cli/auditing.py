@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from refusalkit.cli.exit_codes import AUDIT_EXITS
+from refusalkit.cli.exporting import folder_of
 from refusalkit.cli.options import opt
 from refusalkit.errors import UsageError
 
@@ -69,7 +70,7 @@ def _audit(
     import refusalkit
 
     result = refusalkit.audit(
-        run, judge=judge, max_leaks=max_leaks, bound_percent=bound, show_text=show_text
+        folder_of(run), judge=judge, max_leaks=max_leaks, bound_percent=bound, show_text=show_text
     )
     if junit is not None:
         from refusalkit.reporting.junit import write_junit

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from refusalkit.cli.exporting import folder_of
 from refusalkit.cli.options import max_unscored_option, opt
 from refusalkit.cli.showing import odd_answers, score_exit, warn_of_canaries
 
@@ -55,6 +56,7 @@ def score(
     from refusalkit.runs.frames import ODD, SCORED, RunRecords
     from refusalkit.scoring.score import score_run
 
+    run = folder_of(run)
     records = RunRecords(refusalkit.load_run(run), SCORED | ODD | {"cost_usd"})
     result = score_run(records.run, judge=judge, count_deflection=count_deflection, records=records)
     spent = records.spent_usd()

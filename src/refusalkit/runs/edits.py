@@ -6,6 +6,12 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+CHECK = "check"
+"""The last field of a record: the first 16 hex digits of the SHA-256 of the line before it."""
+
+_CHECK_DIGITS = 16
+_CHECK_MARK = b',"check":"'
+
 
 @dataclass(frozen=True, slots=True)
 class Edits:
@@ -38,7 +44,35 @@ class Edits:
         return f"records were edited or lost ({'; '.join(found)}): do not rely on these figures"
 
 
+def is_text_of(text: str, digest: str | None) -> bool:
+    """Whether a text has this SHA-256 (hex)."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest() == digest
+
+
 def wrong_digests(pairs: Iterable[tuple[str, str | None]]) -> int:
     """How many of (text, SHA-256 in hex) do not fit together."""
-    sha256 = hashlib.sha256
-    return sum(sha256(text.encode()).hexdigest() != digest for text, digest in pairs)
+    return sum(not is_text_of(text, digest) for text, digest in pairs)
+
+
+def with_check(line: bytes) -> bytes:
+    """A record's line of JSON with a last field that is the digest of all before it.
+
+    It finds accidents and careless edits: whoever changes a record can compute it anew.
+    """
+    body = line.rstrip()[:-1]
+    return b'%b,"%b":"%b"}\n' % (body, CHECK.encode(), _check_of(body))
+
+
+def has_wrong_check(line: bytes) -> bool | None:
+    """Whether a line is not what was written; None where it has no digest of its own.
+
+    Records of older runs have none.
+    """
+    body, mark, check = line.rstrip().rpartition(_CHECK_MARK)
+    if not mark:
+        return None
+    return check != _check_of(body) + b'"}'
+
+
+def _check_of(body: bytes) -> bytes:
+    return hashlib.sha256(body).hexdigest()[:_CHECK_DIGITS].encode()

@@ -24,6 +24,7 @@ from refusalkit import files, jsonl
 from refusalkit.display import notebook_table
 from refusalkit.errors import RecordError, RunFolderError, RunLocked, StorageError
 from refusalkit.jsonl import why_invalid
+from refusalkit.runs.edits import CHECK, with_check
 from refusalkit.runs.manifest import MANIFEST, Manifest
 from refusalkit.runs.records import SCHEMA, completion_record, verdict_record
 from refusalkit.runs.seal import is_sealed, sealed
@@ -153,7 +154,7 @@ class Run:
                 verdicts = opened.enter_context(self._append_to(self.verdicts))
 
                 def open_beside(path: Path) -> AppendFile:
-                    return opened.enter_context(AppendFile(path))
+                    return opened.enter_context(AppendFile(path, checks=True))
 
                 if withheld is None:
                     manifest = self.manifest
@@ -166,7 +167,7 @@ class Run:
 
     def _append_to(self, file: Path) -> AppendFile:
         try:
-            return AppendFile(file, create=False)
+            return AppendFile(file, create=False, checks=True)
         except FileNotFoundError as error:
             raise RunFolderError(
                 f"{printable(self.path)} has lost its {file.name}: put the file back to go on, or "
@@ -354,6 +355,7 @@ def read_records(
                 raise RecordError(f"{place}: {printable(why_invalid(error))}") from error
             except RecursionError as error:
                 raise RecordError(f"{place}: is nested too deeply") from error
+            record.pop(CHECK, None)  # of the line, not of what it says
             if record.get("schema") != SCHEMA:
                 found = printable(record.get("schema"))
                 raise RecordError(f"{place}: has schema {found}, this refusalkit reads {SCHEMA}")
@@ -384,11 +386,13 @@ def _lines_at(file: BinaryIO, places: Iterable[Place]) -> Iterator[tuple[int, by
 class AppendFile:
     """A JSONL file to which whole records are appended, each in one write.
 
-    Without `create` a file that is not there is a `FileNotFoundError`.
+    Without `create` a file that is not there is a `FileNotFoundError`. With `checks` each record
+    gets a digest of itself.
     """
 
-    def __init__(self, path: Path, *, create: bool = True) -> None:
+    def __init__(self, path: Path, *, create: bool = True, checks: bool = False) -> None:
         self._path = path
+        self._checks = checks
         self._buffer = io.BytesIO()
         self._writer = jsonlines.Writer(self._buffer, dumps=jsonl.to_well_formed)
         self._refused: StorageError | None = None
@@ -423,6 +427,8 @@ class AppendFile:
         self._buffer.truncate()
         self._writer.write(record)
         line = self._buffer.getvalue()
+        if self._checks:
+            line = with_check(line)
         try:
             written = 0
             while written < len(line):

@@ -1,0 +1,88 @@
+"""Commands for what others get of a run: verify and export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from refusalkit.cli.exit_codes import GATE, OK
+from refusalkit.cli.options import opt
+from refusalkit.untrusted import printable
+
+# Findings that are printed; --json has more of them.
+_SHOWN = 20
+
+
+@click.command(epilog="Example: refusalkit verify runs/example")
+@click.argument("run", metavar="RUN")
+@opt("--prompts", metavar="SET", help="The prompts that were asked, where they are not shipped.")
+@opt("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def verify(run: str, prompts: str | None, as_json: bool) -> int:
+    """Check that RUN, a folder or a bundle, is what was written, and compute its score again.
+
+    Exit 1 if anything changed; a changed record is named by file and line.
+    """
+    import refusalkit
+    from refusalkit.reporting import data
+
+    found = refusalkit.verify(run, prompts=prompts)
+    if as_json:
+        click.echo(
+            data.to_json(
+                {
+                    "run": str(found.path),
+                    "intact": found.intact,
+                    "checks": [
+                        {"name": check.name, "status": check.status, "what": check.what}
+                        for check in found.checks
+                    ],
+                    "n_records": found.n_records,
+                    "n_unchecked": found.n_unchecked,
+                    "n_findings": found.n_findings,
+                    "findings": [
+                        {"place": each.place, "what": each.what} for each in found.findings
+                    ],
+                    "willingness": None if found.score is None else found.score.willingness.value,
+                }
+            )
+        )
+        return OK if found.intact else GATE
+    for check in found.checks:
+        click.echo(f"{check.status:<12} {check.name}: {printable(check.what, 400)}")
+    for each in found.findings[:_SHOWN]:
+        click.echo(f"{each.place}: {printable(each.what, 400)}")
+    if found.n_findings > _SHOWN:
+        click.echo(f"and {found.n_findings - _SHOWN} more findings (--json lists them)")
+    click.echo(f"{printable(found.path, 400)} is {'intact' if found.intact else 'not intact'}")
+    return OK if found.intact else GATE
+
+
+@click.command(epilog="Example: refusalkit export runs/example --to bundle example.zip")
+@click.argument("run", metavar="RUN")
+@click.argument("out", metavar="OUT")
+@opt("--to", type=click.Choice(["bundle"]), required=True, help="The format.")
+def export(run: str, out: str, to: str) -> int:
+    """Write RUN for other programs and people, to OUT.
+
+    bundle: one archive without texts that anyone can `verify` and `score`.
+    """
+    import refusalkit
+
+    made = refusalkit.export(run, to, out)  # type: ignore[arg-type]
+    for path in made.paths:
+        click.echo(f"Written: {printable(path, 400)}")
+    if made.digest is not None:
+        click.echo(f"Digest: {made.digest}")
+    return OK
+
+
+def folder_of(run: str) -> str:
+    """The folder of a run, unpacked until the command ends where `run` is a bundle."""
+    if not Path(run).is_file():
+        return run
+    from refusalkit.integrations.bundle import is_bundle, unpacked
+
+    if not is_bundle(Path(run)):
+        return run
+    return str(click.get_current_context().with_resource(unpacked(Path(run))))
