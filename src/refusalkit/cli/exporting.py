@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -61,15 +62,30 @@ def verify(run: str, prompts: str | None, as_json: bool) -> int:
 @click.command(epilog="Example: refusalkit export runs/example --to bundle example.zip")
 @click.argument("run", metavar="RUN")
 @click.argument("out", metavar="OUT")
-@opt("--to", type=click.Choice(["bundle"]), required=True, help="The format.")
-def export(run: str, out: str, to: str) -> int:
+@opt(
+    "--to",
+    type=click.Choice(["bundle", "every-eval-ever"]),
+    required=True,
+    help="The format.",
+)
+@opt("--organization", default="unknown", metavar="NAME", help="Who made the evaluation.")
+@opt(
+    "--relationship",
+    type=click.Choice(["first_party", "third_party", "collaborative", "other"]),
+    default="other",
+    show_default=True,
+    help="Of that organization to the model's developer.",
+)
+def export(run: str, out: str, to: Any, organization: str, relationship: Any) -> int:
     """Write RUN for other programs and people, to OUT.
 
-    bundle: one archive without texts that anyone can `verify` and `score`.
+    bundle: one archive without texts that anyone can `verify` and `score`. every-eval-ever: a
+    folder with the record and the instance-level file of that project's schema; the organization
+    is for it.
     """
     import refusalkit
 
-    made = refusalkit.export(run, to, out)  # type: ignore[arg-type]
+    made = refusalkit.export(run, to, out, organization=organization, relationship=relationship)
     for path in made.paths:
         click.echo(f"Written: {printable(path, 400)}")
     if made.digest is not None:

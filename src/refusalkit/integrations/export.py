@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from refusalkit.api.calls import RunLike, load_run
 from refusalkit.display import shows
 from refusalkit.errors import UsageError
 from refusalkit.untrusted import printable
 
-Format = Literal["bundle"]
+if TYPE_CHECKING:
+    from refusalkit.integrations.every_eval_ever import Relationship
+
+Format = Literal["bundle", "every-eval-ever"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
@@ -28,19 +31,30 @@ class Exported:
     """Of a bundle, ``sha256:...``: publish it beside the file. None for other formats."""
 
 
-def export(run: RunLike, to: Format, out: str | Path) -> Exported:
+def export(
+    run: RunLike,
+    to: Format,
+    out: str | Path,
+    *,
+    organization: str = "unknown",
+    relationship: Relationship = "other",
+) -> Exported:
     """Write a run for other programs and people.
 
     ``bundle``: one archive without texts (no answer, no judge's reason on a hard line, no address
-    of an endpoint), which anyone can `verify` and score.
+    of an endpoint), which anyone can `verify` and score. ``every-eval-ever``: each rate, and each
+    answer's label without texts, in that project's schema (0.3.0).
 
     Args:
         run: a run, or the path of its folder.
         to: the format.
-        out: the file to write.
+        out: the file of a bundle; the folder for ``every-eval-ever``.
+        organization: who made the evaluation; for ``every-eval-ever``.
+        relationship: of that organization to the model's developer: ``first_party``,
+            ``third_party``, ``collaborative`` or ``other``; for ``every-eval-ever``.
 
     Raises:
-        UsageError: the format is unknown.
+        UsageError: the format is unknown, or nothing was scored yet.
         RunFolderError: there is no run.
         RecordError: a record cannot be read.
         StorageError: the file cannot be written.
@@ -53,8 +67,14 @@ def export(run: RunLike, to: Format, out: str | Path) -> Exported:
         True
     """
     from refusalkit.integrations.bundle import write_bundle
+    from refusalkit.integrations.every_eval_ever import write_every_eval_ever
 
     if to not in FORMATS:
         raise UsageError(f"no format {printable(to)!r}: one of {', '.join(FORMATS)}")
     opened, target = load_run(run), Path(out)
+    if to == "every-eval-ever":
+        paths = write_every_eval_ever(
+            opened, target, organization=organization, relationship=relationship
+        )
+        return Exported(to, paths)
     return Exported(to, (target,), write_bundle(opened, target))
