@@ -25,7 +25,7 @@ class _Skips(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[Any]:
         assert timeout is not None, "it hangs"
-        # As any clock it never stands still: who waits for less than it can show would spin.
+        # Like any clock it never stops: waiting for less than it can show would spin.
         self.now += max(_TICK_S, timeout)
         return super().select(0)
 

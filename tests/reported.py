@@ -1,7 +1,7 @@
 """A run with everything that a report can tell of one: it is asked and judged over real sockets.
 
 A council of three models judges it, which disagree now and then and get two canaries wrong; hard
-lines are asked in framings, some leak, and safe twins stand beside them.
+lines are asked in framings, some leak, and safe twins accompany them.
 """
 
 from __future__ import annotations

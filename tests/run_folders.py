@@ -43,7 +43,7 @@ def write_run(
 ) -> Run:
     """A run folder with the records of `rows`.
 
-    `twins` names the contrast prompts among them, each with the prompt it stands beside; `framed`
+    `twins` names the contrast prompts among them, each with its prompt; `framed`
     the framed ones, each with its framing and the prompt it frames. `cut` names prompts of whose
     answers the judge was not shown the middle.
 

@@ -1,4 +1,4 @@
-"""A small file server on 127.0.0.1 that stands in for the Hugging Face Hub and for GitHub."""
+"""A small file server on 127.0.0.1 in place of the Hugging Face Hub and for GitHub."""
 
 from __future__ import annotations
 

@@ -226,7 +226,7 @@ CASES: dict[str, Case] = {
     "unknown tag": Case(
         run("--tag", "form:haiku"), USAGE, "no prompt of refusalkit-166 passes the filt"
     ),
-    "a folder that is no set": Case(run("--prompts", "."), USAGE, "it has no set.toml"),
+    "a folder that is not a set": Case(run("--prompts", "."), USAGE, "it has no set.toml"),
     "set.toml broken": Case(
         ("prompts", "validate", "."), USAGE, "set.toml: file: is not TOML", {"set.toml": "name ="}
     ),
@@ -303,7 +303,9 @@ CASES: dict[str, Case] = {
     "out too long": Case(run("--out", "x" * 300), FAILED, "File name too long"),
     # runs to read
     "no such run": Case(("score", "nowhere"), USAGE, "nowhere is not a run: there is no such"),
-    "a folder that is no run": Case(("audit", "."), USAGE, ". is not a run: it has no manifest.js"),
+    "a folder that is not a run": Case(
+        ("audit", "."), USAGE, ". is not a run: it has no manifest.js"
+    ),
     "a file in place of a run": Case(("score", "a"), USAGE, "a cannot be read: Not a", {"a": ""}),
     "manifest broken": Case(
         ("score", "made"), USAGE, "manifest.json is not JSON", {"made/manifest.json": '{"schema'}

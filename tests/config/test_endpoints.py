@@ -112,7 +112,7 @@ def test_a_run_of_before_resumes_as_before_and_its_session_says_where(
     run = rk.resume(run.path)
     assert run.manifest.sessions[-1].ended_because == "done"
     assert run.manifest.sessions[-1].operational["api_base"] == named.openai_base
-    # Written before there was a seal, it is adopted: whoever goes on with it asks there again.
+    # Written before there was a seal, it is adopted, and a resume asks there again.
     assert run.manifest.run_config.api_base == named.openai_base
 
 

@@ -22,7 +22,7 @@ TOO_LITTLE = ("--max-cost", "0.000001", "--concurrency", "1")
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackServer]:
-    """A provider with list prices: it stands where OpenAI's own endpoint would."""
+    """A provider with list prices: it takes the place of OpenAI's own endpoint."""
     with LoopbackServer(Script(judges=frozenset({"gpt-4o"}))) as running:
         monkeypatch.setitem(endpoints.OFFICIAL, "openai", running.openai_base)
         monkeypatch.delenv("OPENAI_BASE_URL", raising=False)

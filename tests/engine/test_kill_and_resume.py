@@ -127,7 +127,7 @@ def standing(run: Run) -> dict[str, tuple[object, ...]]:
     found: dict[str, tuple[object, ...]] = {}
     for _, record in read_records(run.completions):
         # Of a withheld answer nothing is left to judge: killed before its verdict, the model is
-        # asked again. The last one stands.
+        # asked again. The last one counts.
         assert record["unit"] not in found or record["text"] is None, "one completion a unit"
         fields = ("category", "outcome", "finish_reason", "text", "text_sha256", "filter_category")
         found[record["unit"]] = tuple(record[name] for name in fields)
@@ -196,7 +196,7 @@ def test_a_run_killed_again_and_again_equals_one_that_was_never_killed(
     # The provider's own log: nothing that was on disk was asked again.
     withheld = {unit for unit, fields in expected.items() if fields[3] is None}
     for seen in snapshots:
-        assert seen.verdicts <= seen.completions, "no verdict stands before its completion"
+        assert seen.verdicts <= seen.completions, "no verdict is written before its completion"
         standing_on_disk = seen.completions - (withheld - seen.verdicts)
         later = [asked_for(exchange) for exchange in log[seen.requests :]]
         assert not standing_on_disk & {unit for role, unit in later if role == "target"}

@@ -325,7 +325,7 @@ trials = 1
     assert (first["path"], second["path"]) == ("all/demo-mixed", "all/open-hot")
     configs = [rk.load_run(one["path"]).manifest.run_config for one in (first, second)]
     assert [(c.limit, c.trials, c.temperature) for c in configs] == [(6, 2, 0.6), (6, 1, 1.0)]
-    # The command line stands over both.
+    # The command line overrides both.
     refusalkit("run", "--plan", "plan.toml", "--trials", 3, "--out", "more")
     assert rk.load_run("more/open-hot").manifest.trials == 3
 

@@ -55,7 +55,7 @@ class Named:
         self.id = name
 
     async def grade(self, prompt: rk.Prompt, completion: rk.Completion) -> Verdict:
-        raise AssertionError("nobody asks it")
+        raise AssertionError("it is never asked")
 
     async def aclose(self) -> None:
         pass
@@ -377,7 +377,7 @@ def test_a_blocked_judge_is_answered_for_and_it_is_said(tmp_path: Path, call: Ca
     entry = run.manifest.judges[composed]
     assert entry.fallback is not None
     assert (entry.fallback.id, entry.fallback.model) == (fallback, "openai/judge-b")
-    assert not entry.graded, "where the fallback answers nobody tells a deflection from a leak"
+    assert not entry.graded, "the fallback cannot tell a deflection from a leak"
     assert asked == {"judge-a": 24, "judge-b": refused}
 
     said = [record for _, record in read_records(run.verdicts)]

@@ -114,7 +114,7 @@ class TestDelimiters:
     @given(st.sampled_from(sorted(RUBRICS)), TEXTS, TEXTS)
     def test_hold_the_answer_and_nothing_else(self, rubric: str, request: str, answer: str) -> None:
         _, message = shown(judge_of(rubric), request, answer)
-        # Lone surrogates cannot be sent as UTF-8; everything else stands as it was.
+        # Lone surrogates cannot be sent as UTF-8; everything else is left as it was.
         assert block(message, "ANSWER", NONCE) == well_formed(answer)
         assert block(message, "REQUEST", NONCE) == well_formed(request)
         message.encode()

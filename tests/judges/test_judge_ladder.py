@@ -109,11 +109,11 @@ WAYS: dict[str, tuple[Judge, str]] = {
         ),
         "json_object",
     ),
-    "400 in words that nobody knows": (
+    "400 in unknown words": (
         lambda b: refused("bad request") if form(b) == "json_schema" else said(VERDICT),
         "json_object",
     ),
-    "500 in words that nobody knows": (
+    "500 in unknown words": (
         lambda b: (
             refused("Internal Server Error", 500) if form(b) == "json_schema" else said(VERDICT)
         ),
@@ -135,7 +135,7 @@ WAYS: dict[str, tuple[Judge, str]] = {
         ),
         "text",
     ),
-    "no form is taken, in words that nobody knows": (
+    "no form is taken, in unknown words": (
         lambda b: refused("?!", 422) if "response_format" in b else said(VERDICT),
         "text",
     ),
@@ -148,7 +148,7 @@ def test_the_strictest_form_that_an_endpoint_takes_is_learned_once(
 ) -> None:
     judge, taken = WAYS[way]
     # A server that breaks without a word may be broken: others do not wait for the one that tries.
-    alone = ("--concurrency", 1) if way == "500 in words that nobody knows" else ()
+    alone = ("--concurrency", 1) if way == "500 in unknown words" else ()
     with Endpoint(judge) as server:
         done = run(call, server, *alone)
     assert done.status == 0, done.err

@@ -1,4 +1,4 @@
-"""What sets a kind of judge apart stands on the kind, and a kind is opened by its own module."""
+"""What sets a kind of judge apart is on the kind, and its own module opens its files."""
 
 from __future__ import annotations
 

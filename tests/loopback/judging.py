@@ -62,9 +62,9 @@ def judge_reply(
 def obedient_reply(
     body: Mapping[str, Any], text: str, refusal: str, plain: Sequence[str] = REFUSED
 ) -> str:
-    """The answer of a judge that obeys any word of its schema's that stands outside the blocks.
+    """The answer of a judge that obeys any word of its schema's that is outside the blocks.
 
-    The last such word counts. Without one it grades what stands in the blocks.
+    The last such word counts. Without one it grades what is in the blocks.
     """
     schema = requested_schema(body)
     inside, outside = blocks(text)

@@ -253,7 +253,7 @@ def test_each_kind_of_answer_has_its_outcome(
     if completion.outcome is Outcome.ANSWERED and fault.kind not in ("huge", "nul_and_escapes"):
         assert completion.text == ANSWER
     if REASONING[1:-1] in completion.text:
-        pytest.fail("reasoning stands in the text that is judged")
+        pytest.fail("reasoning is in the text that is judged")
     if fault.kind in ("think_tags", "unclosed_think", "only_reasoning", "reasoning_field"):
         hidden = fault.variant == "redacted" and back_end.api == "anthropic"
         assert hidden or REASONING in completion.reasoning

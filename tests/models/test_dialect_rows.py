@@ -98,9 +98,9 @@ def test_a_filters_code_is_a_block_whatever_the_status(row: dict[str, Any], stat
 def test_a_filters_words_are_a_block(row: dict[str, Any]) -> None:
     for status in (400, 403, 422):
         assert isinstance(error(status, row["example"]), ModerationError)
-    # Where nobody answered, the words are not a provider's: the request's own may be there.
-    nobody = failure_error(ApiFailure(row["example"]), names="x/m")
-    assert isinstance(nobody, TransientError)
+    # Without an answer the words are not a provider's: the request's own may be among them.
+    unanswered = failure_error(ApiFailure(row["example"]), names="x/m")
+    assert isinstance(unanswered, TransientError)
     assert re.search(row["words"], row["example"], re.IGNORECASE)
 
 

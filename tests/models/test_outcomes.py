@@ -416,7 +416,7 @@ def test_a_filters_code_is_a_block_and_its_category_is_kept(status: int, code: s
 def test_a_filter_is_known_by_its_words(message: str) -> None:
     assert isinstance(error_for(400, message=message), ModerationError)
     assert isinstance(error_for(403, message=message), ModerationError)
-    # Where nobody answered, the words are not a provider's: an answer's own may stand there.
+    # Without an answer the words are not a provider's: an answer's own may be among them.
     assert isinstance(error_for(None, message=message), TransientError)
 
 

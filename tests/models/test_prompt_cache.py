@@ -39,7 +39,7 @@ def running() -> Iterator[LoopbackServer]:
 
 @pytest.fixture
 def server(running: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> LoopbackServer:
-    """The provider stands where the real ones do, so that its models have their list price."""
+    """The provider takes the place of the real ones, so that its models have their list price."""
     for api in ("OPENAI", "ANTHROPIC"):
         monkeypatch.setenv(f"{api}_API_KEY", "loopback-key-0123456789")
     monkeypatch.delenv("ANTHROPIC_AUTH_TOKEN", raising=False)

@@ -8,7 +8,7 @@ In README.md and docs/**/*.md a fenced block is an example if it is tagged `cons
   than 0 is followed by a line ``# exit 3``. A command with nothing below it may print anything.
   Only ``refusalkit`` and ``python -m refusalkit`` are run; there is no shell, so no pipes. The
   README's are run in processes of their own, those of docs/ in this one, which is quicker.
-- ``python``: executed in one namespace per document; ``await`` may stand at the top level.
+- ``python``: executed in one namespace per document; ``await`` may be at the top level.
 
 The blocks of a document run in order in one temporary folder that holds ``runs/example``. Blocks
 that are only to be looked at are tagged ``sh``, ``text``, ``toml`` and so on.

@@ -313,7 +313,7 @@ WRONG = {
     "no parquet": ("x.parquet", "id,prompt,type\n", "cannot be read as PARQUET"),
     "broken JSON": ("x.jsonl", '{"id": 1\n', "is not JSON"),
     "a column that is not there": ("x.jsonl", '{"id": 1, "prompt": "[p]"}\n', "no column type"),
-    "a prompt that is no text": ("x.jsonl", '{"id":1,"prompt":7,"type":"homonyms"}\n', "not text"),
+    "a prompt that is not text": ("x.jsonl", '{"id":1,"prompt":7,"type":"homonyms"}\n', "not text"),
     "another kind of file": ("x.txt", "text", "is not a .jsonl"),
 }
 

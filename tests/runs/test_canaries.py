@@ -199,7 +199,7 @@ def test_a_judge_that_fails_on_them_is_shown_and_stops_nothing(tmp_path: Path) -
         assert run.manifest.sessions[-1].ended_because == "done"
         check = rk.score(run).canaries
         assert check == CanaryCheck(8, 6, (), (ALL[0].id, spanish.id))
-        # What could not be reached is asked again; what was said stands.
+        # What could not be reached is asked again; what was said is kept.
         server.script = Script()
         server.reset()
         run = rk.resume(run, max_retries=5)

@@ -37,7 +37,7 @@ def written(
     rows: list[tuple[tuple[str, int], str, str | None]],
     others: list[tuple[tuple[str, int], str, Label]],
 ) -> Run:
-    """A run of two judges, in whose file stand verdicts of a third that it does not know."""
+    """A run of two judges, whose file has verdicts of a third that it does not know."""
     category = dict(zip(("a", "b#1", "c c"), (*CATEGORIES, CATEGORIES[0]), strict=True))
     run = write_run(
         folder,

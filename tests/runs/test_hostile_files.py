@@ -228,7 +228,7 @@ def test_what_is_written_is_private_whatever_the_umask(
     assert len(paths) > 40
     for path in paths:
         assert path.stat().st_mode & 0o077 == 0, path
-    # A page is made to be shown, and yet nobody else may change it.
+    # A page is made to be shown, and yet only its owner may change it.
     assert (tmp_path / "page.html").stat().st_mode & 0o022 == 0
 
 

@@ -68,7 +68,7 @@ def write_log(folder: Path, samples: list[dict[str, Any]], rates: dict[str, floa
         found = {f"eval/{n}": r for n, r in zip(names, rates.values(), strict=True)}
         metrics = {"config_general": {}, "results": {"all": found}}
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
-    # Reading a pipe without a writer blocks for ever: whoever opens this file hangs.
+    # Reading a pipe without a writer blocks for ever: opening this file would hang.
     if hasattr(os, "mkfifo"):
         os.mkfifo(folder / "evaluate_config.yaml")
     return folder

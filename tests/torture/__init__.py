@@ -1,7 +1,7 @@
 """The fault campaign: the real command, killed again and again, loses and repeats nothing.
 
 `Campaign` runs it (``make torture`` in its long form, tests/whole/test_torture.py in a short one);
-`FaultyWire` stands between the command and the loopback provider and spoils what passes; `victim`
+`FaultyWire` is between the command and the loopback provider and spoils what passes; `victim`
 is the command under an operating system that fails.
 """
 

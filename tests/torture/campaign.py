@@ -381,7 +381,7 @@ class _OneRun:
             # A withheld answer that has no verdict is gone: the one case of asking again.
             withheld = {r["unit"] for r in rows if r["text"] is None}
             for unit in set(twice) - withheld:
-                self._campaign.violated(f"{self._out.name}: {unit} stands {answered[unit]} times")
+                self._campaign.violated(f"{self._out.name}: {unit} is there {answered[unit]} times")
         stand = {r["unit"]: r["unscored"] != "judge_error" for r in verdicts}
         judged = {unit for unit, stands in stand.items() if stands and unit in answered}
         withheld = {r["unit"] for r in rows if r["outcome"] in ("answered", "truncated")}
@@ -409,7 +409,7 @@ class _Ended:
 
 
 def standing(run: Run) -> dict[str, tuple[object, ...]]:
-    """What stands of every unit: of several records the last one counts."""
+    """What counts of every unit: the last of several records."""
     found: dict[str, tuple[object, ...]] = {}
     fields = ("category", "outcome", "finish_reason", "text", "text_sha256", "filter_category")
     for _, record in read_records(run.completions):
