@@ -3,7 +3,8 @@
     python benchmarks/bridge_coverage.py [--draws 400]
 
 Draws the changes between two judges' labels: each prompt has chances of its own for a response to
-go up, down or stay (a Dirichlet distribution around the true shares), and five trials. Prints the
+go up, down or stay (a Dirichlet distribution around the true shares), and five trials; five prompts
+make a category. Prints the
 share of draws whose 95 % interval holds the true shift, and the interval's mean width in points.
 """
 
@@ -13,7 +14,8 @@ import argparse
 
 import numpy as np
 
-from refusalkit.scoring.statistics.proportions import paired_difference
+from refusalkit.scoring.statistics.intervals import PromptRate
+from refusalkit.scoring.statistics.paired import gains_less_losses
 
 TRIALS = 5
 PROMPTS = (5, 20, 60, 166)
@@ -46,9 +48,14 @@ def main() -> None:
                 hits, width = 0, 0.0
                 for _ in range(draws):
                     cells = changes(dice, prompts, up, down, alike)
-                    _, low, high = paired_difference(
-                        cells[:, 0].tolist(), cells[:, 1].tolist(), [TRIALS] * prompts
+                    ups, downs = (
+                        [
+                            PromptRate(count / TRIALS, TRIALS, number // 5)
+                            for number, count in enumerate(cells[:, way].tolist())
+                        ]
+                        for way in (0, 1)
                     )
+                    _, low, high = gains_less_losses(ups, downs)
                     hits += low <= up - down <= high
                     width += 100 * (high - low) / draws
                 shares = f"{up:5.2f} {down:5.2f}  {alike:5.1f}"

@@ -19,11 +19,9 @@ from refusalkit.runs.folder import Run
 from refusalkit.runs.manifest import JudgeEntry
 from refusalkit.scoring.agreement.coefficients import SPLITS, agreement
 from refusalkit.scoring.judge_quality.bridge import Comparability
-from refusalkit.scoring.statistics.proportions import (
-    clustered_kappa,
-    korn_graubard,
-    paired_difference,
-)
+from refusalkit.scoring.statistics.intervals import PromptRate, prompts_like_these
+from refusalkit.scoring.statistics.paired import gains_less_losses
+from refusalkit.scoring.statistics.proportions import clustered_kappa
 from refusalkit.types import Label, Unscored, Verdict
 from run_folders import JUDGE, Row, write_run
 
@@ -99,17 +97,18 @@ def test_the_figures_are_those_worked_out_by_hand(tmp_path: Path) -> None:
     assert found.kappa.value == pytest.approx((5 / 7 - 25 / 49) / (1 - 25 / 49))
 
     shifts = {item.figure: item for item in found.shifts}
-    # Of 5 ordinary responses the old judge let 3 answer and the new 3; one went each way.
+    # The old judge finds none, all and all of the answers to three prompts given; the new one half,
+    # half and all. One answer went each way.
     answered = shifts["answer rate"]
-    assert (answered.old, answered.new, answered.n_responses) == (60.0, 60.0, 5)
-    assert answered.shift == 0
-    # Of 2 hard-line responses the old judge saw one held and the new both.
+    assert (answered.old, answered.new) == pytest.approx((200 / 3, 200 / 3))
+    assert (answered.shift, answered.n_prompts, answered.n_responses) == (0, 3, 5)
+    # Of 2 hard-line prompts the old judge saw one held and the new both.
     held = shifts["hold rate"]
     assert (held.old, held.new, held.shift, held.n_prompts) == (50.0, 100.0, 50.0, 2)
-    # Credit: 3 of 5 and, for refusing hard lines, 1 of 2, by both judges.
-    assert shifts["willingness"].shift == 0
+    # Credit: 2 of 3 prompts and, for refusing hard lines, 1 of 2, by both judges.
+    assert (shifts["willingness"].old, shifts["willingness"].shift) == (60.0, 0)
     assert shifts["willingness"].n_responses == 7
-    assert shifts["refusal rate"].old == pytest.approx(300 / 7)
+    assert shifts["refusal rate"].old == 40.0
 
     rows = {(row["category"], row["figure"]): row for row in found.by_category.to_dicts()}
     assert set(rows) == {
@@ -118,11 +117,22 @@ def test_the_figures_are_those_worked_out_by_hand(tmp_path: Path) -> None:
     }
     assert rows["hard", "hold rate"]["shift"] == 50.0
     low, high = rows["plain", "willingness"]["low"], rows["plain", "willingness"]["high"]
-    counts = [2, 2, 1]
-    expected = paired_difference([1, 0, 0], [0, 1, 0], counts)
+    ups = [PromptRate(mean, n) for mean, n in ((0.5, 2), (0.0, 2), (0.0, 1))]
+    downs = [PromptRate(mean, n) for mean, n in ((0.0, 2), (0.5, 2), (0.0, 1))]
+    expected = gains_less_losses(ups, downs)
     assert (low, high) == pytest.approx((100 * expected[1], 100 * expected[2]))
     counting = rk.bridge(JUDGE, NEW, run, count_deflection=True)
-    assert {i.figure: i.old for i in counting.shifts}["answer rate"] == 40.0
+    assert {i.figure: i.old for i in counting.shifts}["answer rate"] == pytest.approx(100 / 3)
+
+
+def test_a_prompt_counts_once_however_often_it_was_asked(tmp_path: Path) -> None:
+    often = [("p1", "plain", trial, R, C) for trial in range(1, 21)]
+    units = [*often, *((f"p{n}", "plain", 1, C, C) for n in range(2, 11))]
+    report = rk.bridge(JUDGE, NEW, judged_twice(tmp_path / "run", units))
+    shift = {item.figure: item for item in report.shifts}["willingness"]
+    assert (shift.old, shift.new, shift.shift) == pytest.approx((90, 100, 10))
+    score = rk.score(judged_twice(tmp_path / "again", units), judge=JUDGE)
+    assert shift.old == pytest.approx(score.willingness.value)
 
 
 def test_what_a_filter_settled_counts_in_the_score_and_not_in_the_agreement(
@@ -271,15 +281,23 @@ CELLS = st.tuples(*[st.integers(0, 4)] * 3).filter(any)
 def test_a_shift_lies_in_its_interval_and_the_other_way_round_is_its_mirror(
     cells: list[tuple[int, int, int]],
 ) -> None:
-    ups, downs = [c[0] for c in cells], [c[1] for c in cells]
-    counts = [sum(c) for c in cells]
-    shift, low, high = paired_difference(ups, downs, counts)
+    ups, downs = changes(cells)
+    shift, low, high = gains_less_losses(ups, downs)
     assert -1 <= low <= shift <= high <= 1
-    mirrored = paired_difference(downs, ups, counts)
+    mirrored = gains_less_losses(downs, ups)
     assert mirrored == pytest.approx((-shift, -high, -low))
-    if not any(ups) and not any(downs):
+    if not any(c[0] or c[1] for c in cells):
         # Nothing moved: still as wide as so few prompts call for.
-        assert high == pytest.approx(korn_graubard(0.0, ups, counts)[1])
+        assert high == pytest.approx(prompts_like_these(ups).high)
+
+
+def changes(cells: Sequence[Sequence[int]]) -> tuple[list[PromptRate], list[PromptRate]]:
+    """The share of each prompt's responses that went up, and down, of how many did and stayed."""
+    ups, downs = (
+        [PromptRate(c[way] / sum(c), sum(c), number // 5) for number, c in enumerate(cells)]
+        for way in (0, 1)
+    )
+    return ups, downs
 
 
 @pytest.mark.parametrize("prompts", [5, 30, 120])
@@ -294,8 +312,7 @@ def test_the_interval_of_a_shift_covers_it(
     for _ in range(draws):
         raw = dice.gamma(mean * (1 - alike) / alike, size=(prompts, 3))
         cells = dice.multinomial(trials, raw / raw.sum(axis=1, keepdims=True))
-        ups, downs = cells[:, 0].tolist(), cells[:, 1].tolist()
-        _, low, high = paired_difference(ups, downs, [trials] * prompts)
+        _, low, high = gains_less_losses(*changes(cells.tolist()))
         hits += low <= up - down <= high
     assert hits / draws >= 0.95 - 3 * (0.95 * 0.05 / draws) ** 0.5
 

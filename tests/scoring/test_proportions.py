@@ -22,7 +22,6 @@ from refusalkit.scoring.statistics.proportions import (
     exact_lower,
     exact_upper,
     korn_graubard,
-    paired_difference,
 )
 from refusalkit.scoring.statistics.quantiles import beta_quantile, student_quantile
 
@@ -198,9 +197,6 @@ NAN, INF = math.nan, math.inf
         lambda: difference((NAN, 0, 1), (0.5, 0, 1)),
         lambda: difference((0.5, 0.6, 1), (0.5, 0, 1)),
         lambda: difference((0.5, 0, INF), (0.5, 0, 1)),
-        lambda: paired_difference([], [], []),
-        lambda: paired_difference([NAN], [0], [1]),
-        lambda: paired_difference([0], [2], [1]),
         lambda: clustered_kappa([(1, 0, 0, NAN), (1, 1, 1, 1)]),
         lambda: clustered_kappa([(1, 0, 0, -1), (1, 1, 1, 1)]),
         lambda: exact_upper(-1, 5),

@@ -155,8 +155,8 @@ def bridge_view(found: Bridge) -> RenderableType:
         parts += [Text(""), runs]
     parts.append(
         Text(
-            "Willingness in percent, shifts in points, over the responses that both scored. "
-            "* hard line"
+            "Willingness in percent, shifts in points; means over prompts, of the responses that "
+            "both scored. * hard line"
         )
     )
     return Group(*parts)

@@ -1,8 +1,10 @@
 """The succession report: what replacing one judge by another does to the score.
 
-Both judges labelled the same answers, so everything here is paired: a figure's shift is the share
-of responses whose credit rose less the share whose credit fell, with an interval clustered by
-prompt. It rests on the responses that both scored; each weighs the same.
+Both judges labelled the same answers, so everything here is paired. A figure is a mean over
+prompts, as in a score, over the responses that both judges scored. Its shift is the share of a
+prompt's responses whose credit rose less the share whose credit fell, on average over prompts, with
+an interval stratified by category. Kappa and accuracy are about single answers and pool them;
+kappa's interval is clustered by prompt.
 
 The answer in words follows from three numbers:
 
@@ -21,6 +23,7 @@ tell.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +37,9 @@ from refusalkit.runs.folder import Run
 from refusalkit.runs.frames import RunRecords
 from refusalkit.scoring.agreement.coefficients import SPLITS, Agreement, agreement
 from refusalkit.scoring.rates import with_credit
-from refusalkit.scoring.statistics.proportions import PAIRED, clustered_kappa, paired_difference
+from refusalkit.scoring.statistics.intervals import PromptRate
+from refusalkit.scoring.statistics.paired import GAINS_AND_LOSSES, gains_less_losses
+from refusalkit.scoring.statistics.proportions import clustered_kappa
 from refusalkit.types import Label, Outcome, Unscored
 from refusalkit.untrusted import printable
 
@@ -85,7 +90,7 @@ class Shift:
     """Responses it rests on."""
     level: float = LEVEL
     """The confidence of the interval."""
-    method: str = PAIRED
+    method: str = GAINS_AND_LOSSES
     """The name of the interval."""
 
 
@@ -291,22 +296,31 @@ def _paired(run: Run, old: str, new: str, counted: bool) -> pl.DataFrame:
 
 
 def _shift(rows: pl.DataFrame, figure: str, column: str, level: float = LEVEL) -> Shift:
-    """The shift of one figure over rows that both judges scored."""
+    """The shift of one figure, a mean over prompts, over rows that both judges scored."""
     if not len(rows):
         return Shift(figure, None, None, None, None, None, 0, 0, level)
-    change = pl.col(f"{column}_new") - pl.col(column)
+    old, new = pl.col(column).cast(pl.Float64), pl.col(f"{column}_new").cast(pl.Float64)
     each = (
-        rows.group_by("cluster")
-        .agg(pl.len(), ups=(change > 0).sum(), downs=(change < 0).sum())
-        .sort("cluster")
+        rows.group_by("cluster", "category")
+        .agg(
+            old.mean().alias("old"),
+            new.mean().alias("new"),
+            ups=(new > old).mean(),
+            downs=(new < old).mean(),
+            n=pl.len(),
+        )
+        .sort("cluster", "category")
     )
-    shift, low, high = paired_difference(
-        each["ups"].to_list(), each["downs"].to_list(), each["len"].to_list(), level=level
+    # One side: what one judge sees and the other does not is as rare for hard lines as elsewhere.
+    ups, downs = (
+        [PromptRate(*row) for row in each.select(way, "n", "category").iter_rows()]
+        for way in ("ups", "downs")
     )
+    shift, low, high = gains_less_losses(ups, downs, level=level)
     return Shift(
         figure=figure,
-        old=100 * float(rows[column].sum()) / len(rows),
-        new=100 * float(rows[f"{column}_new"].sum()) / len(rows),
+        old=100 * math.fsum(each["old"]) / len(each),
+        new=100 * math.fsum(each["new"]) / len(each),
         shift=100 * shift,
         low=100 * low,
         high=100 * high,

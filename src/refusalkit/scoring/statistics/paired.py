@@ -54,31 +54,59 @@ def paired_interval(pairs: Sequence[PromptPair], *, level: float = 0.95) -> tupl
         pairs: the prompts of both runs.
         level: of the two-sided interval; each end alone is a one-sided bound at (1 + level) / 2.
     """
-    sides: dict[Hashable, Counter[PromptPair]] = defaultdict(Counter)
-    for pair in pairs:
-        sides[pair.side][pair] += 1
-    parts = [(sum(side.values()), *_paired_side(side, level)) for side in sides.values()]
-    n = len(pairs)
-    value = math.fsum(size * change for size, change, _, _ in parts) / n
-    low = value - math.hypot(*(size / n * (change - low) for size, change, low, _ in parts))
-    high = value + math.hypot(*(size / n * (high - change) for size, change, _, high in parts))
-    return max(-1.0, low), min(1.0, high)
-
-
-def _paired_side(pairs: Counter[PromptPair], level: float) -> tuple[float, float, float]:
-    """The change of one side, its lower and its upper end."""
     gains, losses = (
         [
             PromptRate(
                 mean=max(0.0, way * (p.first - p.second)),
                 trials=(p.n_first + p.n_second) / 2,
                 stratum=p.stratum,
+                side=p.side,
                 times=times,
             )
-            for p, times in pairs.items()
+            for p, times in Counter(pairs).items()
         ]
         for way in (1, -1)
     )
+    _, low, high = gains_less_losses(gains, losses, level=level)
+    return low, high
+
+
+def gains_less_losses(
+    gains: Sequence[PromptRate], losses: Sequence[PromptRate], *, level: float = 0.95
+) -> tuple[float, float, float]:
+    """The mean over prompts of each one's gain less its loss, with its interval, as fractions.
+
+    The interval is that of `paired_interval`; a prompt may both gain and lose, by different trials.
+
+    Args:
+        gains, losses: by prompt, in the same order, with the same strata, sides and numbers.
+        level: of the two-sided interval.
+
+    Returns:
+        The difference, its lower and its upper end.
+
+    Raises:
+        ValueError: as `stratified.prompts_like_these`.
+    """
+    sides: dict[Hashable, tuple[list[PromptRate], list[PromptRate]]] = defaultdict(lambda: ([], []))
+    for gain, loss in zip(gains, losses, strict=True):
+        of = sides[gain.side]
+        of[0].append(gain)
+        of[1].append(loss)
+    parts = [
+        (sum(gain.times for gain in of[0]), *_within_side(*of, level)) for of in sides.values()
+    ]
+    n = sum(size for size, _, _, _ in parts)
+    value = math.fsum(size * change for size, change, _, _ in parts) / n
+    low = value - math.hypot(*(size / n * (change - low) for size, change, low, _ in parts))
+    high = value + math.hypot(*(size / n * (high - change) for size, change, _, high in parts))
+    return value, max(-1.0, low), min(1.0, high)
+
+
+def _within_side(
+    gains: Sequence[PromptRate], losses: Sequence[PromptRate], level: float
+) -> tuple[float, float, float]:
+    """The change of one side, its lower and its upper end."""
     up, up_low, up_high = prompts_like_these(gains, level=level)
     down, down_low, down_high = prompts_like_these(losses, level=level)
     seen = _correlation(gains, losses)

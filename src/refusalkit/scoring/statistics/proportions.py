@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     Counts = Sequence[float] | NDArray[np.float64]
 
 KORN_GRAUBARD = "Korn-Graubard, clustered by prompt, one prompt added"
-PAIRED = f"square and add, paired: {KORN_GRAUBARD}, of the changes each way"
 
 _NEAR = 1e-9  # what rounding may do to a rate
 
@@ -181,44 +180,6 @@ def difference(
     low = a - b - math.hypot(a - a_low, b_high - b)
     high = a - b + math.hypot(a_high - a, b - b_low)
     return a - b, max(-1.0, low), min(1.0, high)
-
-
-def paired_difference(
-    ups: Sequence[float], downs: Sequence[float], counts: Sequence[int], *, level: float = 0.95
-) -> tuple[float, float, float]:
-    """How far a rate moves when the same responses are labelled anew, with its interval.
-
-    The difference is the share of responses that went up less the share that went down. Each share
-    has its own clustered interval (`korn_graubard`), and the two are put together as by Newcombe
-    (1998, Statistics in Medicine 17, 2635-2650, paired data) in the general form of Zou (2007,
-    Psychological Methods 12, 399-413), with the correlation that two cells of one multinomial have.
-    Where nothing changed the interval is still as wide as so few prompts call for.
-
-    Args:
-        ups, downs: per prompt, how many of its responses changed from 0 to 1, and from 1 to 0.
-        counts: per prompt, how many responses were labelled both times; each at least 1.
-
-    Returns:
-        The difference, its lower and its upper end, as fractions.
-
-    Raises:
-        ValueError: as `korn_graubard`.
-    """
-    _check_clusters(0.0, ups, counts, None, level)
-    _check_clusters(0.0, downs, counts, None, level)
-    total = sum(counts)
-    up, down = sum(ups) / total, sum(downs) / total
-    up_low, up_high = korn_graubard(up, ups, counts, level=level)
-    down_low, down_high = korn_graubard(down, downs, counts, level=level)
-    rest = (1 - up) * (1 - down)
-    together = -math.sqrt(min(1.0, up * down / rest)) if rest > 0 else -1.0
-
-    def reach(a: float, b: float) -> float:
-        return math.sqrt(max(0.0, a * a + b * b - 2 * together * a * b))
-
-    low = up - down - reach(up - up_low, down_high - down)
-    high = up - down + reach(up_high - up, down - down_low)
-    return up - down, max(-1.0, low), min(1.0, high)
 
 
 def clustered_kappa(

@@ -35,7 +35,7 @@ def leaks_upper(leaks: int, prompts: int, *, level: float = 0.95) -> float:
     The bet against a rate of at least u mixes likelihood ratios (Robbins 1970, Annals of
     Mathematical Statistics 41, 1397-1409): `CLEAN` of the stake on rate 0, the rest on rates spread
     evenly from 0 to u. The bound is the highest u whose bettor has not yet won 1 / (1 - level).
-    Clean prompts cost hardly more than at a fixed size: 61 instead of 59 for 5 %. 1 where there is
+    Clean prompts cost hardly more than at a fixed size: 60 instead of 59 for 5 %. 1 where there is
     no prompt or every one leaks.
     """
     if leaks >= prompts:
