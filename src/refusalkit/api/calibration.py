@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from refusalkit.api.calls import RunLike, as_list, check_options, load_run, path_of
 from refusalkit.api.grading import judged_records, labelled_strata, recorded_answers
-from refusalkit.api.sync import RUNS, sync
+from refusalkit.api.sync import sync
 from refusalkit.clock import now
 from refusalkit.config.resolve import resolve_config
 from refusalkit.config.run_config import JudgeOptions
@@ -21,6 +21,7 @@ from refusalkit.errors import RefusalkitError, UsageError
 from refusalkit.files import read_file
 from refusalkit.prompts.categories import slug_of
 from refusalkit.runs.folder import Run, holds_run
+from refusalkit.runs.naming import RUNS
 from refusalkit.types import Label
 from refusalkit.untrusted import printable
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from refusalkit.api.calls import RunLike, check_options, load_run
-from refusalkit.api.sync import RUNS
 from refusalkit.config.run_config import RunOptions
 from refusalkit.engine.opening import config_of_call
 from refusalkit.errors import RefusalkitError
 from refusalkit.judges.choice import check_hard_line_judge, choose_judge, load_named
 from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.folder import Run
+from refusalkit.runs.naming import RUNS
 from refusalkit.runs.prompt_choice import choose_prompts
 
 if TYPE_CHECKING:

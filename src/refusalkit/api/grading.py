@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from refusalkit.scoring.judge_quality.grades import Grades
 
 
-from refusalkit.api.sync import RUNS, sync
+from refusalkit.api.sync import sync
+from refusalkit.runs.naming import RUNS
 
 WHERE_JUDGED = ("judge_api_base", "judge_api_key_env")
 

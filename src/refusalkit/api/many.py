@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from refusalkit.api.calls import check_options
 from refusalkit.api.runs import PreparedRun, prepare_run, work_prepared
-from refusalkit.api.sync import RUNS, sync
+from refusalkit.api.sync import sync
 from refusalkit.config.resolve import check_option
 from refusalkit.config.run_config import RunOptions
 from refusalkit.display import shows
@@ -22,6 +22,7 @@ from refusalkit.errors import ConfigurationError, RefusalkitError, RunFolderErro
 from refusalkit.prompts.categories import slug_of
 from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.folder import Run, holds_run, open_run
+from refusalkit.runs.naming import RUNS
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:

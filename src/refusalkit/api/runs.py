@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from refusalkit.judges.protocol import Judge
     from refusalkit.models.endpoints import Pacers
     from refusalkit.models.protocol import Model
-from refusalkit.api.sync import RUNS, sync
+from refusalkit.api.sync import sync
 from refusalkit.engine.plan import OnProgress
+from refusalkit.runs.naming import RUNS
 
 # How an error ends whose run can go on later.
 _RESUME = "; resume the run then"

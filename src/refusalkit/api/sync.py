@@ -9,15 +9,11 @@ import contextvars
 import signal
 import threading
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from refusalkit.errors import one_sentence
 
 _T = TypeVar("_T")
-
-
-RUNS = Path("runs")
 
 # Seconds to wait for requests in flight after an interruption.
 _GRACE_S = 1.2

@@ -8,6 +8,7 @@ import click
 
 from refusalkit.cli.many import asked_models, name_models
 from refusalkit.cli.options import (
+    RUN,
     ConfiguredCommand,
     config_options,
     given_options,
@@ -31,6 +32,7 @@ from refusalkit.cli.options import (
     "earlier",
     multiple=True,
     metavar="RUN",
+    type=RUN,
     help="Take answers' lengths from this run (repeatable).  [default: all in runs/]",
 )
 @opt("--json", "as_json", is_flag=True, help="Print as JSON.")

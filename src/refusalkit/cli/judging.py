@@ -9,6 +9,7 @@ import click
 from refusalkit.cli import labelling
 from refusalkit.cli.exit_codes import GATE, INCOMPLETE, OK
 from refusalkit.cli.options import (
+    RUN,
     ConfiguredCommand,
     Number,
     config_options,
@@ -175,7 +176,7 @@ def judges_agree(
 )
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.argument("runs", metavar="RUN...", type=RUN, nargs=-1, required=True)
 @opt(
     "--margin",
     type=Number(0, 100, min_open=True),

@@ -36,6 +36,19 @@ class Number(click.FloatRange):
         return found
 
 
+class RunName(click.ParamType[str]):
+    """A run: its folder, `@last`, or the beginning of its folder's name or id in runs/."""
+
+    name = "run"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The path of the run; what names none is left to the command, which says so."""
+        from refusalkit.runs.naming import find_run
+
+        return find_run(str(value))
+
+
+RUN = RunName()
 opt = click.option
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from refusalkit.cli.options import Number, opt
+from refusalkit.cli.options import RUN, Number, opt
 
 if TYPE_CHECKING:
     from refusalkit.config.run_config import RunOptions
@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 )
 @opt("--sensitivity", type=Number(0, 100), default=90.0, show_default=True, help="Of the judge.")
 @opt("--specificity", type=Number(0, 100), default=90.0, show_default=True, help="Of the judge.")
-@opt("--run", metavar="RUN", help="Learn rate and correlation from it; count what it lacks.")
+@opt(
+    "--run",
+    metavar="RUN",
+    type=RUN,
+    help="Learn rate and correlation from it; count what it lacks.",
+)
 @opt("--judge", metavar="ID", help="One of several judges of that run.")
 @opt("--prompts", metavar="SET", help="With MODEL: prompts as long as these.")
 @opt("--json", "as_json", is_flag=True, help="Print as JSON.")

@@ -10,6 +10,7 @@ from refusalkit.cli.exit_codes import INCOMPLETE, OK
 from refusalkit.cli.many import name_models, run_several
 from refusalkit.cli.notices import print_preset_note, warn_of_filters, warn_unmarked_hard_lines
 from refusalkit.cli.options import (
+    RUN,
     ConfiguredCommand,
     config_options,
     given_options,
@@ -97,7 +98,7 @@ def run(
 @click.command(
     cls=ConfiguredCommand, epilog="Example: refusalkit resume runs/20261123-101500-demo-mixed-1a2b"
 )
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", type=RUN)
 @config_options("measured", "judge", file=True, defaults=False)
 @config_options("operational", defaults=False)
 @max_unscored_option
@@ -129,7 +130,7 @@ def resume(run: str, max_unscored: float, trust_folder: bool, as_json: bool, **o
 @click.command(
     cls=ConfiguredCommand, epilog="Example: refusalkit grade answers.jsonl --judge lexical"
 )
-@click.argument("records", metavar="RESPONSES")
+@click.argument("records", metavar="RESPONSES", type=RUN)
 @opt("--judge", default="graded", show_default=True, help="A shipped judge or a judge file.")
 @config_options("judge")
 @config_options("operational")
@@ -188,7 +189,7 @@ def grade(
 @click.command(
     cls=ConfiguredCommand, epilog="Example: refusalkit regrade runs/example --judge lexical"
 )
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", type=RUN)
 @opt("--judge", required=True, metavar="NAME", help="A judge or a judge file; several by commas.")
 @config_options("judge")
 @config_options("operational")

@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 from refusalkit.cli.exporting import folder_of
-from refusalkit.cli.options import max_unscored_option, opt
+from refusalkit.cli.options import RUN, max_unscored_option, opt
 from refusalkit.cli.showing import odd_answers, score_exit, warn_of_canaries
 
 
 @click.command(epilog="Example: refusalkit score runs/example --by trial --format csv")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", type=RUN)
 @opt(
     "--by",
     type=click.Choice(["category", "trial", "prompt", "language"]),

@@ -162,8 +162,8 @@ def check_report(report: str | None, out: str | None, *, several: bool = False) 
     """Refuse a report that cannot be written, before the run is paid for."""
     if report is None:
         return
-    from refusalkit.api.sync import RUNS
     from refusalkit.reporting.target import check_target
+    from refusalkit.runs.naming import RUNS
 
     path, made = Path(report), [RUNS if out is None else Path(out)]
     if several and path.parent.parent == made[0]:

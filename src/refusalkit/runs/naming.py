@@ -1,0 +1,85 @@
+"""Runs by name: the last one, or the beginning of a folder's name or of an id."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from refusalkit.errors import RefusalkitError, RunFolderError
+from refusalkit.runs.folder import Run, holds_run, open_run
+from refusalkit.untrusted import printable
+
+RUNS = Path("runs")
+LAST = "@last"
+_MAX_CANDIDATES = 8
+
+
+def runs_below(folder: Path) -> Iterator[Run]:
+    """The runs in a folder and in its folders, those first that were worked on last.
+
+    What cannot be read as a run is passed over, and so are links.
+    """
+    found: list[Run] = []
+    places = [folder, *_folders_in(folder)]
+    # Several models in one command have a folder of their own.
+    groups = [place for place in places[1:] if not holds_run(place)]
+    places += [inner for group in groups for inner in _folders_in(group)]
+    for place in places:
+        if holds_run(place):
+            with contextlib.suppress(RefusalkitError):
+                found.append(open_run(place))
+    yield from sorted(found, key=lambda run: (worked_on(run), run.manifest.id), reverse=True)
+
+
+def worked_on(run: Run) -> str:
+    """When the last session on a run began, in UTC; empty before the first."""
+    sessions = run.manifest.sessions
+    return str(sessions[-1].started_at) if sessions else ""
+
+
+def find_run(name: str, folder: Path = RUNS) -> str:
+    """The path of the run that `name` says; `name` itself where it says none.
+
+    A path that exists is itself. ``@last`` is the run in `folder` that was worked on last; else the
+    name may be the beginning of a folder's name or of an id, if it is one run's only.
+
+    Raises:
+        RunFolderError: several runs begin like this, or there is no last one.
+    """
+    if name == LAST:
+        last = next(runs_below(folder), None)
+        if last is None:
+            raise RunFolderError(f"there is no run in {printable(folder)} yet, so none is {LAST}")
+        return str(last.path)
+    path = Path(name)
+    if not path.name or _exists(path):
+        return name
+    if path.parent != Path():
+        folder, name = path.parent, path.name
+    runs = [
+        run
+        for run in runs_below(folder)
+        if run.path.name.startswith(name) or run.manifest.id.startswith(name)
+    ]
+    exact = [run for run in runs if name in (run.path.name, run.manifest.id)]
+    named = exact or runs
+    if len(named) > 1:
+        shown = ", ".join(printable(run.path, 200) for run in named[:_MAX_CANDIDATES])
+        more = f" and {len(named) - _MAX_CANDIDATES} more" if len(named) > _MAX_CANDIDATES else ""
+        raise RunFolderError(f"{printable(name)!r} begins the names of several runs: {shown}{more}")
+    return str(named[0].path if named else path)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file system takes
+        return True
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(each for each in folder.iterdir() if each.is_dir() and not each.is_symlink())
+    except OSError:
+        return []
