@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from refusalkit.cli.exit_codes import GATE, OK
-from refusalkit.cli.options import opt
+from refusalkit.cli.options import RUN, opt
 from refusalkit.untrusted import printable
 
 # Findings that are printed; --json has more of them.
@@ -16,7 +16,7 @@ _SHOWN = 20
 
 
 @click.command(epilog="Example: refusalkit verify runs/example")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", type=RUN)
 @opt("--prompts", metavar="SET", help="The prompts that were asked, where they are not shipped.")
 @opt("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(run: str, prompts: str | None, as_json: bool) -> int:
@@ -60,7 +60,7 @@ def verify(run: str, prompts: str | None, as_json: bool) -> int:
 
 
 @click.command(epilog="Example: refusalkit export runs/example --to bundle example.zip")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", type=RUN)
 @click.argument("out", metavar="OUT")
 @opt(
     "--to",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
+from refusalkit.display import shows
 from refusalkit.engine.plan import Progress
 from refusalkit.untrusted import printable
 
@@ -117,6 +118,7 @@ class SeveralProgress:
             )
 
 
+@shows()
 class TextProgress:
     """An `on_progress` callback that prints how far a run is, for notebooks and scripts.
 
@@ -137,9 +139,6 @@ class TextProgress:
         self._shown_at = -_TEXT_EVERY_S
         self._width = 0
         self._last = ""
-
-    def __repr__(self) -> str:
-        return "TextProgress()"
 
     def __call__(self, progress: Progress) -> None:
         """Write the line again, unless it was written a moment ago."""
