@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from typing import Literal
+
 from rich.console import Console, RenderableType
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that prints text verbatim: no markup, no highlighting."""
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    """A console that prints text verbatim: no markup, no highlighting.
+
+    With ``NO_COLOR`` there is no bold either: of itself rich leaves out colours only.
+    """
+    colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, color_system=colours)
 
 
 def show(*views: RenderableType) -> None:
