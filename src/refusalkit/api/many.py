@@ -113,8 +113,8 @@ def benchmark_many(
 
 
 def _how_to_go_on(done: Sequence[ModelRun]) -> str:
-    paths = " ".join(shlex.quote(printable(one.path, 400)) for one in done if one.run is not None)
-    return f"go on with: refusalkit resume {paths}"
+    begun = (shlex.quote(printable(one.path, 400)) for one in done if one.run is not None)
+    return "; ".join(f"go on with: refusalkit resume {path}" for path in begun)
 
 
 async def benchmark_many_async(
