@@ -124,6 +124,9 @@ if TYPE_CHECKING:
     from refusalkit.judges.protocol import (
         Judge,
     )
+    from refusalkit.models.callables import (
+        from_callable,
+    )
     from refusalkit.models.open import (
         open_model,
     )
@@ -261,6 +264,7 @@ _WHERE = {
     "judges.council": "Council",
     "judges.open": "load_judge",
     "judges.protocol": "Judge",
+    "models.callables": "from_callable",
     "models.open": "open_model",
     "models.protocol": "Model",
     "prompts.framings": "with_framings",
@@ -390,6 +394,7 @@ __all__ = [
     "estimate",
     "estimate_many",
     "export",
+    "from_callable",
     "grade",
     "grade_async",
     "judge_agreement",
