@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import jsonlines
 import pydantic_core
 from pydantic import ValidationError
 
 from refusalkit.errors import PromptSetError
-from refusalkit.files import lines_of, open_file
+from refusalkit.files import MAX_LINE, lines_of, open_file
 from refusalkit.jsonl import why_invalid
 from refusalkit.prompts.bulk import plain_prompts
 from refusalkit.prompts.categories import slug_of
@@ -25,6 +27,12 @@ from refusalkit.prompts.prompt_record import (
     PromptRecord,
 )
 from refusalkit.prompts.prompt_set import PromptSet
+from refusalkit.prompts.unpack import (
+    MAX_UNPACKED,
+    UnreadableTableError,
+    check_cells,
+    unpacked,
+)
 from refusalkit.types import Category, Prompt
 from refusalkit.untrusted import printable, well_formed
 
@@ -252,8 +260,8 @@ def column_names(path: Path) -> list[str] | None:
     """The columns of a table; of JSON lines the fields of the first. None where it has none."""
     if _is_jsonl(path):
         try:
-            with path.open("rb") as file:
-                for raw in file:
+            with open_file(path) as file:
+                for raw in lines_of(file):
                     if not raw.isspace():
                         first = pydantic_core.from_json(raw)
                         return list(first) if isinstance(first, dict) else None
@@ -292,20 +300,36 @@ def read_portions(path: Path, mistakes: Mistakes, pick: _Pick) -> Iterator[_Port
 
 
 def _jsonl_portions(path: Path, mistakes: Mistakes) -> Iterator[_Portion]:
-    with open_file(path) as handle:
-        first = 1
-        lines_left = lines_of(handle)
-        while read := list(itertools.islice(lines_left, _PORTION)):
-            lines = {number: raw for number, raw in enumerate(read, first) if not raw.isspace()}
-            try:
-                rows = list(map(pydantic_core.from_json, lines.values()))
-            except ValueError:
-                rows = [None]
-            if set(map(type, rows)) <= {dict}:
-                yield list(lines), rows
-            else:
-                yield from _jsonl_rows(path, lines, mistakes)
-            first += len(read)
+    try:
+        with open_file(path) as handle:
+            _check_size(handle)
+            first = 1
+            lines_left = lines_of(handle)
+            while read := _some(lines_left):
+                lines = {number: raw for number, raw in enumerate(read, first) if not raw.isspace()}
+                try:
+                    rows = list(map(pydantic_core.from_json, lines.values()))
+                except ValueError:
+                    rows = [None]
+                if set(map(type, rows)) <= {dict}:
+                    yield list(lines), rows
+                else:
+                    yield from _jsonl_rows(path, lines, mistakes)
+                first += len(read)
+    except OSError as error:
+        mistakes.add(path.name, "file", f"cannot be read: {error.strerror or error}")
+
+
+def _some(lines: Iterator[bytes]) -> list[bytes]:
+    """The next lines, as many as are in memory at once."""
+    found: list[bytes] = []
+    size = 0
+    for line in itertools.islice(lines, _PORTION):
+        found.append(line)
+        size += len(line)
+        if size > MAX_LINE:
+            break
+    return found
 
 
 def _jsonl_rows(path: Path, lines: Mapping[int, bytes], mistakes: Mistakes) -> Iterator[_Portion]:
@@ -320,43 +344,44 @@ def _jsonl_rows(path: Path, lines: Mapping[int, bytes], mistakes: Mistakes) -> I
 
 
 def _frame_portions(path: Path, mistakes: Mistakes, pick: _Pick) -> Iterator[_Portion]:
-    import polars as pl
-
     try:
-        table = _scan(path)
-        wanted = pick(table.collect_schema().names())
-        if wanted is None:
-            return
-        frame = table.select(wanted).collect()
-    except OSError as error:
-        mistakes.add(path.name, "file", f"cannot be read ({error.strerror or error})")
-        return
-    except ModuleNotFoundError:
-        what = "needs the package fastexcel to be read (pip install fastexcel), or save it as .csv"
-        mistakes.add(path.name, "file", what)
-        return
-    # A damaged Parquet file can make polars panic.
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
-        mistakes.add(path.name, "file", f"cannot be read as {_kind(path)}: {first}")
+        if path.suffix.lower() in (".csv", ".tsv"):
+            frame = _separated(path, pick)
+        else:
+            frame = unpacked(path, pick)
+        check_cells(frame)
+    except UnreadableTableError as error:
+        mistakes.add(path.name, "file", f"cannot be read as {_kind(path)}: {error}")
         return
     for start in range(0, len(frame), _PORTION):
         rows = frame.slice(start, _PORTION).to_dicts()
         yield range(start + 1, start + 1 + len(rows)), rows
 
 
-def _scan(path: Path) -> pl.LazyFrame:
-    """A table as polars sees it. Every column of a text file is text: `1` and `null` stay that."""
+def _separated(path: Path, pick: _Pick) -> pl.DataFrame:
+    """A CSV or TSV file. Every column of it is text: `1` and `null` stay that."""
     import polars as pl
 
-    match path.suffix.lower():
-        case ".csv" | ".tsv":
-            separator = "\t" if path.suffix.lower() == ".tsv" else ","
-            return pl.scan_csv(path, separator=separator, infer_schema=False, glob=False)
-        case ".xlsx":
-            return pl.read_excel(path, infer_schema_length=0).lazy()
-        case _:
-            return pl.scan_parquet(path, glob=False)
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    try:
+        with open_file(path) as file:
+            _check_size(file)
+            for _ in lines_of(file) if os.fstat(file.fileno()).st_size > MAX_LINE else ():
+                pass
+        table = pl.scan_csv(path, separator=separator, infer_schema=False, glob=False)
+        wanted = pick(table.collect_schema().names())
+        return pl.DataFrame() if wanted is None else table.select(wanted).collect()
+    except OSError as error:
+        raise UnreadableTableError(str(error.strerror or error)) from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
+        text = str(error).strip()
+        raise UnreadableTableError(text.splitlines()[0] if text else "no reason given") from error
+
+
+def _check_size(file: BinaryIO) -> None:
+    """Raise `OSError` where an opened table is larger than any may be."""
+    if os.fstat(file.fileno()).st_size > MAX_UNPACKED:
+        raise OSError(errno.EFBIG, f"it is larger than {MAX_UNPACKED / 1e6:.0f} MB")
 
 
 def require_table(path: Path) -> None:
