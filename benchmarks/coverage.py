@@ -8,11 +8,13 @@ seeded. The points at which refusalkit's interval held least often are simulated
 draws, for the lowest of many noisy figures is too low.
 
     python benchmarks/coverage.py [--runs 800] [--again 10000] [--plots docs/plots]
+    python benchmarks/coverage.py --only unscored
 """
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -25,6 +27,7 @@ from scipy.stats import beta, norm
 
 from refusalkit.scoring.statistics.asked_again import asked_again
 from refusalkit.scoring.statistics.intervals import PromptRate, prompts_like_these
+from refusalkit.scoring.statistics.partly_unscored import partly_unscored
 
 Array = NDArray[np.float64]
 Ends = tuple[Array, Array]
@@ -424,6 +427,58 @@ def trial_answers(
     return answers, np.asarray(total / trials)
 
 
+def partly(runs: int) -> None:
+    """Runs of which some responses have no label: those that earned 0, 1, or either."""
+    print("\nChance and what is unscored in one interval, 18 settings for each number of prompts:")
+    print(f"{runs} runs a setting; two standard errors of 95 % are {_two_errors(runs):.1f}.")
+    print("| unscored | prompts | lowest | mean | mean width | scored only: lowest |")
+    print("|---|---|---|---|---|---|")
+    for lost, shape in product((0.05, 0.3), (SHAPES[0], SHAPES[2])):
+        held_in, widths, without = [], [], []
+        for rate, alike, of in product((0.05, 0.5, 0.95), (0.4, 0.8), ("0", "1", "either")):
+            point = Point(rate, 0.9, 0.15, alike)
+            simulated, truth = simulate(shape, point, runs)
+            rng = np.random.default_rng([SEED, round(100 * rate), round(100 * lost), len(of)])
+            ones = np.rint(simulated.means * TRIALS).astype(int)
+            no_one = rng.binomial(ones, 0.0 if of == "0" else lost)
+            no_zero = rng.binomial(TRIALS - ones, 0.0 if of == "1" else lost)
+            hits, plain = 0, 0
+            for seen, up, down in zip(ones, no_one, no_zero, strict=True):
+                low, high = partly_unscored(
+                    _rates(simulated, (seen - up) / TRIALS),
+                    _rates(simulated, (seen + down) / TRIALS),
+                )
+                hits += low <= truth <= high
+                widths.append(100 * (high - low))
+                scored = TRIALS - up - down
+                there = scored > 0
+                found = prompts_like_these(
+                    _rates(simulated, (seen - up)[there] / scored[there], there)
+                )
+                plain += found.low <= truth <= found.high
+            held_in.append(100 * hits / runs)
+            without.append(100 * plain / runs)
+        print(
+            f"| {100 * lost:g} % | {shape.name} | {min(held_in):.1f} | {np.mean(held_in):.1f} | "
+            f"{np.mean(widths):.1f} | {min(without):.1f} |",
+            flush=True,
+        )
+
+
+def _rates(
+    simulated: Runs, means: Array, there: NDArray[np.bool_] | None = None
+) -> list[PromptRate]:
+    """Prompts for the library, those alike counted once."""
+    columns = (simulated.trials, simulated.strata, simulated.hard)
+    kept = [column if there is None else column[there] for column in columns]
+    alike = Counter(zip(means.tolist(), *(column.tolist() for column in kept), strict=True))
+    return [PromptRate(*row, times=times) for row, times in alike.items()]
+
+
+def _two_errors(runs: int) -> float:
+    return float(100 * 2 * np.sqrt(0.05 * 0.95 / runs))
+
+
 def macro(runs: int) -> None:
     """The mean over 32 categories of 1 to 9 prompts, 166 in all."""
     sizes = np.array([1, 2, 2, 3, 3, *[4] * 3, *[5] * 12, *[6] * 5, *[7] * 4, 8, 8, 9])
@@ -596,11 +651,16 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=800, help="simulated runs for each point")
     parser.add_argument("--again", type=int, default=10000, help="fresh runs of the lowest points")
     parser.add_argument("--plots", type=Path, help="write the curves to this folder, as SVG")
+    parser.add_argument("--only", choices=("unscored",), help="one table instead of all")
     options = parser.parse_args()
     check_against_library()
+    if options.only:
+        partly(max(1, options.runs // 4))
+        return
     found = whole_runs(options.runs, options.again)
     narrower(found)
     unequal(options.runs)
+    partly(max(1, options.runs // 4))
     macro(options.runs)
     same_prompts(4 * options.runs)
     categories(options.runs)
