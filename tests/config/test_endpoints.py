@@ -145,7 +145,9 @@ def test_grading_that_goes_on_asks_where_it_began(
     tmp_path: Path,
     again: str,
 ) -> None:
-    run = rk.benchmark("demo/open", judge="lexical", out=tmp_path / "run", **SMALL)
+    # Kept, so that there is something to judge again: a draw takes a prompt of each hard line.
+    options: dict[str, Any] = {**SMALL, "keep_hard_line_text": True}
+    run = rk.benchmark("demo/open", judge="lexical", out=tmp_path / "run", **options)
     records = answers(tmp_path)
 
     async def part(after: int) -> None:
