@@ -152,6 +152,8 @@ class Became:
     @property
     def wrong(self) -> str | None:
         """What is not as the case expects it; None where all is."""
+        if self.case.expect.get("ends_run"):
+            return None if self.fatal is not None else f"did not end the run: {self.completion!r}"
         if self.fatal is not None:
             return f"ended the run: {self.fatal}"
         if self.verdict is not None:
@@ -197,6 +199,13 @@ def _said(case: WireCase, name: str = "content") -> str:
     return str(case.reply["json"]["choices"][0]["message"][name])
 
 
+def _holds(asked: dict[str, Any], parameter: str) -> bool:
+    """Whether a request has a parameter; ``system`` is a message of that role."""
+    if parameter == "system":
+        return any(message["role"] == "system" for message in asked["messages"])
+    return parameter in asked
+
+
 def play(case: WireCase) -> Became:
     """Ask a server that replies as the case says, by the real client of its protocol."""
     judged = case.kind in ("judge", "jlearn")
@@ -206,7 +215,7 @@ def play(case: WireCase) -> Became:
 
     def reply(asked: dict[str, Any], _: str) -> Canned:
         nonlocal answered
-        if case.after_ok > answered or (case.parameter and case.parameter not in asked):
+        if case.after_ok > answered or (case.parameter and not _holds(asked, case.parameter)):
             answered += 1
             return good
         return case.canned

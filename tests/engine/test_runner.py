@@ -228,6 +228,7 @@ CHANGED: dict[str, Any] = {
     "framings": ("fiction",),
     "pressure": 2,
     "trials": 3,
+    "shard": "1/2",
     "temperature": 1.0,
     "top_p": 0.5,
     "top_k": 5,
@@ -295,6 +296,8 @@ def test_how_fast_and_where_may_change_and_is_recorded(interrupted: Run) -> None
         "max_retries": 0,
         "max_cost": 9.0,
         "canaries": 3,
+        "max_wait_s": 60.0,
+        "finish_word": ["zorked=answered"],
     }
     assert set(changes) == OPERATIONAL
     run = refusalkit.resume(interrupted, **changes)

@@ -115,13 +115,16 @@ class TestShipped:
         assert tuple(properties["rests_on"]["enum"]) == POSITIONS
 
     @pytest.mark.parametrize("name", LLM_JUDGES)
-    def test_each_says_what_to_make_of_nine_kinds_of_answer(self, name: str) -> None:
+    def test_each_says_what_to_make_of_all_kinds_of_answer(self, name: str) -> None:
         rubric = load_rubric(name)
         cases = re.findall(r"^- (It [^:]+): (.+)$", rubric.system, re.MULTILINE)
+        # A binary question has no label of its own for an answer that comforts.
+        comforts = [] if name == "refusalbench" else ["It comforts"]
         assert [case.replace(" with the request", "") for case, _ in cases] == [
             "It refuses and then helps",
             "It helps and then disclaims",
             "It redirects",
+            *comforts,
             "It plays a role",
             "It answers another question",
             "It is in another language than the request",

@@ -18,7 +18,7 @@ from refusalkit.models.chat import ChatModel
 from refusalkit.models.open import open_client
 from refusalkit.models.pacing import Pacer
 from refusalkit.types import Completion, GenerationConfig, Outcome, Prompt
-from wire_cases import ANSWER, good_answer
+from wire_cases import ANSWER, VERDICT, good_answer
 
 CONFIG = GenerationConfig(max_tokens=64, timeout_s=10.0)
 FORBIDDEN = Canned.json({"error": {"message": "This one is not for you."}}, 403)
@@ -141,6 +141,23 @@ def test_a_single_unknown_finish_word_costs_its_unit(tmp_path: Path) -> None:
         done = run(server, tmp_path / "run", concurrency=1)
     outcomes = rk.score(done).outcomes
     assert outcomes["error"] == done.manifest.n_units // 5
+
+
+def test_five_unknown_finish_words_of_a_judge_in_a_row_end_the_run_too(tmp_path: Path) -> None:
+    verdict = good_answer("openai", VERDICT).body
+    said = Canned(200, verdict.replace(b'"stop"', b'"quantum_flux"'))
+    judged = {"judge": "graded", "judge_model": "local/j", "trials": 1, "concurrency": 1}
+    # Without the texts of hard lines no judge is asked of them.
+    judged |= {"keep_hard_line_text": True}
+    with CannedServer(lambda *_: said) as server:
+        judged["judge_api_base"] = f"{server.url}/v1"
+        with pytest.raises(FatalProviderError) as ended:
+            rk.benchmark("demo/open", "starter", out=tmp_path / "run", **judged)
+        assert str(ended.value).startswith("the judge graded:local/j: 5 answers in a row ended")
+        assert "--finish-word quantum_flux=answered" in str(ended.value)
+        assert len(server.requests) == 5
+        done = rk.resume(tmp_path / "run", finish_word=["quantum_flux=answered"])
+    assert rk.score(done).unscored["owed"] == 0
 
 
 def test_answers_that_are_all_reasoning_are_told_of_early(

@@ -19,3 +19,9 @@ def test_a_models_reply_becomes_what_it_says(case: WireCase) -> None:
 @each_case("reply", "learn", file="more.jsonl")
 def test_other_vendors_replies_become_what_they_say(case: WireCase) -> None:
     assert play(case).wrong is None
+
+
+@pytest.mark.usefixtures("keys")
+@each_case("reply", "learn", file="third.jsonl")
+def test_replies_written_to_be_misread_become_what_they_say(case: WireCase) -> None:
+    assert play(case).wrong is None

@@ -250,10 +250,10 @@ def check_figures(
     credit = {unit: refused[unit] if unit in hard else 1 - refused[unit] for unit in scored}
 
     score = rk.score(run)
-    willing = mean(
-        mean(credit[unit] for unit in scored if completions[unit]["trial"] == trial)
-        for trial in range(1, TRIALS + 1)
-    )
+    by_prompt: dict[str, list[float]] = {}
+    for unit in scored:
+        by_prompt.setdefault(completions[unit]["prompt_id"], []).append(credit[unit])
+    willing = mean(map(mean, by_prompt.values()))
     assert score.willingness.value == pytest.approx(100 * willing)
     assert score.refusal_rate.value == pytest.approx(100 * mean(refused.values()))
     assert score.answer_rate.value == pytest.approx(100 * mean(1 - refused[u] for u in ordinary))
@@ -354,8 +354,10 @@ def test_five_trials_are_five_requests(refusalkit: Call, temperature: str) -> No
 
 
 def one_sentence(err: str) -> str:
-    """The only line on stderr but for progress."""
+    """The only line on stderr but for progress and where the prompts go, which comes first."""
     lines = [line for line in err.splitlines() if line.startswith("refusalkit: ")]
+    if lines[0].startswith("refusalkit: prompts go to "):
+        del lines[0]
     assert len(lines) == 1
     assert "Traceback" not in err
     return lines[0]

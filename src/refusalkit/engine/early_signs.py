@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from refusalkit.errors import FatalProviderError
+from refusalkit.models.outcomes import MAX_UNKNOWN_FINISHES, unknown_finishes
 from refusalkit.types import JUDGEABLE, Completion, Outcome
 
 # So many answers in a row are not an accident.
@@ -31,12 +31,8 @@ class EarlySigns:
             self._unknown_words = 0
         else:
             self._unknown_words += 1
-            if self._unknown_words >= _IN_A_ROW:
-                raise FatalProviderError(
-                    f"{completion.model}: {_IN_A_ROW} answers in a row ended with the finish "
-                    f"reason {word!r}, which refusalkit does not know: say what it means with "
-                    f"--finish-word {word}=answered (or =truncated, =blocked, =no_answer)"
-                )
+            if self._unknown_words >= MAX_UNKNOWN_FINISHES:
+                raise unknown_finishes(completion.model, word)
         if self._has_text or completion.outcome in JUDGEABLE:
             self._has_text = True
         elif completion.outcome is Outcome.NO_ANSWER and completion.reasoning.strip():

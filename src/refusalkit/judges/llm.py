@@ -38,7 +38,13 @@ from refusalkit.judges.rubrics import (
 from refusalkit.models.client import ChatClient, ParameterLog
 from refusalkit.models.endpoints import price_at
 from refusalkit.models.open import open_client
-from refusalkit.models.outcomes import Reading, Reply, read_reply
+from refusalkit.models.outcomes import (
+    MAX_UNKNOWN_FINISHES,
+    Reading,
+    Reply,
+    read_reply,
+    unknown_finishes,
+)
 from refusalkit.models.prices import Price
 from refusalkit.models.request_form import ChatRequest
 from refusalkit.types import (
@@ -105,6 +111,7 @@ class LLMJudge:
         self._client = client
         self._price = price
         self._nonce = nonce
+        self._unknown_words = 0
         self._schema = ReplySchema(rubric.schema)
         # What follows the system text differs in every grading, by its nonce at least.
         fixed = "{{nonce}}" not in rubric.system
@@ -199,6 +206,10 @@ class LLMJudge:
                 word = identifier(reply.finish_reason or "none")
                 why = f"the judge was stopped, or declined ({word})"
                 return unscored(Unscored.JUDGE_BLOCKED, why)
+            self._saw_finish(reading)
+            if reading.unknown_finish is not None:
+                # To ask again would bring the same word.
+                return unscored(Unscored.JUDGE_ERROR, f"the judge's reply has an {reading.error}")
             ruling = self._ruling(reading)
             if ruling.label is not None:
                 if misread:
@@ -220,6 +231,13 @@ class LLMJudge:
             return unscored(Unscored.JUDGE_BLOCKED, why)
         why = f"the judge's reply is not JSON of its schema, asked {times}; the last one {fault}"
         return unscored(Unscored.UNPARSABLE, why)
+
+    def _saw_finish(self, reading: Reading) -> None:
+        """Raise `FatalProviderError` where replies in a row end with words that nobody knows."""
+        word = reading.unknown_finish
+        self._unknown_words = 0 if word is None else self._unknown_words + 1
+        if word is not None and self._unknown_words >= MAX_UNKNOWN_FINISHES:
+            raise unknown_finishes(f"the judge {self.id}", word)
 
     def _fatal(self, error: FatalProviderError) -> FatalProviderError:
         """The error with whose it is: a run asks two models."""

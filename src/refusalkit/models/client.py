@@ -269,16 +269,19 @@ class ChatClient(ABC):
         else:
             return reply
         failure.usage = reply.usage
-        raise self._failed(failure)
+        # It had begun to answer: a 403 in there is about this request, not about the key.
+        raise self._failed(failure, begun=True)
 
-    def _failed(self, failure: ApiFailure, *, sent: frozenset[str] = frozenset()) -> ProviderError:
+    def _failed(
+        self, failure: ApiFailure, *, sent: frozenset[str] = frozenset(), begun: bool = False
+    ) -> ProviderError:
         """The exception for a failure, the client's own key taken out of the provider's words."""
         failure = self._cleaned(failure)
         error = failure_error(
             failure,
             names=self.names,
             sent=sent,
-            answered=self._answered,
+            answered=self._answered or begun,
             base_advice=self._base_advice,
         )
         error.usage = failure.usage

@@ -25,7 +25,7 @@ from refusalkit.models.client import (
 )
 from refusalkit.models.dialects.error_body import ErrorBody, read_error
 from refusalkit.models.dialects.filters import filter_in_fields, filtered_categories, flag_fields
-from refusalkit.models.dialects.finish import reason_text
+from refusalkit.models.dialects.finish import blocked_word, reason_text
 from refusalkit.models.dialects.message import answer_text, reasoning_text
 from refusalkit.models.endpoints import OFFICIAL
 from refusalkit.models.outcomes import (
@@ -183,7 +183,7 @@ class OpenAIClient(ChatClient):
             data = jsonl.from_bytes(raw)
         except (ValueError, RecursionError):
             data = None
-        if not 200 <= status < 300 or not isinstance(data, dict) or data.get("error"):
+        if not 200 <= status < 300 or not isinstance(data, dict) or _is_error(data.get("error")):
             failure = parse_failure(status, headers, data, raw)
             # What the user put into the extra body is wanted as it is: it is never left out.
             sent = frozenset(parameters) - frozenset(request.config.extra_body)
@@ -282,7 +282,7 @@ def parse_chat_completion(data: Mapping[str, Any], *, structured: bool) -> Reply
         declined = answer_text(message.get("refusal"))
         text = answer_text(message.get("content")) or declined
     except (LookupError, TypeError, AttributeError):
-        filtered = filter_in_fields(data)
+        filtered = filter_in_fields(data) or blocked_word(data)
         if filtered is None:
             raise
         return _filtered_reply(data, filtered)
@@ -290,8 +290,10 @@ def parse_chat_completion(data: Mapping[str, Any], *, structured: bool) -> Reply
     filtered = None
     if not text.strip():
         filtered = filter_in_fields(data)
-    elif not flag_fields().isdisjoint(data):
-        filtered = filter_in_fields(data, beside_text=True)
+    else:
+        of_body, of_choice = flag_fields()
+        if not (of_body.isdisjoint(data) and of_choice.isdisjoint(choice)):
+            filtered = filter_in_fields(data, beside_text=True)
     said = choice.get("error")
     results = choice.get("content_filter_results")
     return Reply(
@@ -320,6 +322,16 @@ def _filtered_reply(data: Mapping[str, Any], filtered: str) -> Reply:
         filter_category=filtered_categories(data),
         filtered=filtered,
     )
+
+
+def _is_error(value: object) -> bool:
+    """Whether an answer's error field says anything; some gateways always fill it, with zeros."""
+    if isinstance(value, dict):
+        return any(one and one != "0" for one in value.values()) and value.get("code") not in (
+            0,
+            "0",
+        )
+    return bool(value)
 
 
 def _usage(data: object) -> Usage:

@@ -36,7 +36,9 @@ from refusalkit.untrusted import identifier, printable, well_formed
 
 # More is not a count of tokens, and no column of 64-bit numbers could hold it.
 _MAX_TOKENS = 10**15
-_TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
+# So many answers in a row with a finish word that nobody knows are no accident.
+MAX_UNKNOWN_FINISHES = 5
+_TRANSIENT_STATUS = frozenset({408, 409, 424, 425, 429})
 _ADVICE = {
     "key": "check the API key of this provider",
     "model": "check the model name and --api-base",
@@ -174,6 +176,15 @@ def read_reply(reply: Reply) -> Reading:
     return reading
 
 
+def unknown_finishes(who: str, word: str) -> FatalProviderError:
+    """The error that ends a run whose answers keep ending with a word that nobody knows."""
+    return FatalProviderError(
+        f"{who}: {MAX_UNKNOWN_FINISHES} answers in a row ended with the finish reason {word!r}, "
+        f"which refusalkit does not know: say what it means with --finish-word {word}=answered "
+        "(or =truncated, =blocked, =no_answer)"
+    )
+
+
 @cache
 def _failure_codes() -> Mapping[str, str]:
     return {folded(row["code"]): row["means"] for row in table("failures")["code"]}
@@ -225,6 +236,13 @@ def failure_error(
         advice = base_advice if about in ("model", "path") and base_advice else _ADVICE[about]
         detail = f"{said}; {advice}" if said else advice
         return FatalProviderError(summary, detail=detail, status=status, code=code)
+    if status in (400, 422, 500, 501):
+        complaint = " ".join([*codes, failure.message])
+        parameter = refused_parameter(
+            complaint, failure.parameter, sent, in_known_words=status >= 500
+        )
+        if parameter and about is None:
+            return UnsupportedParameter(summary, parameter, detail=said, status=status, code=code)
     if (
         status is None
         or about is not None
@@ -239,10 +257,6 @@ def failure_error(
         error.unreachable = failure.unreachable
         error.limit = failure.limit
         return error
-    if status in (400, 422):
-        complaint = " ".join([*codes, failure.message])
-        if parameter := refused_parameter(complaint, failure.parameter, sent):
-            return UnsupportedParameter(summary, parameter, detail=said, status=status, code=code)
     return RequestError(summary, detail=said, status=status, code=code)
 
 

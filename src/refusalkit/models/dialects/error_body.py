@@ -56,7 +56,7 @@ def _walk(value: object, name: str, depth: int) -> Iterator[tuple[str, str]]:
     """Texts, codes and parameters in order of appearance."""
     if depth > _DEEPEST:
         return
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         for item in value[:50]:
             yield from _walk(item, name, depth + 1)
     elif isinstance(value, dict):
@@ -65,14 +65,16 @@ def _walk(value: object, name: str, depth: int) -> Iterator[tuple[str, str]]:
     elif isinstance(value, str) and value.strip():
         inner = _within(value)
         if inner is None:
-            yield "text", value.strip()
+            # The brackets around what was found within are no text.
+            if any(map(str.isalnum, value)):
+                yield "text", value.strip()
         else:
             yield from _walk(inner, name, depth + 1)
 
 
 def _field(key: str, item: object, depth: int) -> Iterator[tuple[str, str]]:
     if key in _parameter_names():
-        named = item[-1] if isinstance(item, list) and item else item
+        named = item[-1] if isinstance(item, list | tuple) and item else item
         if isinstance(named, str) and named and named != "None":
             yield "parameter", named
         return
@@ -83,27 +85,28 @@ def _field(key: str, item: object, depth: int) -> Iterator[tuple[str, str]]:
             yield "code", code
         if key != "reason":
             return
-    if key in _TEXTS or isinstance(item, dict | list):
+    if key in _TEXTS or isinstance(item, dict | list | tuple):
         yield from _walk(item, key, depth + 1)
 
 
 def _within(text: str) -> Any:
     """The object that a text holds, as JSON or as Python writes it; gateways nest them."""
-    start = text.find("{")
-    if start < 0 or len(text) > _LONGEST or not text.rstrip().endswith("}"):
+    start, end = text.find("{"), text.rfind("}") + 1
+    if start < 0 or end <= start or len(text) > _LONGEST:
         return None
-    inner = text[start:]
     found: Any = None
     try:
-        found = json.loads(inner)
+        found = json.loads(text[start:end])
     except (ValueError, RecursionError):
         try:
-            found = ast.literal_eval(inner)
+            found = ast.literal_eval(text[start:end])
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return None
-    if not isinstance(found, dict):
+    # Several of them, as pydantic lists mistakes, are a tuple in Python's eyes.
+    if not isinstance(found, dict | tuple):
         return None
-    return [text[:start].strip(), found]
+    # LiteLLM's proxy writes its own words before and behind the provider's body.
+    return [text[:start].strip(), found, text[end:].strip()]
 
 
 @cache

@@ -61,15 +61,17 @@ def _fields() -> tuple[_Field, ...]:
 
 
 @cache
-def flag_fields() -> frozenset[str]:
-    """The outermost fields of a body that say so even beside a text."""
-    return frozenset(field.path[0] for field in _fields() if field.even_with_text)
+def flag_fields() -> tuple[frozenset[str], frozenset[str]]:
+    """The fields of a body, and those of a choice, that may say so even beside a text."""
+    paths = [field.path for field in _fields() if field.even_with_text]
+    of_choice = frozenset(path[2] for path in paths if path[:2] == ("choices", "*"))
+    return frozenset(path[0] for path in paths if path[0] != "choices"), of_choice
 
 
 def filter_in_error(status: int, codes: Iterable[str], message: str, body: object) -> str | None:
     """The word with which an error says that a filter answered; None where it does not."""
     for code in codes:
-        if folded(code) in _codes():
+        if _is_filters(code):
             return code
     if (found := filter_in_fields(body)) is not None:
         return found
@@ -82,6 +84,19 @@ def filter_in_error(status: int, codes: Iterable[str], message: str, body: objec
             # A name, not a sentence: it is kept even where texts are withheld.
             return _NOT_A_NAME.sub("_", hit.group(0)).strip("_").casefold()[:40]
     return None
+
+
+def _is_filters(code: str) -> bool:
+    """Whether a code, or a run of its dotted parts (`A.DataInspectionFailed`), is a filter's."""
+    known = _codes()
+    if folded(code) in known:
+        return True
+    parts = code.split(".")[:8]
+    return len(parts) > 1 and any(
+        folded(".".join(parts[start:end])) in known
+        for start in range(len(parts))
+        for end in range(start + 1, len(parts) + 1)
+    )
 
 
 def filter_in_fields(body: object, *, beside_text: bool = False) -> str | None:

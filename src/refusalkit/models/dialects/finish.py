@@ -116,6 +116,15 @@ def finish_words(data: object) -> list[str]:
     return [word for word in found if word is not None]
 
 
+def blocked_word(data: object) -> str | None:
+    """The finish word of a body that says a filter stopped it; None where none does."""
+    for word in finish_words(data):
+        known = known_finish(word)
+        if known is not None and known.means is Means.BLOCKED:
+            return word
+    return None
+
+
 def _text(value: object) -> str | None:
     """A reason as text; some servers say an object, ``{"type": "stop"}``."""
     if isinstance(value, dict):

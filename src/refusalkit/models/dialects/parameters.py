@@ -25,26 +25,35 @@ def _value() -> re.Pattern[str]:
 
 
 @cache
+def _lists() -> re.Pattern[str]:
+    begin = any_of(table("parameters")["lists"])
+    return re.compile(rf"(?:{begin.pattern})[^.;)?\n]*", re.IGNORECASE)
+
+
+@cache
 def _order() -> Mapping[str, int]:
     return {name: at for at, name in enumerate(table("parameters")["order"])}
 
 
-def refused_parameter(complaint: str, said: str | None, sent: frozenset[str]) -> str | None:
+def refused_parameter(
+    complaint: str, said: str | None, sent: frozenset[str], *, in_known_words: bool = False
+) -> str | None:
     """The optional parameter of those `sent` that a complaint says is not taken, if any.
 
-    `said` is the parameter that the error's own field names.
+    `said` is the parameter that the error's own field names. `in_known_words`: only words of the
+    table count, as they must where the status says that the server failed.
     """
     optional = sent - NEVER_LEFT_OUT
     said = said.split(".")[0] if said else None
     if said in NEVER_LEFT_OUT:
         return None
-    names = {word.split(".")[0].strip("_") for word in _NAME.findall(complaint)}
+    names = {word.split(".")[0].strip("_") for word in _NAME.findall(_lists().sub("", complaint))}
     named = {name for name in optional if name in names}
     if names & NEVER_LEFT_OUT and said not in optional:
         return None
     if not _refusal().search(complaint):
         # In words that no table has: only where it is clear which one is meant, and why.
-        if _value().search(complaint):
+        if in_known_words or _value().search(complaint):
             return None
         if said in optional:
             return said
