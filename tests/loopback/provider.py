@@ -16,6 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from . import anthropic_wire, openai_wire
+from .batches import Batches
 from .exchange import Exchange, Ledger
 from .respond import as_json, hang_up, key_digest, word
 from .script import Api, Asked, Role, Script, digest
@@ -32,9 +33,12 @@ class Provider:
         self.ledger = ledger
         self.gate: asyncio.Event | None = None  # unset: requests wait before their answer
         self.bugs: list[BaseException] = []  # exceptions of a script's hooks
+        self.batches = Batches(self._batched)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one HTTP request."""
+        if self.batches.takes(request.path):
+            return await self._of_batches(request)
         api = PATHS.get(request.path)
         if api is None or request.method != "POST":
             if request.path == "/v1/models" and request.method == "GET":
@@ -55,6 +59,74 @@ class Provider:
         if wrong:
             return self._refuse(api, request, body, wrong)
         return await self._answer(api, request, body)
+
+    async def _of_batches(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            answer = await self.batches.handle(request)
+        except Exception as bug:
+            self.bugs.append(bug)
+            traceback.print_exc()
+            return as_json(500, {"error": {"message": repr(bug)}})
+        if answer is None:
+            return hang_up(request, "dropped", b"")
+        status, body = answer
+        if isinstance(body, bytes):
+            return web.Response(status=status, body=body, content_type="application/jsonl")
+        return as_json(status, body)
+
+    async def _batched(self, api: Api, body: dict[str, Any]) -> tuple[int, Any]:
+        """The answer to one request of a batch, which is in the ledger like any other."""
+        script, ledger = self.script, self.ledger
+        model = str(body.get("model", ""))
+        wire = openai_wire if api == "openai" else anthropic_wire
+        if api == "openai":
+            wrong = openai_wire.complaint(body)
+        else:
+            wrong = anthropic_wire.complaint(body, {"anthropic-version": ""})
+        if wrong:
+            return 400, {"error": {"message": wrong, "type": "invalid_request_error"}}
+        role, text, system, length = script.role(model), "", None, 0
+        for speaker, said in wire.texts(body):
+            length += len(said)
+            if speaker == "user":
+                text = said
+            else:
+                system = said
+        key = digest(text)
+        asked = Asked(api, role, model, text, key, ledger.ask_number(role, model, key), body)
+        place = ledger.arrive(role)
+        ledger.leave(role)
+        reply = script.decide(asked)
+        ident = hashlib.sha256(f"{role}/{model}/{key}/{asked.ask}".encode()).hexdigest()[:24]
+        status, _, sent, used = word(reply, asked, script, ident, length, {})
+        if ledger.in_use:
+            exchange = Exchange(
+                n=place[0],
+                at=time.monotonic(),
+                api=api,
+                role=role,
+                model=model,
+                key=key,
+                ask=asked.ask,
+                params={k: v for k, v in body.items() if k not in ("messages", "system")},
+                fault=reply.kind,
+                expected=reply.expected,
+                final=reply.final,
+                status=status,
+                in_flight=1,
+                in_flight_role=1,
+                usage=used,
+                request_id=f"req_{ident}",
+                key_digest="batch",
+                text=text,
+                system=system,
+                sent="full",
+            )
+            ledger.write(exchange)
+        try:
+            return status, json.loads(sent)
+        except ValueError:
+            return status, sent.decode("utf-8", "replace")
 
     async def _answer(
         self, api: Api, request: web.BaseRequest, body: dict[str, Any]

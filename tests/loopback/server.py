@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from aiohttp import web
 
+from .batches import Batches
 from .exchange import Exchange, Ledger
 from .provider import Provider
 from .script import Script
@@ -96,6 +97,11 @@ class LoopbackServer:
     def faults(self) -> Counter[str]:
         """Faults so far, by kind."""
         return Counter(self.ledger.faults)
+
+    @property
+    def batches(self) -> Batches:
+        """The account's batches: what was made, and how they behave (`script`)."""
+        return self.provider.batches
 
     # What a test steers.
 

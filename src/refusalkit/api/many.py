@@ -150,6 +150,11 @@ async def benchmark_many_async(
             prepared.append(prepare_run(chosen.pop("id"), pacers=pacers, **chosen))
         except (UsageError, ConfigurationError) as error:
             raise _of_model(name, error) from error
+    if max_cost is not None and any(one.config.batch is not None for one in prepared):
+        raise ConfigurationError(
+            "max_cost cannot hold over a batch, which is paid for once it is handed over: bound "
+            "the runs with limit"
+        )
     paths = [
         RUNS / one.manifest.id if out is None else Path(out) / folder
         for one, folder in zip(prepared, folders, strict=True)

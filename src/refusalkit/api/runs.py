@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from refusalkit.api.calls import RunLike, check_options, load_run
 from refusalkit.config.resolve import check_unchanged, resolve_config
 from refusalkit.config.run_config import RunConfig, RunOptions
+from refusalkit.engine.batching import check_batch
 from refusalkit.engine.opening import (
     config_of_call,
     open_configured_judge,
@@ -26,6 +27,7 @@ from refusalkit.errors import (
     RunFolderError,
 )
 from refusalkit.prompts.prompt_set import PromptSet
+from refusalkit.runs.batch_journal import check_trusted
 from refusalkit.runs.folder import Run, create_run
 from refusalkit.runs.judge_entries import check_same_judge
 from refusalkit.runs.manifest import Manifest
@@ -140,6 +142,7 @@ def prepare_run(
         asks_model=isinstance(model, str),
         named_judge=judge is None or isinstance(judge, str),
     )
+    check_batch(config, asked, grader)
     manifest = new_manifest(config, chosen, grader, kind="run")
     return PreparedRun(config, chosen, asked, grader, manifest)
 
@@ -277,6 +280,7 @@ async def resume_async(
             "was started with (config_digest): undo the edit"
         )
     check_unchanged(started, resolve_config(given, base=started))
+    check_trusted(folder, trust_folder=trust_folder)
     followed = followed_config(
         folder,
         given,
@@ -319,6 +323,7 @@ async def resume_async(
     check_same_judge(manifest, grader)
     target = model or open_configured_model(config)
     config = ready_config(config, grader, asks_model=model is None, named_judge=judge is None)
+    check_batch(config, target, grader)
     return await work_session(
         folder,
         _plan(config, chosen),

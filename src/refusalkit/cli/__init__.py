@@ -15,6 +15,7 @@ import click
 
 from refusalkit.cli import (
     auditing,
+    batches,
     comparing,
     estimating,
     exporting,
@@ -109,6 +110,7 @@ def cli(debug: bool) -> None:
 for _command in (
     running.run,
     running.resume,
+    batches.batches,
     running.grade,
     running.regrade,
     estimating.estimate,

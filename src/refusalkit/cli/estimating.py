@@ -22,7 +22,7 @@ from refusalkit.cli.options import (
 )
 @click.argument("models", metavar="MODEL...", nargs=-1)
 @config_options("measured", "judge", file=True)
-@config_options("operational")
+@config_options("operational", "batch")
 @max_unscored_option
 @opt("--plan", metavar="FILE", help="TOML file with a [[model]] table for each of several.")
 @opt("--out", metavar="DIR", help="As for run; nothing is written.")

@@ -65,7 +65,7 @@ def config_options(
     def make() -> Iterator[click.Option]:
         from refusalkit.config.run_config import RunConfig, options_in
 
-        places = options_in("measured", "judge", "operational")
+        places = options_in("measured", "judge", "operational", "batch")
         for name, place in places.items():
             if place.group in groups or name in only:
                 yield _option(name, place, RunConfig.model_fields[name], shows_default=defaults)
@@ -120,10 +120,13 @@ def _option(name: str, place: Cli, field: FieldInfo, *, shows_default: bool) -> 
     if default is None and said:
         default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
     is_flag = place.flag or kind is bool
+    without_value: dict[str, Any] = (
+        {} if place.bare is None else {"is_flag": False, "flag_value": place.bare}
+    )
     return _ConfigOption(
         [place.name or f"--{name.replace('_', '-')}", name],
         type=None if is_flag else kind,
-        is_flag=is_flag,
+        **(without_value or {"is_flag": is_flag}),
         multiple=several and not is_flag,
         default=None,
         metavar=place.metavar,

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from refusalkit.cli.batches import is_in_batches, show_batches
 from refusalkit.cli.exit_codes import INCOMPLETE, OK
 from refusalkit.cli.many import name_models, run_several
 from refusalkit.cli.notices import print_preset_note, warn_of_filters, warn_unmarked_hard_lines
@@ -34,7 +35,7 @@ from refusalkit.untrusted import printable
 )
 @click.argument("models", metavar="MODEL...", nargs=-1)
 @config_options("measured", "judge", file=True)
-@config_options("operational")
+@config_options("operational", "batch")
 @max_unscored_option
 @opt("--plan", metavar="FILE", help="TOML file with a [[model]] table for each of several.")
 @opt("--out", metavar="DIR", help="The run's folder.  [default: runs/<time>-<model>]")
@@ -52,7 +53,8 @@ def run(
     """Ask MODEL (provider/name) every prompt, judge every answer, score and audit.
 
     Several models are asked side by side, each into a folder of its own below --out. --max-cost
-    then holds for all together, and one that fails does not stop the others.
+    then holds for all together, and one that fails does not stop the others. With --batch requests
+    are handed over and the command ends with 3: `refusalkit resume` collects what came of them.
     """
     import refusalkit
     from refusalkit.config.resolve import resolve_config
@@ -91,6 +93,8 @@ def run(
         ),
         tables=not as_json,
     )
+    if is_in_batches(done):
+        return show_batches(done, as_json)
     code = show_run(done, max_unscored, as_json)
     return code if report is None else write_report(done.path, report, code)
 
@@ -100,7 +104,7 @@ def run(
 )
 @click.argument("run", metavar="RUN", type=RUN)
 @config_options("measured", "judge", file=True, defaults=False)
-@config_options("operational", defaults=False)
+@config_options("operational", "batch", defaults=False)
 @max_unscored_option
 @opt("--model", metavar="ID", help="Refused unless it is the run's own.")
 @trust_folder_option
@@ -124,6 +128,8 @@ def resume(run: str, max_unscored: float, trust_folder: bool, as_json: bool, **o
         ),
         tables=not as_json,
     )
+    if is_in_batches(done):
+        return show_batches(done, as_json)
     return show_run(done, max_unscored, as_json)
 
 

@@ -30,7 +30,8 @@ DEFAULT_PROMPTS = "refusalkit-166"
 AUDIT_PROMPTS = "hard-lines-180"
 """What a run asks that is only there to be audited (``stop_when``), unless a set is named."""
 
-Group = Literal["measured", "judge", "operational"]
+Batched = Literal["model", "judge", "both"]
+Group = Literal["measured", "judge", "operational", "batch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class Cli:
 
     `group` decides which commands have it: ``measured`` and ``judge`` options can change a result,
     ``operational`` ones say how fast, where or with which key, and may differ when a run is
-    resumed. `default` is the text to show where the field's own default does not say it.
+    resumed; so may those of ``batch``, which only `run` and `resume` have. `default` is the text to
+    show where the field's own default does not say it, `bare` the value of an option without one.
     """
 
     group: Group
@@ -47,6 +49,7 @@ class Cli:
     default: str | None = None
     flag: bool = False
     name: str | None = None
+    bare: str | None = None
 
 
 _MEASURED = Cli("measured")
@@ -212,6 +215,10 @@ class RunConfig(BaseModel):
     """Stop before this is passed."""
     canaries: Annotated[int, Field(ge=0, le=1000), _OPERATIONAL] = 8
     """Answers of known labels for the judge."""
+    batch: Annotated[Batched | None, Cli("batch", metavar="[model|judge|both]", bare="both")] = None
+    """Ask in batches, at half the price and within a day: both unless one is named."""
+    wait: Annotated[bool, Cli("batch")] = False
+    """With --batch: stay until every batch is collected."""
 
     @field_validator("framings", mode="before")
     @classmethod
@@ -364,7 +371,7 @@ def options_in(*groups: Group) -> dict[str, Cli]:
 ENDPOINT_FIELDS = ("api_base", "api_key_env", "judge_api_base", "judge_api_key_env")
 """The fields that say where requests go and which variable holds the key."""
 
-OPERATIONAL = frozenset(options_in("operational"))
+OPERATIONAL = frozenset(options_in("operational", "batch"))
 """Fields that say how fast, where or with which key: they may differ when a run is resumed."""
 
 
@@ -430,3 +437,5 @@ class RunOptions(JudgeOptions, total=False):
     via: Via | None
     count_deflection: bool
     keep_hard_line_text: bool
+    batch: Batched | None
+    wait: bool

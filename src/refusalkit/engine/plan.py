@@ -22,6 +22,7 @@ class Ended(StrEnum):
     MAX_COST = "max_cost"
     HELD = "held"
     CROSSED = "crossed"
+    BATCHES = "batches"
 
 
 @shows("planned", "completions", "verdicts", "unscored", "cost_usd", "eta_s")

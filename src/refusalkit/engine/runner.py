@@ -81,7 +81,8 @@ class Runner:
     `max_cost` bounds this run, `budget` several together; `ceiling_usd` is the most that one
     completion can cost, where that is known. `kept` is a checkpoint of the run that was loaded
     beforehand. `stop_rule` ends the work early; it has seen what is on disk. `pressure` is how
-    often a refusal is insisted on.
+    often a refusal is insisted on. `judge_later`: answers that are kept are left without a verdict,
+    for a batch to judge.
     """
 
     def __init__(
@@ -103,9 +104,11 @@ class Runner:
         kept: Checkpoint | None = None,
         stop_rule: StopRule | None = None,
         pressure: int = 0,
+        judge_later: bool = False,
     ) -> None:
         self._texts = texts or {}
         self._kept = kept
+        self._judge_later = judge_later
         self._stop_rule = stop_rule
         self._pressure = 0 if model is None else pressure
         self._to_press: list[Insistence] = []
@@ -190,7 +193,7 @@ class Runner:
         again = state.to_judge
         if self._model is None:
             again |= state.withheld
-        if again:
+        if again and not self._judge_later:
             yield from self._to_judge_again(again, state)
         if self._model is None:
             return
@@ -422,6 +425,9 @@ class Runner:
                     )
                 return None
         verdict = verdict_of_outcome(completion, self._judge.id)
+        if verdict is None and self._judge_later and not writer.withholds(completion.category):
+            self._succeeded, self._failures = True, 0
+            return None
         if verdict is None and task.withheld:
             verdict = withheld_verdict(completion, self._judge.id)
         member_error: str | None = None

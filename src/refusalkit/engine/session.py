@@ -6,13 +6,14 @@ import asyncio
 import json
 import logging
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from refusalkit.clock import now
 from refusalkit.config.run_config import OPERATIONAL, RunConfig
 from refusalkit.engine.destinations import destinations
 from refusalkit.errors import RefusalkitError, RunFolderError, StorageError
+from refusalkit.runs.batch_journal import check_none_open
 from refusalkit.runs.canaries import owed_canaries
 from refusalkit.runs.folder import Run, open_run
 from refusalkit.runs.judge_entries import joined_judges
@@ -25,9 +26,11 @@ from refusalkit.runs.trust import adopted, with_hard_lines
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
+    from refusalkit.engine.batching import BatchWork
     from refusalkit.engine.budget import Budget
     from refusalkit.judges.protocol import Judge
     from refusalkit.models.protocol import Model
+    from refusalkit.runs.canaries import Canary
     from refusalkit.runs.checkpoint import Checkpoint
 from refusalkit.engine.plan import OnProgress, Plan, StopRule
 
@@ -106,27 +109,58 @@ async def work_session(
         if again:
             begun["judges"] = joined_judges(run, judge)
         run = run.with_manifest(manifest.model_copy(update=begun), own=own)
-        runner = Runner(
-            run,
-            plan,
-            model,
-            judge,
-            config.generation,
-            concurrency=config.concurrency,
-            max_cost=config.max_cost,
-            on_progress=on_progress,
-            stop=stop,
-            texts=texts,
-            canaries=owed_canaries(run, judge, config.canaries),
-            budget=budget,
-            ceiling_usd=_ceiling(model, plan, config, budget),
-            kept=kept,
-            stop_rule=stop_rule,
-            pressure=config.pressure,
-        )
+        canaries = owed_canaries(run, judge, config.canaries)
+
+        def alone(
+            plan: Plan,
+            model: Model | None,
+            *,
+            texts: Mapping[str, str] | None = None,
+            canaries: Sequence[Canary] = (),
+            judge_later: bool = False,
+        ) -> Runner:
+            return Runner(
+                run,
+                plan,
+                model,
+                judge,
+                config.generation,
+                concurrency=config.concurrency,
+                max_cost=config.max_cost,
+                on_progress=on_progress,
+                stop=stop,
+                texts=texts,
+                canaries=canaries,
+                budget=budget,
+                ceiling_usd=_ceiling(model, plan, config, budget),
+                kept=kept,
+                stop_rule=stop_rule,
+                pressure=config.pressure,
+                judge_later=judge_later,
+            )
+
+        work: Runner | BatchWork
+        if model is not None and config.batch is not None:
+            from refusalkit.engine.batching import BatchWork
+
+            work = BatchWork(
+                run,
+                plan,
+                model,
+                judge,
+                config,
+                alone,
+                canaries=canaries,
+                on_progress=on_progress,
+                stop=stop,
+            )
+        else:
+            if model is not None:
+                check_none_open(run)
+            work = alone(plan, model, texts=texts, canaries=canaries)
         failure: BaseException | None = None
         try:
-            because = await runner.work(writer)
+            because = await work.work(writer)
         except BaseException as error:
             failure = error
             if isinstance(error, asyncio.CancelledError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,6 +35,7 @@ from refusalkit.judges.rubrics import (
     fill,
     load_rubric,
 )
+from refusalkit.models.batches import BatchEndpoint, BatchResult
 from refusalkit.models.client import ChatClient, ParameterLog
 from refusalkit.models.endpoints import price_at
 from refusalkit.models.open import open_client
@@ -156,6 +157,51 @@ class LLMJudge:
 
     async def grade(self, prompt: Prompt, completion: Completion) -> Verdict:
         """Label one answer; raises only `FatalProviderError`."""
+        return await self._grade(prompt, completion, self._client.chat)
+
+    def batches(self) -> BatchEndpoint:
+        """Where its requests go in batches. Raises `ConfigurationError`: there are none."""
+        return self._client.batches()
+
+    def batch_body(self, prompt: Prompt, completion: Completion) -> bytes:
+        """The body of the first request that `grade` would send."""
+        return self._client.batch_body(self._request(prompt, completion))
+
+    async def read_batched(
+        self, prompt: Prompt, completion: Completion, result: BatchResult
+    ) -> Verdict:
+        """The verdict that came of a request in a batch, read as `grade` reads it.
+
+        A reply that is not of the schema is asked for again, at once and alone.
+        """
+        waiting = [result]
+
+        async def chat(request: ChatRequest) -> tuple[Reply, int]:
+            if waiting:
+                return self._client.read_batched(request, waiting.pop())
+            return await self._client.chat(request)
+
+        return await self._grade(prompt, completion, chat)
+
+    def _request(
+        self, prompt: Prompt, completion: Completion, *, misread: bool = False
+    ) -> ChatRequest:
+        return ChatRequest(
+            self.messages(prompt, completion),
+            self._config,
+            self.rubric.schema,
+            self._recurs,
+            # A server may take the schema and not keep to it: then words may help.
+            schema_in_text=misread,
+        )
+
+    async def _grade(
+        self,
+        prompt: Prompt,
+        completion: Completion,
+        chat: Callable[[ChatRequest], Awaitable[tuple[Reply, int]]],
+    ) -> Verdict:
+        """Label one answer with the replies of `chat`."""
         verdict = partial(
             Verdict,
             prompt_id=prompt.id,
@@ -172,9 +218,11 @@ class LLMJudge:
                 unscored=why, reason=reason, error_detail=detail, usage=usage, cost_usd=cost
             )
 
-        def with_more(more: Usage, *, first: bool) -> tuple[Usage, float | None]:
+        def with_more(
+            more: Usage, *, first: bool, batched: bool = False
+        ) -> tuple[Usage, float | None]:
             # Priced reply by reply: a sum of tokens hides a reply that did not report its own.
-            paid = self._cost(more)
+            paid = self._cost(more, batched=batched)
             if first:
                 return more, paid
             return usage + more, None if cost is None or paid is None else cost + paid
@@ -182,16 +230,9 @@ class LLMJudge:
         declined = misread = False
         fault = ""
         for asked in range(self.rubric.asks):
-            request = ChatRequest(
-                self.messages(prompt, completion),
-                self._config,
-                self.rubric.schema,
-                self._recurs,
-                # A server may take the schema and not keep to it: then words may help.
-                schema_in_text=misread,
-            )
+            request = self._request(prompt, completion, misread=misread)
             try:
-                reply, _attempts = await self._client.chat(request)
+                reply, _attempts = await chat(request)
             except ModerationError as error:
                 return unscored(Unscored.JUDGE_BLOCKED, error.summary, error.detail)
             except FatalProviderError as error:
@@ -200,7 +241,7 @@ class LLMJudge:
                 if error.usage is not None:
                     usage, cost = with_more(error.usage, first=not asked)
                 return unscored(Unscored.JUDGE_ERROR, error.summary, error.detail)
-            usage, cost = with_more(reply.usage, first=not asked)
+            usage, cost = with_more(reply.usage, first=not asked, batched=reply.batched)
             reading = read_reply(reply)
             if reading.outcome is Outcome.BLOCKED:
                 word = identifier(reply.finish_reason or "none")
@@ -284,8 +325,8 @@ class LLMJudge:
         """Close the connection."""
         await self._client.aclose()
 
-    def _cost(self, usage: Usage) -> float | None:
-        return self._price.cost(usage) if self._price else None
+    def _cost(self, usage: Usage, *, batched: bool = False) -> float | None:
+        return self._price.cost(usage, batched=batched) if self._price else None
 
 
 def open_rubric(rubric: Rubric, connection: Connection) -> LLMJudge:

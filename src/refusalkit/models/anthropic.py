@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from refusalkit import jsonl
 from refusalkit.errors import ConfigurationError
+from refusalkit.models.batches import BatchResult
 from refusalkit.models.client import LARGEST_BODY, ChatClient, is_unreachable
 from refusalkit.models.compressed import ENCODINGS, is_packed, new_unpacker, unpacked
 from refusalkit.models.dialects.filters import filter_in_fields
@@ -24,8 +26,13 @@ from refusalkit.types import Usage
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
 
+    from refusalkit.models.anthropic_batches import AnthropicBatches
+
 _NO_SAMPLING = re.compile(r"^claude-[a-z]+-([5-9]|\d{2})(-|$)")
 _THINKING_BUDGET = re.compile(r"^claude-(3-7-|(sonnet|opus|haiku)-4-(0|1|5|\d{8})(-|$))")
+# The results of a whole batch, and seconds to send or read them.
+_LARGEST_RESULTS = 1024 * 1024 * 1024
+_BATCH_TIMEOUT_S = 600.0
 _SAMPLING = ("temperature", "top_p", "top_k")
 
 
@@ -76,41 +83,117 @@ class AnthropicClient(ChatClient):
             wanted["output_config"] = {"format": {"type": "json_schema", "schema": request.schema}}
         return self._take(wanted)
 
-    async def _send(self, request: ChatRequest) -> Reply:
-        import anthropic
+    def batches(self) -> AnthropicBatches:
+        """The account's batches."""
+        from refusalkit.models.anthropic_batches import AnthropicBatches
 
-        parameters = self._parameters(request)
-        self.parameters.sent = {**parameters, **request.config.extra_body}
-        # What the user put into the extra body is wanted as it is: it is never left out.
-        sent = frozenset(parameters) - frozenset(request.config.extra_body)
-        # As a body rather than as arguments: the SDK has given up those for sampling.
+        return AnthropicBatches(self)
+
+    def _extra(self, request: ChatRequest) -> dict[str, Any]:
+        """The body's fields beside the model and the messages."""
+        self.parameters.sent = {**self._parameters(request), **request.config.extra_body}
         body = dict(self.parameters.sent)
         if request.system is not None:
             body["system"] = _system(request.system, kept=request.recurs == "system")
+        return body
+
+    def _body(self, request: ChatRequest) -> bytes:
+        extra = self._extra(request)
+        return jsonl.to_bytes({"model": self._name, "messages": request.turns, **extra})
+
+    async def _send(self, request: ChatRequest) -> Reply:
+        # As a body rather than as arguments: the SDK has given up those for sampling.
+        body = self._extra(request)
         turns: Any = request.turns
-        try:
-            # Raw: what came is read here, whatever JSON it is, and not by the SDK's models.
-            answer: Any = await self._open().messages.with_raw_response.create(
+        # Raw: what came is read here, whatever JSON it is, and not by the SDK's models.
+        data, headers = await self._ask(
+            lambda sdk: sdk.messages.with_raw_response.create(
                 model=self._name,
                 max_tokens=request.config.max_tokens,
                 messages=turns,
                 extra_body=body,
                 timeout=request.config.timeout_s,
+            ),
+            request.config.timeout_s,
+            self._sent(request),
+        )
+        return self._read_answer(data, headers)
+
+    def _sent(self, request: ChatRequest) -> frozenset[str]:
+        # What the user put into the extra body is wanted as it is: it is never left out.
+        return frozenset(self.parameters.sent) - frozenset(request.config.extra_body)
+
+    def _read(self, request: ChatRequest, result: BatchResult) -> Reply:
+        if result.status != 200:
+            failure = parse_failure(result.status, {}, result.body)
+            raise self._failed(_without_general(failure), sent=self._sent(request))
+        return self._read_answer(result.body, {})
+
+    async def call(
+        self, ask: Callable[[AsyncAnthropic], Awaitable[Any]], *, once: bool = False
+    ) -> dict[str, Any]:
+        """The JSON object that a call of the SDK is answered with, for batches.
+
+        `once`: it is not sent again after a fault. Raises the `ProviderError` family.
+        """
+
+        async def attempt() -> dict[str, Any]:
+            data, _ = await self._ask(ask, _BATCH_TIMEOUT_S, frozenset())
+            if not isinstance(data, dict):
+                raise self._failed(ApiFailure("the body is not a JSON object", status=200))
+            return data
+
+        return await attempt() if once else (await self._pacer.send(attempt))[0]
+
+    async def lines(self, path: str) -> list[bytes]:
+        """The lines of a file below the endpoint's address. Raises the `ProviderError` family."""
+        import httpx2
+
+        async def attempt() -> list[bytes]:
+            found: Any = await self._raw(
+                lambda sdk: sdk.get(path, cast_to=httpx2.Response), _BATCH_TIMEOUT_S, frozenset()
             )
-            data = await answer.json()
+            return bytes(await found.aread()).splitlines()
+
+        return (await self._pacer.send(attempt))[0]
+
+    async def _ask(
+        self,
+        ask: Callable[[AsyncAnthropic], Awaitable[Any]],
+        timeout_s: float,
+        sent: frozenset[str],
+    ) -> tuple[Any, Mapping[str, str]]:
+        """The JSON and the headers of an answer; failures as the `ProviderError` family."""
+        answer = await self._raw(ask, timeout_s, sent)
+        try:
+            return await answer.json(), answer.headers
+        except (ValueError, RecursionError) as error:
+            failure = ApiFailure("the body is not a JSON object", status=200)
+            raise self._failed(failure) from error
+
+    async def _raw(
+        self,
+        ask: Callable[[AsyncAnthropic], Awaitable[Any]],
+        timeout_s: float,
+        sent: frozenset[str],
+    ) -> Any:
+        import anthropic
+
+        try:
+            return await ask(self._open())
         except anthropic.APIStatusError as error:
             raise self._failed(_status_failure(error), sent=sent) from error
         except anthropic.APITimeoutError as error:
-            what = f"no answer within {request.config.timeout_s:g} s"
+            what = f"no answer within {timeout_s:g} s"
             raise self._failed(ApiFailure(what)) from error
         except (anthropic.AnthropicError, OSError) as error:
             what = f"connection failed ({type(error).__name__}: {error.__cause__ or error})"
             failure = ApiFailure(what, unreachable=is_unreachable(error))
             raise self._failed(failure) from error
-        except (ValueError, RecursionError) as error:
-            failure = ApiFailure("the body is not a JSON object", status=200)
-            raise self._failed(failure) from error
-        request_id = answer.headers.get("request-id")
+
+    def _read_answer(self, data: Any, headers: Mapping[str, str]) -> Reply:
+        """The reply in an answer with status 200."""
+        request_id = headers.get("request-id")
         if (
             isinstance(data, dict)
             and isinstance(data.get("content"), list)
@@ -122,7 +205,7 @@ class AnthropicClient(ChatClient):
             finish = finish_of(reason_text(data.get("stop_reason")))
             if finish is not None and finish.means is Means.BLOCKED:
                 return _reply({**data, "content": []}, request_id)
-        failure = parse_failure(200, answer.headers, data)
+        failure = parse_failure(200, headers, data)
         failure.usage = _usage(_mapping(_mapping(data).get("usage")))
         raise self._failed(failure)
 
@@ -163,6 +246,9 @@ async def _bound(response: Any) -> None:
     import httpx2
 
     inner = response.stream
+    limit = LARGEST_BODY
+    if response.request.url.path.endswith("/results"):
+        limit = _LARGEST_RESULTS
     try:
         packed = is_packed(response.headers.get("content-encoding", ""))
     except ValueError as error:
@@ -175,8 +261,8 @@ async def _bound(response: Any) -> None:
                 async for chunk in inner:
                     for piece in unpacked(chunk, unpacker) if packed else (chunk,):
                         size += len(piece)
-                        if size > LARGEST_BODY:
-                            large = f"the body is larger than {LARGEST_BODY >> 20} MiB"
+                        if size > limit:
+                            large = f"the body is larger than {limit >> 20} MiB"
                             raise httpx2.ReadError(large)
                         yield piece
             except zlib.error as error:
@@ -239,9 +325,14 @@ def _string(value: object) -> str | None:
 
 
 def _status_failure(error: Any) -> ApiFailure:
-    failure = parse_failure(
-        error.status_code, error.response.headers, error.body, str(error.body or "").encode()
+    return _without_general(
+        parse_failure(
+            error.status_code, error.response.headers, error.body, str(error.body or "").encode()
+        )
     )
+
+
+def _without_general(failure: ApiFailure) -> ApiFailure:
     # Its general names say less than the status does.
     failure.codes = tuple(code for code in failure.codes if code != "invalid_request_error")
     return failure

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import replace
 from functools import partial
 
 from refusalkit.display import shows
 from refusalkit.errors import FatalProviderError, ModerationError, ProviderError
+from refusalkit.models.batches import BatchEndpoint, BatchResult
 from refusalkit.models.client import ChatClient, ParameterLog
-from refusalkit.models.outcomes import read_reply
+from refusalkit.models.outcomes import Reply, read_reply
 from refusalkit.models.prices import Price
 from refusalkit.models.request_form import ChatRequest
 from refusalkit.types import Completion, GenerationConfig, Message, Outcome, Prompt, Usage
@@ -46,10 +47,39 @@ class ChatModel:
         self, prompt: Prompt, config: GenerationConfig, *, trial: int = 1
     ) -> Completion:
         """Answer one prompt once; raises only `FatalProviderError`."""
+        request = self._request(prompt, config, trial)
+        return await self._completion(prompt, trial, self._client.chat(request))
+
+    def batches(self) -> BatchEndpoint:
+        """Where its requests go in batches. Raises `ConfigurationError`: there are none."""
+        return self._client.batches()
+
+    def batch_body(self, prompt: Prompt, config: GenerationConfig, *, trial: int = 1) -> bytes:
+        """The body of the request that `complete` would send."""
+        return self._client.batch_body(self._request(prompt, config, trial))
+
+    async def read_batched(
+        self, prompt: Prompt, config: GenerationConfig, trial: int, result: BatchResult
+    ) -> Completion:
+        """The completion that came of a request in a batch, read as `complete` reads it."""
+        request = self._request(prompt, config, trial)
+
+        async def reply() -> tuple[Reply, int]:
+            return self._client.read_batched(request, result)
+
+        completion = await self._completion(prompt, trial, reply())
+        return replace(completion, latency_s=None)
+
+    def _request(self, prompt: Prompt, config: GenerationConfig, trial: int) -> ChatRequest:
         if config.seed is not None:
             # With one seed for all, five trials would be one answer five times.
             config = replace(config, seed=config.seed + trial - 1)
-        request = ChatRequest(self._messages(prompt, config), config)
+        return ChatRequest(self._messages(prompt, config), config)
+
+    async def _completion(
+        self, prompt: Prompt, trial: int, asked: Awaitable[tuple[Reply, int]]
+    ) -> Completion:
+        """What came of a request."""
         started = time.perf_counter()
         completion = partial(
             Completion,
@@ -59,7 +89,7 @@ class ChatModel:
             model=self.id,
         )
         try:
-            reply, attempts = await self._client.chat(request)
+            reply, attempts = await asked
         except ModerationError as error:
             return completion(
                 outcome=Outcome.BLOCKED,
@@ -88,7 +118,7 @@ class ChatModel:
             text=reading.text,
             reasoning=reading.reasoning,
             usage=reply.usage,
-            cost_usd=self._cost(reply.usage),
+            cost_usd=self._cost(reply.usage, batched=reply.batched),
             latency_s=latency_s,
             served_model=_short(reply.served_model),
             request_id=_short(reply.request_id),
@@ -99,8 +129,8 @@ class ChatModel:
             attempts=attempts,
         )
 
-    def _cost(self, usage: Usage) -> float | None:
-        return self._price.cost(usage) if self._price else None
+    def _cost(self, usage: Usage, *, batched: bool = False) -> float | None:
+        return self._price.cost(usage, batched=batched) if self._price else None
 
     def ceiling_usd(self, prompts: Iterable[Prompt], config: GenerationConfig) -> float | None:
         """The most that one answer to any of the prompts can cost; None where that is not known."""

@@ -24,6 +24,7 @@ from refusalkit.errors import (
     TransientError,
     UnsupportedParameter,
 )
+from refusalkit.models.batches import BatchEndpoint, BatchResult
 from refusalkit.models.dialects.finish import Means
 from refusalkit.models.outcomes import ApiFailure, Reply, failure_error
 from refusalkit.models.pacing import Pacer
@@ -179,6 +180,55 @@ class ChatClient(ABC):
             shaped.end()
             self._asking -= 1
             self._doubts.wake()
+
+    def batches(self) -> BatchEndpoint:
+        """Where this client's requests can be handed over in batches.
+
+        Raises `ConfigurationError` where there is no such place.
+        """
+        raise ConfigurationError(
+            f"{self.model_id} is asked in a way that has no batches here (OpenAI's protocol and "
+            "Anthropic's have): leave out --batch"
+        )
+
+    def batch_body(self, request: ChatRequest) -> bytes:
+        """The body that a single request would have, in the form that the endpoint takes."""
+        shaped = ShapedRequest(request, self.form, self.reply_forms).current()
+        body = self._body(shaped)
+        self._note_form(shaped)
+        return body
+
+    def read_batched(self, request: ChatRequest, result: BatchResult) -> tuple[Reply, int]:
+        """The reply that came for a request in a batch, and 1: it was sent once.
+
+        Read as a single request's. What its failure says about the endpoint's form is learned, for
+        the next batch. Raises the `ProviderError` family, but for `FatalProviderError`.
+        """
+        shaped = ShapedRequest(request, self.form, self.reply_forms)
+        try:
+            reply = self._read(shaped.current(), result)
+            reply.finish_words = self.finish_words
+            reply = self._checked(reply)
+        except FatalProviderError as error:
+            # Others of the batch may have been answered.
+            raise RequestError(error.summary, detail=error.detail, status=error.status) from error
+        except ProviderError as error:
+            shaped.reshape(error)
+            if isinstance(error, UnsupportedParameter):
+                why = f"the endpoint does not take it: {printable(error, 160)}"
+                self.parameters.drop(error.parameter, why)
+            raise
+        shaped.answered()
+        reply.batched = True
+        return self._cleaned(reply), 1
+
+    def _body(self, request: ChatRequest) -> bytes:
+        """The body of a single request, as JSON."""
+        raise NotImplementedError
+
+    def _read(self, request: ChatRequest, result: BatchResult) -> Reply:
+        """The reply in a batch's result."""
+        raise NotImplementedError
 
     async def aclose(self) -> None:
         """Close the connection."""

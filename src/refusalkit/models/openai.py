@@ -6,17 +6,19 @@ a fraction of a millisecond.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
 from refusalkit import jsonl
 from refusalkit.display import shows
 from refusalkit.errors import ConfigurationError
+from refusalkit.models.batches import BatchResult
 from refusalkit.models.client import (
     LARGEST_BODY,
     ChatClient,
@@ -38,6 +40,9 @@ from refusalkit.models.outcomes import (
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.request_form import ChatRequest, ReplyForm
 from refusalkit.types import GenerationConfig, Usage
+
+if TYPE_CHECKING:
+    from refusalkit.models.openai_batches import OpenAIBatches
 
 # So much of an error in plain text is read.
 _MAX_PLAIN_ERROR = 2000
@@ -91,7 +96,8 @@ class OpenAIClient(ChatClient):
                 f"no API key for {model_id}: set OPENAI_API_KEY, or give --api-base for an "
                 "endpoint of your own"
             )
-        self._url = base.rstrip("/") + "/chat/completions"
+        self._base = base.rstrip("/")
+        self._url = self._base + "/chat/completions"
         self._name = name
         self._headers = {"Content-Type": "application/json"}
         if api_key:
@@ -161,11 +167,20 @@ class OpenAIClient(ChatClient):
             content = [{"type": "text", "text": text, "prompt_cache_breakpoint": end}]
         return jsonl.to_bytes({"role": "system", "content": content})
 
-    async def _send(self, request: ChatRequest) -> Reply:
+    def batches(self) -> OpenAIBatches:
+        """The endpoint's batches."""
+        from refusalkit.models.openai_batches import OpenAIBatches
+
+        return OpenAIBatches(self)
+
+    def _body(self, request: ChatRequest) -> bytes:
         form = self._form_of(request)
-        parameters = self.parameters.sent = form.parameters
+        self.parameters.sent = form.parameters
         messages = (*form.first, *map(jsonl.to_bytes, request.turns))
-        body = form.head + b",".join(messages) + b"]}"
+        return form.head + b",".join(messages) + b"]}"
+
+    async def _send(self, request: ChatRequest) -> Reply:
+        body = self._body(request)
         try:
             response = await self._open().post(
                 self._url,
@@ -179,14 +194,21 @@ class OpenAIClient(ChatClient):
             message = f"connection failed ({type(error).__name__}: {error})"
             failure = ApiFailure(message, unreachable=is_unreachable(error))
             raise self._failed(failure) from error
-        try:
-            data = jsonl.from_bytes(raw)
-        except (ValueError, RecursionError):
-            data = None
+        return self._read_answer(request, status, headers, _json(raw), raw)
+
+    def _read(self, request: ChatRequest, result: BatchResult) -> Reply:
+        reply = self._read_answer(request, result.status, {}, result.body, b"")
+        reply.request_id = reply.request_id or result.request_id
+        return reply
+
+    def _read_answer(
+        self, request: ChatRequest, status: int, headers: Mapping[str, str], data: Any, raw: bytes
+    ) -> Reply:
+        """The reply in an answer; `data` is its JSON, None where it has none."""
         if not 200 <= status < 300 or not isinstance(data, dict) or _is_error(data.get("error")):
             failure = parse_failure(status, headers, data, raw)
             # What the user put into the extra body is wanted as it is: it is never left out.
-            sent = frozenset(parameters) - frozenset(request.config.extra_body)
+            sent = frozenset(self.parameters.sent) - frozenset(request.config.extra_body)
             if "max_completion_tokens" in failure.message and "max_tokens" in sent:
                 # Not a parameter that is refused, but its older name.
                 self._max_tokens_key = "max_completion_tokens"
@@ -200,6 +222,75 @@ class OpenAIClient(ChatClient):
             raise self._failed(failure) from error
         reply.request_id = _string(headers.get("x-request-id")) or reply.request_id
         return reply
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Mapping[str, Any] | None = None,
+        form: aiohttp.FormData | None = None,
+        once: bool = False,
+    ) -> dict[str, Any]:
+        """The JSON object that the endpoint answers below its base URL, for its batches.
+
+        `once`: it is not sent again after a fault. Raises the `ProviderError` family.
+        """
+
+        async def attempt() -> dict[str, Any]:
+            async with self._request(method, path, json, form) as response:
+                raw = await _read(response)
+                data = _json(raw)
+                whole = 200 <= response.status < 300 and isinstance(data, dict)
+                if whole and not data.get("error"):
+                    return dict(data)
+                raise self._failed(parse_failure(response.status, response.headers, data, raw))
+
+        if once or form is not None:
+            return await attempt()
+        return (await self._pacer.send(attempt))[0]
+
+    async def lines(self, path: str) -> AsyncIterator[bytes]:
+        """The lines of a file below the endpoint's base URL. Raises the `ProviderError` family."""
+        async with self._request("GET", path, None, None) as response:
+            if response.status != 200:
+                raw = await _read(response)
+                failure = parse_failure(response.status, response.headers, _json(raw), raw)
+                raise self._failed(failure)
+            rest = b""
+            async for chunk in response.content.iter_any():
+                *whole, rest = (rest + chunk).split(b"\n")
+                for line in whole:
+                    yield line
+                if len(rest) > LARGEST_BODY:
+                    raise self._failed(
+                        ApiFailure(f"a line is larger than {LARGEST_BODY >> 20} MiB", status=200)
+                    )
+            if rest:
+                yield rest
+
+    @contextlib.asynccontextmanager
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        json: Mapping[str, Any] | None,
+        form: aiohttp.FormData | None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        body: Any = None if json is None else jsonl.to_bytes(json)
+        headers = {}
+        if form is not None:
+            body = form()
+            headers["Content-Type"] = body.headers["Content-Type"]
+        try:
+            async with self._open().request(
+                method, self._base + path, data=body, headers=headers, allow_redirects=False
+            ) as response:
+                yield response
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            message = f"connection failed ({type(error).__name__}: {error})"
+            failure = ApiFailure(message, unreachable=is_unreachable(error))
+            raise self._failed(failure) from error
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -234,6 +325,14 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         response.close()  # the rest is not waited for
         raise
     return b"".join(chunks)
+
+
+def _json(raw: bytes) -> Any:
+    """The JSON of a body; None where it has none."""
+    try:
+        return jsonl.from_bytes(raw)
+    except (ValueError, RecursionError):
+        return None
 
 
 def parse_failure(

@@ -81,6 +81,7 @@ class Reply:
     word where a field of the body, and no finish word, says that one answered. `failure` is an
     error that came inside the answer. `finish_words` are the meanings a user gave to words, as
     `parse_finish_word` returns them. `lost`: the provider's own finish word is not known.
+    `batched`: it came in a batch, and costs what batches cost.
     """
 
     text: str
@@ -95,6 +96,7 @@ class Reply:
     failure: ApiFailure | None = None
     finish_words: Mapping[str, Means] = field(default_factory=dict)
     lost: bool = False
+    batched: bool = False
 
     @property
     def finish(self) -> Finish | None:

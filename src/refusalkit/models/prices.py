@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from refusalkit.errors import RetiredModelError
+from refusalkit.models.batches import batch_limits
 from refusalkit.types import Usage
 from refusalkit.untrusted import printable
 
@@ -30,7 +31,8 @@ class Price:
     """USD per token, and how long a text must be before the provider's prompt cache takes it.
 
     `cache_read_usd` and `cache_write_usd` are for tokens out of and into the provider's prompt
-    cache; where the list names no such price they cost what other tokens read do.
+    cache; where the list names no such price they cost what other tokens read do. `batch_factor` is
+    what a request costs in a batch, as a share of all this; None: not known.
     """
 
     input_usd: float
@@ -38,6 +40,7 @@ class Price:
     cache_read_usd: float | None = None
     cache_write_usd: float | None = None
     cached_from_tokens: int = _CACHED_FROM
+    batch_factor: float | None = None
 
     def keeps(self, text: str) -> bool:
         """Whether the prompt cache is likely to take a text that comes first in every request.
@@ -47,8 +50,17 @@ class Price:
         """
         return len(text.encode("utf-8", "surrogatepass")) >= 4 * self.cached_from_tokens
 
-    def cost(self, usage: Usage) -> float | None:
-        """USD for one request; None where the provider did not say how many tokens it took."""
+    def cost(self, usage: Usage, *, batched: bool = False) -> float | None:
+        """USD for one request, alone or in a batch.
+
+        None where the provider did not say how many tokens it took, or its batches have no known
+        price.
+        """
+        if batched:
+            alone = self.cost(usage)
+            if alone is None or self.batch_factor is None:
+                return None
+            return alone * self.batch_factor
         if usage.input_tokens is None or usage.output_tokens is None:
             return None
         total = usage.input_tokens * self.input_usd + usage.output_tokens * self.output_usd
@@ -84,6 +96,7 @@ def price_of(model_id: str) -> Price | None:
         _usd(entry.get("cache_read_input_token_cost")),
         _usd(entry.get("cache_creation_input_token_cost")),
         int(entry.get("prompt_cache_min_tokens") or _CACHED_FROM),
+        None if (limits := batch_limits(provider)) is None else limits.price_factor,
     )
 
 

@@ -35,6 +35,7 @@ COMPLETIONS = "completions.jsonl"
 VERDICTS = "verdicts.jsonl"
 CANARIES = "canaries.jsonl"
 PRESSURE = "pressure.jsonl"
+BATCHES = "batches.jsonl"
 CHECKPOINT = "checkpoint.jsonl"
 _LOCK = ".lock"
 # A repr reads the records of a run up to this size.
@@ -116,6 +117,11 @@ class Run:
         return self.path / PRESSURE
 
     @property
+    def batches(self) -> Path:
+        """What was handed to providers in batches; there is no such file before the first."""
+        return self.path / BATCHES
+
+    @property
     def checkpoint(self) -> Path:
         """What the records came to as far as they were read; there need be no such file."""
         return self.path / CHECKPOINT
@@ -160,7 +166,7 @@ class Run:
                     manifest = self.manifest
                     kept = manifest.hard_line_text == "kept"
                     withheld = frozenset() if kept else manifest.hard_lines
-                beside = {path.name: path for path in (self.canaries, self.pressure)}
+                beside = {path.name: path for path in (self.canaries, self.pressure, self.batches)}
                 yield RecordWriter(withheld, completions, verdicts, beside, open_beside)
         finally:
             lock.release()
@@ -242,6 +248,16 @@ class RecordWriter:
     def pressure(self, record: Mapping[str, Any]) -> None:
         """Append the record of a turn after a refusal."""
         self._append_beside(PRESSURE, record)
+
+    def batch(self, record: Mapping[str, Any]) -> None:
+        """Append to the journal of batches; it is on disk for certain when this returns."""
+        self._append_beside(BATCHES, record)
+        self._beside[BATCHES].sync()
+
+    def sync(self) -> None:
+        """Return once the completions and verdicts are on disk for certain."""
+        self._completions.sync()
+        self._verdicts.sync()
 
     def _append_beside(self, name: str, record: Mapping[str, Any]) -> None:
         """To a file that is made with its first record."""
@@ -439,6 +455,13 @@ class AppendFile:
                 os.ftruncate(self._file, self.end)
             raise self._refused from error
         self.end += len(line)
+
+    def sync(self) -> None:
+        """Return once what was appended is on disk for certain. Raises `StorageError`."""
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise _storage_error(self._path, error) from error
 
     def _repair(self) -> int:
         """Cut off a torn last line; returns where the file ends now."""

@@ -197,8 +197,8 @@ class Session(_Model):
     ended_at: str | None = None
     """When it ended; None while it works, and after a kill."""
     ended_because: str | None = None
-    """Why it ended: ``done``, ``interrupted``, ``max_cost``, ``held``, ``crossed``, ``stopped``, or
-    ``failed:`` and the name of the error."""
+    """Why it ended: ``done``, ``interrupted``, ``max_cost``, ``held``, ``crossed``, ``batches``
+    (they are at a provider), ``stopped``, or ``failed:`` and the name of the error."""
     operational: dict[str, Any] = {}
     """Settings that change no figure (concurrency, rates, timeouts), by name."""
     judge: str | None = None

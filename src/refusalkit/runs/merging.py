@@ -18,6 +18,7 @@ from refusalkit.config.resolve import check_unchanged
 from refusalkit.display import shows
 from refusalkit.errors import ConfigurationChanged, RecordError, RunFolderError, StorageError
 from refusalkit.prompts.prompt_set import shard_of
+from refusalkit.runs.batch_journal import read_batches
 from refusalkit.runs.folder import (
     Run,
     create_run,
@@ -73,6 +74,11 @@ def merge_shards(paths: Sequence[Path], out: Path) -> Merged:
                 f"{printable(seen[entry.number])}: give each share once"
             )
         seen[entry.number] = shard.path
+        if any(batch.is_open for batch in read_batches(shard)):
+            raise RunFolderError(
+                f"{printable(shard.path)} has batches that are not collected yet: "
+                f"`refusalkit resume {printable(shard.path)}` first"
+            )
     if holds_run(out) or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise RunFolderError(f"{printable(out)} exists and is not empty: choose another --out")
     refuse_link(out)

@@ -1,0 +1,104 @@
+"""What a run has at its providers: the command batches, and how `run --batch` ends."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from refusalkit.cli.exit_codes import INCOMPLETE, OK
+from refusalkit.cli.options import (
+    ConfiguredCommand,
+    config_options,
+    given_options,
+    opt,
+    trust_folder_option,
+)
+from refusalkit.errors import UsageError
+from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    from refusalkit.api.batches import BatchReport
+    from refusalkit.runs.folder import Run
+
+
+@click.command(cls=ConfiguredCommand, epilog="Example: refusalkit batches runs/luna --cancel")
+@click.argument("run", metavar="RUN")
+@opt("--cancel", is_flag=True, help="Ask the providers to stop; what was answered is kept.")
+@opt("--forget", is_flag=True, help="Give up open batches: resume asks their units anew, and pays.")
+@config_options(only=["api_base", "api_key_env", "judge_api_base", "judge_api_key_env"])
+@trust_folder_option
+@opt("--json", "as_json", is_flag=True, help="Print as JSON.")
+def batches(
+    run: str,
+    cancel: bool,
+    forget: bool,
+    trust_folder: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """List the batches of RUN, and how those that are open are doing. Exit 3 while one is open.
+
+    Their results are collected by `refusalkit resume RUN`.
+    """
+    from refusalkit.api.batches import forget_batches, list_batches
+
+    if cancel and forget:
+        raise UsageError("give --cancel or --forget, not both")
+    if forget:
+        given_up = forget_batches(run, trust_folder=trust_folder)
+        click.echo(f"{given_up} open batches given up; `refusalkit resume` asks their units anew")
+        return OK
+    found = list_batches(run, cancel=cancel, trust_folder=trust_folder, **given_options(options))
+    _print(found, as_json)
+    return INCOMPLETE if any(one.is_open for one in found) else OK
+
+
+def is_in_batches(run: Run) -> bool:
+    """Whether a run's last session ended while batches were at a provider."""
+    sessions = run.manifest.sessions
+    return bool(sessions) and sessions[-1].ended_because == "batches"
+
+
+def show_batches(run: Run, as_json: bool) -> int:
+    """Print what is at the providers and when to come back; returns the command's exit code."""
+    from refusalkit.api.batches import recorded_batches
+
+    found = [one for one in recorded_batches(run) if one.is_open]
+    _print(found, as_json, run)
+    when = [one.expires_at for one in found if one.expires_at is not None]
+    latest = f", at the latest at {_minute(max(when))}" if when else ""
+    click.echo(
+        f"refusalkit: in batches; most end within an hour{latest}: come back with "
+        f"refusalkit resume {shlex.quote(printable(run.path, 400))}",
+        err=True,
+    )
+    return INCOMPLETE
+
+
+def _print(found: Sequence[BatchReport], as_json: bool, run: Run | None = None) -> None:
+    if as_json:
+        from refusalkit.reporting import data
+
+        path = {} if run is None else {"path": str(run.path)}
+        click.echo(data.to_json({**path, "batches": [one.as_data() for one in found]}))
+        return
+    for one in found:
+        name = "not known yet" if one.id is None else printable(one.id)
+        counts = ", ".join(f"{n} {printable(what)}" for what, n in sorted(one.counts.items()) if n)
+        click.echo(
+            f"{name}: {one.n_units} requests to {printable(one.asked)}, {printable(one.status)}"
+            + (f" ({counts})" if counts else "")
+        )
+    if not found:
+        click.echo("no batches")
+
+
+def _minute(text: str) -> str:
+    try:
+        return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M UTC")
+    except ValueError:
+        return printable(text, 40)

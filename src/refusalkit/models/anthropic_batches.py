@@ -1,0 +1,173 @@
+"""Anthropic's Message Batches, through the anthropic SDK."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+from refusalkit import jsonl
+from refusalkit.errors import RequestError
+from refusalkit.models.batches import (
+    BatchLimits,
+    BatchRequest,
+    BatchResult,
+    BatchState,
+    batch_limits,
+    is_provider_id,
+)
+
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
+
+_PAGE = 100
+# What an error inside a result says, as the status of a single request.
+_STATUS = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+
+
+class Calls(Protocol):
+    """What is asked of the client (`AnthropicClient`)."""
+
+    names: str
+
+    async def call(
+        self, ask: Callable[[AsyncAnthropic], Awaitable[Any]], *, once: bool = False
+    ) -> dict[str, Any]:
+        """The JSON object that a call of the SDK is answered with."""
+        ...
+
+    async def lines(self, path: str) -> list[bytes]:
+        """The lines of a file below the endpoint's address."""
+        ...
+
+
+class AnthropicBatches:
+    """The batches of an account at Anthropic. They carry no label of ours."""
+
+    def __init__(self, client: Calls) -> None:
+        self._client = client
+        limits = batch_limits("anthropic")
+        assert limits is not None, "batches.toml has a row for anthropic"
+        self.limits: BatchLimits = limits
+
+    def __repr__(self) -> str:
+        return f"AnthropicBatches({self._client.names!r})"
+
+    async def create(
+        self, requests: Sequence[BatchRequest], label: str, on_upload: Callable[[str], None]
+    ) -> BatchState:
+        """Make a batch; it is known by its custom ids."""
+        del label, on_upload  # the protocol has neither
+        rows: Any = [
+            {"custom_id": one.custom_id, "params": jsonl.from_bytes(one.body)} for one in requests
+        ]
+        made = await self._client.call(
+            lambda sdk: sdk.messages.batches.with_raw_response.create(requests=rows), once=True
+        )
+        return self._state(made)
+
+    async def recent(self, since: float) -> list[BatchState]:
+        """The account's batches that were created since then."""
+        found: list[BatchState] = []
+        options: dict[str, Any] = {"limit": _PAGE}
+        while True:
+            page = await self._client.call(
+                lambda sdk: sdk.messages.batches.with_raw_response.list(**options)
+            )
+            listed = page.get("data")
+            rows = listed if isinstance(listed, list) else []
+            states = [self._state(row) for row in rows if isinstance(row, dict)]
+            found += [one for one in states if one.created_at is None or one.created_at >= since]
+            older = any(one.created_at is not None and one.created_at < since for one in states)
+            more = page.get("has_more") and states and states[-1].id != options.get("after_id")
+            if older or not more:
+                return found
+            options["after_id"] = states[-1].id
+
+    async def state(self, batch_id: str) -> BatchState:
+        """How a batch is doing."""
+        found = await self._client.call(
+            lambda sdk: sdk.messages.batches.with_raw_response.retrieve(batch_id)
+        )
+        return self._state(found)
+
+    async def results(self, state: BatchState) -> AsyncIterator[BatchResult]:
+        """The lines of its results.
+
+        They are read below the endpoint's own address: where the batch says that they are
+        (`results_url`) may be anywhere, and the key would go along.
+        """
+        for line in await self._client.lines(f"/v1/messages/batches/{state.id}/results"):
+            if (result := _result(line)) is not None:
+                yield result
+
+    async def cancel(self, batch_id: str) -> BatchState:
+        """Ask the provider to stop."""
+        found = await self._client.call(
+            lambda sdk: sdk.messages.batches.with_raw_response.cancel(batch_id)
+        )
+        return self._state(found)
+
+    def _state(self, data: Mapping[str, Any]) -> BatchState:
+        name, status = data.get("id"), data.get("processing_status")
+        if not is_provider_id(name):
+            raise RequestError(f"{self._client.names}: the answer names no batch")
+        said = data.get("request_counts")
+        counts = {
+            str(key): value
+            for key, value in (said.items() if isinstance(said, dict) else ())
+            if isinstance(value, int)
+        }
+        return BatchState(
+            id=str(name),
+            ended=status == "ended",
+            status=status if isinstance(status, str) else "unknown",
+            n_requests=sum(counts.values()) if counts else None,
+            created_at=_time(data.get("created_at")),
+            expires_at=_time(data.get("expires_at")),
+            counts=counts,
+        )
+
+
+def _result(line: bytes) -> BatchResult | None:
+    """One line of the results; None where it is not one."""
+    try:
+        data = jsonl.from_bytes(line)
+        name, result = data["custom_id"], data["result"]
+        kind = result["type"]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return None
+    if not isinstance(name, str):
+        return None
+    if kind == "succeeded":
+        return BatchResult(name, body=result.get("message"))
+    if kind in ("expired", "canceled"):
+        return BatchResult(name, unfinished="cancelled" if kind == "canceled" else "expired")
+    body = result.get("error")
+    # An error response with the error in it, as a single request would have got.
+    inner = body.get("error") if isinstance(body, dict) else None
+    code = inner.get("type") if isinstance(inner, dict) else None
+    request_id = body.get("request_id") if isinstance(body, dict) else None
+    return BatchResult(
+        name,
+        status=_STATUS.get(str(code), 500),
+        body=body,
+        request_id=request_id if isinstance(request_id, str) else None,
+    )
+
+
+def _time(value: object) -> float | None:
+    try:
+        return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else None
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,200 @@
+"""The journal of a run's batches: what was about to be sent, what was made, what was collected.
+
+Each step is on disk before the next one is taken. A batch that was planned and of which nothing
+more is known may exist at the provider: its units are not asked again before that is settled. No
+address and no key stands here, and no text of a prompt or an answer.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Literal, cast
+
+from refusalkit.clock import now
+from refusalkit.display import shows
+from refusalkit.errors import ConfigurationError, FolderNotTrusted, RecordError
+from refusalkit.models.batches import custom_id, is_provider_id
+from refusalkit.runs.folder import RecordWriter, Run, read_records
+from refusalkit.runs.records import SCHEMA
+from refusalkit.untrusted import printable
+
+Kind = Literal["model", "judge"]
+_LABEL = re.compile(r"rk-[0-9a-f]{24}")
+
+
+@shows("label", "kind", "units", "id", "collected", "void")
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch of a run, as the journal has it.
+
+    `asked` is the id of the model or of the judge that it is sent to. Without an `id` it is not
+    known whether the provider has it. `collected`: its results are on record; `void`: it was never
+    made. `planned_at` and `expires_at` are UTC, ISO 8601.
+    """
+
+    label: str
+    kind: Kind
+    asked: str
+    units: tuple[str, ...]
+    planned_at: str
+    file: str | None = None
+    id: str | None = None
+    expires_at: str | None = None
+    collected: bool = False
+    void: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something of it is still to come."""
+        return not (self.collected or self.void)
+
+    @property
+    def planned(self) -> float:
+        """When it was planned, in seconds since 1970."""
+        return datetime.fromisoformat(self.planned_at).timestamp()
+
+    def custom_ids(self, run_id: str) -> dict[str, str]:
+        """Its units by the ids of their requests."""
+        return {custom_id(run_id, self.label, self.kind, unit): unit for unit in self.units}
+
+
+class BatchJournal:
+    """The batches of a run that is held for writing, oldest first."""
+
+    def __init__(self, run: Run, writer: RecordWriter) -> None:
+        self._writer = writer
+        self._batches = {batch.label: batch for batch in read_batches(run)}
+
+    def __repr__(self) -> str:
+        return f"BatchJournal({len(self._batches)} batches, {len(self.open)} open)"
+
+    @property
+    def batches(self) -> list[Batch]:
+        """All of them."""
+        return list(self._batches.values())
+
+    @property
+    def open(self) -> list[Batch]:
+        """Those of which something is still to come."""
+        return [batch for batch in self._batches.values() if batch.is_open]
+
+    def waiting(self, kind: Kind) -> set[str]:
+        """Units whose requests are in an open batch."""
+        return {unit for batch in self.open if batch.kind == kind for unit in batch.units}
+
+    def plan(self, kind: Kind, asked: str, label: str, units: Sequence[str]) -> Batch:
+        """Write down what is about to be sent."""
+        batch = Batch(label, kind, asked, tuple(units), now())
+        self._write(
+            label, "planned", kind=kind, asked=asked, units=list(units), at=batch.planned_at
+        )
+        self._batches[label] = batch
+        return batch
+
+    def uploaded(self, batch: Batch, file: str) -> None:
+        """Write down the file that holds its requests."""
+        self._write(batch.label, "uploaded", file=file)
+        self._change(batch, file=file)
+
+    def created(self, batch: Batch, batch_id: str, expires_at: str | None) -> None:
+        """Write down that the provider has it."""
+        self._write(batch.label, "created", batch=batch_id, expires_at=expires_at)
+        self._change(batch, id=batch_id, expires_at=expires_at)
+
+    def collected(self, batch: Batch, counts: Mapping[str, int]) -> None:
+        """Write down that its results are on record, which is made sure of first."""
+        self._writer.sync()
+        self._write(batch.label, "collected", counts=dict(counts))
+        self._change(batch, collected=True)
+
+    def void(self, batch: Batch, why: str) -> None:
+        """Write down that it was never made."""
+        self._write(batch.label, "void", why=why)
+        self._change(batch, void=True)
+
+    def _write(self, label: str, event: str, **more: Any) -> None:
+        self._writer.batch({"schema": SCHEMA, "event": event, "label": label, "at": now(), **more})
+
+    def _change(self, batch: Batch, **changes: Any) -> None:
+        self._batches[batch.label] = replace(self._batches[batch.label], **changes)
+
+
+def new_label() -> str:
+    """A label for a batch that nobody else has."""
+    return f"rk-{secrets.token_hex(12)}"
+
+
+def read_batches(run: Run) -> list[Batch]:
+    """The batches of a run, oldest first. Raises `RecordError` at a line that is no entry."""
+    if not run.batches.exists():
+        return []
+    found: dict[str, Batch] = {}
+    for place, record in read_records(run.batches):
+        label, event = record.get("label"), record.get("event")
+        if not isinstance(label, str) or not _LABEL.fullmatch(label):
+            raise RecordError(f"{place}: label is missing or of the wrong form")
+        if event == "planned":
+            found[label] = _planned(label, record, place)
+        elif label not in found:
+            raise RecordError(f"{place}: {printable(event)} before it was planned")
+        else:
+            found[label] = replace(found[label], **_changes(record, place))
+    return list(found.values())
+
+
+def check_none_open(run: Run) -> None:
+    """Raise `ConfigurationError` where units are in a batch: asked alone, they were paid twice."""
+    if any(batch.is_open for batch in read_batches(run)):
+        raise ConfigurationError(
+            f"{printable(run.path)} has batches that are not collected yet: go on with --batch"
+        )
+
+
+def check_trusted(run: Run, *, trust_folder: bool) -> None:
+    """Raise `FolderNotTrusted` where somebody else's folder names batches in an account."""
+    if run.is_own or trust_folder or not run.batches.exists():
+        return
+    raise FolderNotTrusted(
+        f"{printable(run.path)} was not written by you on this machine, or was changed, and it "
+        "names batches at a provider: add --trust-folder if they are yours"
+    )
+
+
+def _planned(label: str, record: Mapping[str, Any], place: str) -> Batch:
+    kind, asked, units, at = (record.get(name) for name in ("kind", "asked", "units", "at"))
+    whole = isinstance(units, list) and all(isinstance(unit, str) for unit in units)
+    if kind not in ("model", "judge") or not isinstance(asked, str) or not whole:
+        raise RecordError(f"{place}: kind, asked or units is missing or of the wrong type")
+    try:
+        if datetime.fromisoformat(str(at)).tzinfo is None:
+            raise ValueError
+    except ValueError as error:
+        raise RecordError(f"{place}: at is not a time") from error
+    return Batch(label, cast("Kind", kind), asked, tuple(cast("list[str]", units)), str(at))
+
+
+def _changes(record: Mapping[str, Any], place: str) -> dict[str, Any]:
+    match record.get("event"):
+        case "uploaded":
+            return {"file": _id(record.get("file"), "file", place)}
+        case "created":
+            expires = record.get("expires_at")
+            return {
+                "id": _id(record.get("batch"), "batch", place),
+                "expires_at": expires if isinstance(expires, str) else None,
+            }
+        case "collected":
+            return {"collected": True}
+        case "void":
+            return {"void": True}
+    raise RecordError(f"{place}: the event {printable(record.get('event'))} is not known")
+
+
+def _id(value: object, name: str, place: str) -> str:
+    if not is_provider_id(value):
+        raise RecordError(f"{place}: {name} is not a provider's id")
+    return str(value)
