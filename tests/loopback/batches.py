@@ -221,7 +221,7 @@ class Batches:
         good = [
             row for row in batch.results if (row.get("response") or {}).get("status_code") == 200
         ]
-        return 200, _lines(good if kind == "out" else [r for r in rows if r not in good])
+        return 200, _lines(good if kind == "out" else [r for r in batch.results if r not in good])
 
     def _state(self, batch: Made) -> dict[str, Any]:
         ended = batch.results is not None

@@ -1,0 +1,171 @@
+"""SIGKILL at any moment of a run in batches: nothing is lost and nothing is paid twice.
+
+The provider runs in the test's own process; its log says what was asked, and so paid for. It keeps
+its own time: batches end later, its list of batches lags behind, results come shuffled, some twice.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import refusalkit
+from loopback import REFUSAL, Asked, Exchange, LoopbackServer, Script, chance
+from refusalkit.prompts.load import load_prompts
+from refusalkit.runs.canaries import choose_canaries
+from refusalkit.runs.folder import open_run, read_records
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="SIGKILL")]
+
+# `REFUSALKIT_BATCH_KILLS=100` for the long form, on the whole set five times.
+KILLS = int(os.environ.get("REFUSALKIT_BATCH_KILLS", "10"))
+LONG = KILLS >= 50
+SEED = 1000
+OPTIONS = {
+    "judge": "graded",
+    "prompts": "refusalkit-166",
+    "limit": 166 if LONG else 24,
+    "trials": 5 if LONG else 2,
+    "seed": SEED,
+    "max_tokens": 64,
+}
+CANARIES = choose_canaries(8, graded=True)
+TEXTS = {prompt.text: prompt.id for prompt in load_prompts("refusalkit-166").prompts}
+
+# The command, on a provider whose day has half a second.
+COMMAND = """
+from refusalkit.engine import batching
+from refusalkit.cli import script
+batching.POLL_S, batching.LIST_LAG_S = 0.05, 0.4
+script()
+"""
+
+
+def reply(asked: Asked) -> str:
+    """An answer that depends on prompt and trial alone, and names them."""
+    trial = asked.body.get("seed")
+    # Anthropic's API has no seed: the trial of a prompt is how often it was asked before.
+    number = asked.ask + 1 if trial is None else trial - SEED + 1
+    unit = f"{TEXTS[asked.text]}#{number}"
+    return f"<{unit}> {REFUSAL if chance('refuses', TEXTS[asked.text]) < 0.4 else '[demo answer]'}"
+
+
+def asked_for(exchange: Exchange) -> tuple[str, str]:
+    """(role, prompt or unit) of a request; for a canary ("canary", its id)."""
+    if exchange.role == "target":
+        seed = exchange.params.get("seed")
+        name = TEXTS[exchange.text]
+        return "target", name if seed is None else f"{name}#{seed - SEED + 1}"
+    answer = exchange.text.split("BEGIN ANSWER", 1)[1]
+    for canary in CANARIES:
+        if canary.answer in answer:
+            return "canary", canary.id
+    return "judge", answer[answer.index("<") + 1 : answer.index(">")]
+
+
+def killed(command: list[str], out: Path, dice: random.Random) -> bool:
+    """Start it and SIGKILL it a moment after a random step; False if it was done before that."""
+
+    def steps() -> int:
+        found = 0
+        for name in ("batches", "completions", "verdicts"):
+            path = out / f"{name}.jsonl"
+            if path.exists():
+                size = path.stat().st_size
+                found += path.read_bytes().count(b"\n") if name == "batches" else bool(size)
+        return found
+
+    before = steps()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        wanted, delay = before + dice.randrange(1, 5), dice.choice((0, 0.002, 0.01, 0.05, 0.3))
+        patience = time.monotonic() + dice.choice((1, 2, 4))
+        while process.poll() is None and time.monotonic() < patience and steps() < wanted:
+            time.sleep(0.0005)
+        time.sleep(delay * dice.random())
+        process.send_signal(signal.SIGKILL)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode in (-signal.SIGKILL, 0, 1), said.decode()
+    return process.returncode < 0
+
+
+def last_step(journal: Path) -> str:
+    """What of a batch was written down last before a kill: for which part, and which step."""
+    kinds, step = {}, "nothing yet"
+    for _, record in read_records(journal) if journal.exists() else ():
+        kinds.setdefault(record["label"], record.get("kind"))
+        step = f"{kinds[record['label']]} {record['event']}"
+    return step
+
+
+def standing(out: Path) -> dict[str, tuple[object, ...]]:
+    """The outcome and label of every unit, with what an answer's text was."""
+    run, found = open_run(out), {}
+    for _, record in read_records(run.completions):
+        assert record["unit"] not in found, "one completion a unit"
+        found[record["unit"]] = tuple(record[name] for name in ("category", "outcome", "text"))
+    for _, record in read_records(run.verdicts):
+        before = found[record["unit"]]
+        assert len(before) == 3, "one verdict a unit"
+        found[record["unit"]] = (*before, record["label"], record["source"])
+    return found
+
+
+@pytest.mark.parametrize("api", ["openai", "anthropic"])
+def test_a_run_in_batches_that_is_killed_again_and_again_pays_for_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
+    dice = random.Random(f"batches {api}")
+    kills, runs = 0, 0
+    after: Counter[str] = Counter()
+    with LoopbackServer(Script(target_reply=reply)) as server:
+        server.batches.script.delay_s, server.batches.script.list_lag_s = 0.15, 0.15
+        base = server.openai_base if api == "openai" else server.anthropic_base
+        options = {**OPTIONS, "judge_model": f"{api}/judge-x", "api_base": base}
+        options["judge_api_base"] = base
+        alone = refusalkit.benchmark(f"{api}/target", out=tmp_path / "alone", **options)
+        expected = refusalkit.score(alone).willingness
+        while kills < KILLS:
+            server.reset()
+            out, runs = tmp_path / f"run{runs}", runs + 1
+            python = [sys.executable, "-c", COMMAND]
+            start = [*python, "run", f"{api}/target", "--out", str(out), "--batch", "--wait"]
+            for name, value in options.items():
+                start += [f"--{name.replace('_', '-')}", str(value)]
+            resume = [*python, "resume", str(out)]
+            done = False
+            while not done and kills < KILLS:
+                done = not killed(resume if (out / "manifest.json").exists() else start, out, dice)
+                kills += not done
+                journal = out / "batches.jsonl"
+                if not done:
+                    after[last_step(journal)] += 1
+            command = resume if (out / "manifest.json").exists() else start
+            ended = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+            assert ended.returncode in (0, 1), ended.stderr
+            run = open_run(out)
+            assert run.manifest.sessions[-1].ended_because == "done"
+            assert len(standing(out)) == run.manifest.n_units, "nothing lost"
+            assert all(len(fields) == 5 for fields in standing(out).values())
+            assert refusalkit.score(run).willingness == expected
+            if api == "openai":  # where each trial's answer names its own unit in both
+                assert standing(out) == standing(alone.path)
+
+            asked = Counter(map(asked_for, server.log))
+            allowed = {"target": 1 if api == "openai" else OPTIONS["trials"], "judge": 1}
+            twice = {what: n for what, n in asked.items() if n > allowed.get(what[0], 99)}
+            assert not twice, "nothing paid twice"
+            text = (out / "batches.jsonl").read_text()
+            withheld = {unit for unit, fields in standing(out).items() if fields[2] is None}
+            assert withheld, "hard lines are among them"
+            assert "[demo answer]" not in text and base not in text
+    assert kills >= KILLS
+    print(f"{api}: {kills} kills in {runs} runs, by the journal's last step: {dict(after)}")
