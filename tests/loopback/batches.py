@@ -95,7 +95,7 @@ class Batches:
         name, action = parts[2], parts[3]
         if name is None:
             if method == "GET":
-                return self._list(api, request)
+                return await self._list(api, request)
             return await self._create(api, await request.json())
         batch = self.made.get(name)
         if batch is None or batch.api != api:
@@ -149,8 +149,10 @@ class Batches:
         self.script.lose.discard(step)
         return found
 
-    def _list(self, api: Api, request: web.BaseRequest) -> tuple[int, Any]:
+    async def _list(self, api: Api, request: web.BaseRequest) -> tuple[int, Any]:
         now = time.time()
+        for batch in list(self.made.values()):
+            await self._work(batch)
         seen = [
             batch
             for batch in reversed(self.made.values())

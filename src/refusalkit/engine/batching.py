@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,7 +33,7 @@ from refusalkit.models.chat import ChatModel
 from refusalkit.runs.batch_journal import Batch, BatchJournal, Kind, new_label
 from refusalkit.runs.folder import RecordWriter, Run, read_records
 from refusalkit.runs.judge_entries import rubrics_of
-from refusalkit.runs.records import completion_from_record, verdict_of_outcome
+from refusalkit.runs.records import completion_from_record, completion_record, verdict_of_outcome
 from refusalkit.runs.state import RunState, read_state
 from refusalkit.types import Completion, Outcome, Prompt, Unscored, unit_id
 from refusalkit.untrusted import printable
@@ -218,11 +217,16 @@ class BatchWork:
     # What became of batches of which only the intention is on record.
 
     async def _recover(self, part: _Part) -> None:
+        for batch in self._journal.open:
+            if batch.id is None and batch.doubted_at is None:
+                # It may have been sent up to now.
+                self._journal.doubted(batch)
         doubtful = [
             batch for batch in self._journal.open if batch.kind == part.kind and batch.id is None
         ]
         if not doubtful:
             return
+        listed_at = time.time()
         since = min(batch.planned for batch in doubtful) - _SKEW_S
         listed = await part.endpoint.recent(since)
         known = {batch.id for batch in self._journal.batches if batch.id is not None}
@@ -232,7 +236,7 @@ class BatchWork:
             if found is not None:
                 self._journal.created(batch, found.id, _iso(found.expires_at))
                 listed.remove(found)
-            elif not undecided and time.time() - batch.planned > LIST_LAG_S:
+            elif not undecided and listed_at - batch.doubted > LIST_LAG_S:
                 self._journal.void(batch, "it is not in the provider's list")
 
     async def _identify(
@@ -332,7 +336,7 @@ class BatchWork:
         assert self._target is not None
         everything = self._owed_units(state)
         owed = self._owed_answers(state)
-        again = self._withheld_digests(batch, state)
+        again = self._not_judged(batch, state)
         failed_before = self._failures_on_record(set(batch.units))
         counts: Counter[str] = Counter()
         for unit, result in await self._results(part, batch, found, counts):
@@ -344,8 +348,7 @@ class BatchWork:
                 prompt, self._config.generation, trial, result
             )
             failed = completion.outcome is Outcome.ERROR
-            digest = hashlib.sha256(completion.text.encode()).hexdigest()
-            if unit in again and (failed or again[unit] == digest):
+            if unit in again and (failed or _is_of(again[unit], completion)):
                 counts["answered"] += 1
                 continue
             counts["errored" if failed else "answered"] += 1
@@ -394,11 +397,11 @@ class BatchWork:
         )
         return counts
 
-    def _withheld_digests(self, batch: Batch, state: RunState) -> dict[str, object]:
-        """The digests on record of withheld answers to this batch's units that are not judged."""
+    def _not_judged(self, batch: Batch, state: RunState) -> dict[str, Mapping[str, object]]:
+        """The records of withheld answers to this batch's units that are not judged, by unit."""
         places = [state.answers[unit] for unit in state.withheld.intersection(batch.units)]
         return {
-            str(record["unit"]): record.get("text_sha256")
+            str(record["unit"]): record
             for _, record in read_records(self._run.completions, sorted(places))
         }
 
@@ -471,8 +474,7 @@ class BatchWork:
                 answer = await self._target.read_batched(
                     prompt, self._config.generation, trial, result
                 )
-                digest = hashlib.sha256(answer.text.encode()).hexdigest()
-                if digest == units[unit].get("text_sha256"):
+                if _is_of(units[unit], answer):
                     found[unit] = answer
         return found
 
@@ -611,6 +613,13 @@ class BatchWork:
 _READABLE = frozenset({Outcome.ANSWERED.value, Outcome.TRUNCATED.value})
 # Bytes that a batch adds to a request's body, and a little more.
 _AROUND = 200
+
+
+def _is_of(record: Mapping[str, object], completion: Completion) -> bool:
+    """Whether the record of a withheld answer is this very answer's."""
+    written = completion_record(completion, withhold_text=True)
+    fields = ("text_sha256", "request_id")
+    return all(record.get(name) == written[name] for name in fields)
 
 
 def _plan_of(units: Iterable[tuple[Prompt, int]]) -> Plan:

@@ -73,6 +73,8 @@ class Share:
     """USD; None where the price is unknown."""
     basis: str
     """Where the lengths come from: earlier runs, or an assumption."""
+    batch_usd: Span | None = None
+    """USD if the requests go in batches; None where that price is unknown."""
 
 
 @shows(
@@ -111,6 +113,11 @@ class RunEstimate:
     def cost_usd(self) -> Span | None:
         """All of it in USD; None where a price is unknown."""
         return sum_usd(share.cost_usd for share in self.shares)
+
+    @property
+    def batch_cost_usd(self) -> Span | None:
+        """All of it in USD if the requests go in batches; None where a price is unknown."""
+        return sum_usd(share.batch_usd for share in self.shares)
 
 
 def sum_usd(costs: Iterable[Span | None]) -> Span | None:
@@ -197,7 +204,7 @@ def estimate_run(
 
 
 _ZERO = Span(0.0, 0.0, 0.0)
-_FREE = Price(0.0, 0.0)
+_FREE = Price(0.0, 0.0, batch_factor=1.0)
 
 
 def _share(
@@ -216,7 +223,9 @@ def _share(
         if price is None
         else incoming.times(price.input_usd).plus(outgoing.times(price.output_usd))
     )
-    return Share(part, name, requests, incoming, outgoing, cost, basis)
+    factor = None if price is None else price.batch_factor
+    batched = None if cost is None or factor is None else cost.times(factor)
+    return Share(part, name, requests, incoming, outgoing, cost, basis, batched)
 
 
 def _same(figure: float) -> Span:
@@ -235,6 +244,7 @@ def _at_most(share: Share) -> Share:
         input_tokens=high(share.input_tokens),
         output_tokens=high(share.output_tokens),
         cost_usd=None if share.cost_usd is None else high(share.cost_usd),
+        batch_usd=None if share.batch_usd is None else high(share.batch_usd),
     )
 
 

@@ -7,6 +7,7 @@ address and no key stands here, and no text of a prompt or an answer.
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,8 @@ class Batch:
 
     `asked` is the id of the model or of the judge that it is sent to. Without an `id` it is not
     known whether the provider has it. `collected`: its results are on record; `void`: it was never
-    made. `planned_at` and `expires_at` are UTC, ISO 8601.
+    made. `planned_at`, `expires_at` and `doubted_at`, when it was first looked for in the
+    provider's list, are UTC, ISO 8601.
     """
 
     label: str
@@ -44,6 +46,7 @@ class Batch:
     file: str | None = None
     id: str | None = None
     expires_at: str | None = None
+    doubted_at: str | None = None
     collected: bool = False
     void: bool = False
 
@@ -56,6 +59,13 @@ class Batch:
     def planned(self) -> float:
         """When it was planned, in seconds since 1970."""
         return datetime.fromisoformat(self.planned_at).timestamp()
+
+    @property
+    def doubted(self) -> float:
+        """When it was first looked for, in seconds since 1970; infinite if never."""
+        if self.doubted_at is None:
+            return math.inf
+        return datetime.fromisoformat(self.doubted_at).timestamp()
 
     def custom_ids(self, run_id: str) -> dict[str, str]:
         """Its units by the ids of their requests."""
@@ -104,6 +114,12 @@ class BatchJournal:
         """Write down that the provider has it."""
         self._write(batch.label, "created", batch=batch_id, expires_at=expires_at)
         self._change(batch, id=batch_id, expires_at=expires_at)
+
+    def doubted(self, batch: Batch) -> None:
+        """Write down that from now on it is looked for in the provider's list."""
+        at = now()
+        self._write(batch.label, "doubted", at=at)
+        self._change(batch, doubted_at=at)
 
     def collected(self, batch: Batch, counts: Mapping[str, int]) -> None:
         """Write down that its results are on record, which is made sure of first."""
@@ -169,12 +185,8 @@ def _planned(label: str, record: Mapping[str, Any], place: str) -> Batch:
     whole = isinstance(units, list) and all(isinstance(unit, str) for unit in units)
     if kind not in ("model", "judge") or not isinstance(asked, str) or not whole:
         raise RecordError(f"{place}: kind, asked or units is missing or of the wrong type")
-    try:
-        if datetime.fromisoformat(str(at)).tzinfo is None:
-            raise ValueError
-    except ValueError as error:
-        raise RecordError(f"{place}: at is not a time") from error
-    return Batch(label, cast("Kind", kind), asked, tuple(cast("list[str]", units)), str(at))
+    names = tuple(cast("list[str]", units))
+    return Batch(label, cast("Kind", kind), asked, names, _time(at, place))
 
 
 def _changes(record: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -187,11 +199,22 @@ def _changes(record: Mapping[str, Any], place: str) -> dict[str, Any]:
                 "id": _id(record.get("batch"), "batch", place),
                 "expires_at": expires if isinstance(expires, str) else None,
             }
+        case "doubted":
+            return {"doubted_at": _time(record.get("at"), place)}
         case "collected":
             return {"collected": True}
         case "void":
             return {"void": True}
     raise RecordError(f"{place}: the event {printable(record.get('event'))} is not known")
+
+
+def _time(value: object, place: str) -> str:
+    try:
+        if datetime.fromisoformat(str(value)).tzinfo is None:
+            raise ValueError
+    except ValueError as error:
+        raise RecordError(f"{place}: at is not a time") from error
+    return str(value)
 
 
 def _id(value: object, name: str, place: str) -> str:

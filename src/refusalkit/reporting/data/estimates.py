@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 def estimate_data(estimate: RunEstimate) -> dict[str, Any]:
     """The estimate of a run, as JSON values (docs/records.md)."""
-    total = estimate.cost_usd
+    total, batched = estimate.cost_usd, estimate.batch_cost_usd
     return {
         "schema": 1,
         **asdict(estimate),
         "requests": estimate.requests,
         "cost_usd": None if total is None else asdict(total),
+        "batch_cost_usd": None if batched is None else asdict(batched),
     }
 
 

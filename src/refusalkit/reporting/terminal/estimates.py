@@ -60,6 +60,8 @@ def estimate_view(estimate: RunEstimate, *, without: Collection[str] = ()) -> Re
         )
     table.add_section()
     table.add_row("all", f"{estimate.requests:,}", "", "", *_usd(estimate.cost_usd))
+    if (batched := estimate.batch_cost_usd) is not None and batched != estimate.cost_usd:
+        table.add_row("in batches", "", "", "", *_usd(batched))
     lines = [
         f"{share.part}: {printable(share.name)}; lengths: {share.basis}."
         for share in estimate.shares
