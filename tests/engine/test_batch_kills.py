@@ -86,7 +86,7 @@ def killed(command: list[str], out: Path, dice: random.Random) -> bool:
     before = steps()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         wanted, delay = before + dice.randrange(1, 5), dice.choice((0, 0.002, 0.01, 0.05, 0.3))
-        patience = time.monotonic() + dice.choice((1, 2, 4))
+        patience = time.monotonic() + dice.choice((3, 6, 12))
         while process.poll() is None and time.monotonic() < patience and steps() < wanted:
             time.sleep(0.0005)
         time.sleep(delay * dice.random())
@@ -141,8 +141,8 @@ def test_a_run_in_batches_that_is_killed_again_and_again_pays_for_nothing_twice(
             for name, value in options.items():
                 start += [f"--{name.replace('_', '-')}", str(value)]
             resume = [*python, "resume", str(out)]
-            done = False
-            while not done and kills < KILLS:
+            done, enough = False, kills + dice.randrange(5, 15)
+            while not done and kills < min(KILLS, enough):
                 done = not killed(resume if (out / "manifest.json").exists() else start, out, dice)
                 kills += not done
                 journal = out / "batches.jsonl"

@@ -170,3 +170,14 @@ class TestRetired:
     def test_other_models_pass(self, model: str) -> None:
         check_retired(model)
         check_retired(model, today=date.max)
+
+
+def test_in_a_batch_a_request_costs_the_providers_share_of_its_price() -> None:
+    usage = Usage(input_tokens=1000, output_tokens=100)
+    for model in ("openai/gpt-4o", "anthropic/claude-sonnet-4-6"):
+        price = price_of(model)
+        assert price is not None
+        alone = price.cost(usage)
+        assert alone is not None
+        assert price.cost(usage, batched=True) == pytest.approx(alone / 2)
+    assert Price(1.0, 1.0).cost(usage, batched=True) is None, "unknown is not free"

@@ -96,7 +96,9 @@ def price_of(model_id: str) -> Price | None:
         _usd(entry.get("cache_read_input_token_cost")),
         _usd(entry.get("cache_creation_input_token_cost")),
         int(entry.get("prompt_cache_min_tokens") or _CACHED_FROM),
-        None if (limits := batch_limits(provider)) is None else limits.price_factor,
+        None
+        if (limits := batch_limits(str(entry.get("litellm_provider")))) is None
+        else limits.price_factor,
     )
 
 
