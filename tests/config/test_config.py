@@ -71,6 +71,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "finish_word": st.lists(st.just("quantum_flux=answered"), max_size=1).map(tuple),
     "max_cost": st.floats(0.5, 1000),
     "canaries": st.integers(0, 1000),
+    "batch": st.sampled_from(["model", "judge", "both"]),
+    "wait": st.booleans(),
 }
 
 

@@ -353,7 +353,7 @@ def test_a_strangers_journal_is_followed_only_where_the_folder_is_trusted(
 def test_a_journal_with_a_line_that_is_no_entry_is_told(
     server: LoopbackServer, tmp_path: Path, line: dict[str, Any]
 ) -> None:
-    run = start(server, "openai", tmp_path / "run", limit=1, trials=1)
+    run = start(server, "openai", tmp_path / "run", limit=5, trials=1)
     (run.path / "batches.jsonl").write_text(json.dumps({"schema": 1, **line}) + "\n")
     with pytest.raises(RecordError, match=r"batches\.jsonl:1"):
         read_batches(run)
@@ -363,7 +363,7 @@ def test_a_journal_with_a_line_that_is_no_entry_is_told(
 def test_an_id_that_could_lead_elsewhere_is_no_providers_id(
     server: LoopbackServer, tmp_path: Path, name: object
 ) -> None:
-    run = start(server, "openai", tmp_path / "run", limit=1, trials=1, batch="model")
+    run = start(server, "openai", tmp_path / "run", limit=5, trials=1, batch="model")
     *before, created = (run.path / "batches.jsonl").read_text().splitlines()
     made = {**json.loads(created), "batch": name}
     (run.path / "batches.jsonl").write_text("\n".join([*before, json.dumps(made)]) + "\n")
