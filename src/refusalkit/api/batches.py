@@ -74,7 +74,7 @@ def list_batches(
     found = read_batches(folder)
     if not any(batch.is_open and batch.id is not None for batch in found):
         return [_report(batch) for batch in found]
-    return sync(_list(folder, found, dict(options), cancel, trust_folder))
+    return sync(lambda _: _list(folder, found, dict(options), cancel, trust_folder))
 
 
 def forget_batches(run: RunLike, *, trust_folder: bool = False) -> int:
