@@ -97,7 +97,8 @@ def test_the_options_are_the_fields_of_a_configuration_with_their_types() -> Non
 
 def test_a_judge_takes_what_chooses_it_and_all_that_says_how_fast_or_where() -> None:
     names = set(JudgeOptions.__optional_keys__)
-    assert names >= OPERATIONAL
+    # Batches are a run's: what only judges asks one by one.
+    assert names >= OPERATIONAL - {"batch", "wait"}
     assert {name for name in RunConfig.model_fields if name.startswith("judge_")} <= names
     assert not names & {"trials", "temperature", "category", "system"}
 
