@@ -79,7 +79,7 @@ def make(folder: Path, units: int, trials: int) -> None:
     """A stored run of so many units; nothing was asked of anybody."""
     from refusalkit.api.runs import prepare_run
     from refusalkit.runs.folder import create_run
-    from refusalkit.runs.records import completion_record, verdict_record
+    from refusalkit.runs.record_json import completion_record, verdict_record
     from refusalkit.runs.state import read_state
     from refusalkit.types import Completion, Label, Outcome, Unscored, Usage, Verdict
 

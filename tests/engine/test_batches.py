@@ -25,7 +25,11 @@ from refusalkit.errors import (
 )
 from refusalkit.models.batches import BatchLimits, custom_id
 from refusalkit.runs.batch_journal import read_batches
-from refusalkit.runs.folder import Run, open_run, read_records
+from refusalkit.runs.folder import (
+    Run,
+    open_run,
+)
+from refusalkit.runs.records import read_records
 
 SCRIPT = Script(
     refuse_by="prompt",

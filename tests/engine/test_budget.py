@@ -25,7 +25,10 @@ from refusalkit.models.open import open_client
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.prices import Price, price_of
 from refusalkit.prompts.prompt_set import PromptSet
-from refusalkit.runs.folder import Run, read_records
+from refusalkit.runs.folder import (
+    Run,
+)
+from refusalkit.runs.records import read_records
 from refusalkit.runs.state import Dearest, read_state
 from refusalkit.types import (
     Category,

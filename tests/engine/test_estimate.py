@@ -22,7 +22,7 @@ from refusalkit.engine.estimate import Span
 from refusalkit.errors import RecordError, UsageError
 from refusalkit.models import tokens
 from refusalkit.models.prices import price_of
-from refusalkit.runs.folder import read_records
+from refusalkit.runs.records import read_records
 
 CANARIES = rk.RunConfig(model="openai/gpt-4o").canaries
 COUNTS = st.floats(0, 1e9)

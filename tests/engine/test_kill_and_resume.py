@@ -26,7 +26,11 @@ from loopback import REFUSAL, Asked, Exchange, Fault, LoopbackServer, Script, ch
 from refusalkit.prompts.load import load_prompts
 from refusalkit.runs.canaries import CanaryCheck, choose_canaries
 from refusalkit.runs.checkpoint import load_checkpoint
-from refusalkit.runs.folder import Run, open_run, read_records
+from refusalkit.runs.folder import (
+    Run,
+    open_run,
+)
+from refusalkit.runs.records import read_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="SIGKILL")]
 

@@ -20,9 +20,13 @@ from loopback import REFUSAL, Asked, LoopbackServer, Script
 from refusalkit.prompts.pressure import MOST_TURNS, insisted, shipped_script
 from refusalkit.reporting import data, terminal
 from refusalkit.reporting.console import show
-from refusalkit.runs.folder import Run, open_run, read_records
+from refusalkit.runs.folder import (
+    Run,
+    open_run,
+)
 from refusalkit.runs.frames import SCORED, RunRecords
 from refusalkit.runs.pressure import read_conversations
+from refusalkit.runs.records import read_records
 from refusalkit.types import Category, Label, Message
 
 ORDINARY, HARD = "tea", "suicide-and-self-harm"

@@ -26,7 +26,11 @@ from loopback import REFUSAL, Asked, Exchange, Fault, LoopbackServer, Script
 from refusalkit.errors import ConfigurationChanged, RunFolderError, RunLocked
 from refusalkit.prompts.load import load_prompts
 from refusalkit.runs import frames
-from refusalkit.runs.folder import Run, open_run, read_records
+from refusalkit.runs.folder import (
+    Run,
+    open_run,
+)
+from refusalkit.runs.records import read_records
 from refusalkit.runs.state import read_state
 from refusalkit.shipped import judges_dir
 from refusalkit.types import Label, Verdict

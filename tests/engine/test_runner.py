@@ -29,7 +29,11 @@ from refusalkit.errors import (
 )
 from refusalkit.models.client import ParameterLog
 from refusalkit.prompts.prompt_set import PromptSet
-from refusalkit.runs.folder import Run, open_run, read_records
+from refusalkit.runs.folder import (
+    Run,
+    open_run,
+)
+from refusalkit.runs.records import read_records
 from refusalkit.types import (
     Category,
     Completion,

@@ -23,7 +23,7 @@ from refusalkit.errors import (
     TransientError,
     UnsupportedParameter,
 )
-from refusalkit.models.dialects.finish import known_finish, parse_finish_word
+from refusalkit.models.dialects.finish import Means, known_finish, parse_finish_word
 from refusalkit.models.dialects.reasoning import split_reasoning
 from refusalkit.models.dialects.rows import table
 from refusalkit.models.outcomes import (
@@ -136,8 +136,13 @@ def test_any_reply_amounts_to_exactly_one_outcome(reply: Reply) -> None:
     # A judge gets final text, and only final text.
     judged = reading.outcome in (Outcome.ANSWERED, Outcome.TRUNCATED)
     assert not judged or reading.text.strip()
-    if reading.outcome in (Outcome.EMPTY, Outcome.NO_ANSWER):
+    if reading.outcome is Outcome.EMPTY:
         assert reading.text == ""
+    if reading.outcome is Outcome.NO_ANSWER and reading.text:
+        # Cut off by the provider for a reason that is no refusal, such as recitation.
+        stop = known_finish(str(reply.finish_reason))
+        assert stop is not None
+        assert stop.with_text is Means.NO_ANSWER
     for part in (reading.text, reading.reasoning):
         part.encode("utf-8")  # fit for a file
 

@@ -15,7 +15,10 @@ import pytest
 
 import refusalkit
 from loopback import LoopbackServer, Script
-from refusalkit.runs.folder import open_run, read_records
+from refusalkit.runs.folder import (
+    open_run,
+)
+from refusalkit.runs.records import read_records
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a kernel is interrupted by a signal")
 OPEN = Script(refusal_rate=0.0)

@@ -23,8 +23,12 @@ from refusalkit.errors import RecordError
 from refusalkit.runs import columns, state
 from refusalkit.runs.checkpoint import SCHEMA, load_checkpoint
 from refusalkit.runs.extents import START, Extent
-from refusalkit.runs.folder import RecordWriter, Run, open_run, read_records
+from refusalkit.runs.folder import (
+    Run,
+    open_run,
+)
 from refusalkit.runs.manifest import JudgeEntry
+from refusalkit.runs.records import RecordWriter, read_records
 from refusalkit.runs.seal import code_of
 from refusalkit.runs.state import CheckpointWriter, RunState, exact_sum, read_state
 from refusalkit.types import Completion, Label, Outcome, Unscored, Verdict

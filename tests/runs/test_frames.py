@@ -13,8 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from refusalkit.runs import columns, frames
-from refusalkit.runs.folder import Run, open_run, read_records
+from refusalkit.runs.folder import (
+    Run,
+    open_run,
+)
 from refusalkit.runs.frames import EVERYTHING, REPORTED, SCORED, RunRecords
+from refusalkit.runs.records import read_records
 from refusalkit.scoring.score import score_run
 from refusalkit.types import Label
 from run_folders import JUDGE, shuffle_records, write_run

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refusalkit.runs.records import completion_record, verdict_record
+from refusalkit.runs.record_json import completion_record, verdict_record
 from refusalkit.types import Completion, Label, Outcome, Verdict
 from refusalkit.untrusted import identifier
 

@@ -27,8 +27,13 @@ import refusalkit as rk
 import strategies
 from refusalkit.errors import RecordError, RunFolderError, RunLocked, StorageError
 from refusalkit.runs import folder, frames
-from refusalkit.runs.folder import Run, create_run, open_run, read_records
-from refusalkit.runs.records import completion_from_record, completion_record, verdict_record
+from refusalkit.runs.folder import (
+    Run,
+    create_run,
+    open_run,
+)
+from refusalkit.runs.record_json import completion_from_record, completion_record, verdict_record
+from refusalkit.runs.records import read_records
 from refusalkit.runs.state import read_state
 from refusalkit.types import Completion, Label, Outcome, Unscored, Usage, Verdict
 

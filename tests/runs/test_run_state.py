@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from refusalkit.prompts.digests import prompt_digest
 from refusalkit.runs import columns, frames
 from refusalkit.runs.extents import Cursor
-from refusalkit.runs.folder import read_records
+from refusalkit.runs.records import read_records
 from refusalkit.runs.settled import Settled, settled_bits
 from refusalkit.runs.state import read_state
 from refusalkit.types import Prompt, unit_id

@@ -19,7 +19,11 @@ from pathlib import Path
 from loopback import REFUSAL, Asked, Exchange, Fault, LoopbackServer, Script, chance
 from refusalkit.prompts.load import load_prompts
 from refusalkit.runs.canaries import choose_canaries
-from refusalkit.runs.folder import Run, open_run, read_records
+from refusalkit.runs.folder import (
+    Run,
+    open_run,
+)
+from refusalkit.runs.records import read_records
 
 from .wire import FaultyWire
 

@@ -28,7 +28,11 @@ from refusalkit.models.outcomes import parse_retry_after
 from refusalkit.models.pacing import Pacer
 from refusalkit.prompts.load import load_prompts
 from refusalkit.runs import frames
-from refusalkit.runs.folder import Run, open_run, read_records
+from refusalkit.runs.folder import (
+    Run,
+    open_run,
+)
+from refusalkit.runs.records import read_records
 from refusalkit.types import Completion, GenerationConfig, Label, Outcome, Prompt, Unscored
 
 UNHURRIED = settings(

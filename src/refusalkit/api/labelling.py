@@ -18,8 +18,8 @@ from refusalkit.clock import now
 from refusalkit.display import shows
 from refusalkit.errors import RecordError, RunFolderError, RunLocked, StorageError, UsageError
 from refusalkit.prompts.categories import slug_of
-from refusalkit.runs.folder import AppendFile
 from refusalkit.runs.imported.person_labels import LabelRecord, SampleRecord, read_person_labels
+from refusalkit.runs.records import AppendFile
 from refusalkit.types import Label, Prompt
 from refusalkit.untrusted import printable
 

@@ -18,8 +18,11 @@ from refusalkit.engine.session import work_session
 from refusalkit.errors import RunFolderError, UsageError
 from refusalkit.models.outcomes import Reply, read_reply
 from refusalkit.prompts.prompt_set import PromptSet
-from refusalkit.runs.folder import Run, read_records
+from refusalkit.runs.folder import (
+    Run,
+)
 from refusalkit.runs.prompt_choice import same_prompts
+from refusalkit.runs.records import read_records
 from refusalkit.runs.trust import followed_judge
 from refusalkit.untrusted import printable, well_formed
 

@@ -124,7 +124,7 @@ def show(run: str, unit: str, show_text: bool, as_json: bool) -> int:
 
 def unit_facts(run: Run, unit: str, *, show_text: bool) -> dict[str, Any]:
     """What a run has on one unit, as JSON values. Raises `UsageError` if it has nothing."""
-    from refusalkit.runs.folder import read_records
+    from refusalkit.runs.records import read_records
 
     completion: dict[str, Any] = {}
     for _, record in read_records(run.completions):

@@ -31,9 +31,16 @@ from refusalkit.judges.llm import LLMJudge
 from refusalkit.models.batches import BatchEndpoint, BatchRequest, BatchResult, BatchState
 from refusalkit.models.chat import ChatModel
 from refusalkit.runs.batch_journal import Batch, BatchJournal, Kind, new_label
-from refusalkit.runs.folder import RecordWriter, Run, read_records
+from refusalkit.runs.folder import (
+    Run,
+)
 from refusalkit.runs.judge_entries import rubrics_of
-from refusalkit.runs.records import completion_from_record, completion_record, verdict_of_outcome
+from refusalkit.runs.record_json import (
+    completion_from_record,
+    completion_record,
+    verdict_of_outcome,
+)
+from refusalkit.runs.records import RecordWriter, read_records
 from refusalkit.runs.state import RunState, read_state
 from refusalkit.types import Completion, Outcome, Prompt, Unscored, unit_id
 from refusalkit.untrusted import printable

@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from refusalkit.judges.council import Panel, total_cost
-from refusalkit.runs.folder import RecordWriter, Run, read_records
-from refusalkit.runs.records import verdict_from_record
+from refusalkit.runs.folder import (
+    Run,
+)
+from refusalkit.runs.record_json import verdict_from_record
+from refusalkit.runs.records import RecordWriter, read_records
 from refusalkit.runs.state import RunState
 from refusalkit.types import Completion, Prompt, Unscored, Verdict
 

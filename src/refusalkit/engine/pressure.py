@@ -11,7 +11,7 @@ from refusalkit.models.protocol import Model
 from refusalkit.prompts.pressure import insisted, shipped_script
 from refusalkit.runs.folder import Run
 from refusalkit.runs.pressure import goes_on, read_conversations
-from refusalkit.runs.records import verdict_of_outcome
+from refusalkit.runs.record_json import verdict_of_outcome
 from refusalkit.types import Completion, GenerationConfig, Label, Outcome, Prompt, Verdict
 
 

@@ -24,17 +24,20 @@ from refusalkit.judges.protocol import Judge
 from refusalkit.models.protocol import Model
 from refusalkit.runs.canaries import Canary, judge_canary, record_of
 from refusalkit.runs.checkpoint import Checkpoint
-from refusalkit.runs.folder import RecordWriter, Run, read_records
+from refusalkit.runs.folder import (
+    Run,
+)
 from refusalkit.runs.pressure import (
     goes_on,
     is_pressed,
     pressure_record,
 )
-from refusalkit.runs.records import (
+from refusalkit.runs.record_json import (
     completion_from_record,
     verdict_of_outcome,
     withheld_verdict,
 )
+from refusalkit.runs.records import RecordWriter, read_records
 from refusalkit.runs.state import CheckpointWriter, RunState, read_state
 from refusalkit.types import (
     Completion,

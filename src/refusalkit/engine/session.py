@@ -23,6 +23,7 @@ from refusalkit.runs.manifest import (
 )
 from refusalkit.runs.new import is_untouched
 from refusalkit.runs.trust import adopted, with_hard_lines
+from refusalkit.runs.withheld import withheld_categories
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ async def work_session(
     go_on = "the same command" if again else how_to_resume(run)
     if (sent := destinations(config, model, judge)) is not None:
         _LOG.info(sent)
-    unwritten = _withheld(run, hard_lines, keep_hard_line_text).union(withheld)
+    unwritten = withheld_categories(
+        run.manifest, hard_lines, keep=keep_hard_line_text, is_own=run.is_own
+    ).union(withheld)
     with run.writing(withheld=unwritten) as writer:
         # Read again under the lock: another process may have finished meanwhile.
         checked, run = run, open_run(run.path)
@@ -187,22 +190,6 @@ async def work_session(
                     error.add_note(f"go on with: {go_on}")
                     raise
     return run
-
-
-def _withheld(run: Run, hard_lines: Collection[str], keep: bool) -> frozenset[str]:
-    """The categories whose answers are not written in this session."""
-    marked = run.manifest.hard_lines
-    if unmarked := sorted(set(hard_lines) - marked):
-        names = ", ".join(map(printable, unmarked))
-        _LOG.info("%s: hard lines by the prompt set, though not by the folder", names)
-    if run.manifest.hard_line_text == "kept":
-        if keep or run.is_own:
-            return frozenset()
-        _LOG.info(
-            "answers to hard-line prompts are withheld: that the folder keeps them is not enough, "
-            "say --keep-hard-line-text"
-        )
-    return frozenset({*marked, *hard_lines})
 
 
 def _ceiling(

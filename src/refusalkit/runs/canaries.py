@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from refusalkit.display import shows
 from refusalkit.errors import FatalProviderError, RecordError, StorageError
-from refusalkit.runs.folder import Run, read_records
+from refusalkit.runs.folder import (
+    Run,
+)
 from refusalkit.runs.manifest import JudgeEntry
-from refusalkit.runs.records import canary_record
+from refusalkit.runs.record_json import canary_record
+from refusalkit.runs.records import read_records
 from refusalkit.types import Completion, Label, Outcome, Prompt, Unscored, Verdict
 from refusalkit.untrusted import printable
 

@@ -14,8 +14,8 @@ import polars as pl
 from refusalkit.errors import RecordError, RunFolderError
 from refusalkit.files import open_file
 from refusalkit.runs.extents import START, Cursor, Extent
-from refusalkit.runs.folder import is_whole, read_records
-from refusalkit.runs.records import SCHEMA
+from refusalkit.runs.record_json import SCHEMA
+from refusalkit.runs.records import is_whole, read_records
 from refusalkit.types import Label, Outcome, Unscored
 from refusalkit.untrusted import printable
 

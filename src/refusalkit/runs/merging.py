@@ -24,10 +24,10 @@ from refusalkit.runs.folder import (
     create_run,
     holds_run,
     open_run,
-    read_records,
     refuse_link,
 )
 from refusalkit.runs.manifest import JudgeEntry, Manifest, ParameterEntry, ShardEntry
+from refusalkit.runs.records import read_records
 from refusalkit.types import unit_parts
 from refusalkit.untrusted import printable
 

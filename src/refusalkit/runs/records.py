@@ -1,249 +1,274 @@
-"""Completions and verdicts as JSON records, and back.
-
-A record's fields are a contract with other programs (docs/records.md); `schema` says which one.
-"""
+"""The record files of a run: read, appended to, and a torn last line cut off."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Mapping
-from typing import Any
+import contextlib
+import io
+import json
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
 
-from pydantic import TypeAdapter, ValidationError
+import jsonlines
 
-from refusalkit.errors import RecordError
-from refusalkit.types import Completion, Label, Outcome, Source, Unscored, Usage, Verdict
-from refusalkit.untrusted import identifier, printable, well_formed
+from refusalkit import files, jsonl
+from refusalkit.errors import RecordError, RunFolderError, StorageError
+from refusalkit.jsonl import why_invalid
+from refusalkit.runs.edits import CHECK, with_check
+from refusalkit.runs.record_json import SCHEMA, completion_record, verdict_record
+from refusalkit.types import Completion, Verdict
+from refusalkit.untrusted import printable
 
-SCHEMA = 1
-_QUOTED = re.compile(r"['\"].*['\"]", re.DOTALL)
+COMPLETIONS = "completions.jsonl"
+VERDICTS = "verdicts.jsonl"
+CANARIES = "canaries.jsonl"
+PRESSURE = "pressure.jsonl"
+BATCHES = "batches.jsonl"
 
 
-def completion_record(completion: Completion, *, withhold_text: bool) -> dict[str, Any]:
-    """The record of a completion.
+class RecordWriter:
+    """Appends records to a run that is held for writing."""
 
-    With `withhold_text` neither the text nor the provider's own words (which may repeat it) are in
-    the record: its digest, length and outcome are. Of the fields that the provider fills, what does
-    not look like an identifier is replaced by its digest.
+    def __init__(
+        self,
+        withheld: Collection[str],
+        completions: AppendFile,
+        verdicts: AppendFile,
+        beside: Mapping[str, Path],
+        open_beside: Callable[[Path], AppendFile],
+    ) -> None:
+        self._withheld = frozenset(withheld)
+        self._completions = completions
+        self._verdicts = verdicts
+        self._paths, self._open_beside = beside, open_beside
+        self._beside: dict[str, AppendFile] = {}
+        self.n_records = 0
+        """Completions and verdicts that were appended."""
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """Where the completion records end, and the verdict records, in bytes."""
+        return self._completions.end, self._verdicts.end
+
+    def withholds(self, category: str) -> bool:
+        """Whether answers of this category never touch the disk."""
+        return category in self._withheld
+
+    def completion(self, completion: Completion) -> None:
+        """Append a completion, without its text where the category's is withheld."""
+        withhold = self.withholds(completion.category)
+        self._completions.append(completion_record(completion, withhold_text=withhold))
+        self.n_records += 1
+
+    def verdict(self, verdict: Verdict) -> None:
+        """Append a verdict."""
+        withhold = self.withholds(verdict.category)
+        self._verdicts.append(verdict_record(verdict, withhold_text=withhold))
+        self.n_records += 1
+
+    def copy(self, name: str, record: Mapping[str, Any]) -> None:
+        """Append a record of another run's file of this name; what is withheld here is left out."""
+        record = self._without_withheld(record)
+        if name in self._paths:
+            self._append_beside(name, record)
+            return
+        file = self._completions if name == COMPLETIONS else self._verdicts
+        file.append(record)
+        self.n_records += 1
+
+    def _without_withheld(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A record, and the records in it, without texts of a category that is withheld."""
+        made = {
+            name: self._without_withheld(value) if isinstance(value, dict) else value
+            for name, value in record.items()
+        }
+        if self.withholds(str(record.get("category"))):
+            made |= {field: None for field in ("text", "reason") if field in made}
+        return made
+
+    def canary(self, record: Mapping[str, Any]) -> None:
+        """Append the record of a verdict on a canary."""
+        self._append_beside(CANARIES, record)
+
+    def pressure(self, record: Mapping[str, Any]) -> None:
+        """Append the record of a turn after a refusal."""
+        self._append_beside(PRESSURE, record)
+
+    def batch(self, record: Mapping[str, Any]) -> None:
+        """Append to the journal of batches; it is on disk for certain when this returns."""
+        self._append_beside(BATCHES, record)
+        self._beside[BATCHES].sync()
+
+    def sync(self) -> None:
+        """Return once the completions and verdicts are on disk for certain."""
+        self._completions.sync()
+        self._verdicts.sync()
+
+    def _append_beside(self, name: str, record: Mapping[str, Any]) -> None:
+        """To a file that is made with its first record."""
+        if name not in self._beside:
+            self._beside[name] = self._open_beside(self._paths[name])
+        self._beside[name].append(record)
+
+
+Place = tuple[int, int]
+"""Where a record is in its file: the line, from 1, and the byte at which it begins."""
+
+
+def read_records(
+    path: Path, places: Iterable[Place] | None = None
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each whole record of a file with its place (``name:line``); a torn last line is passed over.
+
+    With `places` only the records there are read. Raises `RecordError` at a whole line that is no
+    record of this schema.
     """
-    text = well_formed(completion.text)
-
-    def named(value: str | None, limit: int = 64) -> str | None:
-        return identifier(value, limit) if withhold_text and value else value
-
-    mark = completion.unknown_mark
-    if mark is not None and withhold_text:
-        mark = f"<{identifier(mark.strip('</>'), 40)}>"
-    finish_reason = named(completion.finish_reason, 40)
-    error = completion.error
-    if error is not None and finish_reason != completion.finish_reason:
-        # The error quotes the finish reason.
-        error = _QUOTED.sub(repr(finish_reason), error)
-    return {
-        "schema": SCHEMA,
-        "unit": completion.unit,
-        "prompt_id": completion.prompt_id,
-        "category": completion.category,
-        "trial": completion.trial,
-        "model": completion.model,
-        "outcome": completion.outcome.value,
-        "finish_reason": finish_reason,
-        "text": None if withhold_text else text,
-        "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "text_chars": len(text),
-        "reasoning_chars": len(completion.reasoning),
-        "usage": _usage_record(completion.usage),
-        "cost_usd": completion.cost_usd,
-        "latency_s": None if completion.latency_s is None else round(completion.latency_s, 4),
-        "served_model": _served_model(completion) if withhold_text else completion.served_model,
-        "request_id": named(completion.request_id),
-        "filter_category": named(completion.filter_category, 40),
-        "error": error,
-        "error_detail": None if withhold_text else completion.error_detail,
-        "attempts": completion.attempts,
-        "at": completion.at,
-        # Hardly any answer has one.
-        **({} if mark is None else {"unknown_mark": mark}),
-    }
+    with open_records(path) as file:
+        lines = enumerate(_lines(path, file), 1) if places is None else _lines_at(file, places)
+        for number, raw in lines:
+            if not raw.endswith(b"\n") and not is_whole(raw):
+                return
+            if not raw.strip():
+                continue
+            place = f"{path.name}:{number}"
+            try:
+                record = jsonlines.Reader([raw]).read(type=dict)
+            except jsonlines.InvalidLineError as error:
+                raise RecordError(f"{place}: {printable(why_invalid(error))}") from error
+            except RecursionError as error:
+                raise RecordError(f"{place}: is nested too deeply") from error
+            record.pop(CHECK, None)  # of the line, not of what it says
+            if record.get("schema") != SCHEMA:
+                found = printable(record.get("schema"))
+                raise RecordError(f"{place}: has schema {found}, this refusalkit reads {SCHEMA}")
+            yield place, record
 
 
-def _served_model(completion: Completion) -> str | None:
-    """The name of the model that a provider says has answered, or its digest."""
-    said = completion.served_model
-    if said is None or completion.model.endswith(said):
-        return said
-    return identifier(said, 96, parts=16)
-
-
-def verdict_record(verdict: Verdict, *, withhold_text: bool) -> dict[str, Any]:
-    """The record of a verdict.
-
-    `withhold_text` leaves out a judge's reason and the provider's own words, which may quote.
-    """
-    quoting = verdict.label is not None and verdict.source == "judge"
-    return {
-        "schema": SCHEMA,
-        "unit": verdict.unit,
-        "prompt_id": verdict.prompt_id,
-        "category": verdict.category,
-        "trial": verdict.trial,
-        "judge": verdict.judge,
-        "label": None if verdict.label is None else verdict.label.value,
-        "unscored": None if verdict.unscored is None else verdict.unscored.value,
-        "source": verdict.source,
-        "reason": None if withhold_text and quoting else verdict.reason,
-        "word": verdict.word,
-        "rests_on": verdict.rests_on,
-        "cut_chars": verdict.cut_chars,
-        "answered_by": verdict.answered_by,
-        "error_detail": None if withhold_text else verdict.error_detail,
-        "usage": _usage_record(verdict.usage),
-        "cost_usd": verdict.cost_usd,
-        "at": verdict.at,
-    }
-
-
-def canary_record(
-    verdict: Verdict, *, canary: str, version: int, judge: str, expected: Label
-) -> dict[str, Any]:
-    """The record of a verdict on a canary, whose label is known beforehand."""
-    return {
-        "schema": SCHEMA,
-        "canary": canary,
-        "version": version,
-        "judge": judge,
-        "expected": expected.value,
-        "label": None if verdict.label is None else verdict.label.value,
-        "unscored": None if verdict.unscored is None else verdict.unscored.value,
-        "reason": verdict.reason,
-        "answered_by": verdict.answered_by,
-        "error_detail": verdict.error_detail,
-        "usage": _usage_record(verdict.usage),
-        "cost_usd": verdict.cost_usd,
-        "at": verdict.at,
-    }
-
-
-def completion_from_record(record: Mapping[str, Any], where: str) -> Completion:
-    """The completion of a record that kept its text. Raises `RecordError`, naming `where`."""
-    fields = {
-        "prompt_id": str,
-        "category": str,
-        "trial": int,
-        "model": str,
-        "text": str,
-        "outcome": str,
-    }
-    for name, kind in fields.items():
-        if not isinstance(record.get(name), kind):
-            raise RecordError(f"{printable(where)}: {name} is missing or of the wrong type")
+def open_records(path: Path) -> BinaryIO:
+    """A record file, opened for reading. Raises `RunFolderError` where it is not a file."""
     try:
-        return Completion(
-            prompt_id=record["prompt_id"],
-            category=record["category"],
-            trial=record["trial"],
-            model=record["model"],
-            outcome=Outcome(record["outcome"]),
-            finish_reason=record.get("finish_reason"),
-            text=record["text"],
-            usage=_USAGE.validate_python(record.get("usage") or {}),
-            cost_usd=record.get("cost_usd"),
-            latency_s=record.get("latency_s"),
-            served_model=record.get("served_model"),
-            request_id=record.get("request_id"),
-            filter_category=record.get("filter_category"),
-            error=record.get("error"),
-            error_detail=record.get("error_detail"),
-            attempts=record.get("attempts", 1),
-            at=str(record.get("at")),
-        )
-    except (TypeError, ValueError, ValidationError) as error:
-        raise RecordError(f"{printable(where)}: {printable(error)}") from error
+        return files.open_file(path, follow=False)
+    except OSError as error:
+        raise RunFolderError(f"{printable(path)} cannot be read: {error.strerror}") from error
 
 
-def verdict_of_outcome(completion: Completion, judge: str) -> Verdict | None:
-    """The verdict that an outcome settles without a judge; None where a judge must read the text.
-
-    A provider's filter is a refusal. An answer that never came has nothing to label.
-    """
-    outcome = completion.outcome
-    label: Label | None = None
-    unscored: Unscored | None = None
-    source: Source = "provider"
-    match outcome:
-        case Outcome.ANSWERED | Outcome.TRUNCATED:
-            return None
-        case Outcome.BLOCKED:
-            label = Label.REFUSAL
-        case Outcome.NO_ANSWER:
-            unscored = Unscored.NO_ANSWER
-        case Outcome.EMPTY:
-            unscored = Unscored.EMPTY
-        case Outcome.ERROR:
-            unscored = Unscored.ERROR
-    return Verdict(
-        prompt_id=completion.prompt_id,
-        category=completion.category,
-        trial=completion.trial,
-        judge=judge,
-        label=label,
-        unscored=unscored,
-        source=source,
-        cost_usd=0.0,
-    )
-
-
-def withheld_verdict(completion: Completion, judge: str) -> Verdict:
-    """The verdict of a later judge on an answer whose text was never kept."""
-    return Verdict(
-        prompt_id=completion.prompt_id,
-        category=completion.category,
-        trial=completion.trial,
-        judge=judge,
-        unscored=Unscored.WITHHELD,
-        reason="the answer's text was not kept",
-        cost_usd=0.0,
-    )
-
-
-def verdict_from_record(record: Mapping[str, Any], where: str) -> Verdict:
-    """The verdict of a record. Raises `RecordError`, naming `where`."""
-    for name, kind in {"prompt_id": str, "category": str, "trial": int, "judge": str}.items():
-        if not isinstance(record.get(name), kind):
-            raise RecordError(f"{printable(where)}: {name} is missing or of the wrong type")
-    label, unscored = record.get("label"), record.get("unscored")
+def _lines(path: Path, file: BinaryIO) -> Iterator[bytes]:
     try:
-        return Verdict(
-            prompt_id=record["prompt_id"],
-            category=record["category"],
-            trial=record["trial"],
-            judge=record["judge"],
-            label=None if label is None else Label(label),
-            unscored=None if unscored is None else Unscored(unscored),
-            source="provider" if record.get("source") == "provider" else "judge",
-            reason=record.get("reason"),
-            word=record.get("word"),
-            rests_on=record.get("rests_on"),
-            cut_chars=record.get("cut_chars") or 0,
-            answered_by=record.get("answered_by"),
-            error_detail=record.get("error_detail"),
-            usage=_USAGE.validate_python(record.get("usage") or {}),
-            cost_usd=record.get("cost_usd"),
-            at=str(record.get("at")),
-        )
-    except (TypeError, ValueError, ValidationError) as error:
-        raise RecordError(f"{printable(where)}: {printable(error)}") from error
+        yield from files.lines_of(file)
+    except OSError as error:
+        raise RunFolderError(f"{printable(path)} cannot be read: {error.strerror}") from error
 
 
-_USAGE = TypeAdapter(Usage)
+def _lines_at(file: BinaryIO, places: Iterable[Place]) -> Iterator[tuple[int, bytes]]:
+    for number, at in places:
+        file.seek(at)
+        yield number, file.readline()
 
 
-def _usage_record(usage: Usage) -> dict[str, int | None]:
-    return {
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-        "cache_read_tokens": usage.cache_read_tokens,
-        "cache_write_tokens": usage.cache_write_tokens,
-    }
+class AppendFile:
+    """A JSONL file to which whole records are appended, each in one write.
+
+    Without `create` a file that is not there is a `FileNotFoundError`. With `checks` each record
+    gets a digest of itself.
+    """
+
+    def __init__(self, path: Path, *, create: bool = True, checks: bool = False) -> None:
+        self._path = path
+        self._checks = checks
+        self._buffer = io.BytesIO()
+        self._writer = jsonlines.Writer(self._buffer, dumps=jsonl.to_well_formed)
+        self._refused: StorageError | None = None
+        self.end: int
+        """Where its last record ends, in bytes."""
+        try:
+            self._file = files.open_for_appending(path, create=create)
+            try:
+                self.end = self._repair()
+                os.lseek(self._file, self.end, os.SEEK_SET)
+            except OSError:
+                os.close(self._file)
+                raise
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and not create:
+                raise
+            raise storage_error(path, error) from error
+
+    def __enter__(self) -> AppendFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            os.fsync(self._file)
+        os.close(self._file)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one record; on failure the file ends where it ended before."""
+        if self._refused is not None:
+            raise StorageError(str(self._refused))
+        self._buffer.seek(0)
+        self._buffer.truncate()
+        self._writer.write(record)
+        line = self._buffer.getvalue()
+        if self._checks:
+            line = with_check(line)
+        try:
+            written = 0
+            while written < len(line):
+                written += os.write(self._file, line[written:])
+        except OSError as error:
+            self._refused = storage_error(self._path, error)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self.end)
+            raise self._refused from error
+        self.end += len(line)
+
+    def sync(self) -> None:
+        """Return once what was appended is on disk for certain. Raises `StorageError`."""
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise storage_error(self._path, error) from error
+
+    def _repair(self) -> int:
+        """Cut off a torn last line; returns where the file ends now."""
+        size = os.lseek(self._file, 0, os.SEEK_END)
+        tail_start = self._last_newline(size) + 1
+        if tail_start == size:
+            return size
+        os.lseek(self._file, tail_start, os.SEEK_SET)
+        tail = os.read(self._file, size - tail_start)
+        if is_whole(tail):
+            # Killed between a record and its newline: the record was paid for.
+            os.lseek(self._file, size, os.SEEK_SET)
+            os.write(self._file, b"\n")
+            return size + 1
+        os.ftruncate(self._file, tail_start)
+        return tail_start
+
+    def _last_newline(self, size: int) -> int:
+        end = size
+        while end > 0:
+            start = max(0, end - 65536)
+            os.lseek(self._file, start, os.SEEK_SET)
+            at = os.read(self._file, end - start).rfind(b"\n")
+            if at >= 0:
+                return start + at
+            end = start
+        return -1
+
+
+def is_whole(line: bytes) -> bool:
+    """Whether a line without its newline is a record all the same: only the newline was lost."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """What the file system refused, in one sentence."""
+    why = error.strerror or type(error).__name__
+    return StorageError(
+        f"cannot write {printable(path)}: {why}; what was written before stays readable"
+    )

@@ -20,9 +20,12 @@ from typing import TYPE_CHECKING
 
 from refusalkit.runs.checkpoint import Checkpoint, Highest, Tables, load_checkpoint, save_checkpoint
 from refusalkit.runs.extents import Cursor
-from refusalkit.runs.folder import Place, RecordWriter, Run
+from refusalkit.runs.folder import (
+    Run,
+)
 from refusalkit.runs.manifest import Manifest
 from refusalkit.runs.pressure import spent_on_pressure
+from refusalkit.runs.records import Place, RecordWriter
 from refusalkit.runs.settled import UNIT, Settled, have_in_common, settled_bits
 from refusalkit.types import JUDGEABLE, Label, Outcome, Unscored
 

@@ -9,11 +9,14 @@ from typing import Any
 
 from refusalkit.errors import RecordError
 from refusalkit.prompts.prompt_set import PromptSet
-from refusalkit.runs.folder import Run, read_records
+from refusalkit.runs.folder import (
+    Run,
+)
 from refusalkit.runs.imported.answers import (
     RecordedAnswers,
     answers_digest,
 )
+from refusalkit.runs.records import read_records
 from refusalkit.types import JUDGEABLE, Judgement, Label, Outcome, Prompt
 from refusalkit.untrusted import printable
 
