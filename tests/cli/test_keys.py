@@ -179,6 +179,8 @@ def words(api: str, echo: Echo, out: Path) -> list[str]:
         "--api-base": base,
         "--api-key-env": "OUR_OWN",
         "--prompts": "starter",
+        # Of a hard line no error would be kept that could hold the key.
+        "--category": "weapons",
         "--limit": "3",
         "--max-retries": "0",
         "--concurrency": "2",
@@ -198,7 +200,7 @@ def test_a_key_that_the_endpoint_says_back_is_found_nowhere(
     echo.kind = kind
     if kind == "429":
         # Thirty of them before it gives up, and no wait in between.
-        monkeypatch.setattr("refusalkit.models.pacing._MOST_RATE_LIMITS", 1)
+        monkeypatch.setattr("refusalkit.models.pacing._MAX_RATE_LIMITS", 1)
     out = tmp_path / "run"
     said = []
     start = words(api, echo, out)

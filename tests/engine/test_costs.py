@@ -146,7 +146,7 @@ def test_another_judge_that_a_bound_ended_needs_a_higher_one(
     call: Call, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del call
-    run = made(Costly())
+    run = made(Costly(), keep_hard_line_text=True)
     again = rk.regrade(run, _Priced(), concurrency=1, max_cost=2.5, canaries=0)
     assert show_regrade(again, as_json=False) == 3
     said = capsys.readouterr()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -268,6 +269,8 @@ class TestTexts:
                 record["text"] = None
             elif record["unit"] in leaks:
                 record["text"] = "[demo answer]\x1b[2J\u202e\x00\n" + "x" * 5000
+                record["text_sha256"] = sha256(record["text"].encode()).hexdigest()
+                record.pop("check", None)
         run.completions.write_text("".join(json.dumps(record) + "\n" for record in records))
         return run.path
 

@@ -159,7 +159,7 @@ def mouth() -> Iterator[Mouth]:
         # Each client would load all certificates (0.1 s) and need none.
         patched.setattr("ssl.SSLContext.load_verify_locations", lambda *_, **__: None)
         # One 429 is enough: thirty would wait for minutes.
-        patched.setattr("refusalkit.models.pacing._MOST_RATE_LIMITS", 0)
+        patched.setattr("refusalkit.models.pacing._MAX_RATE_LIMITS", 0)
         yield mouth
     mouth.close()
 
