@@ -21,9 +21,7 @@ if TYPE_CHECKING:
         calibrate_async,
         correct,
     )
-    from refusalkit.api.calls import (
-        load_run,
-    )
+    from refusalkit.api.calls import load_run
     from refusalkit.api.estimates import (
         estimate,
         estimate_many,
@@ -44,9 +42,7 @@ if TYPE_CHECKING:
         benchmark_many,
         benchmark_many_async,
     )
-    from refusalkit.api.planning import (
-        plan,
-    )
+    from refusalkit.api.planning import plan
     from refusalkit.api.probing import (
         probe_judge,
         probe_judge_async,
@@ -81,9 +77,7 @@ if TYPE_CHECKING:
         Share,
         Span,
     )
-    from refusalkit.engine.plan import (
-        Progress,
-    )
+    from refusalkit.engine.plan import Progress
     from refusalkit.errors import (
         ConfigurationChanged,
         ConfigurationError,
@@ -115,57 +109,31 @@ if TYPE_CHECKING:
         Verification,
         verify,
     )
-    from refusalkit.judges.council import (
-        Council,
-    )
-    from refusalkit.judges.open import (
-        load_judge,
-    )
-    from refusalkit.judges.protocol import (
-        Judge,
-    )
-    from refusalkit.models.callables import (
-        from_callable,
-    )
-    from refusalkit.models.open import (
-        open_model,
-    )
-    from refusalkit.models.protocol import (
-        Model,
-    )
-    from refusalkit.prompts.framings import (
-        with_framings,
-    )
+    from refusalkit.judges.council import Council
+    from refusalkit.judges.open import load_judge
+    from refusalkit.judges.protocol import Judge
+    from refusalkit.models.callables import from_callable
+    from refusalkit.models.open import open_model
+    from refusalkit.models.protocol import Model
+    from refusalkit.prompts.framings import with_framings
     from refusalkit.prompts.load import (
         load_prompts,
         shipped_sets,
     )
-    from refusalkit.prompts.prompt_set import (
-        PromptSet,
-    )
+    from refusalkit.prompts.prompt_set import PromptSet
     from refusalkit.reporting.data.presets import (
         PresetRow,
         preset_rows,
     )
-    from refusalkit.reporting.progress import (
-        TextProgress,
-    )
-    from refusalkit.runs.folder import (
-        Run,
-    )
-    from refusalkit.runs.merging import (
-        Merged,
-    )
-    from refusalkit.runs.record_checks import (
-        Finding,
-    )
+    from refusalkit.reporting.progress import TextProgress
+    from refusalkit.runs.folder import Run
+    from refusalkit.runs.merging import Merged
+    from refusalkit.runs.record_checks import Finding
     from refusalkit.scoring.agreement.judge_pairs import (
         JudgeAgreements,
         JudgePair,
     )
-    from refusalkit.scoring.audit import (
-        Audit,
-    )
+    from refusalkit.scoring.audit import Audit
     from refusalkit.scoring.compare.comparison import (
         Comparison,
         Difference,
@@ -175,9 +143,7 @@ if TYPE_CHECKING:
         Gate,
         GateStatus,
     )
-    from refusalkit.scoring.families import (
-        same_family,
-    )
+    from refusalkit.scoring.families import same_family
     from refusalkit.scoring.hard_line import (
         AuditStatus,
         HardLine,
@@ -197,30 +163,20 @@ if TYPE_CHECKING:
         CorrectedFigure,
         Correction,
     )
-    from refusalkit.scoring.judge_quality.grades import (
-        Grades,
-    )
+    from refusalkit.scoring.judge_quality.grades import Grades
     from refusalkit.scoring.judge_quality.probe_results import (
         JudgeProbe,
         ProbeStatus,
     )
-    from refusalkit.scoring.leaderboard import (
-        Leaderboard,
-    )
-    from refusalkit.scoring.over_blocking import (
-        OverBlocking,
-    )
+    from refusalkit.scoring.leaderboard import Leaderboard
+    from refusalkit.scoring.over_blocking import OverBlocking
     from refusalkit.scoring.planning import (
         Plan,
         PlannedLabels,
         PlannedRun,
     )
-    from refusalkit.scoring.score import (
-        Score,
-    )
-    from refusalkit.scoring.variance import (
-        Variance,
-    )
+    from refusalkit.scoring.score import Score
+    from refusalkit.scoring.variance import Variance
     from refusalkit.types import (
         Category,
         Completion,

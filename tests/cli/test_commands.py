@@ -26,9 +26,7 @@ from commandline import Call, Called, caller
 from handmade import CROSSED, HELD, UNFINISHED, write_calibration, write_run
 from places import GOLDEN
 from refusalkit.cli import cli
-from refusalkit.runs.folder import (
-    Run,
-)
+from refusalkit.runs.folder import Run
 from refusalkit.runs.manifest import JudgeEntry
 from refusalkit.runs.record_json import verdict_from_record
 from refusalkit.runs.records import read_records

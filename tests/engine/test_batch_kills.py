@@ -21,9 +21,7 @@ import refusalkit
 from loopback import REFUSAL, Asked, Exchange, LoopbackServer, Script, chance
 from refusalkit.prompts.load import load_prompts
 from refusalkit.runs.canaries import choose_canaries
-from refusalkit.runs.folder import (
-    open_run,
-)
+from refusalkit.runs.folder import open_run
 from refusalkit.runs.records import read_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="SIGKILL")]

@@ -16,18 +16,14 @@ import refusalkit as rk
 from loopback import Fault, LoopbackServer, Script
 from refusalkit.engine.budget import Budget, RunBudget
 from refusalkit.errors import FatalProviderError
-from refusalkit.models import (
-    endpoints,
-)
+from refusalkit.models import endpoints
 from refusalkit.models.chat import ChatModel
 from refusalkit.models.client import ParameterLog
 from refusalkit.models.open import open_client
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.prices import Price, price_of
 from refusalkit.prompts.prompt_set import PromptSet
-from refusalkit.runs.folder import (
-    Run,
-)
+from refusalkit.runs.folder import Run
 from refusalkit.runs.records import read_records
 from refusalkit.runs.state import Dearest, read_state
 from refusalkit.types import (

@@ -21,9 +21,7 @@ from loopback import LoopbackServer, Script
 from refusalkit.engine.plan import Progress
 from refusalkit.reporting import progress as progress_module
 from refusalkit.reporting.progress import ProgressDisplay
-from refusalkit.runs.folder import (
-    open_run,
-)
+from refusalkit.runs.folder import open_run
 from refusalkit.runs.records import read_records
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="signals and terminals of POSIX")

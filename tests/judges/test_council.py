@@ -26,9 +26,7 @@ from refusalkit.errors import ConfigurationChanged, UsageError
 from refusalkit.judges.choice import NamedJudge, choose_judge, parse_judges
 from refusalkit.judges.council import RULES, Council
 from refusalkit.runs import frames
-from refusalkit.runs.folder import (
-    Run,
-)
+from refusalkit.runs.folder import Run
 from refusalkit.runs.records import read_records
 from refusalkit.shipped import judges_dir
 from refusalkit.types import Label, Unscored, Verdict

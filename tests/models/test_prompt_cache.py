@@ -16,9 +16,7 @@ from loopback.provider import Provider
 from refusalkit.judges.llm import LLMJudge
 from refusalkit.judges.open import load_judge
 from refusalkit.judges.rubrics import load_rubric, shipped_judges
-from refusalkit.models import (
-    endpoints,
-)
+from refusalkit.models import endpoints
 from refusalkit.models.chat import ChatModel
 from refusalkit.models.open import open_model
 from refusalkit.models.prices import Price, price_of

@@ -15,9 +15,7 @@ import pytest
 
 import refusalkit
 from loopback import LoopbackServer, Script
-from refusalkit.runs.folder import (
-    open_run,
-)
+from refusalkit.runs.folder import open_run
 from refusalkit.runs.records import read_records
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a kernel is interrupted by a signal")

@@ -20,9 +20,7 @@ from refusalkit.errors import RecordError
 from refusalkit.judges.open import load_judge
 from refusalkit.judges.shipped_answers import LOCK, SETS, read_answer_set
 from refusalkit.runs.canaries import CanaryCheck, choose_canaries, load_canaries, owed_canaries
-from refusalkit.runs.folder import (
-    open_run,
-)
+from refusalkit.runs.folder import open_run
 from refusalkit.runs.records import read_records
 from refusalkit.shipped import judges_dir
 from refusalkit.types import Completion, Label, Prompt, Unscored, Verdict

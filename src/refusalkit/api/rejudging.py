@@ -18,9 +18,7 @@ from refusalkit.engine.session import work_session
 from refusalkit.errors import RunFolderError, UsageError
 from refusalkit.models.outcomes import Reply, read_reply
 from refusalkit.prompts.prompt_set import PromptSet
-from refusalkit.runs.folder import (
-    Run,
-)
+from refusalkit.runs.folder import Run
 from refusalkit.runs.prompt_choice import same_prompts
 from refusalkit.runs.records import read_records
 from refusalkit.runs.trust import followed_judge

@@ -8,9 +8,7 @@ import click
 
 from refusalkit.cli.exit_codes import GATE, INCOMPLETE, OK
 from refusalkit.cli.options import RUN, max_unscored_option, opt
-from refusalkit.cli.showing import (
-    score_exit,
-)
+from refusalkit.cli.showing import score_exit
 from refusalkit.errors import UsageError
 
 if TYPE_CHECKING:

@@ -16,9 +16,7 @@ from refusalkit.cli.options import (
     given_options,
     opt,
 )
-from refusalkit.cli.showing import (
-    print_rows,
-)
+from refusalkit.cli.showing import print_rows
 from refusalkit.cli.work import work
 from refusalkit.untrusted import printable
 

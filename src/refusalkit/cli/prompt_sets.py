@@ -6,9 +6,7 @@ import click
 
 from refusalkit.cli.exit_codes import OK, USAGE
 from refusalkit.cli.options import ConfiguredCommand, config_options, opt
-from refusalkit.cli.showing import (
-    print_rows,
-)
+from refusalkit.cli.showing import print_rows
 from refusalkit.errors import UsageError
 from refusalkit.untrusted import printable
 

@@ -31,9 +31,7 @@ from refusalkit.judges.llm import LLMJudge
 from refusalkit.models.batches import BatchEndpoint, BatchRequest, BatchResult, BatchState
 from refusalkit.models.chat import ChatModel
 from refusalkit.runs.batch_journal import Batch, BatchJournal, Kind, new_label
-from refusalkit.runs.folder import (
-    Run,
-)
+from refusalkit.runs.folder import Run
 from refusalkit.runs.judge_entries import rubrics_of
 from refusalkit.runs.record_json import (
     completion_from_record,

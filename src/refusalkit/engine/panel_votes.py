@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from refusalkit.judges.council import Panel, total_cost
-from refusalkit.runs.folder import (
-    Run,
-)
+from refusalkit.runs.folder import Run
 from refusalkit.runs.record_json import verdict_from_record
 from refusalkit.runs.records import RecordWriter, read_records
 from refusalkit.runs.state import RunState

@@ -24,9 +24,7 @@ from refusalkit.judges.protocol import Judge
 from refusalkit.models.protocol import Model
 from refusalkit.runs.canaries import Canary, judge_canary, record_of
 from refusalkit.runs.checkpoint import Checkpoint
-from refusalkit.runs.folder import (
-    Run,
-)
+from refusalkit.runs.folder import Run
 from refusalkit.runs.pressure import (
     goes_on,
     is_pressed,

@@ -78,9 +78,7 @@ async def work_session(
     is checked before (`refusalkit.runs.trust`), so it must not have changed since.
     """
     from refusalkit.engine.plan import Ended
-    from refusalkit.engine.runner import (
-        Runner,
-    )
+    from refusalkit.engine.runner import Runner
 
     because = "stopped"
     again = model is None

@@ -24,9 +24,7 @@ from refusalkit.config.run_config import ENDPOINT_FIELDS
 from refusalkit.errors import RunFolderError, StorageError
 from refusalkit.files import check_replaceable, read_file, write_file
 from refusalkit.runs.edits import with_check
-from refusalkit.runs.folder import (
-    Run,
-)
+from refusalkit.runs.folder import Run
 from refusalkit.runs.manifest import MANIFEST
 from refusalkit.runs.records import CANARIES, COMPLETIONS, PRESSURE, VERDICTS, read_records
 from refusalkit.untrusted import identifier, printable

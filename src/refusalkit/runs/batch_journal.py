@@ -19,9 +19,7 @@ from refusalkit.clock import now
 from refusalkit.display import shows
 from refusalkit.errors import ConfigurationError, FolderNotTrusted, RecordError
 from refusalkit.models.batches import custom_id, is_provider_id
-from refusalkit.runs.folder import (
-    Run,
-)
+from refusalkit.runs.folder import Run
 from refusalkit.runs.record_json import SCHEMA
 from refusalkit.runs.records import RecordWriter, read_records
 from refusalkit.untrusted import printable

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from refusalkit.display import shows
 from refusalkit.errors import FatalProviderError, RecordError, StorageError
-from refusalkit.runs.folder import (
-    Run,
-)
+from refusalkit.runs.folder import Run
 from refusalkit.runs.manifest import JudgeEntry
 from refusalkit.runs.record_json import canary_record
 from refusalkit.runs.records import read_records

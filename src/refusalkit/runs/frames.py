@@ -21,9 +21,7 @@ from refusalkit.runs.checkpoint import checkpoint_fits
 from refusalkit.runs.columns import COMPLETION, VERDICT, WORDS, read_columns
 from refusalkit.runs.edits import Edits, wrong_digests
 from refusalkit.runs.extents import Cursor
-from refusalkit.runs.folder import (
-    Run,
-)
+from refusalkit.runs.folder import Run
 from refusalkit.runs.manifest import Manifest
 from refusalkit.runs.pressure import spent_on_pressure
 from refusalkit.runs.records import read_records

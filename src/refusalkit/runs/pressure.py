@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from refusalkit.errors import RecordError
-from refusalkit.runs.folder import (
-    Run,
-)
+from refusalkit.runs.folder import Run
 from refusalkit.runs.record_json import SCHEMA, completion_record, verdict_record
 from refusalkit.runs.records import read_records
 from refusalkit.types import Completion, Label, Outcome, Prompt, Unscored, Verdict

@@ -17,9 +17,7 @@ from refusalkit.errors import (
 )
 from refusalkit.prompts.draw import DRAW
 from refusalkit.prompts.framings import part_of, with_framings
-from refusalkit.prompts.load import (
-    load_prompts,
-)
+from refusalkit.prompts.load import load_prompts
 from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.manifest import Manifest
 from refusalkit.untrusted import printable

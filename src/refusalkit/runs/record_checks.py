@@ -12,9 +12,7 @@ from refusalkit.display import shows
 from refusalkit.files import lines_of
 from refusalkit.jsonl import from_bytes
 from refusalkit.runs.edits import has_wrong_check, is_text_of
-from refusalkit.runs.folder import (
-    Run,
-)
+from refusalkit.runs.folder import Run
 from refusalkit.runs.manifest import Manifest
 from refusalkit.runs.record_json import SCHEMA
 from refusalkit.runs.records import is_whole, open_records

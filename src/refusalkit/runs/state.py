@@ -20,9 +20,7 @@ from typing import TYPE_CHECKING
 
 from refusalkit.runs.checkpoint import Checkpoint, Highest, Tables, load_checkpoint, save_checkpoint
 from refusalkit.runs.extents import Cursor
-from refusalkit.runs.folder import (
-    Run,
-)
+from refusalkit.runs.folder import Run
 from refusalkit.runs.manifest import Manifest
 from refusalkit.runs.pressure import spent_on_pressure
 from refusalkit.runs.records import Place, RecordWriter

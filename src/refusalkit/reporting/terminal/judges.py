@@ -15,9 +15,7 @@ from refusalkit.untrusted import printable
 if TYPE_CHECKING:  # listing prompt sets must not import polars or the statistics
     from refusalkit.judges.rubrics import Rubric
     from refusalkit.runs.canaries import CanaryCheck
-    from refusalkit.scoring.agreement.coefficients import (
-        Agreement,
-    )
+    from refusalkit.scoring.agreement.coefficients import Agreement
     from refusalkit.scoring.agreement.judge_pairs import JudgeAgreements
     from refusalkit.scoring.judge_quality.bridge import Bridge
     from refusalkit.scoring.judge_quality.grades import Grades

@@ -9,9 +9,7 @@ from typing import Any
 
 from refusalkit.errors import RecordError
 from refusalkit.prompts.prompt_set import PromptSet
-from refusalkit.runs.folder import (
-    Run,
-)
+from refusalkit.runs.folder import Run
 from refusalkit.runs.imported.answers import (
     RecordedAnswers,
     answers_digest,

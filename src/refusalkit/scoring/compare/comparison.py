@@ -12,9 +12,7 @@ from refusalkit.scoring.compare.gate import Gate
 from refusalkit.scoring.compare.in_order import InOrder
 from refusalkit.scoring.compare.judged import CorrectedDifference
 from refusalkit.scoring.score import Score
-from refusalkit.scoring.statistics.paired import (
-    letters,
-)
+from refusalkit.scoring.statistics.paired import letters
 from refusalkit.types import Estimate
 
 SIGNIFICANT = 0.05
