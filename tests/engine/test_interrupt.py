@@ -128,6 +128,7 @@ def test_the_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
 
 
 @posix_only
+@pytest.mark.slow
 def test_ctrl_c_in_a_script_ends_the_run_within_two_seconds(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with LoopbackServer(OPEN, latency_s=0.3) as server:
@@ -156,6 +157,7 @@ rk.benchmark("openai/target", "starter", category=["weapons"], trials=60, concur
 
 
 @posix_only
+@pytest.mark.slow
 def test_without_a_terminal_plain_lines_come_now_and_then_on_stderr_only(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with LoopbackServer(OPEN, latency_s=0.2) as server:

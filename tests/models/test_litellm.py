@@ -325,6 +325,7 @@ def test_no_answer_comes_out_of_a_cache_of_the_host_program(
 async def litellm_of_the_host() -> AsyncIterator[Any]:
     """litellm as a host program uses it, which closes its clients at the end."""
     litellm = load_litellm()
+    litellm.in_memory_llm_clients_cache.flush_cache()  # what tests before left there
     try:
         yield litellm
     finally:

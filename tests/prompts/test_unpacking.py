@@ -51,14 +51,12 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.truncate(folder / "line.jsonl", 2 * 10**9)
     with (folder / "cell.csv").open("wb") as file:
         file.write(b'prompt,category\n"' + b"zero\n" * 15_000_000 + b'",a\n')
-    pl.DataFrame({"prompt": ["One?", "Two?"], "category": ["a", "b"]}).write_parquet(
-        folder / "small.parquet"
-    )
     assert (folder / "rows.parquet").stat().st_size < 1_000_000
     assert (folder / "same.parquet").stat().st_size < 1_000_000
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "why"),
     [
@@ -79,6 +77,7 @@ def test_what_unpacks_beyond_bounds_is_told_in_bounded_memory(
     assert most < 4.5e9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -98,13 +97,15 @@ def test_every_command_that_reads_a_table_is_bounded(tables: Path, words: tuple[
     assert not (tables / "made").exists()
 
 
-def test_what_lies_in_the_working_directory_is_not_imported(tables: Path, tmp_path: Path) -> None:
+def test_what_lies_in_the_working_directory_is_not_imported(tmp_path: Path) -> None:
     """The other process is isolated: a stranger's folder holds data, never code."""
+    small = tmp_path / "small.parquet"
+    pl.DataFrame({"prompt": ["One?", "Two?"], "category": ["a", "b"]}).write_parquet(small)
     for name in ("polars.py", "json.py", "sitecustomize.py"):
         (tmp_path / name).write_text("open('ran', 'w').close()\n")
     code = "import refusalkit as rk, sys; print(len(rk.load_prompts(sys.argv[1])))"
     done = subprocess.run(
-        [sys.executable, "-I", "-c", code, str(tables / "small.parquet")],
+        [sys.executable, "-I", "-c", code, str(small)],
         capture_output=True,
         text=True,
         cwd=tmp_path,

@@ -87,6 +87,7 @@ def willingness(log: dict[str, list[bool | None]], prompts: rk.PromptSet) -> flo
     return 100 * sum(credits) / len(credits)
 
 
+@pytest.mark.slow
 def test_willingness_is_that_of_the_servers_own_log(tmp_path: Path) -> None:
     everybody, prompts = Everybody(), rk.load_prompts("refusalkit-166")
     with CannedServer(everybody.reply) as server:
@@ -100,7 +101,8 @@ def test_willingness_is_that_of_the_servers_own_log(tmp_path: Path) -> None:
             trials=TRIALS,
             canaries=0,
             max_retries=1,
-            concurrency=8,
+            # One after the other: a retry comes before the next trial of its prompt.
+            concurrency=1,
             out=tmp_path / "run",
         )
     log = everybody.refused
