@@ -88,6 +88,7 @@ run = {call}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "call",
     [

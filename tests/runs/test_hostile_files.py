@@ -90,6 +90,7 @@ def tree(folder: Path) -> dict[str, tuple[bytes | None, int]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["symbolic", "dangling", "hard", "folder"])
 @pytest.mark.parametrize("name", ALL)
 def test_nothing_is_written_through_a_link(
