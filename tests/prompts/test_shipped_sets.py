@@ -488,6 +488,13 @@ def quick(a: rk.Prompt, b: rk.Prompt) -> float:
     return 2 * (one & two).total() / (one.total() + two.total())
 
 
+@pytest.mark.parametrize("name", rk.shipped_sets())
+def test_each_shipped_set_is_in_order_by_itself(name: str) -> None:
+    (checked,) = check_sets([rk.load_prompts(name)])
+    assert checked.mistakes == []
+    assert checked.warnings == []
+
+
 class TestValidate:
     def test_the_shipped_sets_pass_without_a_warning(self, call: Call) -> None:
         said = call("prompts", "validate", "refusalkit-166", "contrast-146", "--strict")
@@ -498,11 +505,15 @@ class TestValidate:
         for name in ("starter", "hard-lines-180", "languages-300"):
             assert call("prompts", "validate", name, "--strict").status == 0
 
-    def test_twins_of_a_set_that_was_not_named_are_a_warning(self, call: Call) -> None:
-        said = call("prompts", "validate", "contrast-146")
+    def test_twins_of_a_set_that_was_not_named_are_a_warning(
+        self, call: Call, tmp_path: Path
+    ) -> None:
+        line = '{"id": "a", "text": "Is it tea?", "twin": "weapons-01"}'
+        mine = make(tmp_path / "mine", {"tea": line})
+        said = call("prompts", "validate", mine)
         assert said.status == 0
-        assert "warning: 146 twins are in none of the sets named" in said.out
-        assert call("prompts", "validate", "contrast-146", "--strict").status == 2
+        assert "warning: 1 twins are in none of the sets named" in said.out
+        assert call("prompts", "validate", mine, "--strict").status == 2
 
     @pytest.mark.parametrize(
         ("fields", "what"),

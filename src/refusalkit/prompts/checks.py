@@ -21,6 +21,7 @@ from refusalkit.prompts.balance import imbalances
 from refusalkit.prompts.combine import wrong_twin
 from refusalkit.prompts.cues import CUE, LEAST_KEPT, kept_share, lost_cues
 from refusalkit.prompts.framings import wrong_frame
+from refusalkit.prompts.load import load_prompts, shipped_sets
 from refusalkit.prompts.lock import changes, entry_key, read_lock
 from refusalkit.prompts.near import near_duplicates
 from refusalkit.prompts.prompt_record import Mistakes
@@ -104,17 +105,30 @@ def check_sets(sets: Sequence[PromptSet]) -> list[Checked]:
     if any(one.summary.n_derived for one in checked):
         everything = {prompt.id: prompt for prompts in sets for prompt in prompts.prompts}
     for one, where in zip(checked, places, strict=True):
+        known = everything | _shipped_originals(one.prompts, everything)
         _check_lock(one, where)
         one.warnings += notices(one.prompts.selection, len(one.prompts), has_hard_lines=True)
         _check_tags(one, where)
-        _check_twins(one, where, everything)
-        _check_frames(one, where, everything)
-        _check_translations(one, where, everything)
+        _check_twins(one, where, known)
+        _check_frames(one, where, known)
+        _check_translations(one, where, known)
         _check_texts(one, where)
         _check_balance(one)
     _check_ids(checked)
     _check_duplicates(checked, places)
     return checked
+
+
+def _shipped_originals(prompts: PromptSet, known: Mapping[str, Prompt]) -> dict[str, Prompt]:
+    """What a shipped set's prompts derive from, where it is in another shipped set, not named."""
+    named = {p.twin or p.frame_of or p.translation_of for p in prompts.prompts} - {None, *known}
+    names = shipped_sets()
+    if named and prompts.source in names:
+        for name in names:
+            originals = {prompt.id: prompt for prompt in load_prompts(name).prompts}
+            if named <= originals.keys():
+                return originals
+    return {}
 
 
 def _check_lock(one: Checked, where: _Places) -> None:
