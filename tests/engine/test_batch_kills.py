@@ -43,9 +43,9 @@ TEXTS = {prompt.text: prompt.id for prompt in load_prompts("refusalkit-166").pro
 
 # The command, on a provider whose day has half a second.
 COMMAND = """
-from refusalkit.engine import batching
+from refusalkit.engine import batch_exchange, batching
 from refusalkit.cli import script
-batching.POLL_S, batching.LIST_LAG_S = 0.05, 0.4
+batching.POLL_S, batch_exchange.LIST_LAG_S = 0.05, 0.4
 script()
 """
 

@@ -15,7 +15,7 @@ import refusalkit
 from loopback import Fault, LoopbackServer, Script
 from refusalkit.api.batches import forget_batches, list_batches
 from refusalkit.cli import cli
-from refusalkit.engine import batching
+from refusalkit.engine import batch_exchange, batching
 from refusalkit.errors import (
     ConfigurationError,
     FatalProviderError,
@@ -44,7 +44,7 @@ SCRIPT = Script(
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "POLL_S", 0.02)
-    monkeypatch.setattr(batching, "LIST_LAG_S", 0.3)
+    monkeypatch.setattr(batch_exchange, "LIST_LAG_S", 0.3)
     monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
 
 
@@ -176,7 +176,7 @@ def test_an_answer_that_is_lost_on_its_way_is_no_reason_to_pay_twice(
 def test_a_batch_that_may_exist_blocks_its_units_until_the_list_is_sure(
     server: LoopbackServer, api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batching, "LIST_LAG_S", 60)
+    monkeypatch.setattr(batch_exchange, "LIST_LAG_S", 60)
     server.batches.script.lose = {"create"}
     server.batches.script.list_lag_s = 3600
     run = start(server, api, tmp_path / "run", batch="both")

@@ -1,0 +1,107 @@
+"""What a run in batches owes, and the answers that owe a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from refusalkit.engine.batch_exchange import Exchange
+from refusalkit.engine.plan import Plan
+from refusalkit.models.chat import ChatModel
+from refusalkit.runs.folder import Run
+from refusalkit.runs.record_json import completion_from_record, completion_record
+from refusalkit.runs.records import read_records
+from refusalkit.runs.state import RunState
+from refusalkit.types import Completion, GenerationConfig, Outcome, Prompt, unit_id
+
+_READABLE = frozenset({Outcome.ANSWERED.value, Outcome.TRUNCATED.value})
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """What a run owes: units without an answer, and units whose answer has no verdict."""
+
+    state: RunState
+    answers: Mapping[str, tuple[Prompt, int]]
+    verdicts: Mapping[str, tuple[Prompt, int]]
+
+    @classmethod
+    def of(cls, state: RunState, plan: Plan) -> Owed:
+        """What the plan has and the state has not settled."""
+        there = state.to_judge | state.withheld
+        answers: dict[str, tuple[Prompt, int]] = {}
+        verdicts: dict[str, tuple[Prompt, int]] = {}
+        for prompt, trial in state.settled.leave(plan()):
+            unit = unit_id(prompt.id, trial)
+            (verdicts if unit in there else answers)[unit] = (prompt, trial)
+        return cls(state, answers, verdicts)
+
+
+class AnswerReader:
+    """Reads answers that owe a verdict: from disk, or where they came from.
+
+    An answer that was not kept is read from the results of the model's batches again: `asked` and
+    `target` are the model's, None where it is not batched.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        generation: GenerationConfig,
+        asked: Exchange | None,
+        target: ChatModel | None,
+    ) -> None:
+        self._run, self._generation = run, generation
+        self._asked, self._target = asked, target
+
+    def __repr__(self) -> str:
+        return f"AnswerReader({str(self._run.path)!r})"
+
+    async def read(
+        self, units: Mapping[str, tuple[Prompt, int]], state: RunState
+    ) -> dict[str, Completion]:
+        """The answers to `units`; those that are gone are not among them."""
+        found: dict[str, Completion] = {}
+        gone: dict[str, Mapping[str, object]] = {}
+        places = {state.answers[unit]: unit for unit in units}
+        for place, record in read_records(self._run.completions, sorted(places)):
+            unit = str(record.get("unit"))
+            if record.get("text") is None and record.get("outcome") in _READABLE:
+                gone[unit] = record
+            else:
+                text = record.get("text") or ""
+                found[unit] = completion_from_record({**record, "text": text}, place)
+        found.update(await self._read_again(gone, units))
+        return found
+
+    async def _read_again(
+        self,
+        gone: Mapping[str, Mapping[str, object]],
+        units: Mapping[str, tuple[Prompt, int]],
+    ) -> dict[str, Completion]:
+        """Answers that were not kept, from the last batch first.
+
+        Each is the one on record: its digest says so.
+        """
+        found: dict[str, Completion] = {}
+        if not gone or self._asked is None or self._target is None:
+            return found
+        for batch in reversed(self._asked.batches):
+            left = set(batch.units) & gone.keys() - found.keys()
+            if batch.id is None or not left:
+                continue
+            for unit, result in await self._asked.results_again(batch):
+                if unit not in left:
+                    continue
+                prompt, trial = units[unit]
+                answer = await self._target.read_batched(prompt, self._generation, trial, result)
+                if is_of(gone[unit], answer):
+                    found[unit] = answer
+        return found
+
+
+def is_of(record: Mapping[str, object], completion: Completion) -> bool:
+    """Whether the record of a withheld answer is this very answer's."""
+    written = completion_record(completion, withhold_text=True)
+    fields = ("text_sha256", "request_id")
+    return all(record.get(name) == written[name] for name in fields)
