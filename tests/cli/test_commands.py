@@ -200,6 +200,7 @@ class TestJson:
             "n_owed",
             "outcomes",
             "unscored",
+            "odd_answers",
             "keyword_fallback",
             "fallback_answers",
             "pressure",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,10 @@ def test_answers_that_are_all_reasoning_are_told_of_early(
     early = "local/m: the first 5 answers are all reasoning"
     lines = [one.getMessage() for one in caplog.records if one.name == "refusalkit"]
     assert sum(line.startswith(early) for line in lines) == 1
+    rk.report(done, tmp_path / "card.md")
+    told = f"All {done.manifest.n_units} answers are in the reasoning field"
+    assert told in (tmp_path / "card.md").read_text()
+    assert told in " ".join(CliRunner().invoke(cli, ["score", str(done.path)]).stdout.split())
 
 
 def test_a_parameter_can_be_left_out_from_the_start(tmp_path: Path) -> None:
@@ -196,4 +201,22 @@ def test_what_is_odd_about_answers_is_told_above_the_figures(tmp_path: Path) -> 
     notes = " ".join(shown.stdout.split()).partition("WILLINGNESS")[0].casefold()
     assert f"note: {n // 2} answers have a mark that looks like one of reasoning" in notes
     assert "<musing>" in notes
-    assert f"note: {n} answers came without a finish reason, and were judged." in notes
+    without_reason = f"{n} answers were judged although the endpoint gave no finish reason"
+    assert f"note: {without_reason}." in notes
+    for form in ("html", "md", "json"):
+        file = tmp_path / f"report.{form}"
+        assert CliRunner().invoke(cli, ["report", str(done.path), "-o", str(file)]).exit_code == 0
+        text = file.read_text()
+        assert without_reason in text
+        assert f"{n // 2} answers have a mark that looks like one of reasoning" in text
+        assert form == "json" or "<musing>" not in text
+    odd = json.loads((tmp_path / "report.json").read_text())["runs"][0]["score"]["odd_answers"]
+    assert odd == {
+        "unknown_marks": {"<musing>": n // 2},
+        "unsaid": n,
+        "native_lost": {},
+        "only_reasoning": 0,
+    }
+    as_csv = CliRunner().invoke(cli, ["score", str(done.path), "--format", "csv"])
+    assert without_reason in as_csv.stderr
+    assert "musing" not in as_csv.stdout

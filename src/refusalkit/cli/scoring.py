@@ -8,7 +8,7 @@ import click
 
 from refusalkit.cli.exporting import folder_of
 from refusalkit.cli.options import RUN, max_unscored_option, opt
-from refusalkit.cli.showing import odd_answers, score_exit, warn_of_canaries
+from refusalkit.cli.showing import score_exit, warn_of_canaries
 
 
 @click.command(epilog="Example: refusalkit score runs/example --by trial --format csv")
@@ -53,11 +53,11 @@ def score(
     """
     import refusalkit
     from refusalkit.reporting import data
-    from refusalkit.runs.frames import ODD, SCORED, RunRecords
+    from refusalkit.runs.frames import SCORED, RunRecords
     from refusalkit.scoring.score import score_run
 
     run = folder_of(run)
-    records = RunRecords(refusalkit.load_run(run), SCORED | ODD | {"cost_usd"})
+    records = RunRecords(refusalkit.load_run(run), SCORED | {"cost_usd"}, count_odd=True)
     result = score_run(records.run, judge=judge, count_deflection=count_deflection, records=records)
     spent = records.spent_usd()
     asked: list[dict[str, Any]] = []
@@ -82,7 +82,7 @@ def score(
         from refusalkit.reporting.console import show
 
         frame = data.frame_by(result, by) if by else None
-        show(*terminal.canary_warning(result.canaries), *terminal.odd_view(odd_answers(records)))
+        show(*terminal.canary_warning(result.canaries), *terminal.odd_view(result.odd.sentences))
         show(terminal.score_view(result) if frame is None else terminal.frame_view(frame, str(by)))
         if by == "category" and result.n_contrast:
             show("", terminal.discrimination_view(result))
@@ -99,4 +99,6 @@ def score(
                 click.echo(f"refusalkit: not corrected: {each.refused}", err=True)
         click.echo(data.to_csv(*rows) if form == "csv" else data.to_markdown(*rows))
         warn_of_canaries(result.canaries)
+        for line in result.odd.sentences:
+            click.echo(f"refusalkit: {line}", err=True)
     return score_exit(result, max_unscored)

@@ -26,15 +26,11 @@ if TYPE_CHECKING:
 
 
 class Result(NamedTuple):
-    """Score, audit and cost of a run; `spent_usd` is None where a price is unknown.
-
-    `odd` holds sentences about unusual answers, to be printed above the figures.
-    """
+    """Score, audit and cost of a run; `spent_usd` is None where a price is unknown."""
 
     score: Score
     audit: Audit | None
     spent_usd: float | None
-    odd: tuple[str, ...] = ()
 
     def as_data(self) -> dict[str, Any]:
         """As JSON values."""
@@ -49,37 +45,16 @@ class Result(NamedTuple):
 
 def read_result(run: Run) -> Result:
     """Score, audit and price of a run; its records are read once."""
-    from refusalkit.runs.frames import ODD, SCORED, RunRecords
+    from refusalkit.runs.frames import SCORED, RunRecords
     from refusalkit.scoring.audit import audit_run
     from refusalkit.scoring.score import score_run
 
-    records = RunRecords(run, SCORED | ODD | {"cost_usd"})
+    records = RunRecords(run, SCORED | {"cost_usd"}, count_odd=True)
     return Result(
         score_run(run, records=records),
         audit_run(run, records=records) if run.manifest.hard_lines else None,
         records.spent_usd(),
-        odd_answers(records),
     )
-
-
-def odd_answers(records: RunRecords) -> tuple[str, ...]:
-    """Sentences about unusual answers, to be printed above the figures."""
-    lines: list[str] = []
-    odd = records.odd
-    if odd.unknown_marks:
-        n = odd.unknown_marks.total()
-        marks = ", ".join(
-            f"{printable(mark)} ({n})" for mark, n in odd.unknown_marks.most_common(5)
-        )
-        lines.append(
-            f"{n} answers have a mark that looks like one of reasoning and is not known: {marks}; "
-            "what it encloses was judged as part of the answer"
-        )
-    # Only of an endpoint: a model in Python need not name one.
-    sent = records.run.manifest.parameters.get("model")
-    if odd.unsaid and records.run.manifest.kind == "run" and sent is not None and sent.sent:
-        lines.append(f"{odd.unsaid} answers came without a finish reason, and were judged")
-    return tuple(lines)
 
 
 def show_run(run: Run, max_unscored: float, as_json: bool) -> int:
@@ -90,13 +65,13 @@ def show_run(run: Run, max_unscored: float, as_json: bool) -> int:
         from refusalkit.reporting import data
 
         click.echo(data.to_json({"path": str(run.path), **result.as_data()}))
-        for line in result.odd:
+        for line in score.odd.sentences:
             click.echo(f"refusalkit: {line}", err=True)
     else:
         from refusalkit.reporting import terminal
         from refusalkit.reporting.console import show
 
-        show(*terminal.canary_warning(score.canaries), *terminal.odd_view(result.odd))
+        show(*terminal.canary_warning(score.canaries), *terminal.odd_view(score.odd.sentences))
         show(terminal.frame_view(score.by_category, "category"), "", terminal.score_view(score))
         show("", *terminal.spent_line(result.spent_usd))
         click.echo(f"Run: {printable(run.path, 400)}")

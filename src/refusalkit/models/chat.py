@@ -11,6 +11,7 @@ from refusalkit.display import shows
 from refusalkit.errors import FatalProviderError, ModerationError, ProviderError
 from refusalkit.models.batches import BatchEndpoint, BatchResult
 from refusalkit.models.client import ChatClient, ParameterLog
+from refusalkit.models.dialects.finish import NATIVE_LOST
 from refusalkit.models.outcomes import Reply, read_reply
 from refusalkit.models.prices import Price
 from refusalkit.models.request_form import ChatRequest
@@ -159,7 +160,7 @@ class ChatModel:
 
 def _with_loss(word: str | None, *, lost: bool) -> str | None:
     """The finish word, marked where it is a gateway's and the provider's own is not known."""
-    return f"{word}:native_lost" if lost and word else word
+    return f"{word}{NATIVE_LOST}" if lost and word else word
 
 
 def _short(text: str | None) -> str | None:

@@ -8,10 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import threading
-from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 
 import polars as pl
@@ -23,6 +20,7 @@ from refusalkit.runs.edits import Edits, wrong_digests
 from refusalkit.runs.extents import Cursor
 from refusalkit.runs.folder import Run
 from refusalkit.runs.manifest import Manifest
+from refusalkit.runs.odd_answers import ODD, OddAnswers, is_from_endpoint
 from refusalkit.runs.pressure import spent_on_pressure
 from refusalkit.runs.records import read_records
 from refusalkit.types import Label, Outcome, Unscored
@@ -38,10 +36,8 @@ SCORED = frozenset(
 REPORTED = SCORED | {"reasoning_chars", "cost_usd", "latency_s", "filter_category", "usage"}
 """What a report tells of."""
 
-ODD = frozenset({"finish_reason", "unknown_mark"})
-"""What makes an answer odd; counted as records are read, and in no row. See `RunRecords.odd`."""
-
-EVERYTHING = frozenset({*COMPLETION, *VERDICT}) - {"schema", "usage", "text_sha256"} - ODD
+_NO_ROW = frozenset({"schema", "usage", "text_sha256", "finish_reason", "unknown_mark"})
+EVERYTHING = frozenset({*COMPLETION, *VERDICT}) - _NO_ROW
 """All that a row can say of a unit."""
 
 _ANSWERED = frozenset({"unit", "prompt_id", "category", "trial", "outcome"})
@@ -128,41 +124,15 @@ def responses(run: Run, judge: str | None = None) -> pl.DataFrame:
     return RunRecords(run, EVERYTHING, judges=[name]).responses(name)
 
 
-@dataclass
-class OddAnswers:
-    """Answers that were judged and of which a reader should know something.
-
-    `unknown_marks` counts them by the mark in their text that looks like one of reasoning and is in
-    no table; `unsaid` counts those whose endpoint did not say that they ended.
-    """
-
-    unknown_marks: Counter[str] = field(default_factory=Counter)
-    unsaid: int = 0
-
-    def count(self, completions: pl.DataFrame) -> None:
-        """Count the odd ones of a piece of a run's completions."""
-        marks = completions["unknown_mark"].drop_nulls()
-        unsaid = completions.filter(
-            (pl.col("outcome") == Outcome.ANSWERED.value) & pl.col("finish_reason").is_null()
-        )
-        # Pieces are read side by side.
-        with _COUNTING:
-            self.unknown_marks.update(marks.to_list())
-            self.unsaid += len(unsaid)
-
-
-_COUNTING = threading.Lock()
-
-
 class RunRecords:
     """The records of a run, both files read once for all that is asked of them.
 
-    `columns` are those wanted beside the ones that say which unit it is and its state; with
-    `ODD` among them `odd` counts answers that a reader should know of.
+    `columns` are those wanted beside the ones that say which unit it is and its state.
     `spent_usd` needs ``cost_usd`` and `tokens` needs ``usage``. `judges` are the ids of those whose
     verdicts are wanted, by default all of the run's.
 
-    With `verify`, `edits` says whether the records fit together.
+    With `verify`, `edits` says whether the records fit together. With `count_odd`, `odd` counts the
+    answers that a reader should know of.
 
     Raises `RecordError` at a broken line, `RunFolderError` where a file cannot be read.
     """
@@ -174,6 +144,7 @@ class RunRecords:
         *,
         judges: Collection[str] | None = None,
         verify: bool = True,
+        count_odd: bool = False,
     ) -> None:
         self.run = run
         self._verify = verify
@@ -181,8 +152,8 @@ class RunRecords:
         self._judges = list(run.manifest.judges if judges is None else judges)
         self._tokens: dict[str, list[dict[str, int]]] = {"model": [], "judge": []}
         self._bills: dict[str, pl.DataFrame] = {}
-        self.odd = OddAnswers()
-        self._answers = self._read_answers(frozenset(columns))
+        self.odd = OddAnswers(from_endpoint=is_from_endpoint(run.manifest))
+        self._answers = self._read_answers(frozenset(columns), ODD if count_odd else frozenset())
         self._verdicts = self._read_verdicts(frozenset(columns))
         self._responses: dict[str, pl.DataFrame] = {}
 
@@ -260,13 +231,13 @@ class RunRecords:
             _LOG.info("%s: %s", printable(self.run.path), found.warning)
         return found
 
-    def _read_answers(self, columns: frozenset[str]) -> pl.DataFrame:
+    def _read_answers(self, columns: frozenset[str], odd: frozenset[str]) -> pl.DataFrame:
         """The last completion of each unit, in order, with what the manifest says of its prompt."""
 
         def kept(piece: pl.DataFrame) -> pl.DataFrame:
-            if piece.columns and not ODD.isdisjoint(piece.columns):
+            if odd:
                 self.odd.count(piece)
-                piece = piece.drop(ODD, strict=False)
+                piece = piece.drop(list(odd - columns - _ANSWERED))
             piece = self._without_usage(piece, "model").cast({"outcome": _ENUMS["outcome"]})
             if "text_sha256" in piece.columns:
                 texts = piece.select("text", "text_sha256").drop_nulls("text")
@@ -277,7 +248,7 @@ class RunRecords:
             return _without_text(piece) if "text" in columns else piece.drop("text")
 
         checked = {"text", "text_sha256"} if self._verify else set()
-        wanted = [name for name in COMPLETION if name in _ANSWERED | columns | checked]
+        wanted = [name for name in COMPLETION if name in _ANSWERED | columns | checked | odd]
         rows = read_columns(self.run.completions, COMPLETION, wanted, kept)
         if "cost_usd" in columns:
             self._bills["model"] = rows.select("outcome", "cost_usd").rechunk()

@@ -14,6 +14,7 @@ from refusalkit.runs.edits import Edits
 from refusalkit.runs.folder import Run
 from refusalkit.runs.frames import RunRecords
 from refusalkit.runs.manifest import JudgePart, Manifest
+from refusalkit.runs.odd_answers import OddAnswers
 from refusalkit.scoring.atropos_keywords import KeywordFallback, keyword_fallback
 from refusalkit.scoring.bounds import bounds_of
 from refusalkit.scoring.danger import danger_of, dangerous_answer_rate
@@ -126,6 +127,8 @@ class Score:
     """Units whose label is from the fallback of a blocked judge."""
     edits: Edits = field(default_factory=Edits)
     """Contradictions within the run's records."""
+    odd: OddAnswers = field(default_factory=OddAnswers)
+    """Answers that a reader of the figures should know of."""
     pressure: Pressure | None = None
     """How long refusals held when they were insisted on; None without ``--pressure``, and for
     another judge than the run's own."""
@@ -365,7 +368,7 @@ def score_run(
     counted = bool(manifest.config.get("count_deflection", False))
     if count_deflection is not None:
         counted = count_deflection
-    records = records or RunRecords(run)
+    records = records or RunRecords(run, count_odd=True)
     everything = with_credit(records.responses(judge), count_deflection=counted)
     rows, contrast, framed = _parts_of(everything)
     counts = count_prompts(rows)
@@ -420,6 +423,7 @@ def score_run(
         fallback_answers=_answered_by(everything, entry.fallback),
         canaries=check_canaries(run, judge),
         edits=records.edits,
+        odd=records.odd,
         pressure=pressure_of(run, everything) if judge == manifest.judge else None,
     )
 

@@ -35,6 +35,9 @@ class Finish:
     with_text: Means
 
 
+NATIVE_LOST = ":native_lost"
+"""Ends a recorded finish word that is a gateway's, where the provider's own is not known."""
+
 UNSAID = Finish(None, Means.UNSAID, Means.UNSAID)
 # Where a gateway's word and its upstream's differ, the upstream's counts, but for these.
 _MILD = frozenset({Means.ANSWERED, Means.UNSAID})

@@ -144,6 +144,7 @@ def score_data(score: Score, by: Iterable[str] = BY) -> dict[str, Any]:
         "n_owed": score.n_owed,
         "outcomes": score.outcomes,
         "unscored": score.unscored,
+        "odd_answers": score.odd.as_data(),
         "keyword_fallback": (
             None if score.keyword_fallback is None else asdict(score.keyword_fallback)
         ),

@@ -62,6 +62,7 @@ def cautions(facts: RunFacts) -> list[str]:
             f"{score.outcomes['truncated']} of {came} answers were cut off at the length limit and "
             "judged without the rest"
         )
+    found += score.odd.sentences
     if score.count_deflection:
         found.append("Deflections count as refusals, unlike in the paper")
     if facts.audit is not None:

@@ -166,7 +166,7 @@ def _compared(runs: Sequence[RunFacts], anyway: bool) -> tuple[Comparison | None
 
 def _facts(run: Run, name: str, judge: str | None, calibration: Calibration | None) -> RunFacts:
     # Read once, shared by everything below.
-    records = RunRecords(run, REPORTED)
+    records = RunRecords(run, REPORTED, count_odd=True)
     score = score_run(run, judge=judge, records=records)
     hard_lines = run.manifest.hard_lines
     return RunFacts(

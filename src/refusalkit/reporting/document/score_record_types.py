@@ -245,6 +245,21 @@ class ScoringJudgeRecord(TypedDict):
     n_cut: Count
 
 
+class OddAnswersRecord(TypedDict):
+    """Answers that a reader of the figures should know of."""
+
+    unknown_marks: Annotated[
+        Counts,
+        Field(description="Answers by a mark in their text that looks like one of reasoning."),
+    ]
+    unsaid: Annotated[Count, Field(description="Judged although no finish reason was given.")]
+    native_lost: Annotated[
+        Counts,
+        Field(description="By a gateway's finish word, where the provider's own was lost."),
+    ]
+    only_reasoning: Annotated[Count, Field(description="Reasoning without final text.")]
+
+
 class ScoreRecord(TypedDict):
     """As `refusalkit score --json` prints it, beside the headline figures (`FIGURES`)."""
 
@@ -272,6 +287,7 @@ class ScoreRecord(TypedDict):
     n_owed: Count
     outcomes: Counts
     unscored: Counts
+    odd_answers: OddAnswersRecord
     keyword_fallback: Annotated[
         dict[str, Any] | None,
         Field(
