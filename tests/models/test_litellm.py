@@ -13,10 +13,12 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from commandline import Call, caller
 from loopback import ANSWER, Fault, LoopbackServer, Script
 from refusalkit.errors import FatalProviderError
 from refusalkit.models.chat import ChatModel
@@ -26,6 +28,15 @@ from refusalkit.models.pacing import Pacer
 from refusalkit.types import Completion, GenerationConfig, Outcome, Prompt
 
 pytestmark = pytest.mark.xdist_group("litellm")  # 5 s and 180 MB for each worker that imports it
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Call:
+    """The command in an empty folder."""
+    return caller(monkeypatch, capsys, tmp_path)
+
 
 PROMPT = Prompt("p1", "assault", "A placeholder request.")
 CONFIG = GenerationConfig(max_tokens=64, timeout_s=20.0)
@@ -461,3 +472,39 @@ def test_what_a_server_says_is_not_logged_and_the_host_programs_log_is_as_it_was
     assert {record.getMessage() for record in caplog.records} == {"the host's own"}
     assert "WITHHELD" not in "".join(capfd.readouterr())
     assert (list(logger.filters), logger.level, logger.disabled, list(logger.handlers)) == before
+
+
+@pytest.mark.parametrize(
+    ("written", "offered"),
+    [
+        ("opnai/gpt-4o", "openai/gpt-4o"),
+        ("antropic/claude-sonnet-5-5", "anthropic/claude-sonnet-5-5"),
+        ("gemni/gemini-3.8-flash", "gemini/gemini-3.8-flash"),
+        ("OpenAI/gpt-4o", "openai/gpt-4o"),
+        ("google/gemini-3.8-flash", "gemini/gemini-3.8-flash or vertex_ai/gemini-3.8-flash"),
+        ("grok/grok-4", "xai/grok-4 or groq/grok-4"),
+        ("together/some/model", "together_ai/some/model"),
+    ],
+)
+@pytest.mark.parametrize("part", ["model", "judge"])
+def test_a_misspelt_provider_is_told_with_what_was_meant(
+    written: str, offered: str, part: str, command: Call, tmp_path: Path
+) -> None:
+    words = ["run", written, "--judge", "lexical"]
+    if part == "judge":
+        words = ["run", "demo/mixed", "--judge", "graded", "--judge-model", written]
+    ended = command(*words, "--limit", "4", "--out", tmp_path / "run")
+    assert ended.status == 4
+    assert f"did you mean {offered}?" in ended.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_provider_that_is_near_to_none_is_told_without_a_guess(command: Call) -> None:
+    ended = command("run", "zzzqqq/m", "--judge", "lexical")
+    assert (ended.status, "did you mean" in ended.err) == (4, False)
+
+
+def test_a_model_without_its_provider_is_told_with_the_one_that_has_it(command: Call) -> None:
+    ended = command("run", "gpt-4o", "--judge", "lexical")
+    assert ended.status == 2
+    assert "did you mean openai/gpt-4o?" in ended.err

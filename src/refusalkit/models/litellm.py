@@ -20,6 +20,7 @@ from refusalkit.models.litellm_session import Exchange, Unread, close_connection
 from refusalkit.models.openai import parse_chat_completion, parse_failure
 from refusalkit.models.outcomes import ApiFailure, Reply, token_count
 from refusalkit.models.pacing import Pacer
+from refusalkit.models.provider_names import meant
 from refusalkit.models.request_form import ChatRequest, ReplyForm
 from refusalkit.redaction import Keys
 from refusalkit.types import Usage
@@ -79,9 +80,11 @@ class LiteLLMClient(ChatClient):
                 model_id, custom_llm_provider=self._provider
             )
         except litellm.exceptions.BadRequestError as error:
+            near = meant(model_id, [one.value for one in litellm.LlmProviders])
             raise ConfigurationError(
-                f"litellm knows no provider for {printable(model_id)}: write provider/name, or "
-                "give --api-base for an endpoint that speaks the OpenAI protocol"
+                f"litellm knows no provider for {printable(model_id)}: "
+                f"{'' if near is None else f'{near} Else '}write provider/name, or give --api-base "
+                "for an endpoint that speaks the OpenAI protocol"
             ) from error
         for name in _OPENAI_PARAMETERS:
             if supported is not None and name not in supported:

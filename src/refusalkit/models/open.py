@@ -15,6 +15,7 @@ from refusalkit.models.endpoints import own_base, price_at
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.prices import check_retired
 from refusalkit.models.protocol import Model
+from refusalkit.models.provider_names import meant
 from refusalkit.redaction import redact
 from refusalkit.untrusted import printable
 
@@ -179,8 +180,11 @@ def _split(model_id: str, *, own_endpoint: bool = False) -> tuple[str, str]:
             f"local/{model_id}, or openai/{model_id} to send the OpenAI key"
         )
     if not slash or not provider or not name or not plain:
+        near = meant(model_id, ()) if plain and not slash else None
         raise UsageError(
-            f"the model id {printable(model_id)!r} is not provider/name, such as "
+            f"the model id {printable(model_id)!r} is not provider/name: {near}"
+            if near
+            else f"the model id {printable(model_id)!r} is not provider/name, such as "
             "anthropic/claude-sonnet-5-5 or openai/gpt-6-luna"
         )
     return provider, name

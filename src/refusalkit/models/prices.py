@@ -102,6 +102,13 @@ def price_of(model_id: str) -> Price | None:
     )
 
 
+def listed_provider(name: str) -> str | None:
+    """The provider under which the list has a model without a prefix, such as ``gpt-6-luna``."""
+    entry = _prices().get(name)
+    provider = entry.get("litellm_provider") if isinstance(entry, dict) else None
+    return provider if isinstance(provider, str) else None
+
+
 def _usd(listed: object) -> float | None:
     # 0 is the list's way of saying that it does not know: a guess of "free" would be too low.
     return float(listed) if isinstance(listed, int | float) and listed else None
