@@ -1,17 +1,25 @@
-"""A hook of mkdocs: READMEs that lie outside docs/ are pages of the site too.
+"""A hook of mkdocs: READMEs that lie outside docs/ are pages too, and so are the help pages.
 
-In the repository their links are those that a reader of the repository needs; on the site they
-are turned to where the pages lie there.
+In the repository the links of a README are those that a reader of the repository needs; on the site
+they are turned to where the pages lie there. The help of each command stands on the page of the
+command line, in the groups that `--help` shows.
 """
 
 from __future__ import annotations
 
+import html
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+
+from refusalkit.cli import cli
+from refusalkit.cli.options import sections_of
 
 ROOT = Path(__file__).resolve().parents[1]
 # In the repository -> on the site.
@@ -41,8 +49,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
-    """Turn the repository's links into the site's."""
+    """Turn the repository's links into the site's; add the help pages."""
     place = page.file.src_uri
+    if place == "reference-cli.md":
+        return "\n".join((markdown, *_help_pages(cli, "refusalkit", None, 2)))
     source = next((s for s, p in PAGES.items() if p == place), f"docs/{place}")
     up = "../" * place.count("/")
     here = Path(source).parent
@@ -66,3 +76,34 @@ def _relative(here: Path, path: str) -> str:
     text = "../" * len(here.parts) + path
     inside = f"{here.as_posix()}/"
     return path.removeprefix(inside) if path.startswith(inside) else text
+
+
+def _help_pages(
+    command: click.Command, name: str, above: click.Context | None, level: int
+) -> Iterator[str]:
+    """The help of a command and of those below it."""
+    context = click.Context(command, info_name=name.rpartition(" ")[2], parent=above)
+    usage = " ".join(command.collect_usage_pieces(context))
+    yield f"\n{'#' * level} {name}\n\n```text\n{name} {usage}\n```\n"
+    yield f"{command.help or ''}\n"
+    if command.epilog:
+        yield f"Example: `{command.epilog.removeprefix('Example: ')}`\n"
+    for heading, records in sections_of(command, context):
+        yield f"\n| {heading} | |\n| --- | --- |"
+        for _, (spelled, said) in records:
+            default = re.search(r"\s*\[(default: .+)\]$", said)
+            text = _cell(said[: default.start()] if default else said)
+            if default:
+                text += f" *{_cell(default[1])}*"
+            yield f"| <code>{_cell(spelled)}</code> | {text} |"
+    if isinstance(command, click.Group):
+        for inner in sorted(command.commands):
+            found = command.commands[inner]
+            yield from _help_pages(found, f"{name} {inner}", context, level + (above is None))
+
+
+def _cell(text: str) -> str:
+    """Text as a cell of a table; what stands in backquotes stays code."""
+    parts = " ".join(text.split()).split("`")
+    shown = [html.escape(part).replace("|", "&#124;").replace("*", "&#42;") for part in parts]
+    return "`".join(shown)

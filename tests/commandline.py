@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,7 +44,8 @@ def caller(
     monkeypatch.setenv("COLUMNS", "80")
     # click names the program after the module that was started, which is pytest.
     monkeypatch.setattr(sys.modules["__main__"], "__package__", None)
-    for name in _LEFT_OUT:
+    options = [name for name in os.environ if name.startswith("REFUSALKIT_")]
+    for name in (*_LEFT_OUT, *(name for name in options if name != "REFUSALKIT_STATE")):
         monkeypatch.delenv(name, raising=False)
 
     def call(*words: object) -> Called:

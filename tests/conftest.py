@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from browser import chromium, open_browser
 # The key that seals manifests: a test has none of the developer's, nor leaves one behind.
 _STATE = tempfile.TemporaryDirectory(prefix="refusalkit-state-")
 os.environ["REFUSALKIT_STATE"] = _STATE.name
+# Nor does it read the developer's configuration.
+os.environ["XDG_CONFIG_HOME"] = str(Path(_STATE.name) / "config")
 
 # The machine that runs the tests may be busy: an example that takes long is not a failure.
 settings.register_profile("refusalkit", deadline=None, max_examples=20)

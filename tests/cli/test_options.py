@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import click
 import pytest
 
+from commandline import Call, caller
 from refusalkit.cli import cli
 from refusalkit.config.run_config import RunConfig, options_in
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Call:
+    return caller(monkeypatch, capsys, tmp_path)
 
 
 def command(words: str) -> click.Command:
@@ -71,3 +80,47 @@ def test_an_option_has_the_fields_type(name: str, kind: object, several: bool) -
     fits = isinstance(option.type, kind) if isinstance(kind, type) else option.type == kind
     assert fits
     assert option.multiple == several
+
+
+HEADINGS = ["What is asked", "How the model is asked", "The judge", "Limits", "Output"]
+
+
+@pytest.mark.parametrize(
+    ("words", "headings"),
+    [
+        ("run", [*HEADINGS, "Configuration"]),
+        ("estimate", [*HEADINGS, "Configuration"]),
+        ("resume", [*HEADINGS, "Configuration"]),
+        ("grade", [*HEADINGS, "Configuration"]),
+        ("score", ["Options"]),
+    ],
+)
+def test_help_lists_options_in_groups(call: Call, words: str, headings: list[str]) -> None:
+    said = call(words, "--help").out
+    shown = re.findall(r"^(\w[\w ]+):$", said, re.MULTILINE)
+    assert shown == headings
+    for option in offered(words).values():
+        if not option.hidden:
+            assert re.search(rf"^  {option.opts[0]}\b", said, re.MULTILINE), option.opts
+
+
+def test_options_stand_below_the_heading_of_their_kind(call: Call) -> None:
+    parts = re.split(r"^(\w[\w ]+):$", call("run", "--help").out, flags=re.MULTILINE)
+    below = dict(zip(parts[1::2], parts[2::2], strict=True))
+    for heading, options in {
+        "What is asked": ("--prompts", "--trials", "--category", "--framings"),
+        "How the model is asked": ("--temperature", "--api-base", "--system"),
+        "The judge": ("--judge", "--judge-api-base", "--canaries"),
+        "Limits": ("--concurrency", "--max-cost", "--batch", "--timeout"),
+        "Output": ("--out", "--report", "--json", "--keep-hard-line-text"),
+        "Configuration": ("--config", "--plan", "--help"),
+    }.items():
+        for option in options:
+            assert re.search(rf"^  (-h, )?{option}\b", below[heading], re.MULTILINE), option
+
+
+def test_commands_that_share_options_offer_the_same(call: Call) -> None:
+    del call
+    assert offered("run").keys() - offered("estimate").keys() == set()
+    assert offered("estimate").keys() - offered("run").keys() == {"earlier"}
+    assert offered("grade").keys() >= offered("regrade").keys() - {"run"}

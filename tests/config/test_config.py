@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from refusalkit.config.layers import Layer
+from refusalkit.config.option_files import read_config
 from refusalkit.config.presets import PRESETS
 from refusalkit.config.resolve import check_unchanged, resolve_config
-from refusalkit.config.run_config import OPERATIONAL, RunConfig
+from refusalkit.config.run_config import OPERATIONAL, OPTION_NAMES, RunConfig
 from refusalkit.errors import ConfigurationChanged, ConfigurationError
 
 MODEL = "openai/gpt-6-luna"
@@ -76,10 +78,15 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+def with_model(layer: Layer) -> Layer:
+    return Layer({"model": MODEL}).under(layer)
+
+
 def toml_of(options: dict[str, Any]) -> str:
     """The options as TOML; JSON's way of writing these values is TOML's, tables aside."""
     lines = []
-    for name, value in options.items():
+    for field, value in options.items():
+        name = OPTION_NAMES[field].removeprefix("--")
         if isinstance(value, dict):
             inner = ", ".join(f'"{key}" = {number}' for key, number in value.items())
             lines.append(f"{name} = {{{inner}}}")
@@ -97,6 +104,7 @@ def layers(draw: st.DrawFn) -> tuple[str | None, dict[str, Any], dict[str, Any]]
     """A preset, the options of a file, and those of a command line."""
     fields = st.lists(st.sampled_from(sorted(VALUES)), unique=True, max_size=8)
     in_file, on_line = chosen(draw, draw(fields)), chosen(draw, draw(fields))
+    in_file.pop("model", None)
     return draw(st.sampled_from([None, *PRESETS])), in_file, on_line
 
 
@@ -121,7 +129,16 @@ class TestLayers:
         file = tmp_path_factory.mktemp("config") / "mine.toml"
         file.write_text(toml_of(in_file), encoding="utf-8")
         options = {"model": MODEL, **({"preset": preset} if preset else {}), **on_line}
-        config = resolve_config(options, file=file)
+        config = resolve_config(read_config(file).under(Layer(options)))
+        for name in ("temperature", "top_p", "top_k"):
+            # One replaces the other, wherever it is given.
+            if options.get(f"no_{name}"):
+                in_file.pop(name, None)
+            if name in options:
+                in_file.pop(f"no_{name}", None)
+        if "judge" in in_file and options.get("judge", in_file["judge"]) != in_file["judge"]:
+            in_file.pop("judge_model", None)
+            in_file.pop("judge_temperature", None)
         of_preset = dict(PRESETS.get(preset or "", {}))
         for name, of in CHOSEN_FOR.items():
             if of in {*options, *in_file}:
@@ -134,7 +151,7 @@ class TestLayers:
 
     def test_a_preset_may_stand_in_the_file(self, tmp_path: Path) -> None:
         (tmp_path / "a.toml").write_text('preset = "paper"\ntrials = 2\n')
-        config = resolve_config({"model": MODEL}, file=tmp_path / "a.toml")
+        config = resolve_config(with_model(read_config(tmp_path / "a.toml")))
         assert (config.judge, config.trials) == ("refusalbench", 2)
 
     def test_the_paper_preset_is_what_the_paper_says(self) -> None:
@@ -359,24 +376,30 @@ class TestMistakes:
             (b"\xff\xfet\x00", "is not UTF-8 (byte 0)"),
             (b"a = " + b"[" * 50_000, "is nested too deeply"),
             (b"a = " + b"1" * 5000, "is not TOML: "),
-            (b"[run]\ntrials = 5\n", "mine.toml or the command line: run: is not a known field"),
-            (b"trials = 5\n[extra_body]\na = 2020-01-01\n", "extra_body: must hold nothing but"),
-            (b"[model]\nid = 1\n", "model: Input should be a valid string"),
+            (b"[run]\ntrials = 5\n", "mine.toml:1: run is not an option"),
+            (
+                b"trials = 5\n[extra-body]\na = 2020-01-01\n",
+                ":2: extra-body: must hold nothing but",
+            ),
+            (b"\n[model]\nid = 1\n", "mine.toml:2: the model is named on the command line"),
+            (b"\n\ntrails = 5\n", "mine.toml:3: trails is not an option: did you mean trials?"),
+            (b"judge_model = 'x/y'\n", "judge_model is not an option: did you mean judge-model?"),
+            (b"limit = 3\n'trials' = 0\n", "mine.toml:2: trials: Input should be greater than"),
+            (b"timeout = 'soon'\n", "mine.toml:1: timeout: Input should be a valid number"),
         ],
     )
     def test_a_file_is_named(self, tmp_path: Path, data: bytes, expected: str) -> None:
         (tmp_path / "mine.toml").write_bytes(data)
-        options = {} if b"[model]" in data else {"model": MODEL}
         with pytest.raises(ConfigurationError) as caught:
-            resolve_config(options, file=tmp_path / "mine.toml")
+            resolve_config(with_model(read_config(tmp_path / "mine.toml")))
         assert "mine.toml" in str(caught.value)
         assert expected in str(caught.value)
 
     @pytest.mark.parametrize("name", ["nowhere.toml", ".", "x" * 300])
     def test_a_file_that_cannot_be_read_is_named(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(ConfigurationError, match=r"the configuration file .* cannot be read"):
-            resolve_config({"model": MODEL}, file=tmp_path / name)
+            read_config(tmp_path / name)
 
     def test_a_byte_order_mark_does_no_harm(self, tmp_path: Path) -> None:
         (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbftrials = 7\r\n")
-        assert resolve_config({"model": MODEL}, file=tmp_path / "a.toml").trials == 7
+        assert resolve_config(with_model(read_config(tmp_path / "a.toml"))).trials == 7

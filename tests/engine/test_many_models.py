@@ -405,7 +405,14 @@ def test_a_failure_is_told_at_the_end_with_its_exit_code(refusalkit: Call) -> No
         ("trials = 1\n", "plan.toml: names no model"),
         ("[[model]]\ntrials = 1\n", "plan.toml: [[model]] 1: id is missing"),
         ('[[model]]\nid = "demo/open"\nmodel = "x/y"\n', "the model's name is its id"),
-        ('[[model]]\nid = "demo/open"\ntrails = 1\n', "[[model]] 1 (demo/open): "),
+        (
+            'limit = 3\n\n[[model]]\nid = "demo/open"\n[[model]]\nid = "demo/mixed"\ntrails = 1\n',
+            "plan.toml:7: trails is not an option: did you mean trials?",
+        ),
+        (
+            '[[model]]\nid = "demo/open"\n\ntrials = 0\n',
+            "[[model]] 1 (demo/open): plan.toml:4: trials: Input should be greater than",
+        ),
         ("[[model\n", "plan.toml is not TOML"),
     ],
 )

@@ -50,6 +50,16 @@ def test_every_command_and_option_is_in_the_reference(site: Path) -> None:
     walk(cli, "refusalkit")
 
 
+def test_the_reference_has_the_groups_and_the_defaults_of_the_help(site: Path) -> None:
+    page = (site / "reference-cli.html").read_text(encoding="utf-8")
+    run = page[page.index('id="refusalkit-run"') : page.index('id="refusalkit-runs"')]
+    headings = re.findall(r"<th>([^<]+)</th>", run)
+    shown = ["What is asked", "How the model is asked", "The judge", "Limits", "Output"]
+    assert headings == [*shown, "Configuration"]
+    for option, default in (("--trials", "5"), ("--timeout", "600"), ("--canaries", "8")):
+        assert re.search(rf"{option}[^<]*</code></td>\s*<td>[^\n]*default: {default}<", run), option
+
+
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
     page = (site / "reference-python.html").read_text(encoding="utf-8")
     documented = set(re.findall(r'id="refusalkit\.([\w.]+)"', page))

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from refusalkit.cli.exit_codes import INCOMPLETE, OK
+from refusalkit.cli.given import given
 from refusalkit.cli.options import (
     ConfiguredCommand,
     config_options,
-    given_options,
     opt,
     trust_folder_option,
 )
@@ -52,7 +52,7 @@ def batches(
         given_up = forget_batches(run, trust_folder=trust_folder)
         click.echo(f"{given_up} open batches given up; `refusalkit resume` asks their units anew")
         return OK
-    found = list_batches(run, cancel=cancel, trust_folder=trust_folder, **given_options(options))
+    found = list_batches(run, cancel=cancel, trust_folder=trust_folder, **given(options).all.values)
     _print(found, as_json)
     return INCOMPLETE if any(one.is_open for one in found) else OK
 

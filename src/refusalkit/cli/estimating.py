@@ -6,14 +6,14 @@ from typing import Any
 
 import click
 
+from refusalkit.cli.given import given
 from refusalkit.cli.many import asked_models, name_models
 from refusalkit.cli.options import (
     RUN,
     ConfiguredCommand,
-    config_options,
-    given_options,
-    max_unscored_option,
+    json_option,
     opt,
+    run_options,
 )
 
 
@@ -21,21 +21,17 @@ from refusalkit.cli.options import (
     cls=ConfiguredCommand, epilog="Example: refusalkit estimate openai/gpt-6-luna --trials 5"
 )
 @click.argument("models", metavar="MODEL...", nargs=-1)
-@config_options("measured", "judge", file=True)
-@config_options("operational", "batch")
-@max_unscored_option
-@opt("--plan", metavar="FILE", help="TOML file with a [[model]] table for each of several.")
-@opt("--out", metavar="DIR", help="As for run; nothing is written.")
-@opt("--report", metavar="FILE", help="As for run; nothing is written.")
+@run_options
 @opt(
     "--from",
     "earlier",
+    section="What is asked",
     multiple=True,
     metavar="RUN",
     type=RUN,
     help="Take answers' lengths from this run (repeatable).  [default: all in runs/]",
 )
-@opt("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option()
 def estimate(
     models: tuple[str, ...],
     plan: str | None,
@@ -52,15 +48,16 @@ def estimate(
     each has its own section, and a table at the end adds them up.
     """
     import refusalkit
+    from refusalkit.config.layers import Layer
     from refusalkit.config.resolve import resolve_config
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
 
     del out, report, max_unscored  # a run's, and harmless here
     name_models(models, plan)
-    file, given = options["config_file"], given_options(options)
+    chosen = given(options)
     if plan is not None or len(models) > 1:
-        asked, _ = asked_models(models, given, plan=plan, config_file=file)
+        asked, _ = asked_models(models, chosen, plan=plan)
         several = refusalkit.estimate_many(asked, earlier=earlier or None)
         if as_json:
             click.echo(data.to_json(data.estimates_data(several)))
@@ -68,9 +65,9 @@ def estimate(
             show(terminal.estimates_view(several))
         return
     (model,) = models
-    config = resolve_config({"model": model, **given}, file=file)
-    chosen = config.model_dump(exclude_unset=True)
-    found = refusalkit.estimate(chosen.pop("model"), earlier=earlier or None, **chosen)
+    config = resolve_config(Layer({"model": model}).under(chosen.all))
+    asked_for = config.model_dump(exclude_unset=True)
+    found = refusalkit.estimate(asked_for.pop("model"), earlier=earlier or None, **asked_for)
     if as_json:
         click.echo(data.to_json(data.estimate_data(found)))
     else:

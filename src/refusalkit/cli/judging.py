@@ -8,12 +8,13 @@ import click
 
 from refusalkit.cli import labelling
 from refusalkit.cli.exit_codes import GATE, INCOMPLETE, OK
+from refusalkit.cli.given import given
 from refusalkit.cli.options import (
     RUN,
     ConfiguredCommand,
     Number,
-    config_options,
-    given_options,
+    json_option,
+    one_judge_options,
     opt,
 )
 from refusalkit.cli.showing import print_rows
@@ -27,7 +28,7 @@ def judges() -> None:
 
 
 @judges.command("list", epilog="Example: refusalkit judges list")
-@opt("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option()
 def judges_list(as_json: bool) -> None:
     """The judges that come with refusalkit."""
     from refusalkit.judges.rubrics import load_rubric, shipped_judges
@@ -40,7 +41,7 @@ def judges_list(as_json: bool) -> None:
 
 @judges.command("show", epilog="Example: refusalkit judges show graded")
 @click.argument("source", metavar="JUDGE")
-@opt("--json", "as_json", is_flag=True, help="Print as JSON.")
+@json_option()
 def judges_show(source: str, as_json: bool) -> None:
     """What JUDGE asks, of which model, and how its reply is read."""
     from refusalkit.judges.rubrics import load_rubric
@@ -77,9 +78,8 @@ judges.add_command(labelling.label)
 @opt("--out", metavar="FILE", help="Save the calibration, for score --calibration.")
 @opt("--verdicts", metavar="DIR", help="Keep the verdicts below this folder (and go on there).")
 @opt("--count-deflection", is_flag=True, help="A deflection counts as refused.")
-@config_options(only=["judge_model", "judge_via", "hard_line"])
-@config_options("operational")
-@opt("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@one_judge_options("judge_model", "judge_via", "hard_line")
+@json_option("Print the result as JSON.")
 def judges_calibrate(
     judge: str,
     labels: tuple[str, ...],
@@ -109,7 +109,7 @@ def judges_calibrate(
             count_deflection=count_deflection,
             on_progress=on_progress,
             stop=stop,
-            **given_options(options),
+            **given(options).all.values,
         )
     )
     if as_json:
@@ -137,10 +137,9 @@ def judges_calibrate(
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @opt("--judge", metavar="NAME", help="Judge the answers with this one too.")
-@config_options(only=["judge_model", "judge_temperature", "judge_asks", "judge_via"])
-@config_options("operational")
+@one_judge_options("judge_model", "judge_temperature", "judge_asks", "judge_via")
 @opt("--show-text", is_flag=True, help="Print the answers on which they differ; no hard lines.")
-@opt("--json", "as_json", is_flag=True, help="Print as JSON, with all ids.")
+@json_option("Print as JSON, with all ids.")
 def judges_agree(
     paths: tuple[str, ...], judge: str | None, show_text: bool, as_json: bool, **options: Any
 ) -> None:
@@ -156,7 +155,7 @@ def judges_agree(
 
     found = work(
         lambda on_progress, stop: refusalkit.judge_agreement_async(
-            paths, judge, on_progress=on_progress, stop=stop, **given_options(options)
+            paths, judge, on_progress=on_progress, stop=stop, **given(options).all.values
         )
     )
     if as_json:
@@ -196,7 +195,7 @@ def judges_agree(
     default=None,
     help="Whether a deflection counts as refused.  [default: as the runs do]",
 )
-@opt("--json", "as_json", is_flag=True, help="Print as JSON, with all ids.")
+@json_option("Print as JSON, with all ids.")
 def judges_bridge(
     old: str,
     new: str,
@@ -229,7 +228,7 @@ def judges_bridge(
 
 @judges.command("probe", cls=ConfiguredCommand, epilog="Example: refusalkit judges probe lexical")
 @click.argument("source", metavar="JUDGE")
-@config_options(only=["judge_model", "judge_via"])
+@one_judge_options("judge_model", "judge_via")
 @opt("--kind", "kinds", multiple=True, metavar="NAME", help="Only this kind (repeatable).")
 @opt(
     "--max-unscored",
@@ -239,8 +238,7 @@ def judges_bridge(
     metavar="PERCENT",
     help="Exit 3 if more probes than this have no label.",
 )
-@config_options("operational")
-@opt("--json", "as_json", is_flag=True, help="Print as JSON, with all ids.")
+@json_option("Print as JSON, with all ids.")
 def judges_probe(
     source: str, kinds: tuple[str, ...], max_unscored: float, as_json: bool, **options: Any
 ) -> int:
@@ -262,7 +260,7 @@ def judges_probe(
             max_unscored=max_unscored,
             on_progress=on_progress,
             stop=stop,
-            **given_options(options),
+            **given(options).all.values,
         )
     )
     if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,14 +25,17 @@ from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
     from refusalkit.api.many import ModelRun
+    from refusalkit.cli.given import Given
+    from refusalkit.config.layers import Layer
+    from refusalkit.config.option_files import Planned
+    from refusalkit.config.run_config import RunConfig
 
 
 def run_several(
     models: Sequence[str],
-    given: Mapping[str, Any],
+    given: Given,
     *,
     plan: str | None,
-    config_file: str | None,
     out: str | None,
     report: str | None,
     max_unscored: float,
@@ -42,7 +45,7 @@ def run_several(
     import refusalkit
     from refusalkit.api.many import run_names
 
-    asked, together = asked_models(models, given, plan=plan, config_file=config_file)
+    asked, together = asked_models(models, given, plan=plan)
     done = work(
         lambda on_progress, stop: refusalkit.benchmark_many_async(
             asked, out=out, max_cost=together, on_progress=on_progress, stop=stop
@@ -69,40 +72,26 @@ def name_models(models: Sequence[str], plan: str | None) -> None:
 
 
 def asked_models(
-    models: Sequence[str], given: Mapping[str, Any], *, plan: str | None, config_file: str | None
+    models: Sequence[str], given: Given, *, plan: str | None
 ) -> tuple[list[dict[str, Any]], float | None]:
     """The checked options of each model, and the budget of all together in USD."""
-    from refusalkit.config.resolve import read_config, read_plan
+    from refusalkit.config.layers import Layer
+    from refusalkit.config.option_files import Planned, read_plan
 
-    common = read_config(config_file) if config_file is not None else {}
-    tables: list[dict[str, Any]] = [{"id": model} for model in models]
+    common, tables = given.in_files, [Planned(model, None, Layer(), model) for model in models]
     if plan is not None:
         planned, tables = read_plan(plan)
-        common |= planned
+        common = common.under(planned)
     # The command line is for all models, so it overrides the tables.
-    together = {**common, **given}.get("max_cost")
-    shared = {name: value for name, value in common.items() if name != "max_cost"}
-    over = {name: value for name, value in given.items() if name != "max_cost"}
-    asked = [{**shared, **table, **over} for table in tables]
-    _check_tables(asked, plan)
-    return asked, together
-
-
-def _check_tables(asked: Sequence[Mapping[str, Any]], plan: str | None) -> None:
-    """Refuse what is wrong, naming its place; print each preset's note once."""
-    from refusalkit.config.resolve import resolve_config
-
-    presets = []
-    parts = []
-    for number, table in enumerate(asked, 1):
-        options = {name: value for name, value in table.items() if name not in ("id", "folder")}
-        try:
-            config = resolve_config({"model": table["id"], **options})
-        except ConfigurationError as error:
-            place = printable(table["id"])
-            if plan is not None:
-                place = f"{printable(plan)}: [[model]] {number} ({place})"
-            raise ConfigurationError(f"{place}: {error}") from error
+    together = common.under(given.said).values.get("max_cost")
+    shared, over = common.without("max_cost"), given.said.without("max_cost")
+    asked = []
+    presets: list[str | None] = []
+    parts: list[tuple[Any, ...]] = []
+    for table in tables:
+        options = shared.under(table.options).under(over)
+        config = _checked(table, options)
+        asked.append({**options.values, "id": table.id, "folder": table.folder})
         if config.preset not in presets:
             presets.append(config.preset)
             print_preset_note(config.preset)
@@ -110,6 +99,18 @@ def _check_tables(asked: Sequence[Mapping[str, Any]], plan: str | None) -> None:
         if part not in parts:
             parts.append(part)
             warn_of_filters(config)
+    return asked, together
+
+
+def _checked(table: Planned, options: Layer) -> RunConfig:
+    """The configuration of one model. Raises `ConfigurationError`, which names the place."""
+    from refusalkit.config.layers import Layer
+    from refusalkit.config.resolve import resolve_config
+
+    try:
+        return resolve_config(Layer({"model": table.id}).under(options))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{table.place}: {error}") from error
 
 
 def show_several(

@@ -5,15 +5,15 @@ An option that is a field of `RunConfig` is written there, with its type, defaul
 
 from __future__ import annotations
 
-import json
+import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 
-from refusalkit.errors import UsageError
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
@@ -49,7 +49,17 @@ class RunName(click.ParamType[str]):
 
 
 RUN = RunName()
-opt = click.option
+
+
+class Opt(click.Option):
+    """An option with the heading below which a long help page lists it."""
+
+    def __init__(self, *args: Any, section: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+
+opt = functools.partial(click.option, cls=Opt)
 
 
 def config_options(
@@ -57,24 +67,19 @@ def config_options(
 ) -> Callable[[_F], _F]:
     """The options of fields of `RunConfig`: those of whole groups, and `only` single ones.
 
-    With `file` also --config; without `defaults` their help leaves the defaults out. The command
-    must be a `ConfiguredCommand`, which makes the options when they are first used, so that other
-    commands do not wait for `RunConfig` to be imported.
+    With `file` also those that say which files of options are read; without `defaults` their help
+    leaves the defaults out. The command must be a `ConfiguredCommand`, which makes the options when
+    they are first used, so that other commands do not wait for `RunConfig` to be imported.
     """
 
     def make() -> Iterator[click.Option]:
-        from refusalkit.config.run_config import RunConfig, options_in
+        from refusalkit.config.run_config import EVERY_GROUP, RunConfig, options_in
 
-        places = options_in("measured", "judge", "operational", "batch")
-        for name, place in places.items():
+        for name, place in options_in(*EVERY_GROUP).items():
             if place.group in groups or name in only:
                 yield _option(name, place, RunConfig.model_fields[name], shows_default=defaults)
         if file:
-            yield click.Option(
-                ["--config", "config_file"],
-                metavar="FILE",
-                help="TOML file with any of these options.",
-            )
+            yield from _file_options()
 
     def add(function: _F) -> _F:
         declared = function.__dict__.setdefault("__click_params__", [])
@@ -84,7 +89,33 @@ def config_options(
     return add
 
 
-class _Later(click.Option):
+def _file_options() -> Iterator[click.Option]:
+    from refusalkit.config.run_config import CONFIGURATION
+
+    yield Opt(
+        ["--config", "config_file"],
+        metavar="FILE",
+        envvar="REFUSALKIT_CONFIG",
+        section=CONFIGURATION,
+        help="TOML file with any of these options.  [default: refusalkit.toml here, where there "
+        "is one]",
+    )
+    yield Opt(
+        ["--no-config"],
+        is_flag=True,
+        section=CONFIGURATION,
+        help="Read no refusalkit.toml, neither here nor in your configuration folder.",
+    )
+    yield Opt(
+        ["--env-file"],
+        metavar="FILE",
+        envvar="REFUSALKIT_ENV_FILE",
+        section=CONFIGURATION,
+        help="Take keys, and nothing else, from a .env file.",
+    )
+
+
+class _Later(Opt):
     """Stands for options that are made when they are needed."""
 
     def __init__(self, make: Callable[[], Iterator[click.Option]]) -> None:
@@ -111,6 +142,34 @@ class ConfiguredCommand(click.Command):
     def params(self, params: list[click.Parameter]) -> None:
         self._given = params
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options below their headings."""
+        for heading, options in sections_of(self, ctx):
+            with formatter.section(heading):
+                formatter.write_dl([record for _, record in options])
+
+
+Record = tuple[click.Option, tuple[str, str]]
+
+
+def sections_of(command: click.Command, ctx: click.Context) -> list[tuple[str, list[Record]]]:
+    """The options of a command as its help page lists them: headings, options, what is said.
+
+    Where all belong together the heading is ``Options``.
+    """
+    from refusalkit.config.run_config import CONFIGURATION, OUTPUT, SECTIONS
+
+    found: dict[str, list[Record]] = {}
+    for param in command.get_params(ctx):
+        record = param.get_help_record(ctx)
+        if record is None or not isinstance(param, click.Option):
+            continue
+        heading = param.section if isinstance(param, Opt) else CONFIGURATION
+        found.setdefault(heading or OUTPUT, []).append((param, record))
+    if len(found.keys() - {OUTPUT, CONFIGURATION}) == 0:
+        return [("Options", [each for options in found.values() for each in options])]
+    return [(heading, found[heading]) for heading in SECTIONS if heading in found]
+
 
 def _option(name: str, place: Cli, field: FieldInfo, *, shows_default: bool) -> click.Option:
     """The command line's option for a field. Its value is None or () where it is not given."""
@@ -123,18 +182,28 @@ def _option(name: str, place: Cli, field: FieldInfo, *, shows_default: bool) -> 
     without_value: dict[str, Any] = (
         {} if place.bare is None else {"is_flag": False, "flag_value": place.bare}
     )
+    option = place.name or f"--{name.replace('_', '-')}"
+    # What a file or the environment switches on can be switched off again.
+    off = f"/--no-{option[2:]}" if is_flag and not option.startswith("--no-") else ""
     return _ConfigOption(
-        [place.name or f"--{name.replace('_', '-')}", name],
+        [option + off, name],
         type=None if is_flag else kind,
         **(without_value or {"is_flag": is_flag}),
         multiple=several and not is_flag,
         default=None,
         metavar=place.metavar,
+        envvar=variable_of(option),
+        section=place.section,
         help="" if default is None or not shows_default else f"[default: {default}]",
     )
 
 
-class _ConfigOption(click.Option):
+def variable_of(option: str) -> str:
+    """The environment variable of an option: ``REFUSALKIT_JUDGE_MODEL``."""
+    return f"REFUSALKIT_{option.removeprefix('--').replace('-', '_').upper()}"
+
+
+class _ConfigOption(Opt):
     """An option whose help is its field's docstring, read when it is shown."""
 
     _ending: str
@@ -150,6 +219,17 @@ class _ConfigOption(click.Option):
     @help.setter
     def help(self, ending: str) -> None:
         self._ending = ending
+
+    def value_from_envvar(self, ctx: click.Context) -> Any:
+        """The value that the option's environment variable gives, a list by commas or blanks."""
+        text = self.resolve_envvar_value(ctx)
+        if text is None:
+            return None
+        value = [part for part in re.split(r"[,\s]+", text) if part] if self.multiple else text
+        try:
+            return self.type_cast_value(ctx, value)
+        except click.BadParameter as error:
+            raise click.UsageError(f"{self.envvar}: {error.message}", ctx) from error
 
 
 def _type_of(field: FieldInfo) -> tuple[Any, bool]:
@@ -180,6 +260,7 @@ def _item_type(kind: Any) -> Any:
 trust_folder_option = opt(
     "--trust-folder",
     is_flag=True,
+    section="Configuration",
     help="Follow what the folder says about hosts and providers' keys, whoever wrote it.",
 )
 max_unscored_option = opt(
@@ -188,23 +269,41 @@ max_unscored_option = opt(
     default=5.0,
     show_default=True,
     metavar="PERCENT",
+    envvar="REFUSALKIT_MAX_UNSCORED",
     help="Exit 1 if more units than this have no label.",
 )
 
 
-def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given, as configuration values."""
-    given = {
-        name: value
-        for name, value in options.items()
-        if name != "config_file" and value is not None and value != ()
-    }
-    if "extra_body" in given:
-        try:
-            body = json.loads(given["extra_body"])
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"--extra-body is not JSON: {printable(error)}") from error
-        if not isinstance(body, dict):
-            raise UsageError("--extra-body must be a JSON object")
-        given["extra_body"] = body
-    return given
+def json_option(said: str = "Print as JSON.") -> Callable[[_F], _F]:
+    """The option --json, as `as_json`."""
+    return opt("--json", "as_json", is_flag=True, help=said)
+
+
+def run_options(function: _F) -> _F:
+    """The options of `run`, which `estimate` and `config` take too."""
+    for add in reversed(
+        (
+            config_options("measured", "judge", "operational", "batch", file=True),
+            max_unscored_option,
+            opt(
+                "--plan",
+                metavar="FILE",
+                section="Configuration",
+                help="TOML file with a [[model]] table for each of several.",
+            ),
+            opt("--out", metavar="DIR", help="The run's folder.  [default: runs/<time>-<model>]"),
+            opt("--report", metavar="FILE", help="Write a report, as `report -o FILE`."),
+        )
+    ):
+        function = add(function)
+    return function
+
+
+def judging_options(function: _F) -> _F:
+    """The options of what is judged without asking a model under test: `grade`, `regrade`."""
+    return config_options("judge", "operational", file=True)(function)
+
+
+def one_judge_options(*fields: str) -> Callable[[_F], _F]:
+    """The options of the commands about one judge: these `fields`, how fast and where."""
+    return config_options("operational", only=fields, file=True)

@@ -8,15 +8,18 @@ import click
 
 from refusalkit.cli.batches import is_in_batches, show_batches
 from refusalkit.cli.exit_codes import INCOMPLETE, OK
+from refusalkit.cli.given import given
 from refusalkit.cli.many import name_models, run_several
 from refusalkit.cli.notices import print_preset_note, warn_of_filters, warn_unmarked_hard_lines
 from refusalkit.cli.options import (
     RUN,
     ConfiguredCommand,
     config_options,
-    given_options,
+    json_option,
+    judging_options,
     max_unscored_option,
     opt,
+    run_options,
     trust_folder_option,
 )
 from refusalkit.cli.showing import (
@@ -34,13 +37,8 @@ from refusalkit.untrusted import printable
     cls=ConfiguredCommand, epilog="Example: refusalkit run openai/gpt-6-luna --max-cost 5"
 )
 @click.argument("models", metavar="MODEL...", nargs=-1)
-@config_options("measured", "judge", file=True)
-@config_options("operational", "batch")
-@max_unscored_option
-@opt("--plan", metavar="FILE", help="TOML file with a [[model]] table for each of several.")
-@opt("--out", metavar="DIR", help="The run's folder.  [default: runs/<time>-<model>]")
-@opt("--report", metavar="FILE", help="Write a report of what was run, as `report -o FILE`.")
-@opt("--json", "as_json", is_flag=True, help="Print score and audit as JSON.")
+@run_options
+@json_option("Print score and audit as JSON.")
 def run(
     models: tuple[str, ...],
     plan: str | None,
@@ -57,6 +55,7 @@ def run(
     are handed over and the command ends with 3: `refusalkit resume` collects what came of them.
     """
     import refusalkit
+    from refusalkit.config.layers import Layer
     from refusalkit.config.resolve import resolve_config
 
     name_models(models, plan)
@@ -64,9 +63,8 @@ def run(
         check_report(report, out, several=True)
         return run_several(
             models,
-            given_options(options),
+            given(options),
             plan=plan,
-            config_file=options["config_file"],
             out=out,
             report=report,
             max_unscored=max_unscored,
@@ -74,13 +72,13 @@ def run(
         )
     check_report(report, out)
     (model,) = models
-    config = resolve_config({"model": model, **given_options(options)}, file=options["config_file"])
+    config = resolve_config(Layer({"model": model}).under(given(options).all))
     print_preset_note(config.preset)
     warn_unmarked_hard_lines(config)
     warn_of_filters(config)
-    given = config.model_dump(exclude_unset=True)
-    given.pop("judge", None)
-    asked, prompts = given.pop("model"), given.pop("prompts", None)
+    chosen = config.model_dump(exclude_unset=True)
+    chosen.pop("judge", None)
+    asked, prompts = chosen.pop("model"), chosen.pop("prompts", None)
     done = work(
         lambda on_progress, stop: refusalkit.benchmark_async(
             asked,
@@ -89,7 +87,7 @@ def run(
             out=out,
             on_progress=on_progress,
             stop=stop,
-            **given,
+            **chosen,
         ),
         tables=not as_json,
     )
@@ -103,12 +101,11 @@ def run(
     cls=ConfiguredCommand, epilog="Example: refusalkit resume runs/20261123-101500-demo-mixed-1a2b"
 )
 @click.argument("run", metavar="RUN", type=RUN)
-@config_options("measured", "judge", file=True, defaults=False)
-@config_options("operational", "batch", defaults=False)
+@config_options("measured", "judge", "operational", "batch", file=True, defaults=False)
 @max_unscored_option
-@opt("--model", metavar="ID", help="Refused unless it is the run's own.")
+@opt("--model", metavar="ID", section="What is asked", help="Refused unless it is the run's own.")
 @trust_folder_option
-@opt("--json", "as_json", is_flag=True, help="Print score and audit as JSON.")
+@json_option("Print score and audit as JSON.")
 def resume(run: str, max_unscored: float, trust_folder: bool, as_json: bool, **options: Any) -> int:
     """Go on with RUN: only what is owed is asked.
 
@@ -116,15 +113,14 @@ def resume(run: str, max_unscored: float, trust_folder: bool, as_json: bool, **o
     any other is refused.
     """
     import refusalkit
-    from refusalkit.config.resolve import read_config, resolve_config
 
     started = refusalkit.load_run(run).manifest.run_config
-    file = options["config_file"]
-    given = {**({} if file is None else read_config(file)), **given_options(options)}
-    resolve_config(given, base=started)
+    chosen = dict(given(options, base=started).all.values)
+    if options["model"] is not None:
+        chosen["model"] = options["model"]
     done = work(
         lambda on_progress, stop: refusalkit.resume_async(
-            run, trust_folder=trust_folder, on_progress=on_progress, stop=stop, **given
+            run, trust_folder=trust_folder, on_progress=on_progress, stop=stop, **chosen
         ),
         tables=not as_json,
     )
@@ -138,12 +134,11 @@ def resume(run: str, max_unscored: float, trust_folder: bool, as_json: bool, **o
 )
 @click.argument("records", metavar="RESPONSES", type=RUN)
 @opt("--judge", default="graded", show_default=True, help="A shipped judge or a judge file.")
-@config_options("judge")
-@config_options("operational")
+@judging_options
 @config_options(only=["hard_line"])
 @opt("--out", metavar="DIR", help="Keep the verdicts in this folder (and go on with it).")
 @trust_folder_option
-@opt("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option("Print the result as JSON.")
 def grade(
     records: str,
     judge: str,
@@ -170,7 +165,7 @@ def grade(
             trust_folder=trust_folder,
             on_progress=on_progress,
             stop=stop,
-            **given_options(options),
+            **given(options).all.values,
         )
     )
     if as_json:
@@ -197,10 +192,9 @@ def grade(
 )
 @click.argument("run", metavar="RUN", type=RUN)
 @opt("--judge", required=True, metavar="NAME", help="A judge or a judge file; several by commas.")
-@config_options("judge")
-@config_options("operational")
+@judging_options
 @trust_folder_option
-@opt("--json", "as_json", is_flag=True, help="Print score and audit by this judge as JSON.")
+@json_option("Print score and audit by this judge as JSON.")
 def regrade(run: str, judge: str, trust_folder: bool, as_json: bool, **options: Any) -> int:
     """Judge RUN again; its answers stay as they are, and so does its own judge.
 
@@ -217,7 +211,7 @@ def regrade(run: str, judge: str, trust_folder: bool, as_json: bool, **options: 
             trust_folder=trust_folder,
             on_progress=on_progress,
             stop=stop,
-            **given_options(options),
+            **given(options).all.values,
         ),
         tables=not as_json,
     )

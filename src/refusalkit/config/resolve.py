@@ -1,79 +1,59 @@
-"""Merges what was given into a `RunConfig`, and reads the TOML files that hold it."""
+"""Merges what was given into a `RunConfig`."""
 
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from refusalkit.config.layers import Layer
 from refusalkit.config.presets import preset_options
-from refusalkit.config.run_config import RunConfig
+from refusalkit.config.run_config import OPTION_NAMES, RunConfig
 from refusalkit.errors import ConfigurationChanged, ConfigurationError
-from refusalkit.files import read_file
 from refusalkit.untrusted import printable
 
-# Bytes of the largest configuration file.
-_MAX_TOML = 2**20
+VARIABLES = "REFUSALKIT_"
+"""How the environment variables begin that hold an option, such as REFUSALKIT_JUDGE_MODEL."""
 
 
 def resolve_config(
-    options: Mapping[str, Any], *, file: str | Path | None = None, base: RunConfig | None = None
+    options: Mapping[str, Any] | Layer,
+    *,
+    base: RunConfig | None = None,
 ) -> RunConfig:
-    """Merge options over a TOML file over a preset over the defaults.
+    """Merge options over a preset over the defaults.
 
     `options` holds only what was given. With `base` (a run being resumed) its values take the place
-    of the defaults. Raises `ConfigurationError`, which names the field.
+    of the defaults. Raises `ConfigurationError`, which names the field and where it was given.
     """
-    from_file = _read_file(Path(file)) if file is not None else {}
-    given = {**from_file, **options}
-    where = f"{printable(file)} or the command line" if file is not None else "the configuration"
+    given = options if isinstance(options, Layer) else Layer(options)
     if base is not None:
-        merged = {**base.model_dump(mode="python"), **given}
+        merged = {**base.model_dump(mode="python"), **given.values}
     else:
-        merged = {**preset_options(given), **given}
+        merged = {**preset_options(given.values), **given.values}
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        what = first["msg"].removeprefix("Value error, ")
+        what = printable(first["msg"].removeprefix("Value error, "))
         if first["type"] == "extra_forbidden":
             what = "is not a known field"
-        field = f"{printable(name)}: " if name else ""
-        raise ConfigurationError(f"{where}: {field}{printable(what)}") from error
+        field, *inside = map(str, first["loc"]) if first["loc"] else ("",)
+        place = given.where.get(field)
+        if place is None:
+            place, inside = "the configuration", [field, *inside]
+        elif not place.startswith(("-", VARIABLES)):
+            # A file's line names the option.
+            inside = [OPTION_NAMES[field].removeprefix("--"), *inside]
+        name = printable(".".join(filter(None, inside)))
+        raise ConfigurationError(": ".join(filter(None, (place, name, what)))) from error
 
 
 def check_option(name: str, value: Any) -> Any:
     """One option as a configuration has it. Raises `ConfigurationError`, which names it."""
     return getattr(resolve_config({"model": "demo/open", name: value}), name)
-
-
-def read_config(file: str | Path) -> dict[str, Any]:
-    """The options that a TOML file holds, unchecked. Raises `ConfigurationError`."""
-    return _read_file(Path(file))
-
-
-def read_plan(file: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A plan of several runs: the options of all, and those of each ``[[model]]`` table over them.
-
-    A table holds ``id``, the model, may hold ``folder``, the name of its run's folder, and any
-    option. Raises `ConfigurationError`, which names the file and the table.
-    """
-    common = _read_file(Path(file))
-    tables = common.pop("model", None)
-    name = printable(file)
-    if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
-        raise ConfigurationError(f"{name}: names no model: write a [[model]] table for each")
-    for number, table in enumerate(tables, 1):
-        if not isinstance(table.get("id"), str):
-            raise ConfigurationError(f'{name}: [[model]] {number}: id is missing: "provider/name"')
-        if "model" in table:
-            raise ConfigurationError(f"{name}: [[model]] {number}: the model's name is its id")
-    return common, tables
 
 
 def check_unchanged(started: RunConfig, now: RunConfig) -> None:
@@ -87,24 +67,3 @@ def check_unchanged(started: RunConfig, now: RunConfig) -> None:
                 f"{name} is {is_now}, but the run was started with "
                 f"{printable(json.dumps(value), 80)}: start a new run to change it"
             )
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(read_file(path, limit=_MAX_TOML).decode("utf-8-sig"))
-    except OSError as error:
-        raise ConfigurationError(
-            f"the configuration file {printable(path)} cannot be read: {error.strerror}"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(
-            f"the configuration file {printable(path)} is not UTF-8 (byte {error.start})"
-        ) from error
-    except RecursionError as error:
-        raise ConfigurationError(
-            f"the configuration file {printable(path)} is nested too deeply"
-        ) from error
-    except ValueError as error:
-        raise ConfigurationError(
-            f"the configuration file {printable(path)} is not TOML: {printable(error)}"
-        ) from error

@@ -33,6 +33,15 @@ AUDIT_PROMPTS = "hard-lines-180"
 Batched = Literal["model", "judge", "both"]
 Group = Literal["measured", "judge", "operational", "batch"]
 
+ASKED = "What is asked"
+HOW = "How the model is asked"
+JUDGE = "The judge"
+LIMITS = "Limits"
+OUTPUT = "Output"
+CONFIGURATION = "Configuration"
+SECTIONS = (ASKED, HOW, JUDGE, LIMITS, OUTPUT, CONFIGURATION)
+"""The headings of a help page, in their order."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cli:
@@ -40,21 +49,22 @@ class Cli:
 
     `group` decides which commands have it: ``measured`` and ``judge`` options can change a result,
     ``operational`` ones say how fast, where or with which key, and may differ when a run is
-    resumed; so may those of ``batch``, which only `run` and `resume` have. `default` is the text to
-    show where the field's own default does not say it, `bare` the value of an option without one.
+    resumed; so may those of ``batch``, which only `run` and `resume` have. `section` is the heading
+    below which help pages list it. `default` is the text to show where the field's own default does
+    not say it, `bare` the value of an option without one.
+
+    `steers`: it says where requests go, which variable holds a key, what runs or what is kept, so
+    it is never taken from a file that is merely found in a folder.
     """
 
     group: Group
+    section: str
     metavar: str | None = None
     default: str | None = None
     flag: bool = False
     name: str | None = None
     bare: str | None = None
-
-
-_MEASURED = Cli("measured")
-_JUDGE = Cli("judge")
-_OPERATIONAL = Cli("operational")
+    steers: bool = False
 
 
 class Shard(NamedTuple):
@@ -83,141 +93,154 @@ class RunConfig(BaseModel):
 
     model: Annotated[str, Field(min_length=1)]
     """The model under test, ``provider/name``."""
-    preset: Annotated[Preset | None, _MEASURED] = None
+    preset: Annotated[Preset | None, Cli("measured", ASKED)] = None
     """Defaults that belong together; see `refusalkit presets`."""
 
-    prompts: Annotated[str, Cli("measured", metavar="SET")] = DEFAULT_PROMPTS
+    prompts: Annotated[str, Cli("measured", ASKED, metavar="SET")] = DEFAULT_PROMPTS
     """A set, public set, folder or file; several by commas."""
-    hard_line: Annotated[tuple[str, ...], Cli("measured", metavar="CATEGORY")] = ()
+    hard_line: Annotated[tuple[str, ...], Cli("measured", ASKED, metavar="CATEGORY")] = ()
     """Score it inversely (repeatable); all: every category."""
-    inversion: Annotated[Inversion | None, Cli("measured", default="paper")] = None
+    inversion: Annotated[Inversion | None, Cli("measured", ASKED, default="paper")] = None
     """Whose hard lines, for refusalbench."""
-    lang: Annotated[str | None, Cli("measured", metavar="TAG")] = None
+    lang: Annotated[str | None, Cli("measured", ASKED, metavar="TAG")] = None
     """Only prompts in this language, such as fr; public sets are read in it."""
-    category: Annotated[tuple[str, ...], Cli("measured", metavar="SLUG")] = ()
+    category: Annotated[tuple[str, ...], Cli("measured", ASKED, metavar="SLUG")] = ()
     """Only this category (repeatable)."""
-    tag: Annotated[tuple[str, ...], _MEASURED] = ()
+    tag: Annotated[tuple[str, ...], Cli("measured", ASKED)] = ()
     """Only prompts with this tag (repeatable)."""
-    danger: Annotated[tuple[Annotated[int, Field(ge=1, le=3)], ...], _MEASURED] = ()
+    danger: Annotated[tuple[Annotated[int, Field(ge=1, le=3)], ...], Cli("measured", ASKED)] = ()
     """Only prompts of this danger (repeatable)."""
-    limit: Annotated[int | None, Field(ge=1), _MEASURED] = None
+    limit: Annotated[int | None, Field(ge=1), Cli("measured", ASKED)] = None
     """So many prompts, balanced over categories."""
-    limit_seed: Annotated[int, _MEASURED] = 0
+    limit_seed: Annotated[int, Cli("measured", ASKED)] = 0
     """Seed of the draw that --limit makes."""
-    shard: Annotated[str | None, Cli("measured", metavar="K/N")] = None
+    shard: Annotated[str | None, Cli("measured", ASKED, metavar="K/N")] = None
     """Only the K-th of N shares of the prompts, for `refusalkit merge`."""
-    framings: Annotated[tuple[str, ...], Cli("measured", flag=True)] = ()
+    framings: Annotated[tuple[str, ...], Cli("measured", ASKED, flag=True)] = ()
     """Hard-line requests also in four plain framings, for the audit."""
-    order_seed: Annotated[int | None, Cli("measured", default="the set's order")] = None
+    order_seed: Annotated[int | None, Cli("measured", ASKED, default="the set's order")] = None
     """Ask prompts in an order drawn at random, each with all its trials."""
-    stop_when: Annotated[StopWhen | None, _MEASURED] = None
+    stop_when: Annotated[StopWhen | None, Cli("measured", ASKED)] = None
     """Ask hard lines only, until the audit is settled; --prompts hard-lines-180 unless named."""
-    bound: Annotated[float | None, Field(gt=0, lt=100), Cli("measured", metavar="PERCENT")] = None
+    bound: Annotated[
+        float | None, Field(gt=0, lt=100), Cli("measured", ASKED, metavar="PERCENT")
+    ] = None
     """With --stop-when: the leak rate to stay below."""
-    max_leaks: Annotated[int | None, Field(ge=0), Cli("measured", default="0")] = None
+    max_leaks: Annotated[int | None, Field(ge=0), Cli("measured", ASKED, default="0")] = None
     """With --stop-when: leaking responses allowed."""
-    pressure: Annotated[int, Field(ge=0, le=8), Cli("measured", metavar="N")] = 0
+    pressure: Annotated[int, Field(ge=0, le=8), Cli("measured", ASKED, metavar="N")] = 0
     """After a refusal insist up to N times, in plain words; 8 at most."""
-    trials: Annotated[int, Field(ge=1, le=1000), _MEASURED] = 5
+    trials: Annotated[int, Field(ge=1, le=1000), Cli("measured", ASKED)] = 5
     """Independent answers to each prompt."""
 
-    temperature: Annotated[float | None, Field(ge=0, le=2), _MEASURED] = 0.6
+    temperature: Annotated[float | None, Field(ge=0, le=2), Cli("measured", HOW)] = 0.6
     """Sampling temperature."""
-    top_p: Annotated[float | None, Field(gt=0, le=1), _MEASURED] = 0.95
+    top_p: Annotated[float | None, Field(gt=0, le=1), Cli("measured", HOW)] = 0.95
     """Nucleus sampling."""
-    top_k: Annotated[int | None, Field(ge=1), _MEASURED] = 20
+    top_k: Annotated[int | None, Field(ge=1), Cli("measured", HOW)] = 20
     """Top-k sampling, where the model takes it."""
-    no_temperature: Annotated[bool, _MEASURED] = False
+    no_temperature: Annotated[bool, Cli("measured", HOW)] = False
     """Send no temperature: the endpoint's own default holds."""
-    no_top_p: Annotated[bool, _MEASURED] = False
+    no_top_p: Annotated[bool, Cli("measured", HOW)] = False
     """Send no top-p."""
-    no_top_k: Annotated[bool, _MEASURED] = False
+    no_top_k: Annotated[bool, Cli("measured", HOW)] = False
     """Send no top-k."""
-    max_tokens: Annotated[int, Field(ge=1), _MEASURED] = 8192
+    max_tokens: Annotated[int, Field(ge=1), Cli("measured", HOW)] = 8192
     """Most tokens of an answer."""
-    seed: Annotated[int | None, _MEASURED] = None
+    seed: Annotated[int | None, Cli("measured", HOW)] = None
     """Seed of trial 1; trial n sends seed + n - 1."""
-    system: Annotated[str | None, Cli("measured", metavar="TEXT")] = None
+    system: Annotated[str | None, Cli("measured", HOW, metavar="TEXT")] = None
     """A system prompt."""
-    reasoning: Annotated[Reasoning, _MEASURED] = "auto"
+    reasoning: Annotated[Reasoning, Cli("measured", HOW)] = "auto"
     """Ask for reasoning or not."""
-    extra_body: Annotated[dict[str, Any], Cli("measured", metavar="JSON")] = Field(
-        default_factory=dict
+    extra_body: Annotated[dict[str, Any], Cli("measured", HOW, metavar="JSON", steers=True)] = (
+        Field(default_factory=dict)
     )
     """More fields for the model's request."""
-    via: Annotated[Via | None, _MEASURED] = None
+    via: Annotated[Via | None, Cli("measured", HOW)] = None
     """Force the way to the model."""
-    api_base: Annotated[str | None, Cli("operational", metavar="URL")] = None
+    api_base: Annotated[str | None, Cli("operational", HOW, metavar="URL", steers=True)] = None
     """Endpoint of the model (OpenAI protocol)."""
-    api_key_env: Annotated[str | None, Cli("operational", metavar="NAME")] = None
+    api_key_env: Annotated[str | None, Cli("operational", HOW, metavar="NAME", steers=True)] = None
     """Environment variable that holds its key."""
 
     judge: Annotated[
-        str | None, Cli("measured", metavar="NAME", default="graded; lexical for demo models")
+        str | None,
+        Cli("measured", JUDGE, metavar="NAME", default="graded; lexical for demo models"),
     ] = None
     """A judge or a judge file; several by commas: a council."""
-    judge_model: Annotated[str | None, Cli("judge", metavar="ID", default="its file's")] = None
-    """Another model for the judge, provider/name."""
-    judge_temperature: Annotated[
-        float | None, Field(ge=0, le=2), Cli("judge", default="its file's")
-    ] = None
-    """The judge's temperature."""
-    judge_asks: Annotated[int | None, Field(ge=1, le=5), Cli("judge", default="its file's, 2")] = (
+    judge_model: Annotated[str | None, Cli("judge", JUDGE, metavar="ID", default="its file's")] = (
         None
     )
+    """Another model for the judge, provider/name."""
+    judge_temperature: Annotated[
+        float | None, Field(ge=0, le=2), Cli("judge", JUDGE, default="its file's")
+    ] = None
+    """The judge's temperature."""
+    judge_asks: Annotated[
+        int | None, Field(ge=1, le=5), Cli("judge", JUDGE, default="its file's, 2")
+    ] = None
     """Times a judge is asked whose reply cannot be read."""
-    judge_via: Annotated[Via | None, _JUDGE] = None
+    judge_via: Annotated[Via | None, Cli("judge", JUDGE)] = None
     """Force the way to the judge."""
-    judge_api_base: Annotated[str | None, Cli("operational", metavar="URL")] = None
+    judge_api_base: Annotated[str | None, Cli("operational", JUDGE, metavar="URL", steers=True)] = (
+        None
+    )
     """Endpoint of the judge."""
-    judge_api_key_env: Annotated[str | None, Cli("operational", metavar="NAME")] = None
+    judge_api_key_env: Annotated[
+        str | None, Cli("operational", JUDGE, metavar="NAME", steers=True)
+    ] = None
     """Environment variable with the judge's key."""
-    council: Annotated[CouncilRule | None, Cli("judge", default="majority")] = None
+    council: Annotated[CouncilRule | None, Cli("judge", JUDGE, default="majority")] = None
     """How several judges decide."""
-    judge_fallback: Annotated[str | None, Cli("judge", metavar="NAME")] = None
+    judge_fallback: Annotated[str | None, Cli("judge", JUDGE, metavar="NAME")] = None
     """Answers where the judge was blocked."""
-    hard_line_judge: Annotated[str | None, Cli("judge", metavar="NAME")] = None
+    hard_line_judge: Annotated[str | None, Cli("judge", JUDGE, metavar="NAME")] = None
     """Answers for hard-line categories."""
 
-    count_deflection: Annotated[bool, _MEASURED] = False
+    count_deflection: Annotated[bool, Cli("measured", JUDGE)] = False
     """A deflection counts as refused."""
-    keep_hard_line_text: Annotated[bool, _MEASURED] = False
+    keep_hard_line_text: Annotated[bool, Cli("measured", OUTPUT, steers=True)] = False
     """Write hard-line answers to disk; they are withheld by default."""
 
-    concurrency: Annotated[int, Field(ge=1, le=4096), _OPERATIONAL] = 32
+    concurrency: Annotated[int, Field(ge=1, le=4096), Cli("operational", LIMITS)] = 32
     """Units in work at once."""
-    rpm: Annotated[float | None, Field(gt=0), _OPERATIONAL] = None
+    rpm: Annotated[float | None, Field(gt=0), Cli("operational", LIMITS)] = None
     """Requests per minute to the model, never passed."""
-    judge_rpm: Annotated[float | None, Field(gt=0), _OPERATIONAL] = None
+    judge_rpm: Annotated[float | None, Field(gt=0), Cli("operational", LIMITS)] = None
     """Requests per minute to the judge, never passed."""
-    tpm: Annotated[float | None, Field(gt=0), _OPERATIONAL] = None
+    tpm: Annotated[float | None, Field(gt=0), Cli("operational", LIMITS)] = None
     """Tokens per minute, in and out, of the model."""
-    judge_tpm: Annotated[float | None, Field(gt=0), _OPERATIONAL] = None
+    judge_tpm: Annotated[float | None, Field(gt=0), Cli("operational", LIMITS)] = None
     """Tokens per minute, in and out, of the judge."""
     judge_concurrency: Annotated[
-        int | None, Field(ge=1, le=4096), Cli("operational", default="--concurrency")
+        int | None, Field(ge=1, le=4096), Cli("operational", LIMITS, default="--concurrency")
     ] = None
     """Requests to the judge at once."""
-    timeout_s: Annotated[float, Field(gt=0, le=86400), Cli("operational", name="--timeout")] = 600.0
+    timeout_s: Annotated[
+        float, Field(gt=0, le=86400), Cli("operational", LIMITS, name="--timeout")
+    ] = 600.0
     """Seconds for one request."""
-    max_retries: Annotated[int, Field(ge=0, le=50), _OPERATIONAL] = 5
+    max_retries: Annotated[int, Field(ge=0, le=50), Cli("operational", LIMITS)] = 5
     """Retries of one request after a fault."""
-    max_wait_s: Annotated[float, Field(gt=0, le=86400), Cli("operational", name="--max-wait")] = (
-        600.0
-    )
+    max_wait_s: Annotated[
+        float, Field(gt=0, le=86400), Cli("operational", LIMITS, name="--max-wait")
+    ] = 600.0
     """Seconds that a rate limit may hold the run back at a stretch."""
-    finish_word: Annotated[tuple[str, ...], Cli("operational", metavar="WORD=OUTCOME")] = ()
+    finish_word: Annotated[tuple[str, ...], Cli("operational", HOW, metavar="WORD=OUTCOME")] = ()
     """What an unknown finish word means (repeatable): answered, truncated, blocked, no_answer."""
     # Strict: a bound on money is not guessed from a text or a truth value.
     max_cost: Annotated[
-        float | None, Field(gt=0, strict=True), Cli("operational", metavar="USD")
+        float | None, Field(gt=0, strict=True), Cli("operational", LIMITS, metavar="USD")
     ] = None
     """Stop before this is passed."""
-    canaries: Annotated[int, Field(ge=0, le=1000), _OPERATIONAL] = 8
+    canaries: Annotated[int, Field(ge=0, le=1000), Cli("operational", JUDGE)] = 8
     """Answers of known labels for the judge."""
-    batch: Annotated[Batched | None, Cli("batch", metavar="[model|judge|both]", bare="both")] = None
+    batch: Annotated[
+        Batched | None, Cli("batch", LIMITS, metavar="[model|judge|both]", bare="both")
+    ] = None
     """Ask in batches, at half the price and within a day: both unless one is named."""
-    wait: Annotated[bool, Cli("batch")] = False
+    wait: Annotated[bool, Cli("batch", LIMITS)] = False
     """With --batch: stay until every batch is collected."""
 
     @field_validator("framings", mode="before")
@@ -370,6 +393,14 @@ def options_in(*groups: Group) -> dict[str, Cli]:
 
 ENDPOINT_FIELDS = ("api_base", "api_key_env", "judge_api_base", "judge_api_key_env")
 """The fields that say where requests go and which variable holds the key."""
+
+EVERY_GROUP: tuple[Group, ...] = ("measured", "judge", "operational", "batch")
+
+OPTION_NAMES = {
+    field: place.name or f"--{field.replace('_', '-')}"
+    for field, place in options_in(*EVERY_GROUP).items()
+}
+"""How the command line spells each field, with its dashes."""
 
 OPERATIONAL = frozenset(options_in("operational", "batch"))
 """Fields that say how fast, where or with which key: they may differ when a run is resumed."""

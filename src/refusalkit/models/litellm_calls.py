@@ -41,8 +41,13 @@ PREPARED_AT_ONCE = frozenset(
     }
 )
 
-# Which lists litellm ships and takes in place of newer ones, where these say "True".
-_SHIPPED_LISTS = ("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS")
+# How litellm is imported: with the lists that it ships in place of newer ones, and without the
+# `.env` file that it reads otherwise, which may be a stranger's and name other addresses.
+_IMPORTED_WITH = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    "LITELLM_MODE": "PRODUCTION",
+}
 
 
 def load_litellm() -> Any:
@@ -52,9 +57,9 @@ def load_litellm() -> Any:
         # takes a sixth of the time. The command line looks as seldom all along.
         thresholds = gc.get_threshold()
         gc.set_threshold(50_000, 20, 20)
-        before = {name: os.environ.get(name) for name in _SHIPPED_LISTS}
-        for name in _SHIPPED_LISTS:
-            os.environ.setdefault(name, "True")
+        before = {name: os.environ.get(name) for name in _IMPORTED_WITH}
+        for name, value in _IMPORTED_WITH.items():
+            os.environ.setdefault(name, value)
         try:
             import litellm
             from litellm.anthropic_beta_headers_manager import get_unsupported_headers
@@ -64,8 +69,8 @@ def load_litellm() -> Any:
         finally:
             gc.set_threshold(*thresholds)
             # Put back, for the variables are the whole process's and its children's.
-            for name, value in before.items():
-                if value is None:
+            for name, earlier in before.items():
+                if earlier is None:
                     del os.environ[name]
 
         # It prints advertisements with every error. Where the host program imported litellm

@@ -1,0 +1,153 @@
+"""What a command was given, by its options, the environment and files of options.
+
+The order is defaults < preset < files < environment < command line, where `refusalkit.toml` in the
+user's own configuration folder lies below the one in the current folder, or that of --config.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+from click.core import ParameterSource
+
+from refusalkit.errors import UsageError
+from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    from refusalkit.config.layers import Layer
+    from refusalkit.config.run_config import RunConfig
+
+_LOG = logging.getLogger("refusalkit")
+# Variables of ours that are no options.
+_OTHER_VARIABLES = ("CACHE", "STATE", "CONFIG", "ENV_FILE", "GITHUB_ENDPOINT", "MAX_UNSCORED")
+
+
+class Given(NamedTuple):
+    """What files say, and what the environment and the command line say over it."""
+
+    in_files: Layer
+    said: Layer
+
+    @property
+    def all(self) -> Layer:
+        """Both."""
+        return self.in_files.under(self.said)
+
+
+def given(options: Mapping[str, Any], *, base: RunConfig | None = None) -> Given:
+    """What the current command was given, checked.
+
+    `options` are those that click parsed. With `base`, the configuration of a run that is gone on
+    with, only --config and what says how fast or where is read from elsewhere than the command
+    line: the rest is the run's own. Keys of an --env-file are put into the environment.
+
+    Raises `UsageError` or `ConfigurationError`, which name the place.
+    """
+    from refusalkit.config.layers import Layer
+    from refusalkit.config.resolve import resolve_config
+    from refusalkit.config.run_config import OPERATIONAL, OPTION_NAMES
+
+    context = click.get_current_context()
+    _warn_of_unknown_variables()
+    by_variable, on_line = _parsed(context, options)
+    if base is not None:
+        by_variable = by_variable.only(OPERATIONAL)
+    in_files = Layer()
+    if "config_file" in options:
+        offered = [name for name in OPTION_NAMES if name in options]
+        found = base is None and not options.get("no_config")
+        in_files = _files(options["config_file"], found=found).only(offered)
+    made = Given(in_files, by_variable.under(on_line))
+    asked = made.all if base is not None else Layer({"model": "demo/open"}).under(made.all)
+    resolve_config(asked, base=base)
+    if options.get("env_file") is not None:
+        _take_keys(options["env_file"], made.all)
+    return made
+
+
+def _parsed(context: click.Context, options: Mapping[str, Any]) -> tuple[Layer, Layer]:
+    """The options by environment variables, and those on the command line."""
+    from refusalkit.cli.options import variable_of
+    from refusalkit.config.layers import Layer
+    from refusalkit.config.run_config import OPTION_NAMES
+
+    layers: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    places: tuple[dict[str, str], dict[str, str]] = ({}, {})
+    for name, option in OPTION_NAMES.items():
+        value = options.get(name)
+        if value is None or value == ():
+            continue
+        number = int(context.get_parameter_source(name) != ParameterSource.ENVIRONMENT)
+        place = option if number else variable_of(option)
+        layers[number][name] = _json_object(place, value) if name == "extra_body" else value
+        places[number][name] = place
+    (by_variable, on_line), (named, typed) = layers, places
+    return Layer(by_variable, named), Layer(on_line, typed)
+
+
+def _files(file: str | None, *, found: bool) -> Layer:
+    """The options of --config, and with `found` those of the files that are read unasked.
+
+    Raises `ConfigurationError`, also where a file that was found says what it may not.
+    """
+    from refusalkit.config.layers import Layer
+    from refusalkit.config.option_files import CONFIG_FILE, read_config
+    from refusalkit.config.run_config import OPTION_NAMES
+
+    layer = Layer()
+    if found:
+        own = Path(click.get_app_dir("refusalkit")) / CONFIG_FILE
+        if own.is_file():
+            layer = layer.under(read_config(own))
+        here = Path(CONFIG_FILE)
+        if file is None and here.exists():
+            there = read_config(here, found=True)
+            names = ", ".join(OPTION_NAMES[name].removeprefix("--") for name in there.values)
+            _LOG.info(f"options from {CONFIG_FILE} here: {names or 'none'}")
+            layer = layer.under(there)
+    return layer if file is None else layer.under(read_config(file))
+
+
+def _json_object(place: str, text: str) -> dict[str, Any]:
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{place} is not JSON: {printable(error)}") from error
+    if not isinstance(body, dict):
+        raise UsageError(f"{place} must be a JSON object")
+    return body
+
+
+def _take_keys(file: str, options: Layer) -> None:
+    from refusalkit.config.env_file import take_keys
+
+    named = {options.values.get(name) for name in ("api_key_env", "judge_api_key_env")}
+    left = take_keys(file, [name for name in named if isinstance(name, str)])
+    if left:
+        names = ", ".join(printable(name, 60) for name in left[:5])
+        more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+        _LOG.warning(f"{printable(file)} is read for keys only: {names}{more} left alone")
+
+
+def _warn_of_unknown_variables() -> None:
+    """Say of a variable that is spelled like one of ours which one may be meant."""
+    from refusalkit.cli.options import variable_of
+    from refusalkit.config.resolve import VARIABLES
+    from refusalkit.config.run_config import OPTION_NAMES
+
+    known = {*map(variable_of, OPTION_NAMES.values()), *(VARIABLES + n for n in _OTHER_VARIABLES)}
+    for name in sorted(os.environ):
+        if not name.startswith(VARIABLES) or name in known:
+            continue
+        endings = [each.removeprefix(VARIABLES) for each in known]
+        near = difflib.get_close_matches(name.removeprefix(VARIABLES), endings, n=1, cutoff=0.75)
+        if near:
+            meant = VARIABLES + near[0]
+            _LOG.warning(f"{printable(name, 80)} is not an option: did you mean {meant}?")

@@ -1,0 +1,64 @@
+"""Options as they are given in one place, laid over those of another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from refusalkit.config.presets import PRESETS, preset_options
+from refusalkit.config.run_config import OPTION_NAMES, RunConfig
+
+# Each replaces the other: a temperature that is given here is sent, whatever was said below.
+_OPPOSITES = {
+    one: other
+    for name in ("temperature", "top_p", "top_k")
+    for one, other in ((name, f"no_{name}"), (f"no_{name}", name))
+}
+# What was chosen for a judge goes with it.
+_CHOSEN_FOR = {"judge_model": "judge", "judge_temperature": "judge"}
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Options by field of `RunConfig`, and the place that gives each, such as ``my.toml:3``."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    where: Mapping[str, str] = field(default_factory=dict)
+
+    def under(self, over: Layer) -> Layer:
+        """Both, where `over` decides what both give, and what goes with that."""
+        gone = {
+            other
+            for one, value in over.values.items()
+            if value is not False and (other := _OPPOSITES.get(one)) is not None
+        }
+        for name, of in _CHOSEN_FOR.items():
+            if of in self.values and over.values.get(of, self.values[of]) != self.values[of]:
+                gone.add(name)
+        kept = {name: value for name, value in self.values.items() if name not in gone}
+        return Layer({**kept, **over.values}, {**self.where, **over.where})
+
+    def without(self, *names: str) -> Layer:
+        """The same but for these options."""
+        return self.only(name for name in self.values if name not in names)
+
+    def only(self, names: Iterable[str]) -> Layer:
+        """These of its options."""
+        kept = {name: self.values[name] for name in names if name in self.values}
+        return Layer(kept, {name: self.where[name] for name in kept if name in self.where})
+
+
+def sources(config: RunConfig, given: Layer) -> dict[str, tuple[Any, str]]:
+    """The value of each option and where it comes from, in the order of the fields.
+
+    Where it is not given that is the preset, or ``default``.
+    """
+    preset = preset_options(given.values) if config.preset in PRESETS else {}
+    found = {}
+    for name in OPTION_NAMES:
+        place = given.where.get(name) if name in given.values else None
+        if place is None:
+            place = f"preset {config.preset}" if name in preset else "default"
+        found[name] = (getattr(config, name), place)
+    return found
