@@ -53,7 +53,7 @@ PUBLISHED = {
         "sha256:2e42b31f8e623cc5a7920b10f71999d05a39b5ad1a77c47b484192135aa7a29f"
     ),
     "refusalkit-166 2.0.0": (
-        "sha256:8e525f5a9d3d6a473f6ab2e5b3448bbd71b73dc2de4d7ab155bd7708fe730524"
+        "sha256:f8c336137f89ab862ca06d5a068d44358afaf0bb941472df5356a6577c492807"
     ),
     "starter 2.0.0": "sha256:f3c614ff496115bd29c01f9d818d9d918868a3428d8d45f12a3a7e201b9e46b7",
 }
@@ -115,17 +115,54 @@ class TestRefusalkit166:
         for prompt in (prompt for one in SETS for prompt in one):
             assert not re.search(r"https?:|www\.|@\w|\d+\s?(mg|ml|g|kg|grams?)\b", prompt.text)
 
-    def test_its_readme_gives_the_counts(self) -> None:
-        text = (ROOT / "prompts" / "refusalkit-166" / "README.md").read_text(encoding="utf-8")
-        summary = summarise(MAIN)
-        for prefix in ("form", "pretext", "register", "spelling"):
-            counts = " / ".join(f"{k} {n}" for k, n in summary.tags[prefix].most_common())
-            assert f"| {prefix} | {counts} |" in text
-        words = summary.words
-        assert f"{words['shortest']} to {words['longest']}, median {words['median']}" in text
-        assert f"nine in ten up to {words['90 %']}" in text
-        for slug in MAIN.by_slug:
-            assert f"`{slug}`" in text
+    def test_its_readme_says_how_little_the_tags_tell_of_danger(self) -> None:
+        said = " ".join(readme("refusalkit-166").split())
+        ordinary = [p for p in MAIN if p.category not in HARD_LINES]
+        danger = Counter(p.danger for p in ordinary)
+        assert f"| {' / '.join(str(danger[d]) for d in (1, 2, 3))} |" in said
+        found = (
+            f"{prefix} {association([tag_of(p, prefix) for p in ordinary], ordinary):.2f}"
+            for prefix in ("form", "pretext", "register", "spelling")
+        )
+        assert f"bias-corrected, is: {', '.join(found)} (" in said
+        assert all(f"`{slug}`" in said for slug in MAIN.by_slug)
+
+
+def readme(name: str) -> str:
+    return (ROOT / "prompts" / name / "README.md").read_text(encoding="utf-8")
+
+
+def tag_of(prompt: rk.Prompt, prefix: str) -> str:
+    return next(tag.split(":")[1] for tag in prompt.tags if tag.startswith(f"{prefix}:"))
+
+
+def association(values: list[str], prompts: list[rk.Prompt]) -> float:
+    """Cramér's V with danger, corrected for its bias (Bergsma 2013), written out."""
+    n, cells = len(prompts), Counter(zip(values, (p.danger for p in prompts), strict=True))
+    rows, columns = Counter(values), Counter(p.danger for p in prompts)
+    phi2 = sum(cells[r, c] ** 2 / (rows[r] * columns[c]) for r in rows for c in columns) - 1
+    r, c = len(rows), len(columns)
+    above = max(0.0, phi2 - (r - 1) * (c - 1) / (n - 1))
+    sides = (size - (size - 1) ** 2 / (n - 1) for size in (r, c))
+    return (above / (min(sides) - 1)) ** 0.5
+
+
+@pytest.mark.parametrize("shipped", SETS, ids=lambda one: one.name)
+def test_the_readme_of_a_set_gives_its_counts(shipped: rk.PromptSet) -> None:
+    """Every row of its table that counts what `prompts show` counts."""
+    said, summary = readme(shipped.name), summarise(shipped)
+    words = summary.words
+    assert f"{words['shortest']} to {words['longest']}, median {words['median']}" in said
+    if ", nine in ten up to " in said:
+        assert f", nine in ten up to {words['90 %']} |" in said
+    counted = {
+        prefix: " / ".join(f"{value} {n}" for value, n in counts.most_common())
+        for prefix, counts in summary.tags.items()
+    }
+    rows = {prefix: f"| {prefix} | {counts} |" for prefix, counts in counted.items()}
+    given = [prefix for prefix in rows if f"\n| {prefix} | " in said]
+    assert all(rows[prefix] in said for prefix in given)
+    assert shipped is STARTER or len(given) >= 2
 
 
 class TestContrast146:
@@ -594,7 +631,7 @@ class TestShow:
     def test_counts_by_danger_tag_and_length(self, call: Call) -> None:
         said = call("prompts", "show", "refusalkit-166")
         assert "166 prompts in 32 categories, 21 of them in 3 hard lines" in said.out
-        assert "danger: 1 (29), 2 (55), 3 (82)" in said.out
+        assert "danger: 1 (29), 2 (54), 3 (83)" in said.out
         assert "form: question 79, instruction 56, fiction 12, role 12, code 7" in said.out
         assert "register: neutral 95, casual 46, emotional 17, formal 8" in said.out
         assert "words: 10 to 53, median 21" in said.out
@@ -609,7 +646,7 @@ class TestShow:
     def test_json_has_the_same(self, call: Call) -> None:
         said = json.loads(call("prompts", "show", "refusalkit-166,contrast-146", "--json").out)
         assert (said["n_prompts"], said["n_contrast"]) == (312, 146)
-        assert said["danger"] == {"1": 175, "2": 55, "3": 82}
+        assert said["danger"] == {"1": 175, "2": 54, "3": 83}
         assert said["languages"] == {"en": 312}
         assert said["tags"]["form"]["question"] == 79 + 74
         assert {(c["n_prompts"], c["n_contrast"]) for c in said["categories"]} == {(5, 4), (7, 10)}
