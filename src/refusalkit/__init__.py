@@ -75,8 +75,8 @@ if TYPE_CHECKING:
     from refusalkit.engine.estimate import (
         RunEstimate,
         Share,
-        Span,
     )
+    from refusalkit.engine.lengths import Span
     from refusalkit.engine.plan import Progress
     from refusalkit.errors import (
         ConfigurationChanged,
@@ -206,7 +206,8 @@ _WHERE = {
     "api.results": "audit compare leaderboard merge report score units",
     "api.runs": "benchmark benchmark_async resume resume_async",
     "config.run_config": "JudgeOptions RunConfig RunOptions",
-    "engine.estimate": "RunEstimate Share Span",
+    "engine.estimate": "RunEstimate Share",
+    "engine.lengths": "Span",
     "engine.plan": "Progress",
     "errors": (
         "ConfigurationChanged ConfigurationError DownloadError FatalProviderError "

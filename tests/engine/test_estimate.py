@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 import refusalkit as rk
 from commandline import caller
-from loopback import LoopbackServer, Script
+from loopback import REFUSAL, LoopbackServer, Script
 from refusalkit.config.presets import PRESETS
-from refusalkit.engine.estimate import Span
+from refusalkit.engine.lengths import Span
 from refusalkit.errors import RecordError, UsageError
 from refusalkit.models import tokens
 from refusalkit.models.prices import price_of
@@ -84,6 +84,102 @@ def test_a_run_asks_as_often_as_was_estimated(tmp_path: Path, judge: str) -> Non
     assert 0 < hard_lines.requests == answered[hard_lines.name]
 
 
+class TestPressure:
+    """What is asked after refusals has shares of its own."""
+
+    OPTIONS: ClassVar[dict[str, Any]] = {
+        "prompts": "refusalkit-166,contrast-146",
+        "category": ("suicide-and-self-harm", "medical-advice"),
+        "judge": "graded",
+        "judge_model": "openai/judge",
+        "hard_line_judge": "hard-line@openai/judge",
+        "trials": 2,
+        "pressure": 3,
+    }
+
+    def test_a_model_that_refuses_to_the_last_is_asked_the_most(self, tmp_path: Path) -> None:
+        found = rk.estimate("openai/gpt-4o", earlier=(), **self.OPTIONS)
+        script = Script(target_reply=lambda _: REFUSAL)
+        with LoopbackServer(script) as server:
+            base = {"api_base": server.openai_base, "judge_api_base": server.openai_base}
+            run = rk.benchmark("openai/gpt-4o", out=tmp_path / "run", **self.OPTIONS, **base)
+            asked = dict(server.requests)
+        most = {"target": 0, "judge": 0}
+        for share in found.shares:
+            most["target" if share.part == "model" else "judge"] += share.most_requests
+        assert most == asked
+        assert found.most_requests == sum(asked.values()) > found.requests
+        # Safe twins are refused too, and nobody insists on them: 12 requests, 2 trials, 3 turns.
+        model = next(share for share in found.shares if share.insisting)
+        assert (model.part, model.most_requests) == ("model", 12 * 2 * 3)
+        # The same again is expected to come out the same, to a token of the model's own.
+        again = rk.estimate("openai/gpt-4o", earlier=[run], **self.OPTIONS)
+        assert again.requests == again.most_requests == found.most_requests
+        said = [record["completion"]["usage"] for _, record in read_records(run.pressure)]
+        share = next(share for share in again.shares if share.insisting)
+        assert share.basis.startswith("24 refusals of 1 earlier run; up to 3 turns after a refusal")
+        assert share.output_tokens.expected == sum(usage["output_tokens"] for usage in said)
+
+    def test_each_turn_carries_the_conversation_before_it(self) -> None:
+        turns = [
+            next(
+                share.input_tokens.high / share.most_requests
+                for share in rk.estimate(
+                    "openai/gpt-4o", max_tokens=100, earlier=(), **{**self.OPTIONS, "pressure": n}
+                ).shares
+                if share.insisting
+            )
+            for n in (1, 2, 3)
+        ]
+        # The mean request grows by half an answer, and half of what the user says, a turn.
+        assert turns[1] - turns[0] == pytest.approx(50, abs=12)
+        assert turns[2] - turns[1] == pytest.approx(50, abs=12)
+
+    def test_what_an_earlier_run_refused_and_held_is_expected_again(self, tmp_path: Path) -> None:
+        options: dict[str, Any] = {"prompts": "refusalkit-166", "judge": "lexical", "trials": 2}
+        run = rk.benchmark("demo/leaky", out=tmp_path / "run", pressure=4, **options)
+        found = rk.estimate("demo/leaky", earlier=[run], pressure=4, **options)
+        (share,) = [share for share in found.shares if share.insisting]
+        asked = sum(1 for _ in read_records(run.pressure))
+        assert share.requests == pytest.approx(asked, rel=0.05)
+        (shorter,) = [
+            share
+            for share in rk.estimate("demo/leaky", earlier=[run], pressure=1, **options).shares
+            if share.insisting
+        ]
+        first = sum(record["turn"] == 1 for _, record in read_records(run.pressure))
+        assert shorter.requests == first
+
+    def test_without_one_half_is_expected_and_nothing_or_all_may_be_refused(self) -> None:
+        plain = rk.estimate("openai/gpt-4o", "starter", trials=1, earlier=())
+        found = rk.estimate("openai/gpt-4o", "starter", trials=1, pressure=2, earlier=())
+        model, judge = (share for share in found.shares if share.insisting)
+        # 29 ordinary requests, of which half are refused, and 6 on hard lines; two turns each.
+        assert (model.requests, model.most_requests) == (round(2 * (14.5 + 6)), 2 * 35)
+        assert (judge.requests, judge.most_requests) == (model.requests, model.most_requests)
+        assert plain.cost_usd is not None
+        assert found.cost_usd is not None
+        assert found.cost_usd.low == plain.cost_usd.low
+        assert found.cost_usd.expected > plain.cost_usd.expected
+        assert found.cost_usd.high > 2 * plain.cost_usd.high
+        # A turn waits for the answer before it, so that no batch takes it.
+        assert plain.batch_cost_usd is not None
+        assert found.batch_cost_usd is None
+
+    def test_the_table_says_what_is_expected_and_the_most(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        call = caller(monkeypatch, capsys, tmp_path)
+        words = ("estimate", "openai/gpt-4o", "--prompts", "starter", "--pressure", "2")
+        said = call(*words, "--trials", "1", "--canaries", "0")
+        assert "35 prompts x 1 trial, 152 requests (at most 210)" in said.out
+        assert "model, pressure" in said.out
+        assert "judge, pressure" in said.out
+        data = json.loads(call(*words, "--trials", "1", "--canaries", "0", "--json").out)
+        assert (data["requests"], data["most_requests"]) == (152, 210)
+        assert [share["insisting"] for share in data["shares"]] == [False, False, True, True]
+
+
 def test_a_fallback_is_expected_to_be_asked_nothing_and_may_be_asked_all() -> None:
     alone = rk.estimate("openai/gpt-4o", "starter", judge="graded", earlier=())
     fallback = "graded@openai/gpt-4o"
@@ -93,6 +189,7 @@ def test_a_fallback_is_expected_to_be_asked_nothing_and_may_be_asked_all() -> No
     share = found.shares[-1]
     assert share.name == "graded:openai/gpt-4o"
     assert (share.requests, share.input_tokens.expected, share.output_tokens.low) == (0, 0, 0)
+    assert share.most_requests == found.shares[1].requests
     assert share.input_tokens.high == found.shares[1].input_tokens.high
     assert "high is all" in share.basis
     assert alone.cost_usd is not None

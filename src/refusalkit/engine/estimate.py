@@ -4,49 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from refusalkit.config.run_config import RunConfig
 from refusalkit.display import shows
-from refusalkit.errors import RefusalkitError
+from refusalkit.engine.insistence_estimate import AROUND, Insisting, insisting
+from refusalkit.engine.lengths import EarlierRuns, Refusals, Span, judge_id
 from refusalkit.judges.rubrics import Rubric
 from refusalkit.models.endpoints import own_base, price_at
 from refusalkit.models.prices import Price
 from refusalkit.models.tokens import Tokeniser, tokeniser
 from refusalkit.prompts.prompt_set import PromptSet
-from refusalkit.runs import frames
 from refusalkit.runs.canaries import choose_canaries
 from refusalkit.runs.folder import Run
+from refusalkit.runs.pressure import is_pressed
 from refusalkit.types import Prompt
 from refusalkit.untrusted import printable
-
-# Tokens that a chat format adds to a message.
-_AROUND = 4
-# Assumed lengths in tokens: a refusal of one sentence, an ordinary answer, a verdict.
-_REFUSAL, _ANSWER = 30, 500
-_VERDICT_LOW, _VERDICT = 15, 60
-
-
-@shows("low", "expected", "high")
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A range for a figure that is not known yet."""
-
-    low: float
-    """The 10th percentile of earlier answers, or a refusal of one sentence."""
-    expected: float
-    """Their mean, or an ordinary answer."""
-    high: float
-    """Their 90th percentile, or the limit on tokens."""
-
-    def times(self, factor: float) -> Span:
-        """Each of the three, multiplied."""
-        return Span(self.low * factor, self.expected * factor, self.high * factor)
-
-    def plus(self, other: Span) -> Span:
-        """Low with low, expected with expected, high with high."""
-        return Span(self.low + other.low, self.expected + other.expected, self.high + other.high)
 
 
 @shows(
@@ -64,7 +37,9 @@ class Share:
     name: str
     """The model's id, or the judge's name and model."""
     requests: int
-    """Requests, retries not counted."""
+    """Requests that are expected, retries not counted."""
+    most_requests: int
+    """Requests if everything is asked that may be."""
     input_tokens: Span
     """Tokens of all requests."""
     output_tokens: Span
@@ -74,7 +49,9 @@ class Share:
     basis: str
     """Where the lengths come from: earlier runs, or an assumption."""
     batch_usd: Span | None = None
-    """USD if the requests go in batches; None where that price is unknown."""
+    """USD if the requests go in batches; None: the price is unknown, or no batch takes them."""
+    insisting: bool = False
+    """Whether these are the turns after refusals (`run --pressure`), and not the requests."""
 
 
 @shows(
@@ -98,7 +75,7 @@ class RunEstimate:
     trials: int
     """Independent answers to each prompt."""
     shares: tuple[Share, ...]
-    """The model's share, then one for each judge."""
+    """The model's share, one for each judge, then what each is asked after a refusal."""
     tokeniser: str
     """The name of the encoding that counted the prompts' tokens."""
     notes: tuple[str, ...]
@@ -106,8 +83,13 @@ class RunEstimate:
 
     @property
     def requests(self) -> int:
-        """All requests, retries not counted."""
+        """All requests that are expected, retries not counted."""
         return sum(share.requests for share in self.shares)
+
+    @property
+    def most_requests(self) -> int:
+        """All requests if everything is asked that may be, retries not counted."""
+        return sum(share.most_requests for share in self.shares)
 
     @property
     def cost_usd(self) -> Span | None:
@@ -153,9 +135,13 @@ def estimate_run(
 
     The `hard_line_judge` reads what it reads in a run: answers to hard lines, and none to contrast
     prompts. The `fallback` is expected to read nothing; high is that every judge is blocked.
+
+    With ``pressure`` the turns after refusals have shares of their own, of the model and of each
+    judge: expected as often as in the earlier runs, or after half of the ordinary requests and
+    all on hard lines; low is none, high that every request is refused to the last turn.
     """
     counted = tokeniser()
-    lengths = _Lengths(tuple(earlier), named, beside)
+    runs = EarlierRuns(tuple(earlier), named, beside)
     held = [p for p in prompts.prompts if p.category in prompts.hard_lines and p.twin is None]
     asked = _asked_tokens(prompts.prompts, config, counted)
     of_held = _asked_tokens(held, config, counted) if hard_line_judge is not None else 0
@@ -163,35 +149,55 @@ def estimate_run(
     units_held = len(held) * config.trials if hard_line_judge is not None else 0
     graded = _tells_deflections(config, rubrics, fallback, hard_line_judge)
     canaries = choose_canaries(config.canaries, graded=graded)
-    of_canaries = sum(counted.total((one.request, one.answer)) + _AROUND for one in canaries)
-    answer, basis = lengths.of_answers(config)
+    of_canaries = sum(counted.total((one.request, one.answer)) + AROUND for one in canaries)
+    answer, basis = runs.of_answers(config)
 
-    def judged(rubric: Rubric, requests: int, read: Span, role: str = "") -> Share:
+    def judged(rubric: Rubric, requests: Span, read: Span, role: str = "") -> Share:
         if not rubric.asks_model:
-            return _share("judge", rubric.name, 0, _ZERO, _ZERO, _FREE, "no request")
-        fixed = counted.total((rubric.system, rubric.template)) + 2 * _AROUND
-        verdict, basis = lengths.of_verdicts(rubric)
-        read = read.plus(_same(fixed * requests))
+            return _share("judge", rubric.name, _ZERO, _ZERO, _ZERO, _FREE, "no request")
+        fixed = counted.total((rubric.system, rubric.template)) + 2 * AROUND
+        verdict, basis = runs.of_verdicts(rubric)
+        read = read.plus(requests.times(fixed))
         price = price_at(rubric.model, config.judge_api_base, config.judge_via)
-        name, written = _judge_id(rubric), verdict.times(requests)
-        return _share("judge", name, requests, read, written, price, basis + role)
+        written = verdict.each(requests)
+        return _share("judge", judge_id(rubric), requests, read, written, price, basis + role)
 
     def answers(tokens: int, count: int) -> Span:
         return _same(tokens).plus(answer.times(count))
 
     price = price_at(config.model, config.api_base, config.via)
     written = answer.times(units)
-    shares = [_share("model", config.model, units, _same(asked), written, price, basis)]
+    shares = [_share("model", config.model, _same(units), _same(asked), written, price, basis)]
     rest = answers(asked - of_held, units - units_held).plus(_same(of_canaries))
-    base_units = units - units_held + len(canaries)
-    shares += [judged(rubric, base_units, rest) for rubric in rubrics]
+    n_rest = _same(units - units_held + len(canaries))
+    shares += [judged(rubric, n_rest, rest) for rubric in rubrics]
     if hard_line_judge is not None:
         read = answers(of_held, units_held)
-        shares.append(judged(hard_line_judge, units_held, read, "; hard lines only"))
+        shares.append(judged(hard_line_judge, _same(units_held), read, "; hard lines only"))
     if fallback is not None:
         read = answers(asked, units).plus(_same(of_canaries))
-        every = judged(fallback, units + len(canaries), read, "; none expected, high is all")
+        every = judged(fallback, _same(units + len(canaries)), read, _NONE_EXPECTED)
         shares.append(_at_most(every))
+    if config.pressure:
+        refusals = runs.of_refusals(config)
+        ordinary, hard = _insisting(config, prompts, refusals, answer, counted)
+        both = ordinary.plus(hard)
+        after = f"; {_TURNS[config.pressure > 1].format(config.pressure)} after a refusal"
+        basis = f"{refusals.basis}{after}, high is that all is refused to the last"
+        asked_on = (both.requests, both.asked, both.answered)
+        more = [_share("model", config.model, *asked_on, price, basis)]
+        part = both if hard_line_judge is None else ordinary
+        asking = [rubric for rubric in rubrics if rubric.asks_model]
+        more += [judged(rubric, part.requests, part.read, after) for rubric in asking]
+        if hard_line_judge is not None:
+            role = f"{after}, hard lines only"
+            more.append(judged(hard_line_judge, hard.requests, hard.read, role))
+        if fallback is not None:
+            role = f"{after}{_NONE_EXPECTED}"
+            more.append(_at_most(judged(fallback, both.requests, both.read, role)))
+        # A turn waits for the answer to the one before it: no batch takes them.
+        shares = [replace(share, batch_usd=None) for share in shares]
+        shares += [replace(share, insisting=True, batch_usd=None) for share in more]
     return RunEstimate(
         model=config.model,
         prompt_set=prompts.name,
@@ -199,18 +205,20 @@ def estimate_run(
         trials=config.trials,
         shares=tuple(shares),
         tokeniser=counted.name,
-        notes=tuple(_notes(config, shares, rubrics, len(canaries), lengths)),
+        notes=tuple(_notes(config, shares, rubrics, len(canaries), runs)),
     )
 
 
 _ZERO = Span(0.0, 0.0, 0.0)
 _FREE = Price(0.0, 0.0, batch_factor=1.0)
+_NONE_EXPECTED = "; none expected, high is all"
+_TURNS = ("{} turn", "up to {} turns")
 
 
 def _share(
     part: Literal["model", "judge"],
     name: str,
-    requests: int,
+    requests: Span,
     incoming: Span,
     outgoing: Span,
     price: Price | None,
@@ -225,7 +233,8 @@ def _share(
     )
     factor = None if price is None else price.batch_factor
     batched = None if cost is None or factor is None else cost.times(factor)
-    return Share(part, name, requests, incoming, outgoing, cost, basis, batched)
+    expected, most = round(requests.expected), round(requests.high)
+    return Share(part, name, expected, most, incoming, outgoing, cost, basis, batched)
 
 
 def _same(figure: float) -> Span:
@@ -250,16 +259,34 @@ def _at_most(share: Share) -> Share:
 
 def _asked_tokens(prompts: Iterable[Prompt], config: RunConfig, counted: Tokeniser) -> int:
     """The tokens of all requests to the model."""
-    return config.trials * sum(counted.total(_texts(p, config)) + _AROUND for p in prompts)
+    return config.trials * sum(counted.total(_texts(p, config)) + AROUND for p in prompts)
+
+
+def _insisting(
+    config: RunConfig, prompts: PromptSet, refusals: Refusals, answer: Span, counted: Tokeniser
+) -> tuple[Insisting, Insisting]:
+    """The turns after refusals of ordinary requests, and of those on hard lines."""
+    pressed = [prompt for prompt in prompts.prompts if is_pressed(prompt)]
+    found = []
+    for hard, refused in ((False, refusals.ordinary), (True, refusals.hard_lines)):
+        group = [p for p in pressed if (p.category in prompts.hard_lines) is hard]
+        found.append(
+            insisting(
+                len(group) * config.trials,
+                _asked_tokens(group, config, counted),
+                refused,
+                refusals,
+                answer,
+                turns=config.pressure,
+                counted=counted,
+            )
+        )
+    return found[0], found[1]
 
 
 def _texts(prompt: Prompt, config: RunConfig) -> list[str]:
     systems = [text for text in (config.system, prompt.system) if text]
     return [*systems, *(turn.content for turn in prompt.turns)]
-
-
-def _judge_id(rubric: Rubric) -> str:
-    return f"{rubric.name}:{rubric.model}"
 
 
 def _tells_deflections(
@@ -277,113 +304,12 @@ def _tells_deflections(
     return graded and (fallback is None or fallback.is_graded)
 
 
-class _Lengths:
-    """How long answers and verdicts were in earlier runs.
-
-    `skipped` are runs that were not named and whose records cannot be read, `unused` says why the
-    answers of others were left out.
-    """
-
-    def __init__(self, earlier: Sequence[Run], named: bool, beside: Collection[str]) -> None:
-        self._earlier = earlier
-        self._named = named
-        self._beside = beside
-        self.skipped: dict[Path, None] = {}
-        self.unused: list[str] = []
-
-    def of_answers(self, config: RunConfig) -> tuple[Span, str]:
-        """Output tokens of an answer, and where they come from."""
-        same = [run for run in self._earlier if _model_of(run) == config.model]
-        # A model that reasons writes many times what it writes without.
-        fit = [run for run in same if _reasoning_of(run) == config.reasoning]
-        self.unused = list(self._not_used(config, same))
-        tokens, n_runs = self._read(fit, None)
-        if tokens:
-            within = [min(count, config.max_tokens) for count in tokens]
-            return _measured(within), f"{len(tokens)} answers of {_runs(n_runs)}"
-        how = f" with reasoning {config.reasoning}" if same and not fit else ""
-        assumed = _assumed(_REFUSAL, _ANSWER, config.max_tokens)
-        return assumed, f"assumed: no earlier run of this model{how}"
-
-    def _not_used(self, config: RunConfig, same: Sequence[Run]) -> Iterable[str]:
-        """Why earlier runs that a user might expect to be used were not."""
-        others = [run for run in same if _reasoning_of(run) != config.reasoning]
-        if not self._named:
-            if others:
-                were = "was" if len(others) == 1 else "were"
-                yield (
-                    f"{_runs(len(others))} of this model {were} not used: asked with another "
-                    f"reasoning than {config.reasoning}"
-                )
-            return
-        for run in others:
-            yield (
-                f"the answers of {printable(run.path)} were not used: asked with reasoning "
-                f"{printable(_reasoning_of(run))}, not {config.reasoning}"
-            )
-        for run in self._earlier:
-            model = _model_of(run)
-            if model != config.model and model not in self._beside:
-                yield (
-                    f"the answers of {printable(run.path)} were not used: they are those of "
-                    f"{printable(model)}, not of {printable(config.model)}"
-                )
-
-    def of_verdicts(self, rubric: Rubric) -> tuple[Span, str]:
-        """Output tokens of a verdict, and where they come from."""
-        judge = _judge_id(rubric)
-        same = [run for run in self._earlier if judge in run.manifest.judges]
-        tokens, n_runs = self._read(same, judge)
-        if tokens:
-            return _measured(tokens), f"{len(tokens)} verdicts of {_runs(n_runs)}"
-        assumed = _assumed(_VERDICT_LOW, _VERDICT, rubric.max_tokens)
-        return assumed, "assumed: no earlier run of this judge"
-
-    def _read(self, runs: Sequence[Run], judge: str | None) -> tuple[list[int], int]:
-        tokens: list[int] = []
-        n_runs = 0
-        for run in runs:
-            try:
-                tokens += frames.output_tokens(run, judge)
-            except RefusalkitError:
-                if self._named:
-                    raise
-                self.skipped[run.path] = None
-            else:
-                n_runs += 1
-        return tokens, n_runs
-
-
-def _model_of(run: Run) -> str:
-    return str(run.manifest.config.get("model", ""))
-
-
-def _reasoning_of(run: Run) -> str:
-    return str(run.manifest.config.get("reasoning", "auto"))
-
-
-def _assumed(low: int, expected: int, most: int) -> Span:
-    return Span(min(low, most), min(expected, most), most)
-
-
-def _measured(tokens: list[int]) -> Span:
-    ordered = sorted(tokens)
-    mean = sum(ordered) / len(ordered)
-    low, high = (ordered[round(share * (len(ordered) - 1))] for share in (0.1, 0.9))
-    # Where few answers are long, their mean lies beyond most of them.
-    return Span(min(low, mean), mean, max(high, mean))
-
-
-def _runs(count: int) -> str:
-    return "1 earlier run" if count == 1 else f"{count} earlier runs"
-
-
 def _notes(
     config: RunConfig,
     shares: Sequence[Share],
     rubrics: Sequence[Rubric],
     n_canaries: int,
-    lengths: _Lengths,
+    runs: EarlierRuns,
 ) -> Iterable[str]:
     for share in shares:
         if share.cost_usd is None:
@@ -400,14 +326,9 @@ def _notes(
     if n_canaries and any(rubric.asks_model for rubric in rubrics):
         count = "1 canary is" if n_canaries == 1 else f"{n_canaries} canaries are"
         yield f"{count} counted with what a judge is asked"
-    if config.pressure:
-        yield (
-            f"what is asked after a refusal is not counted: up to {config.pressure} more requests "
-            "for each one, to the model and to the judge"
-        )
-    for path in lengths.skipped:
+    for path in runs.skipped:
         yield f"{printable(path)} was passed over: its records cannot be read"
-    yield from lengths.unused
+    yield from runs.unused
     yield (
         "requests that are sent again are not counted, nor is the discount of a prompt cache; a "
         "judge is asked a second time where its first reply cannot be read"

@@ -420,6 +420,21 @@ def output_tokens(run: Run, judge: str | None = None) -> list[int]:
     return [int(count) for count in tokens]
 
 
+def answer_lengths(run: Run, units: Collection[str]) -> list[tuple[int, int]]:
+    """Output tokens of some units' answers, with and without reasoning, where both are known.
+
+    Reasoning of which the provider did not say counts as none.
+    """
+    wanted = pl.col("unit").is_in(list(units))
+    read = read_columns(
+        run.completions, COMPLETION, ["unit", "usage"], lambda piece: piece.filter(wanted)
+    )
+    usage = read.unique("unit", keep="last", maintain_order=True)["usage"].struct
+    written = usage.field("output_tokens")
+    shown = written - usage.field("reasoning_tokens").fill_null(0)
+    return [(w, max(s, 0)) for w, s in zip(written, shown, strict=True) if w is not None]
+
+
 def _count_tokens(records: pl.DataFrame) -> dict[str, int]:
     usage = pl.col("usage")
     frame = records.select(usage).filter(usage.is_not_null()).unnest("usage")

@@ -27,7 +27,7 @@ from refusalkit.scoring.statistics.quantiles import beta_quantile
 from refusalkit.scoring.statistics.sequential import leaks_upper
 
 if TYPE_CHECKING:
-    from refusalkit.engine.estimate import Span
+    from refusalkit.engine.lengths import Span
     from refusalkit.scoring.audit import Audit
     from refusalkit.scoring.score import Score
 

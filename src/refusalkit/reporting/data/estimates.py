@@ -18,6 +18,7 @@ def estimate_data(estimate: RunEstimate) -> dict[str, Any]:
         "schema": 1,
         **asdict(estimate),
         "requests": estimate.requests,
+        "most_requests": estimate.most_requests,
         "cost_usd": None if total is None else asdict(total),
         "batch_cost_usd": None if batched is None else asdict(batched),
     }
@@ -32,5 +33,6 @@ def estimates_data(estimates: Sequence[RunEstimate]) -> dict[str, Any]:
         "schema": 1,
         "estimates": [estimate_data(estimate) for estimate in estimates],
         "requests": sum(estimate.requests for estimate in estimates),
+        "most_requests": sum(estimate.most_requests for estimate in estimates),
         "cost_usd": None if total is None else asdict(total),
     }

@@ -13,7 +13,8 @@ from refusalkit.untrusted import printable
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from refusalkit.engine.estimate import RunEstimate, Span
+    from refusalkit.engine.estimate import RunEstimate
+    from refusalkit.engine.lengths import Span
 
 
 def estimates_view(estimates: Sequence[RunEstimate]) -> RenderableType:
@@ -47,12 +48,12 @@ def estimate_view(estimate: RunEstimate, *, without: Collection[str] = ()) -> Re
     trials = "trial" if estimate.trials == 1 else "trials"
     head = (
         f"{printable(estimate.model)} on {printable(estimate.prompt_set)}: {estimate.n_prompts} "
-        f"prompts x {estimate.trials} {trials}, {estimate.requests:,} requests"
+        f"prompts x {estimate.trials} {trials}, {estimate.requests:,} requests{_at_most(estimate)}"
     )
     table = build_table("", "requests", "tokens in", "tokens out", "USD low", "expected", "high")
     for share in estimate.shares:
         table.add_row(
-            share.part,
+            f"{share.part}, pressure" if share.insisting else share.part,
             f"{share.requests:,}",
             _tokens(share.input_tokens),
             _tokens(share.output_tokens),
@@ -69,6 +70,11 @@ def estimate_view(estimate: RunEstimate, *, without: Collection[str] = ()) -> Re
     lines.append(f"Prompts counted by {estimate.tokeniser}; other tokenisers differ by a fifth.")
     lines += [f"Note: {note}." for note in estimate.notes if note not in without]
     return Group(Text(head), table, *map(Text, lines))
+
+
+def _at_most(estimate: RunEstimate) -> str:
+    more = estimate.most_requests > estimate.requests
+    return f" (at most {estimate.most_requests:,})" if more else ""
 
 
 def _tokens(span: Span) -> str:
