@@ -86,6 +86,7 @@ if TYPE_CHECKING:
         FolderNotTrusted,
         Interrupted,
         JudgeFileError,
+        MissingKeyError,
         ModerationError,
         PromptSetError,
         ProviderError,
@@ -211,9 +212,9 @@ _WHERE = {
     "engine.plan": "Progress",
     "errors": (
         "ConfigurationChanged ConfigurationError DownloadError FatalProviderError "
-        "FolderNotTrusted Interrupted JudgeFileError ModerationError PromptSetError "
-        "ProviderError RecordError RefusalkitError RequestError RetiredModelError "
-        "RunFolderError RunLocked StorageError TransientError UnsupportedParameter "
+        "FolderNotTrusted Interrupted JudgeFileError MissingKeyError ModerationError "
+        "PromptSetError ProviderError RecordError RefusalkitError RequestError "
+        "RetiredModelError RunFolderError RunLocked StorageError TransientError UnsupportedParameter "
         "UsageError"
     ),
     "integrations.export": "Exported export",
@@ -298,6 +299,7 @@ __all__ = [
     "Leaderboard",
     "Merged",
     "Message",
+    "MissingKeyError",
     "Model",
     "ModelRun",
     "ModerationError",

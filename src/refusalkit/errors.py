@@ -9,6 +9,7 @@
     ├── ConfigurationError            4  a configuration that cannot be run
     │   ├── ConfigurationChanged      4  resume was asked to go on with something else
     │   ├── FolderNotTrusted          4  somebody else's run folder says where requests go
+    │   ├── MissingKeyError           4  no API key is set for a model that needs one
     │   └── RetiredModelError         4  the provider no longer serves this model
     ├── DownloadError                 4  a public prompt set could not be fetched
     ├── StorageError                  4  the disk is full, read-only or failing
@@ -85,6 +86,10 @@ class ConfigurationChanged(ConfigurationError):
 
 class FolderNotTrusted(ConfigurationError):
     """A run folder that somebody else may have written says where requests go or with what key."""
+
+
+class MissingKeyError(ConfigurationError):
+    """No API key is set for a model that needs one; the text names the variable."""
 
 
 class RetiredModelError(ConfigurationError):

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from refusalkit import jsonl
-from refusalkit.errors import ConfigurationError
+from refusalkit.errors import MissingKeyError
 from refusalkit.models.batches import BatchResult
 from refusalkit.models.client import LARGEST_BODY, ChatClient, is_unreachable
 from refusalkit.models.compressed import ENCODINGS, is_packed, new_unpacker, unpacked
@@ -54,7 +54,7 @@ class AnthropicClient(ChatClient):
         token = os.environ.get("ANTHROPIC_AUTH_TOKEN")
         super().__init__(model_id, pacer=pacer, api_base=api_base, keys=[api_key, token])
         if not api_key and not token and not api_base:
-            raise ConfigurationError(f"no API key for {model_id}: set ANTHROPIC_API_KEY")
+            raise MissingKeyError(f"no API key for {model_id}: set ANTHROPIC_API_KEY")
         self._name = name
         # Said to the SDK in any case: left to itself it would look into the environment.
         self._base = api_base or OFFICIAL["anthropic"]

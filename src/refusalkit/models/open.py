@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Literal
 
-from refusalkit.errors import ConfigurationError, UsageError
+from refusalkit.errors import ConfigurationError, MissingKeyError, UsageError
 from refusalkit.models.chat import ChatModel
 from refusalkit.models.client import ChatClient
 from refusalkit.models.demo import DemoModel
@@ -194,7 +194,7 @@ def _key(provider: str, api_base: str | None, api_key_env: str | None) -> str | 
     if api_key_env:
         key = os.environ.get(api_key_env, "").strip()
         if not key:
-            raise ConfigurationError(
+            raise MissingKeyError(
                 f"the environment variable {redact(api_key_env)} holds no API key: set it"
             )
         return _sendable(key, api_key_env)

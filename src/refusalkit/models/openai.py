@@ -17,7 +17,7 @@ import aiohttp
 
 from refusalkit import jsonl
 from refusalkit.display import shows
-from refusalkit.errors import ConfigurationError
+from refusalkit.errors import ConfigurationError, MissingKeyError
 from refusalkit.models.batches import BatchResult
 from refusalkit.models.client import (
     LARGEST_BODY,
@@ -92,7 +92,7 @@ class OpenAIClient(ChatClient):
             )
         self._official = base.rstrip("/") == OFFICIAL["openai"]
         if self._official and not api_key:
-            raise ConfigurationError(
+            raise MissingKeyError(
                 f"no API key for {model_id}: set OPENAI_API_KEY, or give --api-base for an "
                 "endpoint of your own"
             )
