@@ -214,8 +214,8 @@ _WHERE = {
         "ConfigurationChanged ConfigurationError DownloadError FatalProviderError "
         "FolderNotTrusted Interrupted JudgeFileError MissingKeyError ModerationError "
         "PromptSetError ProviderError RecordError RefusalkitError RequestError "
-        "RetiredModelError RunFolderError RunLocked StorageError TransientError UnsupportedParameter "
-        "UsageError"
+        "RetiredModelError RunFolderError RunLocked StorageError TransientError "
+        "UnsupportedParameter UsageError"
     ),
     "integrations.export": "Exported export",
     "integrations.verification": "Check Verification verify",

@@ -254,9 +254,9 @@ def _folder_name(config: RunConfig, asked: _Asked) -> str:
     said = [config.digest, choose_prompts(config, own).digest]
     if asked.judge is None or isinstance(asked.judge, str):
         choice = choose_judge(config)
-        for one in (*choice.members, choice.fallback, choice.hard_line_judge):
-            if one is not None:
-                said.append(load_rubric(one.source, model=one.model).digest)
+        named = (*choice.members, choice.fallback, choice.hard_line_judge)
+        judges = (one for one in named if one is not None)
+        said.extend(load_rubric(one.source, model=one.model).digest for one in judges)
     digest = hashlib.sha256("\n".join(said).encode()).hexdigest()
     return f"{slug_of(config.model)[:60]}-{digest[:12]}"
 
