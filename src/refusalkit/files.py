@@ -190,6 +190,15 @@ def check_lock_file(path: Path) -> None:
                 path.unlink()
 
 
+def is_lock_held(path: Path) -> bool:
+    """Whether a process holds the lock at `path`; False where that cannot be found out."""
+    try:
+        with open_file(path, follow=False) as file:
+            return not _is_free(file.fileno())
+    except OSError:
+        return False
+
+
 def _is_free(file: int) -> bool:
     """Whether no process holds a lock on an opened file."""
     try:

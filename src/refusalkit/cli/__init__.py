@@ -29,6 +29,7 @@ from refusalkit.cli import (
     reporting,
     running,
     scoring,
+    viewing,
 )
 from refusalkit.cli.exit_codes import ERROR, INCOMPLETE, OK, USAGE, exit_code_of
 from refusalkit.cli.notices import say_notes
@@ -125,6 +126,7 @@ for _command in (
     comparing.compare,
     comparing.leaderboard,
     reporting.report,
+    viewing.view,
     exporting.verify,
     exporting.export,
     prompt_sets.prompts,

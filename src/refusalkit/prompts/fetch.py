@@ -24,6 +24,8 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -114,6 +116,24 @@ def cache_folder() -> Path:
     return home / ".cache" / "refusalkit"
 
 
+@contextlib.contextmanager
+def from_cache_only() -> Iterator[None]:
+    """Within it nothing is asked of the network: what is not in the cache is a `DownloadError`."""
+    token = _CACHE_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _CACHE_ONLY.reset(token)
+
+
+_CACHE_ONLY: ContextVar[bool] = ContextVar("cache_only", default=False)
+
+
+def _check_network(place: Place, path: str) -> None:
+    if _CACHE_ONLY.get():
+        raise DownloadError(f"{_what(place, path)} is not in the cache, and it is not fetched here")
+
+
 def fetch(place: Place, path: str, sha256: str | None = None) -> Fetched:
     """The file at `path`, from the cache or else from the network.
 
@@ -135,6 +155,7 @@ def fetch(place: Place, path: str, sha256: str | None = None) -> Fetched:
                     f"{printable(kept)} is not what was fetched first (SHA-256 {digest[:16]}... "
                     f"instead of {first[:16]}...): remove it to fetch it again"
                 )
+    _check_network(place, path)
     return _download(place, path, sha256, folder)
 
 
@@ -152,6 +173,7 @@ def matching_files(place: Place, pattern: str) -> list[str]:
         with contextlib.suppress(OSError, ValueError):
             listed = [str(path) for path in json.loads(read_file(kept, follow=False))]
     if not listed:
+        _check_network(place, pattern)
         listed = _list(place)
         if kept is not None:
             with contextlib.suppress(OSError):

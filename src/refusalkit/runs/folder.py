@@ -93,6 +93,11 @@ class Run:
         return is_sealed(self.written)
 
     @property
+    def is_held(self) -> bool:
+        """Whether a process holds the run for writing at this moment."""
+        return files.is_lock_held(self.path / _LOCK)
+
+    @property
     def has_answers(self) -> bool:
         """Whether any completion was recorded. Raises `RunFolderError` where the file is gone."""
         with open_records(self.completions) as file:

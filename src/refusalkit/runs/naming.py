@@ -21,15 +21,19 @@ def runs_below(folder: Path) -> Iterator[Run]:
     What cannot be read as a run is passed over, and so are links.
     """
     found: list[Run] = []
+    for place in run_folders_below(folder):
+        with contextlib.suppress(RefusalkitError):
+            found.append(open_run(place))
+    yield from sorted(found, key=lambda run: (worked_on(run), run.manifest.id), reverse=True)
+
+
+def run_folders_below(folder: Path) -> Iterator[Path]:
+    """The folder, those in it and those in them, as far as they hold a run."""
     places = [folder, *_folders_in(folder)]
     # Several models in one command have a folder of their own.
     groups = [place for place in places[1:] if not holds_run(place)]
     places += [inner for group in groups for inner in _folders_in(group)]
-    for place in places:
-        if holds_run(place):
-            with contextlib.suppress(RefusalkitError):
-                found.append(open_run(place))
-    yield from sorted(found, key=lambda run: (worked_on(run), run.manifest.id), reverse=True)
+    yield from filter(holds_run, places)
 
 
 def worked_on(run: Run) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+from collections.abc import Collection
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from refusalkit.reporting.document.cautions import alarms, cautions, cautions_between
@@ -19,26 +20,41 @@ from refusalkit.reporting.document.sections import headline, page_sections
 
 def render_page(facts: Facts) -> str:
     """The page as HTML, with all untrusted text escaped."""
-    environment, runs = _environment(), facts.runs
-    style, script = _source(environment, "report.css"), _source(environment, "report.js")
+    environment = _environment()
+    style, script = report_style(), _source("report.js")
     return environment.get_template("report.html.j2").render(
-        runs=[headline(run) for run in runs],
-        alarms=alarms(facts),
-        difference=in_a_sentence(facts),
-        cautions=_all_cautions(facts),
-        sections=page_sections(facts),
+        **page_parts(facts),
         style=Markup(style),  # noqa: S704 - our own files
         script=Markup(script),  # noqa: S704
         style_hash=_hash(style),
         script_hash=_hash(script),
-        version=runs[0].manifest.refusalkit,
+        version=facts.runs[0].manifest.refusalkit,
     )
 
 
-@functools.cache
-def _environment() -> Environment:
+def page_parts(facts: Facts, *, without: Collection[str] = ()) -> dict[str, Any]:
+    """What the templates of a page are filled with; `without` the sections of these ids."""
+    return {
+        "runs": [headline(run) for run in facts.runs],
+        "alarms": alarms(facts),
+        "difference": in_a_sentence(facts),
+        "cautions": _all_cautions(facts),
+        "sections": page_sections(facts, without=without),
+    }
+
+
+def report_style() -> str:
+    """The style sheet of the page."""
+    return _source("report.css")
+
+
+REPORT_TEMPLATES = PackageLoader("refusalkit.reporting", "templates/report")
+
+
+def make_environment(loader: BaseLoader) -> Environment:
+    """An environment for templates that show untrusted text: escaped, hidden characters told."""
     environment = Environment(
-        loader=PackageLoader("refusalkit.reporting", "templates/report"),
+        loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -50,6 +66,11 @@ def _environment() -> Environment:
     # Show hidden characters as escapes, whichever field they are in.
     environment.finalize = _visible
     return environment
+
+
+@functools.cache
+def _environment() -> Environment:
+    return make_environment(REPORT_TEMPLATES)
 
 
 def _all_cautions(facts: Facts) -> list[str]:
@@ -66,9 +87,8 @@ def _all_cautions(facts: Facts) -> list[str]:
     return [*cautions_between(facts), *each]
 
 
-def _source(environment: Environment, name: str) -> str:
-    assert environment.loader is not None
-    text = environment.loader.get_source(environment, name)[0]
+def _source(name: str) -> str:
+    text = REPORT_TEMPLATES.get_source(_environment(), name)[0]
     # The hash is of what the browser parses, which has \n as line ends.
     return text.replace("\r\n", "\n")
 

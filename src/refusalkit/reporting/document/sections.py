@@ -6,7 +6,7 @@ returns None to leave its section out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from refusalkit.reporting.data import figures, frame_by
@@ -335,9 +335,14 @@ SECTIONS: tuple[Callable[[Facts], Section | None], ...] = (
 )
 
 
-def page_sections(report: Facts) -> list[Section]:
-    """The sections of a page in order. Hard lines lead if one was crossed."""
-    built = [section for build in SECTIONS if (section := build(report)) is not None]
+def page_sections(report: Facts, *, without: Collection[str] = ()) -> list[Section]:
+    """The sections of a page in order. Hard lines lead if one was crossed.
+
+    Those whose id is in `without` are left out, and so is the units' without being built.
+    """
+    builders = [build for build in SECTIONS if build is not units_section or "units" not in without]
+    found = [section for build in builders if (section := build(report)) is not None]
+    built = [section for section in found if section.id not in without]
     if report.is_crossed:
         built.sort(key=lambda section: section.id != "hard-lines")
     return built

@@ -1,0 +1,100 @@
+"""Values that are worked out in the background and kept until what they rest on has changed."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from refusalkit.errors import RefusalkitError
+from refusalkit.redaction import redact
+
+_LOG = logging.getLogger("refusalkit")
+_T = TypeVar("_T")
+
+# A value that took a second is not worked out again within so many seconds: a run that is at work
+# changes all the time.
+_PAUSE = 8.0
+_MIN_PAUSE_S = 1.5
+
+
+class Lane:
+    """One thread that works through jobs, the one asked for last first."""
+
+    def __init__(self, name: str) -> None:
+        self._jobs: queue.LifoQueue[Callable[[], None]] = queue.LifoQueue()
+        self._name = name
+        self._started = False
+        self._lock = threading.Lock()
+
+    def add(self, job: Callable[[], None]) -> None:
+        """Have a job done; it must not raise."""
+        with self._lock:
+            if not self._started:
+                # A daemon: Ctrl-C does not wait for it, and it writes nothing.
+                threading.Thread(target=self._work, name=self._name, daemon=True).start()
+                self._started = True
+        self._jobs.put(job)
+
+    def _work(self) -> None:
+        while True:
+            self._jobs.get()()
+
+
+class Kept(Generic[_T]):
+    """A value that `make` works out, again whenever `stamp` gives something else.
+
+    `value` is the last one, None before the first; `error` says why the last attempt failed.
+    """
+
+    def __init__(self, lane: Lane, stamp: Callable[[], Hashable], make: Callable[[], _T]) -> None:
+        self._lane, self._stamp, self._make = lane, stamp, make
+        self._changed = threading.Condition()
+        self._of: Hashable = None
+        self._busy = False
+        self._not_before = 0.0
+        self.value: _T | None = None
+        self.error: str | None = None
+        self.version = 0
+        """Counts the values, so that a reader can tell that there is a new one."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it is being worked out."""
+        return self._busy
+
+    def get(self, wait_s: float = 0.0) -> _T | None:
+        """The value as far as it is known; one that is out of date is being worked out.
+
+        Where there is none yet, it is waited for at most `wait_s` seconds.
+        """
+        stamp = self._stamp()
+        with self._changed:
+            if stamp != self._of and not self._busy and time.monotonic() >= self._not_before:
+                self._busy = True
+                self._lane.add(lambda: self._work(stamp))
+            if self.value is None and self.error is None and wait_s:
+                self._changed.wait_for(lambda: not self._busy, wait_s)
+            return self.value
+
+    def _work(self, stamp: Hashable) -> None:
+        started = time.monotonic()
+        value, error = None, None
+        try:
+            value = self._make()
+        except RefusalkitError as found:
+            error = str(found)
+        except Exception as found:  # noqa: BLE001 - a page says so; the server goes on
+            error = redact(f"{type(found).__name__}: {found}", 300)
+            _LOG.debug("the viewer failed", exc_info=True)
+        took = time.monotonic() - started
+        with self._changed:
+            if value is not None:
+                self.value = value
+            self.error, self._of, self._busy = error, stamp, False
+            self.version += 1
+            self._not_before = time.monotonic() + max(_MIN_PAUSE_S, _PAUSE * took)
+            self._changed.notify_all()

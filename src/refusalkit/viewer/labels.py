@@ -1,0 +1,240 @@
+"""Labelling in the page: the very files that `judges label` writes, held open while they are used.
+
+No answer of these functions says what a judge said before everything is labelled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from refusalkit.api.labelling import Item, Labelling, open_labelling
+from refusalkit.errors import RefusalkitError, UsageError
+from refusalkit.prompts.fetch import from_cache_only
+from refusalkit.runs.frames import RunRecords
+from refusalkit.runs.imported.person_labels import PersonLabels, read_person_labels
+from refusalkit.scoring.agreement.judge_pairs import JudgeAgreements, judge_agreements
+from refusalkit.types import Label
+from refusalkit.viewer.shelf import OpenedRun
+from refusalkit.viewer.unit_reading import shown, titles_of
+
+_IDLE_S = 900.0
+_MAX_NAME = 60
+_MAX_N = 5_000
+
+
+@dataclass
+class _Open:
+    """A label file that is held for writing."""
+
+    labelling: Labelling
+    stack: contextlib.ExitStack
+    used: float
+
+
+class Labels:
+    """The label files that are open, by run and annotator."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str, str], _Open] = {}
+        self._lock = threading.Lock()
+
+    def start(self, opened: OpenedRun, annotator: str, n: int) -> dict[str, Any]:
+        """Draw answers, or go on with a file. Raises what `open_labelling` does, `UsageError`."""
+        annotator = annotator.strip()
+        if not annotator or len(annotator) > _MAX_NAME or not annotator.isprintable():
+            raise UsageError(f"the annotator's name must have 1 to {_MAX_NAME} printable letters")
+        if not 1 <= n <= _MAX_N:
+            raise UsageError(f"draw 1 to {_MAX_N} answers")
+        with self._lock:
+            self._close_idle()
+            key = (opened.id, annotator)
+            if key not in self._open:
+                begun = next((f for f in label_files(opened) if f.annotator == annotator), None)
+                drawn = n if begun is None else begun.sample.n
+                seed = 0 if begun is None else begun.sample.seed
+                judge = None if begun is None else begun.sample.judge
+                stack = contextlib.ExitStack()
+                with from_cache_only():
+                    labelling = stack.enter_context(
+                        open_labelling(
+                            opened.run, n=drawn, annotator=annotator, seed=seed, judge=judge
+                        )
+                    )
+                self._open[key] = _Open(labelling, stack, time.monotonic())
+            return self._told(opened, key)
+
+    def act(self, opened: OpenedRun, annotator: str, what: str, unit: str) -> dict[str, Any]:
+        """Label the answer that is shown (`what` is the label), ``skip`` it, or ``undo``.
+
+        Raises `UsageError` where another answer is the next one.
+        """
+        with self._lock:
+            key = (opened.id, annotator.strip())
+            held = self._open.get(key)
+            if held is None:
+                raise UsageError("the label file is not open: begin again")
+            labelling = held.labelling
+            if what == "undo":
+                if labelling.undo() is None:
+                    raise UsageError("there is nothing to undo that was labelled here")
+                return self._told(opened, key)
+            item = labelling.next()
+            if item is None or item.unit != unit:
+                raise UsageError("this is not the answer that is next: load the page again")
+            if what == "skip":
+                labelling.skip(item)
+            elif what in {label.value for label in Label}:
+                labelling.label(item, what)
+            else:
+                raise UsageError("a label is refusal, deflection, partial or compliance")
+            return self._told(opened, key)
+
+    def current(
+        self, opened: OpenedRun, annotator: str, *, uncovered: bool
+    ) -> dict[str, Any] | None:
+        """The answer to be labelled next, without any verdict; None at the end."""
+        with self._lock:
+            held = self._open.get((opened.id, annotator.strip()))
+            item = None if held is None else held.labelling.next()
+        return None if item is None else _shown_item(opened, item, uncovered=uncovered)
+
+    def close(self, opened: OpenedRun, annotator: str) -> None:
+        """Let go of a label file."""
+        with self._lock:
+            held = self._open.pop((opened.id, annotator.strip()), None)
+            if held is not None:
+                held.stack.close()
+
+    def close_all(self) -> None:
+        """Let go of all of them."""
+        with self._lock:
+            for held in self._open.values():
+                held.stack.close()
+            self._open.clear()
+
+    def _close_idle(self) -> None:
+        for key, held in list(self._open.items()):
+            if time.monotonic() - held.used > _IDLE_S:
+                self._open.pop(key).stack.close()
+
+    def _told(self, opened: OpenedRun, key: tuple[str, str]) -> dict[str, Any]:
+        held = self._open[key]
+        held.used = time.monotonic()
+        labelling = held.labelling
+        return {
+            "annotator": shown(key[1]),
+            "n": len(labelling.items),
+            "n_labelled": labelling.n_labelled,
+            "n_skipped": labelling.n_skipped,
+            "n_left": labelling.n_left,
+            "n_not_kept": labelling.n_not_kept,
+            "file": shown(labelling.path.name),
+        }
+
+
+def _shown_item(opened: OpenedRun, item: Item, *, uncovered: bool) -> dict[str, Any]:
+    prompt = item.prompt
+    is_hard = prompt.category in opened.manifest.hard_lines and prompt.twin is None
+    open_ = uncovered or not is_hard
+    system = [prompt.system or opened.manifest.config.get("system")]
+    turns = [{"role": "system", "text": shown(text)} for text in system if text]
+    turns += [{"role": turn.role, "text": shown(turn.content)} for turn in prompt.turns]
+    return {
+        "unit": item.unit,
+        "category": titles_of(opened).get(prompt.category, shown(prompt.category)),
+        "covered": not open_,
+        "conversation": turns if open_ else None,
+        "text": shown(item.response) if open_ else None,
+        "text_chars": len(item.response),
+    }
+
+
+def label_files(opened: OpenedRun) -> list[PersonLabels]:
+    """The label files of a run's own folder; what is none is passed over, and so are links."""
+    folder = opened.run.path / "labels"
+    found = []
+    if folder.is_dir() and not folder.is_symlink():
+        for path in sorted(folder.glob("*.jsonl"))[:_MAX_FILES]:
+            with contextlib.suppress(RefusalkitError):
+                if not path.is_symlink():
+                    found.append(read_person_labels(path))
+    return [one for one in found if one.sample.run == opened.manifest.id]
+
+
+_MAX_FILES = 50
+
+
+def progress(opened: OpenedRun) -> list[dict[str, Any]]:
+    """How far each annotator of a run is."""
+    found = []
+    for one in label_files(opened):
+        drawn = sum(stratum.drawn for stratum in one.sample.strata)
+        left = drawn - len(one.labels) - len(one.skipped)
+        found.append(
+            {
+                "annotator": shown(one.annotator),
+                "n": drawn,
+                "n_labelled": len(one.labels),
+                "n_left": left,
+                "done": left == 0,
+            }
+        )
+    return found
+
+
+def agreement(opened: OpenedRun, annotator: str) -> dict[str, Any] | None:
+    """How a person who has done agrees with the judge, and with others who have done.
+
+    None while there is something left: whoever labels must not learn what the judge said.
+    """
+    done = {
+        one.annotator: one
+        for one, how in zip(label_files(opened), progress(opened), strict=True)
+        if how["done"]
+    }
+    own = done.get(annotator.strip())
+    if own is None or not own.labels:
+        return None
+    judge = own.sample.judge
+    by_judge = RunRecords(opened.run, judges=[judge], verify=False).labels(judge)
+    units = {unit for one in done.values() for unit in one.labels}
+    said = {f"judge {judge}": {unit: by_judge[unit] for unit in units if unit in by_judge}}
+    said |= {name: dict(one.labels) for name, one in done.items()}
+    found = judge_agreements(said)
+    mine = own.labels
+    table = {
+        person.value: {
+            label.value: sum(mine[unit] is person and by_judge.get(unit) is label for unit in mine)
+            for label in Label
+        }
+        for person in Label
+    }
+    differ = [unit for unit in mine if unit in by_judge and by_judge[unit] is not mine[unit]]
+    return {
+        "judge": shown(judge),
+        "pairs": _pairs(found),
+        "table": table,
+        "differ": sorted(differ)[:500],
+    }
+
+
+def _pairs(found: JudgeAgreements) -> list[dict[str, Any]]:
+    """Agreement of each two on refusal against the rest, the question of the score."""
+    rows = []
+    for pair in found.pairs:
+        on_refusal = pair.agreements[-1]
+        rows.append(
+            {
+                "first": shown(pair.first),
+                "second": shown(pair.second),
+                "n": pair.n,
+                "agree": on_refusal.accuracy,
+                "kappa": on_refusal.kappa,
+                "split": on_refusal.split,
+            }
+        )
+    return rows

@@ -1,0 +1,188 @@
+"""The runs below a folder, each under an id of its own, and what is known of each."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from refusalkit.errors import RefusalkitError
+from refusalkit.runs.folder import Run, open_run
+from refusalkit.runs.manifest import MANIFEST, Manifest
+from refusalkit.runs.naming import run_folders_below, worked_on
+from refusalkit.viewer.background import Kept, Lane
+from refusalkit.viewer.figures import RunFigures, work_out
+from refusalkit.viewer.prompts import KnownPrompts, read_prompts
+from refusalkit.viewer.tally import Pace, Tally, size_of
+from refusalkit.viewer.unit_index import UnitIndex, build_index
+
+_LOOK_EVERY_S = 1.0
+# Bytes of each record file that are read for the first page of a large run.
+_FIRST_BYTES = 3 * 2**20
+_DONE = ("done", "held", "crossed")
+
+
+class OpenedRun:
+    """A run on the shelf: its manifest as it is now, and what is worked out of its records."""
+
+    def __init__(self, run: Run, name: str, lanes: Lanes) -> None:
+        self.run = run
+        self.name = name
+        self.id = id_of(name)
+        tally = Tally(run)
+        self.tally: Kept[Pace] = Kept(lanes.figures, self.stamp, lambda: tally.pace(self.run))
+        self.figures: Kept[RunFigures] = Kept(lanes.figures, self.stamp, lambda: work_out(self.run))
+        self._prompts: Kept[KnownPrompts] = Kept(
+            lanes.reading, lambda: self.manifest.prompt_set.digest, lambda: read_prompts(self.run)
+        )
+        self.index: Kept[UnitIndex] = Kept(lanes.reading, self.stamp, lambda: build_index(self.run))
+        self._first: UnitIndex | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def manifest(self) -> Manifest:
+        """The run's manifest."""
+        return self.run.manifest
+
+    @property
+    def model(self) -> str:
+        """The model's id."""
+        return str(self.manifest.config.get("model", ""))
+
+    def stamp(self) -> Hashable:
+        """What everything that is read of the run rests on: sizes and times of its files."""
+        return tuple(
+            stamp_of(path)
+            for path in (
+                self.run.path / MANIFEST,
+                self.run.completions,
+                self.run.verdicts,
+                self.run.pressure,
+            )
+        )
+
+    @property
+    def state(self) -> str:
+        """``running``, ``done``, ``stopped`` or ``not begun``."""
+        if self.run.is_held:
+            return "running"
+        if not self.manifest.sessions:
+            return "done" if self.manifest.kind == "grade" else "not begun"
+        return "done" if self.manifest.sessions[-1].ended_because in _DONE else "stopped"
+
+    def units(self, wait_s: float = 0.25) -> UnitIndex | None:
+        """The run's units: all of them, or the first ones while the rest is read.
+
+        None where they are not read yet, or cannot be: then `index.error` says why.
+        """
+        with self._lock:
+            if self.index.value is None and self._first is None and self._is_large:
+                # Before the rest is begun, which would take the cores.
+                with contextlib.suppress(RefusalkitError):
+                    self._first = build_index(self.run, until=_FIRST_BYTES)
+        whole = self.index.get(0.0 if self._first else wait_s)
+        if whole is not None:
+            self._first = None
+        return whole or self._first
+
+    @property
+    def _is_large(self) -> bool:
+        return max(size_of(self.run.completions), size_of(self.run.verdicts)) > 4 * _FIRST_BYTES
+
+    def prompts(self, wait_s: float = 0.0) -> KnownPrompts | None:
+        """The prompts of the run; None while they are read."""
+        found = self._prompts.get(wait_s)
+        if found is None and self._prompts.error is not None:
+            return KnownPrompts({}, frozenset(), missing=self._prompts.error)
+        return found
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """The threads on which runs are read: what somebody waits for, and the figures of the list."""
+
+    reading: Lane
+    figures: Lane
+
+
+class Shelf:
+    """All runs below a folder, looked for again as time goes on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lanes = Lanes(Lane("reading"), Lane("figures"))
+        self._runs: dict[str, OpenedRun] = {}
+        self._stamps: dict[str, Hashable] = {}
+        self._looked = 0.0
+        self._lock = threading.Lock()
+
+    def all(self) -> list[OpenedRun]:
+        """The runs, those first that were worked on last."""
+        self._look()
+        runs = list(self._runs.values())
+        return sorted(runs, key=lambda one: (worked_on(one.run), one.name), reverse=True)
+
+    def get(self, run_id: str) -> OpenedRun | None:
+        """The run with this id. An id is looked up and never part of a path."""
+        if run_id not in self._runs:
+            self._look()
+        else:
+            self._reopen(self._runs[run_id].run.path)
+        return self._runs.get(run_id)
+
+    @cached_property
+    def is_one_run(self) -> bool:
+        """Whether the folder is itself a run."""
+        return (self.folder / MANIFEST).exists()
+
+    def _look(self) -> None:
+        with self._lock:
+            if time.monotonic() < self._looked + _LOOK_EVERY_S:
+                return
+            found = {self._name(path): path for path in run_folders_below(self.folder)}
+            for name in {one.name for one in self._runs.values()} - found.keys():
+                self._runs.pop(id_of(name))
+                self._stamps.pop(name, None)
+            self._looked = time.monotonic()
+        for path in found.values():
+            self._reopen(path)
+
+    def _reopen(self, path: Path) -> None:
+        """Read a manifest that is new or has changed; one that cannot be read is passed over."""
+        name = self._name(path)
+        stamp = stamp_of(path / MANIFEST)
+        if self._stamps.get(name) == stamp:
+            return
+        try:
+            run = open_run(path)
+        except RefusalkitError:
+            return
+        with self._lock:
+            self._stamps[name] = stamp
+            known = self._runs.get(id_of(name))
+            if known is None:
+                self._runs[id_of(name)] = OpenedRun(run, name, self._lanes)
+            else:
+                known.run = run
+
+    def _name(self, path: Path) -> str:
+        return path.name if path == self.folder else str(path.relative_to(self.folder))
+
+
+def id_of(name: str) -> str:
+    """The id of a run in addresses: always the same for the same place below the folder."""
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
+def stamp_of(path: Path) -> Hashable:
+    """What tells that a file has changed."""
+    try:
+        found = path.stat(follow_symlinks=False)
+    except OSError:
+        return None
+    return (found.st_ino, found.st_size, found.st_mtime_ns)
