@@ -38,7 +38,6 @@ if TYPE_CHECKING:
         open_labelling,
     )
     from refusalkit.api.many import (
-        ModelRun,
         benchmark_many,
         benchmark_many_async,
     )
@@ -61,12 +60,17 @@ if TYPE_CHECKING:
         score,
         units,
     )
+    from refusalkit.api.resuming import (
+        resume,
+        resume_async,
+        resume_many,
+        resume_many_async,
+    )
     from refusalkit.api.runs import (
         benchmark,
         benchmark_async,
-        resume,
-        resume_async,
     )
+    from refusalkit.api.side_by_side import ModelRun
     from refusalkit.config.run_config import (
         JudgeOptions,
         RunConfig,
@@ -200,12 +204,14 @@ _WHERE = {
     "api.estimates": "estimate estimate_many",
     "api.grading": "grade grade_async judge_agreement judge_agreement_async",
     "api.labelling": "Item Labelling open_labelling",
-    "api.many": "ModelRun benchmark_many benchmark_many_async",
+    "api.many": "benchmark_many benchmark_many_async",
     "api.planning": "plan",
     "api.probing": "probe_judge probe_judge_async",
     "api.rejudging": "bridge regrade regrade_async",
     "api.results": "audit compare leaderboard merge report score units",
-    "api.runs": "benchmark benchmark_async resume resume_async",
+    "api.resuming": "resume resume_async resume_many resume_many_async",
+    "api.runs": "benchmark benchmark_async",
+    "api.side_by_side": "ModelRun",
     "config.run_config": "JudgeOptions RunConfig RunOptions",
     "engine.estimate": "RunEstimate Share",
     "engine.lengths": "Span",
@@ -375,6 +381,8 @@ __all__ = [
     "report",
     "resume",
     "resume_async",
+    "resume_many",
+    "resume_many_async",
     "same_family",
     "score",
     "shipped_sets",

@@ -27,6 +27,7 @@ FIRST_ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "probe_judge": ("lexical",),
     "regrade": ("runs/none", "lexical"),
     "resume": ("runs/none",),
+    "resume_many": (["runs/none"],),
 }
 
 

@@ -131,7 +131,7 @@ CASES: dict[str, Case] = {
     "negative leaks": Case(("audit", "x", "--max-leaks", -1), USAGE, "-1 is not in the range"),
     "max unscored 200": Case(run("--max-unscored", 200), USAGE, "200.0 is not in the range"),
     # the model
-    "model without provider": Case(("run", "gpt-6-luna"), USAGE, "is not provider/name, such as"),
+    "model without provider": Case(("run", "gpt-6-luna"), USAGE, "did you mean openai/gpt-6-luna"),
     "model with a space": Case(("run", "openai/gpt "), USAGE, "is not provider/name"),
     "empty model": Case(("run", ""), FAILED, "model: String should have at least 1 character"),
     "model without name": Case(("run", "openai/"), USAGE, "is not provider/name"),
@@ -301,7 +301,16 @@ CASES: dict[str, Case] = {
     "out a file": Case(run("--out", "a"), USAGE, "a is a file: choose another", {"a": ""}),
     "out below a file": Case(run("--out", "a/b"), FAILED, "cannot write a/b: Not a", {"a": ""}),
     "out a run": Case(
-        run("--out", "made"), USAGE, "resume made`", prepare=lambda f: write_run(f / "made")
+        run("--out", "made"),
+        FAILED,
+        "made holds another run: model is",
+        prepare=lambda f: write_run(f / "made"),
+    ),
+    "out a run, and fresh": Case(
+        run("--out", "made", "--fresh"),
+        USAGE,
+        "resume made`",
+        prepare=lambda f: write_run(f / "made"),
     ),
     "out too long": Case(run("--out", "x" * 300), FAILED, "File name too long"),
     # runs to read

@@ -203,7 +203,7 @@ def test_on_a_terminal_a_line_moves_and_stdout_is_clean_json(tmp_path: Path) -> 
     assert b"\x1b[" in screen
     assert screen.count(b"\r") > 3, "the line is drawn again and again"
     assert screen.count(b"judged") > 3
-    assert b"40/40 answered" in screen
+    assert b"40/40 judged" in screen
     assert b"Traceback" not in screen
 
 

@@ -3,56 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import shlex
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from refusalkit.api.calls import check_options
+from refusalkit.api.resuming import continue_run, same_run
 from refusalkit.api.runs import PreparedRun, prepare_run, work_prepared
+from refusalkit.api.side_by_side import ModelRun, OnSeveral, Work, side_by_side
 from refusalkit.api.sync import sync
 from refusalkit.config.resolve import check_option
 from refusalkit.config.run_config import RunOptions
-from refusalkit.display import shows
+from refusalkit.engine.opening import config_of_call
+from refusalkit.engine.plan import OnProgress
 from refusalkit.errors import ConfigurationError, RefusalkitError, RunFolderError, UsageError
 from refusalkit.prompts.categories import slug_of
 from refusalkit.prompts.prompt_set import PromptSet
-from refusalkit.runs.folder import Run, holds_run, open_run
+from refusalkit.runs.folder import Run, holds_run
 from refusalkit.runs.naming import RUNS
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
-    from refusalkit.engine.plan import Progress
     from refusalkit.judges.protocol import Judge
     from refusalkit.models.protocol import Model
 
-OnSeveral = Callable[[str, "Progress"], None]
-"""Called with the name of a run, see `run_names`, and how far it is."""
-
 _FOLDER = re.compile(r"\w[\w.-]{0,119}")
-
-
-@shows(
-    "name",
-    path=lambda one: str(one.path),
-    error=lambda one: None if one.error is None else type(one.error).__name__,
-)
-@dataclass(frozen=True, slots=True)
-class ModelRun:
-    """The result of one of several models."""
-
-    name: str
-    """The model's id, or the name of its folder where that says more."""
-    path: Path
-    """Where its run folder is, or would be."""
-    run: Run | None
-    """The run; None where nothing was recorded."""
-    error: RefusalkitError | None = None
-    """Why the work stopped; None where it ended in good order."""
 
 
 def benchmark_many(
@@ -61,6 +40,7 @@ def benchmark_many(
     *,
     judge: str | Judge | None = None,
     out: str | Path | None = None,
+    resume: bool = False,
     on_progress: OnSeveral | None = None,
     **options: Unpack[RunOptions],
 ) -> list[ModelRun]:
@@ -76,6 +56,7 @@ def benchmark_many(
         judge: as for `benchmark`, for all.
         out: the folder for the runs' folders, which are named after the models; default ``runs``,
             where each name begins with the time.
+        resume: go on with the runs in `out` that are there, if they are the very same.
         on_progress: called after each step with the run's name and a `Progress`.
         **options: `RunOptions`, for all; `max_cost` in USD bounds all together, and a mapping's own
             ``max_cost`` that model.
@@ -104,6 +85,7 @@ def benchmark_many(
             prompts,
             judge=judge,
             out=out,
+            resume=resume,
             on_progress=on_progress,
             stop=stop,
             **options,
@@ -123,6 +105,7 @@ async def benchmark_many_async(
     *,
     judge: str | Judge | None = None,
     out: str | Path | None = None,
+    resume: bool = False,
     on_progress: OnSeveral | None = None,
     stop: asyncio.Event | None = None,
     **options: Unpack[RunOptions],
@@ -137,72 +120,65 @@ async def benchmark_many_async(
     # Checked here: it bounds all together, and a model may have a bound of its own.
     max_cost = check_option("max_cost", options.get("max_cost"))
     names, folders = run_names(models), _folders(models)
-    pacers = Pacers()
-    prepared: list[PreparedRun] = []
-    for name, model in zip(names, models, strict=True):
+    pacers, budget = Pacers(), None if max_cost is None else Budget(max_cost)
+    paths: list[Path] = []
+    works: list[Work] = []
+    shared: dict[str, Any] = {
+        "budget": budget,
+        "close_judge": judge is None or isinstance(judge, str),
+    }
+    batches = False
+    for name, folder, model in zip(names, folders, models, strict=True):
         own = dict(model) if isinstance(model, Mapping) else {"id": model}
         own.pop("folder", None)
         chosen = {"prompts": prompts, "judge": judge, **options, **own}
         if chosen.get("max_cost") is None:
             # On record in each run too: resumed by itself, it is still bounded.
             chosen["max_cost"] = max_cost
+        asked = chosen.pop("id")
+        path = None if out is None else Path(out) / folder
         try:
-            prepared.append(prepare_run(chosen.pop("id"), pacers=pacers, **chosen))
+            called = {key: chosen.pop(key) for key in ("prompts", "judge")}
+            there = None
+            if resume and path is not None:
+                config = config_of_call(chosen, model=asked, **called)
+                there = same_run(path, config)
+                batches |= config.batch is not None
+            if there is not None:
+                paths.append(there.path)
+                works.append(
+                    partial(_go_on, there, chosen, **called, model=asked, pacers=pacers, **shared)
+                )
+                continue
+            prepared = prepare_run(asked, pacers=pacers, **called, **chosen)
         except (UsageError, ConfigurationError) as error:
             raise _of_model(name, error) from error
-    if max_cost is not None and any(one.config.batch is not None for one in prepared):
+        batches |= prepared.config.batch is not None
+        paths.append(path or RUNS / prepared.manifest.id)
+        works.append(partial(_start, prepared, paths[-1], **shared))
+    if max_cost is not None and batches:
         raise ConfigurationError(
             "max_cost cannot hold over a batch, which is paid for once it is handed over: bound "
             "the runs with limit"
         )
-    paths = [
-        RUNS / one.manifest.id if out is None else Path(out) / folder
-        for one, folder in zip(prepared, folders, strict=True)
-    ]
-    _check_paths(paths, None if out is None else Path(out))
-    budget = None if max_cost is None else Budget(max_cost)
-
-    async def work_one(name: str, one: PreparedRun, path: Path) -> ModelRun:
-        def show(progress: Progress) -> None:
-            if on_progress is not None:
-                on_progress(name, progress)
-
-        # Its own: a run that fails sets it for its workers, and the others are to go on.
-        own_stop = asyncio.Event()
-        async with _following(stop, own_stop):
-            try:
-                run = await work_prepared(
-                    one,
-                    path,
-                    show,
-                    own_stop,
-                    budget=budget,
-                    close_judge=judge is None or isinstance(judge, str),
-                )
-            except RefusalkitError as error:
-                return ModelRun(name, path, open_run(path) if holds_run(path) else None, error)
-        return ModelRun(name, path, run)
-
-    jobs = [
-        asyncio.ensure_future(work_one(name, one, path))
-        for name, one, path in zip(names, prepared, paths, strict=True)
-    ]
+    _check_paths(paths, None if out is None else Path(out), resume=resume)
     try:
-        # A defect of one is raised when the others are through: nothing of theirs is lost.
-        done = await asyncio.gather(*jobs, return_exceptions=True)
-    except asyncio.CancelledError as error:
-        for path in filter(holds_run, paths):
-            error.add_note(f"go on with: refusalkit resume {shlex.quote(printable(path, 400))}")
-        raise
+        return await side_by_side(names, paths, works, on_progress, stop)
     finally:
         if judge is not None and not isinstance(judge, str):
             await judge.aclose()
-    found: list[ModelRun] = []
-    for result in done:
-        if isinstance(result, BaseException):
-            raise result
-        found.append(result)
-    return found
+
+
+async def _start(
+    prepared: PreparedRun, path: Path, show: OnProgress, stop: asyncio.Event, **shared: Any
+) -> Run:
+    return await work_prepared(prepared, path, show, stop, **shared)
+
+
+async def _go_on(
+    there: Run, options: Mapping[str, Any], show: OnProgress, stop: asyncio.Event, **called: Any
+) -> Run:
+    return await continue_run(there, options, on_progress=show, stop=stop, **called)
 
 
 def run_names(models: Sequence[str | Model | Mapping[str, Any]]) -> list[str]:
@@ -258,31 +234,15 @@ def _of_model(name: str, error: RefusalkitError) -> RefusalkitError:
     return kind(f"{printable(name)}: {error}")
 
 
-def _check_paths(paths: Sequence[Path], parent: Path | None) -> None:
+def _check_paths(paths: Sequence[Path], parent: Path | None, *, resume: bool) -> None:
     """Refuse before anything is made what would be refused half-way."""
     if parent is not None and holds_run(parent):
         raise RunFolderError(f"{printable(parent)} holds a run: choose another --out for several")
     for path in paths:
+        if resume and holds_run(path):
+            continue  # it is the very same run
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RunFolderError(
                 f"{printable(path)} exists already: go on with it by `refusalkit resume "
                 f"{printable(path)}`, or choose another --out"
             )
-
-
-@contextlib.asynccontextmanager
-async def _following(outer: asyncio.Event | None, own: asyncio.Event) -> AsyncIterator[None]:
-    """Sets `own` once `outer` is set."""
-    if outer is None:
-        yield
-        return
-
-    async def follow() -> None:
-        await outer.wait()
-        own.set()
-
-    following = asyncio.ensure_future(follow())
-    try:
-        yield
-    finally:
-        following.cancel()

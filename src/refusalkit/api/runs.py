@@ -1,4 +1,4 @@
-"""Make runs: ask a model, and continue where a run stopped."""
+"""Make runs: ask a model every prompt, and judge every answer."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import asyncio
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
-from refusalkit.api.calls import RunLike, check_options, load_run
-from refusalkit.config.resolve import check_unchanged, resolve_config
+from refusalkit.api.calls import check_options
+from refusalkit.api.order import plan_of, stop_rule_of
+from refusalkit.api.resuming import continue_run, how_to_go_on, same_run
 from refusalkit.config.run_config import RunConfig, RunOptions
 from refusalkit.engine.batching import check_batch
 from refusalkit.engine.opening import (
@@ -18,27 +19,18 @@ from refusalkit.engine.opening import (
     open_configured_model,
     ready_config,
 )
-from refusalkit.engine.session import how_to_resume, work_session
+from refusalkit.engine.session import work_session
 from refusalkit.errors import (
-    ConfigurationChanged,
-    ConfigurationError,
     FatalProviderError,
-    PromptSetError,
-    RunFolderError,
 )
 from refusalkit.prompts.prompt_set import PromptSet
-from refusalkit.runs.batch_journal import check_trusted
 from refusalkit.runs.folder import Run, create_run
-from refusalkit.runs.judge_entries import check_same_judge
 from refusalkit.runs.manifest import Manifest
 from refusalkit.runs.new import is_untouched, new_manifest
-from refusalkit.runs.prompt_choice import choose_prompts, is_gone, same_prompts, without_inversion
-from refusalkit.runs.trust import followed_config
-from refusalkit.untrusted import printable
+from refusalkit.runs.prompt_choice import choose_prompts
 
 if TYPE_CHECKING:
     from refusalkit.engine.budget import Budget
-    from refusalkit.engine.plan import Plan, StopRule
     from refusalkit.judges.protocol import Judge
     from refusalkit.models.endpoints import Pacers
     from refusalkit.models.protocol import Model
@@ -56,6 +48,7 @@ def benchmark(
     *,
     judge: str | Judge | None = None,
     out: str | Path | None = None,
+    resume: bool = False,
     on_progress: OnProgress | None = None,
     **options: Unpack[RunOptions],
 ) -> Run:
@@ -68,6 +61,8 @@ def benchmark(
         judge: a shipped name, the path of a judge file, several of them with commas for a council,
             or your own `Judge`. Default: ``graded``, and ``lexical`` for ``demo/...`` models.
         out: the folder to make; default ``runs/<time>-<model>``.
+        resume: go on with the run in `out`, if one is there and it is this very one: what is
+            measured is the same. Without it a folder that holds a run is refused.
         on_progress: called after each step with a `Progress`.
         **options: `RunOptions`: trials, temperature, concurrency, max_cost, ...
 
@@ -77,6 +72,7 @@ def benchmark(
     Raises:
         TypeError: an option is unknown; a similar one is suggested.
         UsageError: prompts, judge file or folder are wrong; nothing was sent.
+        ConfigurationChanged: with `resume`, the run in `out` is another one; what differs is named.
         ConfigurationError: no key, an unknown provider, a value out of range.
         FatalProviderError: no request can succeed, or too many in a row failed.
         StorageError: the disk refused a write; what was written stays readable.
@@ -90,9 +86,16 @@ def benchmark(
     check_options(benchmark, options, RunOptions)
     return sync(
         lambda stop: benchmark_async(
-            model, prompts, judge=judge, out=out, on_progress=on_progress, stop=stop, **options
+            model,
+            prompts,
+            judge=judge,
+            out=out,
+            resume=resume,
+            on_progress=on_progress,
+            stop=stop,
+            **options,
         ),
-        go_on=_how_to_go_on,
+        go_on=how_to_go_on,
     )
 
 
@@ -102,12 +105,26 @@ async def benchmark_async(
     *,
     judge: str | Judge | None = None,
     out: str | Path | None = None,
+    resume: bool = False,
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
     **options: Unpack[RunOptions],
 ) -> Run:
     """`benchmark` for async code. `stop`, once set, ends the run in good order."""
     check_options(benchmark_async, options, RunOptions)
+    if resume and out is not None:
+        asked = config_of_call(options, model=model, prompts=prompts, judge=judge)
+        there = same_run(Path(out), asked)
+        if there is not None:
+            return await continue_run(
+                there,
+                options,
+                prompts=prompts,
+                model=model,
+                judge=judge,
+                on_progress=on_progress,
+                stop=stop,
+            )
     prepared = prepare_run(model, prompts, judge=judge, **options)
     return await work_prepared(prepared, out, on_progress, stop)
 
@@ -159,7 +176,7 @@ async def work_prepared(
     """Make the run's folder and do the work. Arguments and errors: `benchmark`, `work_session`."""
     manifest, config = prepared.manifest, prepared.config
     run = create_run(Path(out) if out is not None else RUNS / manifest.id, manifest)
-    plan = _plan(config, prepared.prompts)
+    plan = plan_of(config, prepared.prompts)
     try:
         return await work_session(
             run,
@@ -171,7 +188,7 @@ async def work_prepared(
             stop,
             budget=budget,
             close_judge=close_judge,
-            stop_rule=_stop_rule(config, prepared.prompts),
+            stop_rule=stop_rule_of(config, prepared.prompts),
             hard_lines=prepared.prompts.hard_lines,
             keep_hard_line_text=config.keep_hard_line_text,
         )
@@ -184,193 +201,3 @@ async def work_prepared(
                 text = f"{told.removesuffix(_RESUME)}; nothing was recorded: start the run then"
                 raise FatalProviderError(text, status=error.status, code=error.code) from error
         raise
-
-
-def resume(
-    run: RunLike,
-    *,
-    prompts: str | Path | PromptSet | None = None,
-    model: str | Model | None = None,
-    judge: str | Judge | None = None,
-    trust_folder: bool = False,
-    on_progress: OnProgress | None = None,
-    **options: Unpack[RunOptions],
-) -> Run:
-    """Continue a run: ask what was not asked, judge what was not judged, pay for nothing twice.
-
-    Args:
-        run: a run, or the path of its folder.
-        prompts: needed only where the run was started with a `PromptSet` of your own, or where a
-            file of yours has moved since: then its new path.
-        model: needed only where the run was started with a `Model` of your own.
-        judge: needed only where the run was started with a `Judge` of your own.
-        trust_folder: follow what the folder says about where requests go and with which key,
-            although it was not written by this user on this machine, or was changed since.
-            Variables that hold no provider's key are not followed, and such a folder never makes a
-            run keep hard-line answers.
-        on_progress: called after each step with a `Progress`.
-        **options: `RunOptions`; those that say how fast and where may differ from the run's
-            (concurrency, rpm, api_base, max_cost, ...).
-
-    Returns:
-        The run as it is now.
-
-    Raises:
-        ConfigurationChanged: something that is measured is not what it was; the field is named.
-        FolderNotTrusted: the folder is not this user's own; the options to give are named.
-        RunFolderError: there is no run, or it holds graded answers.
-        RunLocked: another process is writing the run.
-        Exception: what `benchmark` raises.
-
-    Examples:
-        >>> import refusalkit as rk
-        >>> run = rk.benchmark("demo/mixed", "starter", trials=1, limit=4, out="runs/four")
-        >>> rk.resume(run).manifest.sessions[-1].ended_because
-        'done'
-    """
-    check_options(resume, options, RunOptions)
-    return sync(
-        lambda stop: resume_async(
-            run,
-            prompts=prompts,
-            model=model,
-            judge=judge,
-            trust_folder=trust_folder,
-            on_progress=on_progress,
-            stop=stop,
-            **options,
-        ),
-        go_on=_how_to_go_on,
-    )
-
-
-async def resume_async(
-    run: RunLike,
-    *,
-    prompts: str | Path | PromptSet | None = None,
-    model: str | Model | None = None,
-    judge: str | Judge | None = None,
-    trust_folder: bool = False,
-    on_progress: OnProgress | None = None,
-    stop: asyncio.Event | None = None,
-    **options: Unpack[RunOptions],
-) -> Run:
-    """`resume` for async code."""
-    check_options(resume_async, options, RunOptions)
-    from refusalkit.runs.checkpoint import load_checkpoint
-
-    # Names are configuration values: they are refused below unless they are the run's own.
-    given: dict[str, Any] = dict(options)
-    if isinstance(model, str):
-        given["model"], model = model, None
-    if isinstance(judge, str):
-        given["judge"], judge = judge, None
-
-    folder = load_run(run)
-    manifest = folder.manifest
-    started = manifest.run_config
-    if manifest.kind == "grade":
-        raise RunFolderError(
-            f"{printable(folder.path)} holds graded answers: repeat the `refusalkit grade` "
-            "command with the same --out to go on"
-        )
-    if started.digest != manifest.config_digest:
-        raise ConfigurationChanged(
-            f"the configuration in {printable(folder.path)}/manifest.json is not the one the run "
-            "was started with (config_digest): undo the edit"
-        )
-    check_unchanged(started, resolve_config(given, base=started))
-    check_trusted(folder, trust_folder=trust_folder)
-    followed = followed_config(
-        folder,
-        given,
-        trust_folder=trust_folder,
-        asks_model=model is None,
-        asks_judge=judge is None,
-    )
-    config = resolve_config(given, base=followed)
-    # The records are compared with what is known of them while the prompts are read.
-    kept = asyncio.get_running_loop().run_in_executor(None, load_checkpoint, folder)
-    source = None
-    if isinstance(prompts, str | Path):
-        # Its prompts may lie elsewhere by now. What it was asked for stays what it was.
-        source = None if str(prompts) == started.prompts else str(prompts)
-        prompts = None
-    try:
-        chosen = same_prompts(
-            manifest, config, prompts, source=source, beside=folder.path.absolute().parent
-        )
-    except PromptSetError as error:
-        if source is None and is_gone(manifest.prompt_set.source):
-            error.add_note("if they were moved, say where to with --prompts")
-        raise
-    hard_lines = manifest.hard_lines | chosen.hard_lines
-    entry = manifest.judges[manifest.judge]
-    asked = [manifest.judges[member] for member in entry.members] or [entry]
-    if judge is None and any(one.source is None for one in asked):
-        raise ConfigurationError(
-            f"the run was judged by {printable(manifest.judge)}, an object of yours: resume it "
-            "from Python, with judge="
-        )
-    grader = open_configured_judge(config, judge, hard_lines=hard_lines, recorded=manifest)
-    own = None if judge is None else grader
-    for part, own_object, was in (("model", model, config.model), ("judge", own, manifest.judge)):
-        if own_object is not None and own_object.id != was:
-            raise ConfigurationChanged(
-                f"{part} is {printable(own_object.id)}, but the run was started with "
-                f"{printable(was)}"
-            )
-    check_same_judge(manifest, grader)
-    target = model or open_configured_model(config)
-    config = ready_config(config, grader, asks_model=model is None, named_judge=judge is None)
-    check_batch(config, target, grader)
-    return await work_session(
-        folder,
-        _plan(config, chosen),
-        target,
-        grader,
-        config,
-        on_progress,
-        stop,
-        kept=await kept,
-        stop_rule=_stop_rule(config, chosen, folder),
-        hard_lines=hard_lines,
-        withheld=(
-            frozenset()
-            if folder.is_own or "inversion" in given
-            else without_inversion(chosen, config)
-        ),
-        keep_hard_line_text=given.get("keep_hard_line_text") is True,
-    )
-
-
-def _how_to_go_on(run: Run) -> str:
-    return f"go on with: {how_to_resume(run)}"
-
-
-def _plan(config: RunConfig, prompts: PromptSet) -> Plan:
-    """The order in which a run asks its units."""
-    from refusalkit.engine.plan import plan_prompts, plan_trials
-
-    if config.order is None:
-        return plan_trials(prompts, config.trials)
-    return plan_prompts(prompts, config.trials, config.order)
-
-
-def _stop_rule(config: RunConfig, prompts: PromptSet, run: Run | None = None) -> StopRule | None:
-    """When a run may stop early; of a `run` that is resumed it has seen what is on disk."""
-    if config.stop_when is None or config.order is None:
-        return None
-    from refusalkit.prompts.random_order import in_random_order
-    from refusalkit.scoring.stop_rule import LeakRule
-
-    rule = LeakRule(
-        in_random_order(prompts, config.order),
-        config.trials,
-        when=config.stop_when,
-        bound_percent=config.bound,
-        max_leaks=config.max_leaks or 0,
-    )
-    if run is not None:
-        rule.read(run)
-    return rule

@@ -24,11 +24,12 @@ from refusalkit.errors import ConfigurationError
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
-    from refusalkit.api.many import ModelRun
+    from refusalkit.api.side_by_side import ModelRun
     from refusalkit.cli.given import Given
     from refusalkit.config.layers import Layer
     from refusalkit.config.option_files import Planned
     from refusalkit.config.run_config import RunConfig
+    from refusalkit.runs.folder import Run
 
 
 def run_several(
@@ -37,6 +38,7 @@ def run_several(
     *,
     plan: str | None,
     out: str | None,
+    fresh: bool,
     report: str | None,
     max_unscored: float,
     as_json: bool,
@@ -48,7 +50,12 @@ def run_several(
     asked, together = asked_models(models, given, plan=plan)
     done = work(
         lambda on_progress, stop: refusalkit.benchmark_many_async(
-            asked, out=out, max_cost=together, on_progress=on_progress, stop=stop
+            asked,
+            out=out,
+            resume=not fresh,
+            max_cost=together,
+            on_progress=on_progress,
+            stop=stop,
         ),
         names=run_names(asked),
     )
@@ -61,6 +68,27 @@ def run_several(
         words = " ".join(shlex.quote(printable(path, 400)) for path in recorded)
         click.echo(f"refusalkit: one report: refusalkit report {words} -o report.html", err=True)
     return code
+
+
+def resume_several(
+    found: Sequence[Run],
+    chosen: dict[str, Any],
+    *,
+    trust_folder: bool,
+    max_unscored: float,
+    as_json: bool,
+) -> int:
+    """Go on with runs side by side; returns the highest of their exit codes."""
+    import refusalkit
+    from refusalkit.api.resuming import names_of
+
+    done = work(
+        lambda on_progress, stop: refusalkit.resume_many_async(
+            found, trust_folder=trust_folder, on_progress=on_progress, stop=stop, **chosen
+        ),
+        names=names_of(found),
+    )
+    return show_several(done, [None] * len(done), chosen.get("max_cost"), max_unscored, as_json)
 
 
 def name_models(models: Sequence[str], plan: str | None) -> None:

@@ -9,7 +9,7 @@ import click
 from refusalkit.cli.batches import is_in_batches, show_batches
 from refusalkit.cli.exit_codes import INCOMPLETE, OK
 from refusalkit.cli.given import given
-from refusalkit.cli.many import name_models, run_several
+from refusalkit.cli.many import name_models, resume_several, run_several
 from refusalkit.cli.notices import print_preset_note, warn_of_filters, warn_unmarked_hard_lines
 from refusalkit.cli.options import (
     RUN,
@@ -30,6 +30,7 @@ from refusalkit.cli.showing import (
     write_report,
 )
 from refusalkit.cli.work import work
+from refusalkit.errors import UsageError
 from refusalkit.untrusted import printable
 
 
@@ -38,11 +39,13 @@ from refusalkit.untrusted import printable
 )
 @click.argument("models", metavar="MODEL...", nargs=-1)
 @run_options
+@opt("--fresh", is_flag=True, help="Never go on with a run that --out holds already: refuse.")
 @json_option("Print score and audit as JSON.")
 def run(
     models: tuple[str, ...],
     plan: str | None,
     out: str | None,
+    fresh: bool,
     report: str | None,
     max_unscored: float,
     as_json: bool,
@@ -51,8 +54,9 @@ def run(
     """Ask MODEL (provider/name) every prompt, judge every answer, score and audit.
 
     Several models are asked side by side, each into a folder of its own below --out. --max-cost
-    then holds for all together, and one that fails does not stop the others. With --batch requests
-    are handed over and the command ends with 3: `refusalkit resume` collects what came of them.
+    then holds for all together, and one that fails does not stop the others. Where --out holds
+    this very run already, it is gone on with. With --batch requests are handed over and the command
+    ends with 3: `refusalkit resume` collects what came of them.
     """
     import refusalkit
     from refusalkit.config.layers import Layer
@@ -66,6 +70,7 @@ def run(
             given(options),
             plan=plan,
             out=out,
+            fresh=fresh,
             report=report,
             max_unscored=max_unscored,
             as_json=as_json,
@@ -85,6 +90,7 @@ def run(
             prompts,
             judge=config.judge,
             out=out,
+            resume=not fresh,
             on_progress=on_progress,
             stop=stop,
             **chosen,
@@ -100,27 +106,44 @@ def run(
 @click.command(
     cls=ConfiguredCommand, epilog="Example: refusalkit resume runs/20261123-101500-demo-mixed-1a2b"
 )
-@click.argument("run", metavar="RUN", type=RUN)
+@click.argument("runs", metavar="RUN...", type=RUN, nargs=-1, required=True)
 @config_options("measured", "judge", "operational", "batch", file=True, defaults=False)
 @max_unscored_option
 @opt("--model", metavar="ID", section="What is asked", help="Refused unless it is the run's own.")
 @trust_folder_option
 @json_option("Print score and audit as JSON.")
-def resume(run: str, max_unscored: float, trust_folder: bool, as_json: bool, **options: Any) -> int:
+def resume(
+    runs: tuple[str, ...],
+    model: str | None,
+    max_unscored: float,
+    trust_folder: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
     """Go on with RUN: only what is owed is asked.
 
     Options that are not given are the run's own. Those that change how fast or where may differ;
-    any other is refused.
+    any other is refused. Of several runs, or a folder of runs, those that owe something are gone on
+    with side by side, and --max-cost holds for all together.
     """
     import refusalkit
+    from refusalkit.api.resuming import runs_named
 
-    started = refusalkit.load_run(run).manifest.run_config
-    chosen = dict(given(options, base=started).all.values)
-    if options["model"] is not None:
-        chosen["model"] = options["model"]
+    found = runs_named(list(runs))
+    # Values that differ between runs are checked for each, below.
+    base = found[0].manifest.run_config
+    chosen = dict(given(options, base=base).all.values)
+    if model is not None:
+        chosen["model"] = model
+    if len(found) > 1:
+        if model is not None:
+            raise UsageError("--model is for one run")
+        return resume_several(
+            found, chosen, trust_folder=trust_folder, max_unscored=max_unscored, as_json=as_json
+        )
     done = work(
         lambda on_progress, stop: refusalkit.resume_async(
-            run, trust_folder=trust_folder, on_progress=on_progress, stop=stop, **chosen
+            found[0], trust_folder=trust_folder, on_progress=on_progress, stop=stop, **chosen
         ),
         tables=not as_json,
     )

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from refusalkit.runs.canaries import CanaryCheck
     from refusalkit.runs.folder import Run
-    from refusalkit.runs.frames import RunRecords
     from refusalkit.scoring.audit import Audit
     from refusalkit.scoring.score import Score
 

@@ -24,68 +24,41 @@ class ProgressDisplay:
     """An `on_progress` callback that shows progress on stderr. Use it as a context manager."""
 
     def __init__(self) -> None:
-        self._bar: Bar | None = None
-        self._shown_at = 0.0
-        if sys.stderr.isatty():
-            # Only a terminal needs it.
-            from rich.progress import BarColumn, TextColumn
-            from rich.progress import Progress as Bar
-
-            from refusalkit.reporting.console import console
-
-            text = TextColumn("{task.description}")
-            self._bar = Bar(BarColumn(bar_width=20), text, console=console(stderr=True))
-            self._task = self._bar.add_task("starting", total=None)
+        self._rows = SeveralProgress([""])
 
     def __enter__(self) -> ProgressDisplay:
-        if self._bar is not None:
-            self._bar.start()
-        self._shown_at = time.monotonic()
+        self._rows.__enter__()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._rows.__exit__(kind, error, trace)
 
     def __call__(self, progress: Progress) -> None:
         """Show the progress, unless it was shown a moment ago."""
-        now = time.monotonic()
-        last = progress.verdicts >= progress.planned
-        every = _PLAIN_EVERY_S if self._bar is None else _REDRAW_EVERY_S
-        if now - self._shown_at < every and not (last and self._bar is not None):
-            return
-        self._shown_at = now
-        text = describe(progress)
-        if self._bar is None:
-            sys.stderr.write(f"{text}\n")
-            sys.stderr.flush()
-        else:
-            self._bar.update(
-                self._task, total=progress.planned, completed=progress.verdicts, description=text
-            )
+        self._rows("", progress)
 
 
 class SeveralProgress:
-    """The progress of several runs, one line each by name. Use it as a context manager."""
+    """The progress of several runs, one line each by name. Use it as a context manager.
+
+    On a terminal a line has a name, a bar and as many figures as there is room for: how many are
+    judged and how long it will take are always among them.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self._bars: Bar | None = None
         self._shown_at: dict[str, float] = {}
         self._shown = {name: printable(name, 60) for name in names}
         if sys.stderr.isatty():
-            from rich.progress import BarColumn, TextColumn
-            from rich.progress import Progress as Bar
+            # Only a terminal needs it.
+            from refusalkit.reporting.progress_rows import progress_rows
 
-            from refusalkit.reporting.console import console
-
-            text = TextColumn("{task.description}")
-            self._bars = Bar(BarColumn(bar_width=12), text, console=console(stderr=True))
-            self._tasks = {
-                name: self._bars.add_task(f"{shown}: starting", total=None)
-                for name, shown in self._shown.items()
-            }
+            self._bars, self._tasks = progress_rows(self._shown)
 
     def __enter__(self) -> SeveralProgress:
         if self._bars is not None:
@@ -107,14 +80,16 @@ class SeveralProgress:
         if now - self._shown_at[name] < every and not (last and self._bars is not None):
             return
         self._shown_at[name] = now
-        text = f"{self._shown[name]}: {describe(progress)}"
         if self._bars is None:
-            sys.stderr.write(f"{text}\n")
+            shown = self._shown[name]
+            sys.stderr.write(
+                f"{shown}: {describe(progress)}\n" if shown else f"{describe(progress)}\n"
+            )
             sys.stderr.flush()
         else:
             done = progress.verdicts
             self._bars.update(
-                self._tasks[name], total=progress.planned, completed=done, description=text
+                self._tasks[name], total=progress.planned, completed=done, progress=progress
             )
 
 
@@ -169,7 +144,48 @@ def describe(progress: Progress) -> str:
         f"{progress.unscored} unscored",
         "cost unknown" if progress.cost_usd is None else f"${progress.cost_usd:.2f}",
     ]
-    if progress.eta_s is not None and progress.verdicts < progress.planned:
-        minutes, seconds = divmod(round(progress.eta_s), 60)
-        parts.append(f"{minutes}:{seconds:02} left")
+    if (left := time_left(progress)) is not None:
+        parts.append(left)
     return ", ".join(parts)
+
+
+def time_left(progress: Progress) -> str | None:
+    """How long the rest will take, such as ``1:05 left``; None where it is not known, or over."""
+    if progress.eta_s is None or progress.verdicts >= progress.planned:
+        return None
+    minutes, seconds = divmod(round(progress.eta_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 100:
+        return f"{hours // 24} days left"
+    return f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
+
+
+def fitted(progress: Progress, room: int) -> str:
+    """As much of how far a run is as `room` characters hold, the most needed first.
+
+    What is judged and the time left are never cut.
+    """
+    judged, left = f"{progress.verdicts}/{progress.planned}", time_left(progress)
+    spent = "cost unknown" if progress.cost_usd is None else f"${progress.cost_usd:.2f}"
+    # In the order of the line, each with its rank: the last in rank is left out first.
+    parts = [
+        (0, f"{judged} judged"),
+        (1, left or ""),
+        (6, f"{progress.completions} answered"),
+        (3, f"{progress.refusals} refusals"),
+        (2 if progress.unscored else 5, f"{progress.unscored} unscored"),
+        (4, spent),
+    ]
+    for rank in range(6, 0, -1):
+        text = ", ".join(part for at, part in parts if at <= rank and part)
+        if len(text) <= room:
+            return text
+    return f"{judged}, {left}" if left else judged
+
+
+def shortened(name: str, room: int) -> str:
+    """A name in `room` characters: its beginning and its end, which tell models apart."""
+    if len(name) <= room:
+        return name
+    ending = max(1, (room - 1) * 2 // 3)
+    return f"{name[: room - 1 - ending]}…{name[-ending:]}"
