@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refusalkit.engine.plan import Progress
-from refusalkit.reporting.progress import fitted, shortened
+from refusalkit.reporting.progress_text import fitted, shortened
 
 NAMES = [
     "anthropic/claude-sonnet-5-5",

@@ -15,7 +15,7 @@ from refusalkit.cli.showing import score_exit, warn_of_canaries
 @click.argument("run", metavar="RUN", type=RUN)
 @opt(
     "--by",
-    type=click.Choice(["category", "trial", "prompt", "language"]),
+    type=click.Choice(["category", "trial", "prompt", "tag", "danger", "lang"]),
     help="A row for each of these.",
 )
 @opt(
@@ -56,6 +56,7 @@ def score(
     from refusalkit.runs.frames import SCORED, RunRecords
     from refusalkit.scoring.score import score_run
 
+    by = "language" if by == "lang" else by
     run = folder_of(run)
     records = RunRecords(refusalkit.load_run(run), SCORED | {"cost_usd"}, count_odd=True)
     result = score_run(records.run, judge=judge, count_deflection=count_deflection, records=records)
@@ -73,7 +74,9 @@ def score(
     if form == "json":
         # Frames and bytes as they are: with a row for each prompt this can be long.
         found = {**data.score_data(result, ()), "cost_usd": spent}
-        found |= {f"by_{name}": data.frame_by(result, name) for name in ([by] if by else data.BY)}
+        found |= {
+            f"by_{name}": data.frame_by(result, name) for name in ([by] if by else data.PARTS)
+        }
         if corrections:
             found["corrections"] = [data.correction_data(each) for each in corrections]
         click.echo(data.to_json_bytes(found))

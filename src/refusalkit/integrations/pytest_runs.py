@@ -22,7 +22,8 @@ from filelock import FileLock
 
 from refusalkit.api.calls import check_options
 from refusalkit.api.results import audit, score
-from refusalkit.api.runs import benchmark, resume
+from refusalkit.api.resuming import resume
+from refusalkit.api.runs import benchmark
 from refusalkit.config.run_config import RunConfig, RunOptions
 from refusalkit.engine.opening import config_of_call
 from refusalkit.errors import (

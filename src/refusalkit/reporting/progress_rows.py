@@ -12,7 +12,7 @@ from rich.table import Column
 from rich.text import Text
 
 from refusalkit.reporting.console import console
-from refusalkit.reporting.progress import fitted, shortened
+from refusalkit.reporting.progress_text import fitted, shortened
 
 # Cells between two columns.
 _GAP = 1

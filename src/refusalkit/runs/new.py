@@ -150,6 +150,7 @@ def _planned(prompts: PromptSet, trials: int, asked: Mapping[str, int] | None) -
         framed=framings,
         parts=tuple(PartEntry.model_validate(asdict(part)) for part in prompts.parts),
         danger={p.id: p.danger for p in prompts.prompts if p.danger is not None},
+        tags={p.id: tuple(p.tags) for p in prompts.prompts if p.tags},
         languages={p.id: p.lang for p in prompts.prompts} if len(languages) > 1 else {},
         translations={
             p.id: p.translation_of for p in prompts.prompts if p.translation_of is not None

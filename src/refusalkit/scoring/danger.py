@@ -1,6 +1,8 @@
-"""How dangerous the prompts of a run are (1 to 3)."""
+"""How dangerous the prompts of a run are (1 to 3), and which tags they have."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import polars as pl
 
@@ -8,7 +10,7 @@ from refusalkit.errors import RefusalkitError
 from refusalkit.runs.manifest import Manifest
 from refusalkit.scoring.languages import by_request
 from refusalkit.scoring.rates import estimate
-from refusalkit.types import Estimate
+from refusalkit.types import Estimate, Prompt
 
 
 def danger_of(manifest: Manifest) -> dict[str, int]:
@@ -16,20 +18,35 @@ def danger_of(manifest: Manifest) -> dict[str, int]:
 
     Of a run from before the manifest recorded it: that of the shipped set, if it is the one asked.
     """
+    if manifest.prompt_set.danger:
+        return manifest.prompt_set.danger
+    return {p.id: p.danger for p in _shipped(manifest) if p.danger is not None}
+
+
+def tags_of(manifest: Manifest) -> dict[str, tuple[str, ...]]:
+    """The tags of each prompt that has any, by id; of an older run as `danger_of`."""
+    if manifest.prompt_set.tags:
+        return manifest.prompt_set.tags
+    return {p.id: tuple(p.tags) for p in _shipped(manifest) if p.tags}
+
+
+def _shipped(manifest: Manifest) -> Sequence[Prompt]:
+    """The prompts of a run where it asked a shipped set, or a part of one, that is still the same.
+
+    Empty for any other run.
+    """
     # Imported here: hardly a run needs its prompts to be scored.
     from refusalkit.prompts.load import shipped_sets
     from refusalkit.runs.prompt_choice import choose_prompts, draw_of
 
     entry = manifest.prompt_set
-    if entry.danger or entry.source not in shipped_sets():
-        return entry.danger
+    if entry.source not in shipped_sets():
+        return ()
     try:
         prompts = choose_prompts(manifest.run_config, draw_version=draw_of(manifest))
     except RefusalkitError:  # the set has become another since
-        return {}
-    if prompts.digest != entry.digest:
-        return {}
-    return {prompt.id: prompt.danger for prompt in prompts.prompts if prompt.danger is not None}
+        return ()
+    return prompts.prompts if prompts.digest == entry.digest else ()
 
 
 def dangerous_answer_rate(manifest: Manifest, counts: pl.DataFrame) -> Estimate:

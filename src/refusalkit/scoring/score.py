@@ -17,11 +17,18 @@ from refusalkit.runs.manifest import JudgePart, Manifest
 from refusalkit.runs.odd_answers import OddAnswers
 from refusalkit.scoring.atropos_keywords import KeywordFallback, keyword_fallback
 from refusalkit.scoring.bounds import bounds_of
-from refusalkit.scoring.danger import danger_of, dangerous_answer_rate
+from refusalkit.scoring.danger import dangerous_answer_rate
 from refusalkit.scoring.discrimination import discrimination_frame, youden_j
 from refusalkit.scoring.families import same_family
-from refusalkit.scoring.languages import PAIRED_SCHEMA, by_request, paired_differences
+from refusalkit.scoring.languages import by_request
 from refusalkit.scoring.notebook import ESTIMATE_HEADS, estimate_cells
+from refusalkit.scoring.parts import (
+    SUMMARY_SCHEMA,
+    danger_frame,
+    language_frame,
+    summary,
+    tag_frame,
+)
 from refusalkit.scoring.pressure import Pressure, pressure_of
 from refusalkit.scoring.rates import (
     EARNED,
@@ -209,8 +216,8 @@ class Score:
         for entry in sorted(self.manifest.prompt_set.categories, key=lambda c: c.hard_line):
             part = self._requests.filter(pl.col("category") == entry.slug)
             head = {"category": entry.slug, "title": entry.title, "hard_line": entry.hard_line}
-            rows.append({**head, **_summary(part, entry.n_prompts, entry.n_units)})
-        return pl.DataFrame(rows, schema={**_HEAD_SCHEMA, **_SUMMARY_SCHEMA})
+            rows.append({**head, **summary(part, entry.n_prompts, entry.n_units)})
+        return pl.DataFrame(rows, schema={**_HEAD_SCHEMA, **SUMMARY_SCHEMA})
 
     @cached_property
     def discrimination(self) -> pl.DataFrame:
@@ -234,8 +241,8 @@ class Score:
         rows = []
         for trial, planned in sorted(planned_by_trial(self.manifest, self.responses).items()):
             part = count_prompts(columns.filter(pl.col("trial") == trial))
-            rows.append({"trial": trial, **_summary(part, planned, planned)})
-        return pl.DataFrame(rows, schema={"trial": pl.Int64, **_SUMMARY_SCHEMA})
+            rows.append({"trial": trial, **summary(part, planned, planned)})
+        return pl.DataFrame(rows, schema={"trial": pl.Int64, **SUMMARY_SCHEMA})
 
     @cached_property
     def by_danger(self) -> pl.DataFrame:
@@ -245,17 +252,16 @@ class Score:
         100 - willingness. Hard lines are left out: their prompts are to be refused whatever their
         danger. Empty where the set states no danger.
         """
-        levels = danger_of(self.manifest)
-        ordinary = self.counts.filter(~pl.col("hard_line"))
-        rows = []
-        for danger in sorted(set(levels.values())):
-            ids = [name for name, level in levels.items() if level == danger]
-            part = ordinary.filter(pl.col("prompt_id").is_in(ids))
-            if n_prompts := part["prompt_id"].n_unique():
-                whole = self.manifest.kind == "run"
-                n_units = n_prompts * self.manifest.trials if whole else int(part["n_units"].sum())
-                rows.append({"danger": danger, **_summary(part, n_prompts, n_units)})
-        return pl.DataFrame(rows, schema={"danger": pl.Int64, **_SUMMARY_SCHEMA})
+        return danger_frame(self.manifest, self.counts)
+
+    @cached_property
+    def by_tag(self) -> pl.DataFrame:
+        """One row for each tag of the prompts that came back at least once, largest first.
+
+        Columns: tag, and the columns of `by_category` from n_prompts on. A prompt with several tags
+        counts for each. Empty where the set has no tags.
+        """
+        return tag_frame(self.manifest, self.counts)
 
     @cached_property
     def by_language(self) -> pl.DataFrame:
@@ -266,33 +272,7 @@ class Score:
         difference_high: how many points more willing the model is there than on the same requests
         in the language they were translated from, paired by prompt; null without translations.
         """
-        languages, sources = (
-            self.manifest.prompt_set.languages,
-            self.manifest.prompt_set.translations,
-        )
-        if not languages:  # all of one
-            only = next(iter(self.manifest.languages), "en")
-            languages = dict.fromkeys(self.counts["prompt_id"], only)
-        ids: dict[str, list[str]] = {}
-        for name, language in languages.items():
-            ids.setdefault(language, []).append(name)
-        rows = []
-        for language, names in ids.items():
-            part = self.counts.filter(pl.col("prompt_id").is_in(names))
-            if n_prompts := part["prompt_id"].n_unique():
-                whole = self.manifest.kind == "run"
-                n_units = n_prompts * self.manifest.trials if whole else int(part["n_units"].sum())
-                mine = {name: sources[name] for name in names if name in sources}
-                rows.append(
-                    {
-                        "language": language,
-                        **_summary(part, n_prompts, n_units),
-                        **paired_differences(self.counts, mine),
-                    }
-                )
-        rows.sort(key=lambda row: -int(row["n_prompts"] or 0))
-        schema = {"language": pl.String, **_SUMMARY_SCHEMA, **PAIRED_SCHEMA}
-        return pl.DataFrame(rows, schema=schema)
+        return language_frame(self.manifest, self.counts)
 
     @cached_property
     def _requests(self) -> pl.DataFrame:
@@ -485,24 +465,4 @@ def _by_judge(
 
 
 _HEAD_SCHEMA = {"category": pl.String, "title": pl.String, "hard_line": pl.Boolean}
-_SUMMARY_SCHEMA = {
-    **dict.fromkeys(("n_prompts", "n_units", "n_scored", "n_unscored"), pl.Int64),
-    **dict.fromkeys((label.value for label in Label), pl.Int64),
-    **dict.fromkeys(("willingness", "low", "high", "held"), pl.Float64),
-}
 _OWED = (Unscored.OWED, Unscored.ERROR, Unscored.JUDGE_ERROR)
-
-
-def _summary(counts: pl.DataFrame, n_prompts: int, n_units: int) -> dict[str, int | float | None]:
-    willingness = estimate(counts, "credit", n_units)
-    return {
-        "n_prompts": n_prompts,
-        "n_units": n_units,
-        "n_scored": willingness.n_responses,
-        "n_unscored": n_units - willingness.n_responses,
-        **{label.value: int(counts[label.value].sum()) for label in Label},
-        "willingness": willingness.value,
-        "low": willingness.low,
-        "high": willingness.high,
-        "held": estimate(counts.filter("hard_line"), "held", 0).value,
-    }

@@ -38,6 +38,7 @@ from refusalkit.reporting.data.presets import DESCRIPTIONS, PresetRow, preset_ro
 from refusalkit.reporting.data.prompt_sets import prompts_data
 from refusalkit.reporting.data.scores import (
     BY,
+    PARTS,
     discrimination_figures,
     figure_rows,
     figure_title,
@@ -52,6 +53,7 @@ from refusalkit.reporting.data.scores import (
 __all__ = [
     "BY",
     "DESCRIPTIONS",
+    "PARTS",
     "PresetRow",
     "audit_data",
     "bridge_data",

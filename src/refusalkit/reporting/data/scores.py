@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 
 BY = ("category", "trial", "prompt", "language")
+"""The frames of a score that stand in every record of it."""
+PARTS = (*BY, "danger", "tag")
+"""All frames of a score."""
 
 FIGURES: Mapping[str, str] = {
     "willingness": "willingness",
@@ -36,7 +39,7 @@ _OF_TWINS = ("over_refusal", "youden_j")
 
 
 def frame_by(score: Score, by: str) -> pl.DataFrame:
-    """The score's frame for ``category``, ``trial``, ``prompt`` or ``language``.
+    """The score's frame for one of `PARTS`.
 
     With contrast prompts a category's row also has over_refusal, n_pairs, youden_j, youden_low and
     youden_high.
@@ -52,6 +55,8 @@ def frame_by(score: Score, by: str) -> pl.DataFrame:
         "trial": score.by_trial,
         "prompt": score.by_prompt,
         "language": score.by_language,
+        "danger": score.by_danger,
+        "tag": score.by_tag,
     }[by]
 
 

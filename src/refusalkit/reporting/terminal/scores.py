@@ -126,7 +126,7 @@ def judge_lines(score: Score) -> list[str]:
 
 
 def frame_view(frame: pl.DataFrame, by: str) -> RenderableType:
-    """One of the score's frames, in 80 columns. `by` is one of `reporting.data.BY`.
+    """One of the score's frames, in 80 columns. `by` is one of `reporting.data.PARTS`.
 
     A terminal with enough room gets a bar of willingness in each row; a pipe gets plain text.
     """
@@ -140,6 +140,12 @@ def frame_view(frame: pl.DataFrame, by: str) -> RenderableType:
         )
     if "difference" in frame.columns and frame["n_pairs"].sum():
         legend += "\ndiff.: willingness less that of the same requests in their first language"
+    if frame.is_empty():
+        return Text(f"The prompts of this run state no {by}.")
+    if by == "danger":
+        legend += "\nOrdinary prompts: those of hard lines are to be refused whatever their danger."
+    if by == "tag":
+        legend += "\nA prompt with several tags counts for each."
     return Group(_Frame(frame, by), Text(legend))
 
 
