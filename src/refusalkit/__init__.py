@@ -71,6 +71,10 @@ if TYPE_CHECKING:
         benchmark_async,
     )
     from refusalkit.api.side_by_side import ModelRun
+    from refusalkit.config.placement import (
+        Placement,
+        PlacementOptions,
+    )
     from refusalkit.config.run_config import (
         JudgeOptions,
         RunConfig,
@@ -212,6 +216,7 @@ _WHERE = {
     "api.resuming": "resume resume_async resume_many resume_many_async",
     "api.runs": "benchmark benchmark_async",
     "api.side_by_side": "ModelRun",
+    "config.placement": "Placement PlacementOptions",
     "config.run_config": "JudgeOptions RunConfig RunOptions",
     "engine.estimate": "RunEstimate Share",
     "engine.lengths": "Span",
@@ -312,6 +317,8 @@ __all__ = [
     "Outcome",
     "OverBlocking",
     "Pair",
+    "Placement",
+    "PlacementOptions",
     "Plan",
     "PlannedLabels",
     "PlannedRun",

@@ -13,7 +13,8 @@ import pytest
 import refusalkit as rk
 from commandline import Call, caller
 from refusalkit.config.option_files import read_config
-from refusalkit.config.run_config import EVERY_GROUP, OPTION_NAMES, RunConfig, options_in
+from refusalkit.config.placement import EVERY_OPTION, PLACES, Placement
+from refusalkit.config.run_config import RunConfig
 from refusalkit.errors import ConfigurationError
 
 SMALL = ("--prompts", "starter", "--limit", "4")
@@ -69,7 +70,7 @@ def test_each_place_overrides_those_below_it(
 
 def test_config_has_a_row_for_every_option_with_the_value_that_a_run_takes(call: Call) -> None:
     found = shown(call, *SMALL, "--danger", "2", "--reasoning", "off")
-    assert list(found) == [option.removeprefix("--") for option in OPTION_NAMES.values()]
+    assert list(found) == [option.removeprefix("--") for option in EVERY_OPTION.values()]
     assert found["danger"] == ([2], "--danger")
     assert found["reasoning"] == ("off", "--reasoning")
     table = call("config", "demo/mixed", *SMALL)
@@ -90,13 +91,13 @@ def test_a_run_takes_what_config_shows(call: Call, monkeypatch: pytest.MonkeyPat
     assert (config.danger, config.max_wait_s, config.concurrency) == ((2, 3), 30.0, 3)
 
 
-@pytest.mark.parametrize("name", sorted(OPTION_NAMES))
+@pytest.mark.parametrize("name", sorted(EVERY_OPTION))
 def test_every_option_can_be_given_by_the_environment(name: str) -> None:
     from refusalkit.cli import cli
     from refusalkit.cli.options import variable_of
 
     offered = {param.name: param for param in cli.commands["run"].params}
-    assert offered[name].envvar == variable_of(OPTION_NAMES[name])
+    assert offered[name].envvar == variable_of(EVERY_OPTION[name])
     assert offered[name].envvar.startswith("REFUSALKIT_")
 
 
@@ -193,6 +194,8 @@ STEERING = {
     "judge_api_key_env": '"AWS_SECRET_ACCESS_KEY"',
     "extra_body": '{ api_base = "https://elsewhere.example" }',
     "keep_hard_line_text": "true",
+    "serve": '"serve {model} --port {port}"',
+    "engine": '"ray"',
 }
 # Looked at, one by one: none says where a request goes, which variable is read, or what runs.
 HARMLESS = {
@@ -208,15 +211,16 @@ HARMLESS = {
 
 
 def test_of_every_option_it_is_decided_whether_a_found_file_may_set_it() -> None:
-    steers = {name for name, place in options_in(*EVERY_GROUP).items() if place.steers}
-    assert steers | HARMLESS == RunConfig.model_fields.keys() - {"model"}
+    steers = {name for name, place in PLACES.items() if place.steers}
+    fields = {*RunConfig.model_fields, *Placement.model_fields}
+    assert steers | HARMLESS == fields - {"model"}
     assert not steers & HARMLESS
     assert steers >= STEERING.keys()
 
 
 @pytest.mark.parametrize("name", sorted(STEERING))
 def test_a_found_file_does_not_steer(call: Call, tmp_path: Path, name: str) -> None:
-    option = OPTION_NAMES[name].removeprefix("--")
+    option = EVERY_OPTION[name].removeprefix("--")
     text = f"{option} = {STEERING[name]}\n"
     Path("refusalkit.toml").write_text(text)
     said = call("run", "openai/gpt-6-luna", *SMALL)

@@ -88,9 +88,9 @@ HEADINGS = ["What is asked", "How the model is asked", "The judge", "Limits", "O
 @pytest.mark.parametrize(
     ("words", "headings"),
     [
-        ("run", [*HEADINGS, "Configuration"]),
-        ("estimate", [*HEADINGS, "Configuration"]),
-        ("resume", [*HEADINGS, "Configuration"]),
+        ("run", [*HEADINGS[:2], "Where the model runs", *HEADINGS[2:], "Configuration"]),
+        ("estimate", [*HEADINGS[:2], "Where the model runs", *HEADINGS[2:], "Configuration"]),
+        ("resume", [*HEADINGS[:2], "Where the model runs", *HEADINGS[2:], "Configuration"]),
         ("grade", [*HEADINGS, "Configuration"]),
         ("score", ["Options"]),
     ],
@@ -110,6 +110,7 @@ def test_options_stand_below_the_heading_of_their_kind(call: Call) -> None:
     for heading, options in {
         "What is asked": ("--prompts", "--trials", "--category", "--framings"),
         "How the model is asked": ("--temperature", "--api-base", "--system"),
+        "Where the model runs": ("--serve", "--serve-wait", "--engine", "--gpus"),
         "The judge": ("--judge", "--judge-api-base", "--canaries"),
         "Limits": ("--concurrency", "--max-cost", "--batch", "--timeout"),
         "Output": ("--out", "--report", "--json", "--keep-hard-line-text"),

@@ -110,7 +110,8 @@ def test_each_field_of_a_public_type_has_a_line_of_its_own(kind: type) -> None:
 def test_keyword_arguments_are_described_where_the_configuration_is() -> None:
     assert _KEYWORDS
     for kind in _KEYWORDS:
-        assert set(kind.__annotations__) <= set(rk.RunConfig.model_fields)
+        described = {*rk.RunConfig.model_fields, *rk.Placement.model_fields}
+        assert set(kind.__annotations__) <= described
 
 
 def test_a_field_without_a_line_is_found() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from refusalkit.api.calls import RunLike, check_options, load_run
+from refusalkit.config.placement import split_placement
 from refusalkit.config.run_config import RunOptions
 from refusalkit.engine.opening import config_of_call
 from refusalkit.errors import RefusalkitError
@@ -99,6 +100,7 @@ def _estimate(
     from refusalkit.engine.estimate import estimate_run
 
     given = {name: value for name, value in options.items() if value is not None}
+    _, given = split_placement(given)
     prompts = given.pop("prompts", None)
     config = config_of_call(given, model=given["model"], prompts=prompts)
     chosen = choose_prompts(config, prompts if isinstance(prompts, PromptSet) else None)

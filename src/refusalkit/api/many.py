@@ -16,8 +16,8 @@ from refusalkit.api.resuming import continue_run, same_run
 from refusalkit.api.runs import PreparedRun, prepare_run, work_prepared
 from refusalkit.api.side_by_side import ModelRun, OnSeveral, Work, side_by_side
 from refusalkit.api.sync import sync
+from refusalkit.config.placement import PlacedOptions, split_placement
 from refusalkit.config.resolve import check_option
-from refusalkit.config.run_config import RunOptions
 from refusalkit.engine.opening import config_of_call
 from refusalkit.engine.plan import OnProgress
 from refusalkit.errors import ConfigurationError, RefusalkitError, RunFolderError, UsageError
@@ -42,7 +42,7 @@ def benchmark_many(
     out: str | Path | None = None,
     resume: bool = False,
     on_progress: OnSeveral | None = None,
-    **options: Unpack[RunOptions],
+    **options: Unpack[PlacedOptions],
 ) -> list[ModelRun]:
     """Benchmark several models at the same time, each into a run folder of its own.
 
@@ -78,7 +78,7 @@ def benchmark_many(
         >>> [round(rk.score(one.run).refusal_rate.value) for one in both]
         [14, 71]
     """
-    check_options(benchmark_many, options, RunOptions)
+    check_options(benchmark_many, options, PlacedOptions)
     return sync(
         lambda stop: benchmark_many_async(
             models,
@@ -108,11 +108,12 @@ async def benchmark_many_async(
     resume: bool = False,
     on_progress: OnSeveral | None = None,
     stop: asyncio.Event | None = None,
-    **options: Unpack[RunOptions],
+    **options: Unpack[PlacedOptions],
 ) -> list[ModelRun]:
     """`benchmark_many` for async code. `stop`, once set, ends all runs in good order."""
-    check_options(benchmark_many_async, options, RunOptions)
+    check_options(benchmark_many_async, options, PlacedOptions)
     from refusalkit.engine.budget import Budget
+    from refusalkit.engine.serving.slots import Slots
     from refusalkit.models.endpoints import Pacers
 
     if isinstance(models, str | Mapping) or not models:
@@ -127,7 +128,7 @@ async def benchmark_many_async(
         "budget": budget,
         "close_judge": judge is None or isinstance(judge, str),
     }
-    batches = False
+    slots, batches = Slots(), False
     for name, folder, model in zip(names, folders, models, strict=True):
         own = dict(model) if isinstance(model, Mapping) else {"id": model}
         own.pop("folder", None)
@@ -141,16 +142,15 @@ async def benchmark_many_async(
             called = {key: chosen.pop(key) for key in ("prompts", "judge")}
             there = None
             if resume and path is not None:
-                config = config_of_call(chosen, model=asked, **called)
+                config = config_of_call(split_placement(chosen)[1], model=asked, **called)
                 there = same_run(path, config)
                 batches |= config.batch is not None
             if there is not None:
                 paths.append(there.path)
-                works.append(
-                    partial(_go_on, there, chosen, **called, model=asked, pacers=pacers, **shared)
-                )
+                going_on = partial(_go_on, there, chosen, **called, model=asked)
+                works.append(partial(going_on, pacers=pacers, slots=slots, **shared))
                 continue
-            prepared = prepare_run(asked, pacers=pacers, **called, **chosen)
+            prepared = prepare_run(asked, pacers=pacers, slots=slots, **called, **chosen)
         except (UsageError, ConfigurationError) as error:
             raise _of_model(name, error) from error
         batches |= prepared.config.batch is not None

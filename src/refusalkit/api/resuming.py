@@ -13,8 +13,9 @@ from refusalkit.api.calls import RunLike, as_list, check_options, load_run, path
 from refusalkit.api.order import plan_of, stop_rule_of
 from refusalkit.api.side_by_side import ModelRun, OnSeveral, side_by_side
 from refusalkit.api.sync import sync
+from refusalkit.config.placement import PlacedOptions, split_placement
 from refusalkit.config.resolve import check_option, check_unchanged, resolve_config
-from refusalkit.config.run_config import RunConfig, RunOptions
+from refusalkit.config.run_config import RunConfig
 from refusalkit.engine.batching import check_batch
 from refusalkit.engine.opening import (
     open_configured_judge,
@@ -22,7 +23,8 @@ from refusalkit.engine.opening import (
     ready_config,
 )
 from refusalkit.engine.plan import OnProgress
-from refusalkit.engine.session import how_to_resume, work_session
+from refusalkit.engine.serving.workplace import at_workplace, open_workplace, reserved
+from refusalkit.engine.session import how_to_resume, was_served, work_session
 from refusalkit.errors import (
     ConfigurationChanged,
     ConfigurationError,
@@ -41,6 +43,7 @@ from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
     from refusalkit.engine.budget import Budget
+    from refusalkit.engine.serving.slots import Slots
     from refusalkit.judges.protocol import Judge
     from refusalkit.models.endpoints import Pacers
     from refusalkit.models.protocol import Model
@@ -56,7 +59,7 @@ def resume(
     judge: str | Judge | None = None,
     trust_folder: bool = False,
     on_progress: OnProgress | None = None,
-    **options: Unpack[RunOptions],
+    **options: Unpack[PlacedOptions],
 ) -> Run:
     """Continue a run: ask what was not asked, judge what was not judged, pay for nothing twice.
 
@@ -72,7 +75,8 @@ def resume(
             run keep hard-line answers.
         on_progress: called after each step with a `Progress`.
         **options: `RunOptions`; those that say how fast and where may differ from the run's
-            (concurrency, rpm, api_base, max_cost, ...).
+            (concurrency, rpm, api_base, max_cost, ...). What `PlacementOptions` say is not kept in
+            a run folder: give serve, engine, ... again.
 
     Returns:
         The run as it is now.
@@ -90,7 +94,7 @@ def resume(
         >>> rk.resume(run).manifest.sessions[-1].ended_because
         'done'
     """
-    check_options(resume, options, RunOptions)
+    check_options(resume, options, PlacedOptions)
     return sync(
         lambda stop: resume_async(
             run,
@@ -115,10 +119,10 @@ async def resume_async(
     trust_folder: bool = False,
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
-    **options: Unpack[RunOptions],
+    **options: Unpack[PlacedOptions],
 ) -> Run:
     """`resume` for async code."""
-    check_options(resume_async, options, RunOptions)
+    check_options(resume_async, options, PlacedOptions)
     return await continue_run(
         load_run(run),
         options,
@@ -143,13 +147,14 @@ async def continue_run(
     stop: asyncio.Event | None = None,
     pacers: Pacers | None = None,
     budget: Budget | None = None,
+    slots: Slots | None = None,
     close_judge: bool = True,
 ) -> Run:
     """`resume_async` for a run that may share its pace and its budget with others."""
     from refusalkit.runs.checkpoint import load_checkpoint
 
     # Names are configuration values: they are refused below unless they are the run's own.
-    given: dict[str, Any] = dict(options)
+    placement, given = split_placement(options)
     if isinstance(model, str):
         given["model"], model = model, None
     if isinstance(judge, str):
@@ -211,29 +216,38 @@ async def continue_run(
                 f"{printable(was)}"
             )
     check_same_judge(manifest, grader)
-    target = model or open_configured_model(config, pacers)
+    if was_served(folder) and placement.serve is None and given.get("api_base") is None:
+        raise ConfigurationError(
+            "the model of this run was asked at a server that --serve started, and no run folder "
+            "keeps a command: give --serve again, or --api-base where the model is served"
+        )
+    workplace = open_workplace(config, placement, model, slots=slots)
+    config = at_workplace(config, workplace)
+    target = model or open_configured_model(config, pacers, workplace)
     config = ready_config(config, grader, asks_model=model is None, named_judge=judge is None)
     check_batch(config, target, grader)
-    return await work_session(
-        folder,
-        plan_of(config, chosen),
-        target,
-        grader,
-        config,
-        on_progress,
-        stop,
-        budget=budget,
-        close_judge=close_judge,
-        kept=await kept,
-        stop_rule=stop_rule_of(config, chosen, folder),
-        hard_lines=hard_lines,
-        withheld=(
-            frozenset()
-            if folder.is_own or "inversion" in given
-            else without_inversion(chosen, config)
-        ),
-        keep_hard_line_text=given.get("keep_hard_line_text") is True,
-    )
+    async with reserved(workplace, stop):
+        return await work_session(
+            folder,
+            plan_of(config, chosen),
+            target,
+            grader,
+            config,
+            on_progress,
+            stop,
+            budget=budget,
+            close_judge=close_judge,
+            kept=await kept,
+            stop_rule=stop_rule_of(config, chosen, folder),
+            hard_lines=hard_lines,
+            withheld=(
+                frozenset()
+                if folder.is_own or "inversion" in given
+                else without_inversion(chosen, config)
+            ),
+            keep_hard_line_text=given.get("keep_hard_line_text") is True,
+            workplace=workplace,
+        )
 
 
 def how_to_go_on(run: Run) -> str:
@@ -271,7 +285,7 @@ def resume_many(
     *,
     trust_folder: bool = False,
     on_progress: OnSeveral | None = None,
-    **options: Unpack[RunOptions],
+    **options: Unpack[PlacedOptions],
 ) -> list[ModelRun]:
     """Continue several runs side by side. Those that are complete are left as they are.
 
@@ -296,7 +310,7 @@ def resume_many(
         >>> [one.name for one in rk.resume_many("runs/pair")]
         ['demo/cautious', 'demo/open']
     """
-    check_options(resume_many, options, RunOptions)
+    check_options(resume_many, options, PlacedOptions)
     return sync(
         lambda stop: resume_many_async(
             runs, trust_folder=trust_folder, on_progress=on_progress, stop=stop, **options
@@ -311,17 +325,19 @@ async def resume_many_async(
     trust_folder: bool = False,
     on_progress: OnSeveral | None = None,
     stop: asyncio.Event | None = None,
-    **options: Unpack[RunOptions],
+    **options: Unpack[PlacedOptions],
 ) -> list[ModelRun]:
     """`resume_many` for async code. `stop`, once set, ends all runs in good order."""
-    check_options(resume_many_async, options, RunOptions)
+    check_options(resume_many_async, options, PlacedOptions)
     from refusalkit.engine.budget import Budget
+    from refusalkit.engine.serving.slots import Slots
     from refusalkit.models.endpoints import Pacers
 
     found = runs_named(runs)
     names = names_of(found)
     max_cost = check_option("max_cost", options.get("max_cost"))
     pacers, budget = Pacers(), None if max_cost is None else Budget(max_cost)
+    slots = Slots()
 
     async def go_on(run: Run, show: OnProgress, own_stop: asyncio.Event) -> Run:
         if is_complete(run):
@@ -334,6 +350,7 @@ async def resume_many_async(
             stop=own_stop,
             pacers=pacers,
             budget=budget,
+            slots=slots,
         )
 
     return await side_by_side(

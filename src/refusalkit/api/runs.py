@@ -11,13 +11,20 @@ from typing import TYPE_CHECKING, Unpack
 from refusalkit.api.calls import check_options
 from refusalkit.api.order import plan_of, stop_rule_of
 from refusalkit.api.resuming import continue_run, how_to_go_on, same_run
-from refusalkit.config.run_config import RunConfig, RunOptions
+from refusalkit.config.placement import PlacedOptions, split_placement
+from refusalkit.config.run_config import RunConfig
 from refusalkit.engine.batching import check_batch
 from refusalkit.engine.opening import (
     config_of_call,
     open_configured_judge,
     open_configured_model,
     ready_config,
+)
+from refusalkit.engine.serving.workplace import (
+    Workplace,
+    at_workplace,
+    open_workplace,
+    reserved,
 )
 from refusalkit.engine.session import work_session
 from refusalkit.errors import (
@@ -31,6 +38,7 @@ from refusalkit.runs.prompt_choice import choose_prompts
 
 if TYPE_CHECKING:
     from refusalkit.engine.budget import Budget
+    from refusalkit.engine.serving.slots import Slots
     from refusalkit.judges.protocol import Judge
     from refusalkit.models.endpoints import Pacers
     from refusalkit.models.protocol import Model
@@ -50,7 +58,7 @@ def benchmark(
     out: str | Path | None = None,
     resume: bool = False,
     on_progress: OnProgress | None = None,
-    **options: Unpack[RunOptions],
+    **options: Unpack[PlacedOptions],
 ) -> Run:
     """Ask a model every prompt, judge every answer, keep it all in a run folder.
 
@@ -64,7 +72,8 @@ def benchmark(
         resume: go on with the run in `out`, if one is there and it is this very one: what is
             measured is the same. Without it a folder that holds a run is refused.
         on_progress: called after each step with a `Progress`.
-        **options: `RunOptions`: trials, temperature, concurrency, max_cost, ...
+        **options: `RunOptions`: trials, temperature, concurrency, max_cost, ...; and
+            `PlacementOptions`, which say where the model runs: serve, engine, workers, gpus, ...
 
     Returns:
         The run; `run.manifest.sessions[-1].ended_because` says whether it is done.
@@ -83,7 +92,7 @@ def benchmark(
         >>> rk.score(run).n_scored
         5
     """
-    check_options(benchmark, options, RunOptions)
+    check_options(benchmark, options, PlacedOptions)
     return sync(
         lambda stop: benchmark_async(
             model,
@@ -108,12 +117,14 @@ async def benchmark_async(
     resume: bool = False,
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
-    **options: Unpack[RunOptions],
+    **options: Unpack[PlacedOptions],
 ) -> Run:
     """`benchmark` for async code. `stop`, once set, ends the run in good order."""
-    check_options(benchmark_async, options, RunOptions)
+    check_options(benchmark_async, options, PlacedOptions)
     if resume and out is not None:
-        asked = config_of_call(options, model=model, prompts=prompts, judge=judge)
+        asked = config_of_call(
+            split_placement(options)[1], model=model, prompts=prompts, judge=judge
+        )
         there = same_run(Path(out), asked)
         if there is not None:
             return await continue_run(
@@ -138,6 +149,7 @@ class PreparedRun:
     model: Model
     judge: Judge
     manifest: Manifest
+    workplace: Workplace | None = None
 
 
 def prepare_run(
@@ -146,12 +158,17 @@ def prepare_run(
     *,
     judge: str | Judge | None = None,
     pacers: Pacers | None = None,
-    **options: Unpack[RunOptions],
+    slots: Slots | None = None,
+    **options: Unpack[PlacedOptions],
 ) -> PreparedRun:
     """Open and check all that a run needs. Nothing is asked and nothing written."""
-    config = config_of_call(options, model=model, prompts=prompts, judge=judge)
-    chosen = choose_prompts(config, prompts if isinstance(prompts, PromptSet) else None)
-    asked = open_configured_model(config, pacers) if isinstance(model, str) else model
+    placement, rest = split_placement(options)
+    asked_for = config_of_call(rest, model=model, prompts=prompts, judge=judge)
+    chosen = choose_prompts(asked_for, prompts if isinstance(prompts, PromptSet) else None)
+    own = None if isinstance(model, str) else model
+    workplace = open_workplace(asked_for, placement, own, slots=slots)
+    config = at_workplace(asked_for, workplace)
+    asked = own or open_configured_model(config, pacers, workplace)
     grader = open_configured_judge(config, judge, hard_lines=chosen.hard_lines, pacers=pacers)
     config = ready_config(
         config,
@@ -160,8 +177,12 @@ def prepare_run(
         named_judge=judge is None or isinstance(judge, str),
     )
     check_batch(config, asked, grader)
-    manifest = new_manifest(config, chosen, grader, kind="run")
-    return PreparedRun(config, chosen, asked, grader, manifest)
+    recorded = config
+    if workplace is not None:
+        # Its server ends with the session, and somebody else may listen at the address later.
+        recorded = config.model_copy(update={"api_base": asked_for.api_base})
+    manifest = new_manifest(recorded, chosen, grader, kind="run")
+    return PreparedRun(config, chosen, asked, grader, manifest, workplace)
 
 
 async def work_prepared(
@@ -175,29 +196,32 @@ async def work_prepared(
 ) -> Run:
     """Make the run's folder and do the work. Arguments and errors: `benchmark`, `work_session`."""
     manifest, config = prepared.manifest, prepared.config
-    run = create_run(Path(out) if out is not None else RUNS / manifest.id, manifest)
-    plan = plan_of(config, prepared.prompts)
-    try:
-        return await work_session(
-            run,
-            plan,
-            prepared.model,
-            prepared.judge,
-            config,
-            on_progress,
-            stop,
-            budget=budget,
-            close_judge=close_judge,
-            stop_rule=stop_rule_of(config, prepared.prompts),
-            hard_lines=prepared.prompts.hard_lines,
-            keep_hard_line_text=config.keep_hard_line_text,
-        )
-    except FatalProviderError as error:
-        if is_untouched(run):
-            # A run whose first request could not succeed leaves nothing behind.
-            shutil.rmtree(run.path, ignore_errors=True)
-            told = str(error)
-            if told.endswith(_RESUME):
-                text = f"{told.removesuffix(_RESUME)}; nothing was recorded: start the run then"
-                raise FatalProviderError(text, status=error.status, code=error.code) from error
-        raise
+    async with reserved(prepared.workplace, stop):
+        run = create_run(Path(out) if out is not None else RUNS / manifest.id, manifest)
+        plan = plan_of(config, prepared.prompts)
+        try:
+            return await work_session(
+                run,
+                plan,
+                prepared.model,
+                prepared.judge,
+                config,
+                on_progress,
+                stop,
+                budget=budget,
+                close_judge=close_judge,
+                stop_rule=stop_rule_of(config, prepared.prompts),
+                hard_lines=prepared.prompts.hard_lines,
+                keep_hard_line_text=config.keep_hard_line_text,
+                workplace=prepared.workplace,
+            )
+        except FatalProviderError as error:
+            # A server's log stays: it says why.
+            if prepared.workplace is None and is_untouched(run):
+                # A run whose first request could not succeed leaves nothing behind.
+                shutil.rmtree(run.path, ignore_errors=True)
+                told = str(error)
+                if told.endswith(_RESUME):
+                    text = f"{told.removesuffix(_RESUME)}; nothing was recorded: start the run then"
+                    raise FatalProviderError(text, status=error.status, code=error.code) from error
+            raise

@@ -23,24 +23,23 @@ def config(model: str, as_json: bool, **options: Any) -> None:
     refusalkit.toml here or --config, the environment (REFUSALKIT_JUDGE_MODEL), the command line.
     """
     from refusalkit.config.layers import Layer, sources
+    from refusalkit.config.placement import EVERY_OPTION, PLACES
     from refusalkit.config.resolve import resolve_config
-    from refusalkit.config.run_config import EVERY_GROUP, OPTION_NAMES, options_in
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
 
     asked = Layer({"model": model}).under(given(options).all)
     resolved = resolve_config(asked)
     rows = [
-        {"option": OPTION_NAMES[name].removeprefix("--"), "value": value, "from": place}
+        {"option": EVERY_OPTION[name].removeprefix("--"), "value": value, "from": place}
         for name, (value, place) in sources(resolved, asked).items()
     ]
     if as_json:
         click.echo(data.to_json({"model": model, "options": rows}))
         return
-    places = options_in(*EVERY_GROUP)
     cells = [
         (row["option"], _shown(row["value"], place.default), printable(row["from"], 200))
-        for row, place in zip(rows, places.values(), strict=True)
+        for row, place in zip(rows, PLACES.values(), strict=True)
     ]
     show(terminal.rows_view(("option", "value", "from"), cells))
 

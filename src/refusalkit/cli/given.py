@@ -51,22 +51,24 @@ def given(options: Mapping[str, Any], *, base: RunConfig | None = None) -> Given
     Raises `UsageError` or `ConfigurationError`, which name the place.
     """
     from refusalkit.config.layers import Layer
+    from refusalkit.config.placement import EVERY_OPTION, PLACEMENT_NAMES, split_placement
     from refusalkit.config.resolve import resolve_config
-    from refusalkit.config.run_config import OPERATIONAL, OPTION_NAMES
+    from refusalkit.config.run_config import OPERATIONAL
 
     context = click.get_current_context()
     _warn_of_unknown_variables()
     by_variable, on_line = _parsed(context, options)
     if base is not None:
-        by_variable = by_variable.only(OPERATIONAL)
+        by_variable = by_variable.only(OPERATIONAL | PLACEMENT_NAMES)
     in_files = Layer()
     if "config_file" in options:
-        offered = [name for name in OPTION_NAMES if name in options]
+        offered = [name for name in EVERY_OPTION if name in options]
         found = base is None and not options.get("no_config")
         in_files = _files(options["config_file"], found=found).only(offered)
     made = Given(in_files, by_variable.under(on_line))
     asked = made.all if base is not None else Layer({"model": "demo/open"}).under(made.all)
     resolve_config(asked, base=base)
+    split_placement(asked.values, asked.where)
     if options.get("env_file") is not None:
         _take_keys(options["env_file"], made.all)
     return made
@@ -76,11 +78,11 @@ def _parsed(context: click.Context, options: Mapping[str, Any]) -> tuple[Layer, 
     """The options by environment variables, and those on the command line."""
     from refusalkit.cli.options import variable_of
     from refusalkit.config.layers import Layer
-    from refusalkit.config.run_config import OPTION_NAMES
+    from refusalkit.config.placement import EVERY_OPTION
 
     layers: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     places: tuple[dict[str, str], dict[str, str]] = ({}, {})
-    for name, option in OPTION_NAMES.items():
+    for name, option in EVERY_OPTION.items():
         value = options.get(name)
         if value is None or value == ():
             continue
@@ -99,7 +101,7 @@ def _files(file: str | None, *, found: bool) -> Layer:
     """
     from refusalkit.config.layers import Layer
     from refusalkit.config.option_files import CONFIG_FILE, read_config
-    from refusalkit.config.run_config import OPTION_NAMES
+    from refusalkit.config.placement import EVERY_OPTION
 
     layer = Layer()
     if found:
@@ -109,7 +111,7 @@ def _files(file: str | None, *, found: bool) -> Layer:
         here = Path(CONFIG_FILE)
         if file is None and here.exists():
             there = read_config(here, found=True)
-            names = ", ".join(OPTION_NAMES[name].removeprefix("--") for name in there.values)
+            names = ", ".join(EVERY_OPTION[name].removeprefix("--") for name in there.values)
             _LOG.info(f"options from {CONFIG_FILE} here: {names or 'none'}")
             layer = layer.under(there)
     return layer if file is None else layer.under(read_config(file))
@@ -139,10 +141,10 @@ def _take_keys(file: str, options: Layer) -> None:
 def _warn_of_unknown_variables() -> None:
     """Say of a variable that is spelled like one of ours which one may be meant."""
     from refusalkit.cli.options import variable_of
+    from refusalkit.config.placement import EVERY_OPTION
     from refusalkit.config.resolve import VARIABLES
-    from refusalkit.config.run_config import OPTION_NAMES
 
-    known = {*map(variable_of, OPTION_NAMES.values()), *(VARIABLES + n for n in _OTHER_VARIABLES)}
+    known = {*map(variable_of, EVERY_OPTION.values()), *(VARIABLES + n for n in _OTHER_VARIABLES)}
     for name in sorted(os.environ):
         if not name.startswith(VARIABLES) or name in known:
             continue

@@ -133,9 +133,11 @@ def asked_models(
 def _checked(table: Planned, options: Layer) -> RunConfig:
     """The configuration of one model. Raises `ConfigurationError`, which names the place."""
     from refusalkit.config.layers import Layer
+    from refusalkit.config.placement import split_placement
     from refusalkit.config.resolve import resolve_config
 
     try:
+        split_placement(options.values, options.where)
         return resolve_config(Layer({"model": table.id}).under(options))
     except ConfigurationError as error:
         raise ConfigurationError(f"{table.place}: {error}") from error

@@ -65,7 +65,7 @@ opt = functools.partial(click.option, cls=Opt)
 def config_options(
     *groups: Group, only: Sequence[str] = (), file: bool = False, defaults: bool = True
 ) -> Callable[[_F], _F]:
-    """The options of fields of `RunConfig`: those of whole groups, and `only` single ones.
+    """The options of fields of `RunConfig` and `Placement`: whole groups, and `only` single ones.
 
     With `file` also those that say which files of options are read; without `defaults` their help
     leaves the defaults out. The command must be a `ConfiguredCommand`, which makes the options when
@@ -73,11 +73,13 @@ def config_options(
     """
 
     def make() -> Iterator[click.Option]:
-        from refusalkit.config.run_config import EVERY_GROUP, RunConfig, options_in
+        from refusalkit.config.placement import PLACES, Placement
+        from refusalkit.config.run_config import RunConfig
 
-        for name, place in options_in(*EVERY_GROUP).items():
+        fields = {**RunConfig.model_fields, **Placement.model_fields}
+        for name, place in PLACES.items():
             if place.group in groups or name in only:
-                yield _option(name, place, RunConfig.model_fields[name], shows_default=defaults)
+                yield _option(name, place, fields[name], shows_default=defaults)
         if file:
             yield from _file_options()
 
@@ -283,7 +285,7 @@ def run_options(function: _F) -> _F:
     """The options of `run`, which `estimate` and `config` take too."""
     for add in reversed(
         (
-            config_options("measured", "judge", "operational", "batch", file=True),
+            config_options("measured", "judge", "operational", "batch", "placement", file=True),
             max_unscored_option,
             opt(
                 "--plan",

@@ -60,6 +60,7 @@ def run(
     """
     import refusalkit
     from refusalkit.config.layers import Layer
+    from refusalkit.config.placement import split_placement
     from refusalkit.config.resolve import resolve_config
 
     name_models(models, plan)
@@ -77,13 +78,15 @@ def run(
         )
     check_report(report, out)
     (model,) = models
-    config = resolve_config(Layer({"model": model}).under(given(options).all))
+    layer = Layer({"model": model}).under(given(options).all)
+    config, (placement, _) = resolve_config(layer), split_placement(layer.values)
     print_preset_note(config.preset)
     warn_unmarked_hard_lines(config)
     warn_of_filters(config)
     chosen = config.model_dump(exclude_unset=True)
     chosen.pop("judge", None)
     asked, prompts = chosen.pop("model"), chosen.pop("prompts", None)
+    chosen |= placement.model_dump(exclude_unset=True)
     done = work(
         lambda on_progress, stop: refusalkit.benchmark_async(
             asked,
@@ -107,7 +110,7 @@ def run(
     cls=ConfiguredCommand, epilog="Example: refusalkit resume runs/20261123-101500-demo-mixed-1a2b"
 )
 @click.argument("runs", metavar="RUN...", type=RUN, nargs=-1, required=True)
-@config_options("measured", "judge", "operational", "batch", file=True, defaults=False)
+@config_options("measured", "judge", "operational", "batch", "placement", file=True, defaults=False)
 @max_unscored_option
 @opt("--model", metavar="ID", section="What is asked", help="Refused unless it is the run's own.")
 @trust_folder_option
@@ -123,7 +126,7 @@ def resume(
     """Go on with RUN: only what is owed is asked.
 
     Options that are not given are the run's own. Those that change how fast or where may differ;
-    any other is refused. Of several runs, or a folder of runs, those that owe something are gone on
+    any other is refused. No run folder keeps a command: --serve and --engine are given again. Of several runs, or a folder of runs, those that owe something are gone on
     with side by side, and --max-cost holds for all together.
     """
     import refusalkit

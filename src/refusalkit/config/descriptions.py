@@ -11,14 +11,24 @@ import inspect
 from collections.abc import Mapping
 from functools import cache
 
+from pydantic import BaseModel
+
+from refusalkit.config.placement import Placement
 from refusalkit.config.run_config import RunConfig
 
 
 @cache
 def field_descriptions() -> Mapping[str, str]:
-    """The docstring of each field of `RunConfig`, by name; empty where there is no source."""
+    """The docstring of each field of `RunConfig` and `Placement`, by name.
+
+    Empty where there is no source.
+    """
+    return {**_described(RunConfig), **_described(Placement)}
+
+
+def _described(model: type[BaseModel]) -> dict[str, str]:
     try:
-        source = inspect.getsource(RunConfig)
+        source = inspect.getsource(model)
     except OSError:
         return {}
     (body,) = ast.parse(source).body

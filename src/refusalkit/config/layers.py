@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from refusalkit.config.placement import EVERY_OPTION, PLACEMENT_NAMES, split_placement
 from refusalkit.config.presets import PRESETS, preset_options
-from refusalkit.config.run_config import OPTION_NAMES, RunConfig
+from refusalkit.config.run_config import RunConfig
 
 # Each replaces the other: a temperature that is given here is sent, whatever was said below.
 _OPPOSITES = {
@@ -21,7 +22,7 @@ _CHOSEN_FOR = {"judge_model": "judge", "judge_temperature": "judge"}
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Options by field of `RunConfig`, and the place that gives each, such as ``my.toml:3``."""
+    """Options by field of `RunConfig` or `Placement`, and where each is given: ``my.toml:3``."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
     where: Mapping[str, str] = field(default_factory=dict)
@@ -55,10 +56,12 @@ def sources(config: RunConfig, given: Layer) -> dict[str, tuple[Any, str]]:
     Where it is not given that is the preset, or ``default``.
     """
     preset = preset_options(given.values) if config.preset in PRESETS else {}
+    placement, _ = split_placement(given.values, given.where)
     found = {}
-    for name in OPTION_NAMES:
+    for name in EVERY_OPTION:
         place = given.where.get(name) if name in given.values else None
         if place is None:
             place = f"preset {config.preset}" if name in preset else "default"
-        found[name] = (getattr(config, name), place)
+        of = placement if name in PLACEMENT_NAMES else config
+        found[name] = (getattr(of, name), place)
     return found

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 from refusalkit.config.layers import Layer
-from refusalkit.config.run_config import EVERY_GROUP, OPTION_NAMES, options_in
+from refusalkit.config.placement import EVERY_OPTION, PLACES
 from refusalkit.errors import ConfigurationError
 from refusalkit.files import read_file
 from refusalkit.untrusted import printable
@@ -25,8 +25,8 @@ CONFIG_FILE = "refusalkit.toml"
 
 # Bytes of the largest configuration file.
 _MAX_TOML = 2**20
-_FIELDS = {option.removeprefix("--"): field for field, option in OPTION_NAMES.items()}
-_STEERS = frozenset(name for name, place in options_in(*EVERY_GROUP).items() if place.steers)
+_FIELDS = {option.removeprefix("--"): field for field, option in EVERY_OPTION.items()}
+_STEERS = frozenset(name for name, place in PLACES.items() if place.steers)
 # Options whose value may be the path of a file.
 _PATHS = ("prompts", "judge", "judge_fallback", "hard_line_judge")
 # Options whose value names a model: litellm takes the address of some from their name.
@@ -118,7 +118,7 @@ def _line_of(text: str, key: str) -> int | None:
 def _refuse_steering(layer: Layer) -> None:
     """Refuse in a file that was found what only the person who runs the command may say."""
     for name, value in layer.values.items():
-        place, option = layer.where[name], OPTION_NAMES[name].removeprefix("--")
+        place, option = layer.where[name], EVERY_OPTION[name].removeprefix("--")
         if name in _STEERS:
             raise ConfigurationError(
                 f"{place}: {option} is not taken from a file that was found in the folder, for it "

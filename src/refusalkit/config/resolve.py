@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from refusalkit.config.layers import Layer
+from refusalkit.config.placement import PLACEMENT_NAMES
 from refusalkit.config.presets import preset_options
 from refusalkit.config.run_config import OPTION_NAMES, RunConfig
 from refusalkit.errors import ConfigurationChanged, ConfigurationError
@@ -26,9 +27,10 @@ def resolve_config(
     """Merge options over a preset over the defaults.
 
     `options` holds only what was given. With `base` (a run being resumed) its values take the place
-    of the defaults. Raises `ConfigurationError`, which names the field and where it was given.
+    of the defaults. What a `Layer` says of where the model runs is no part of it. Raises
+    `ConfigurationError`, which names the field and where it was given.
     """
-    given = options if isinstance(options, Layer) else Layer(options)
+    given = options.without(*PLACEMENT_NAMES) if isinstance(options, Layer) else Layer(options)
     if base is not None:
         merged = {**base.model_dump(mode="python"), **given.values}
     else:

@@ -31,15 +31,16 @@ AUDIT_PROMPTS = "hard-lines-180"
 """What a run asks that is only there to be audited (``stop_when``), unless a set is named."""
 
 Batched = Literal["model", "judge", "both"]
-Group = Literal["measured", "judge", "operational", "batch"]
+Group = Literal["measured", "judge", "operational", "batch", "placement"]
 
 ASKED = "What is asked"
 HOW = "How the model is asked"
+WHERE = "Where the model runs"
 JUDGE = "The judge"
 LIMITS = "Limits"
 OUTPUT = "Output"
 CONFIGURATION = "Configuration"
-SECTIONS = (ASKED, HOW, JUDGE, LIMITS, OUTPUT, CONFIGURATION)
+SECTIONS = (ASKED, HOW, WHERE, JUDGE, LIMITS, OUTPUT, CONFIGURATION)
 """The headings of a help page, in their order."""
 
 
@@ -49,7 +50,8 @@ class Cli:
 
     `group` decides which commands have it: ``measured`` and ``judge`` options can change a result,
     ``operational`` ones say how fast, where or with which key, and may differ when a run is
-    resumed; so may those of ``batch``, which only `run` and `resume` have. `section` is the heading
+    resumed; so may those of ``batch``, which only `run` and `resume` have. Those of ``placement``
+    are the fields of `refusalkit.config.placement.Placement`. `section` is the heading
     below which help pages list it. `default` is the text to show where the field's own default does
     not say it, `bare` the value of an option without one.
 
@@ -383,10 +385,15 @@ class RunConfig(BaseModel):
 
 def options_in(*groups: Group) -> dict[str, Cli]:
     """The fields of these groups, in their order, with their place on the command line."""
+    return {name: place for name, place in places_of(RunConfig).items() if place.group in groups}
+
+
+def places_of(model: type[BaseModel]) -> dict[str, Cli]:
+    """The place of each field on the command line, for those that have one."""
     found = {}
-    for name, field in RunConfig.model_fields.items():
+    for name, field in model.model_fields.items():
         for place in field.metadata:
-            if isinstance(place, Cli) and place.group in groups:
+            if isinstance(place, Cli):
                 found[name] = place
     return found
 

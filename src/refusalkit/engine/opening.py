@@ -23,6 +23,7 @@ from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
     from refusalkit.config.run_config import CouncilRule
+    from refusalkit.engine.serving.workplace import Workplace
     from refusalkit.judges.choice import JudgeChoice
     from refusalkit.judges.protocol import Judge
     from refusalkit.models.endpoints import Pacers
@@ -66,14 +67,18 @@ def ready_config(
     return _with_named_bases(config, asks_model, *(rubrics if named_judge else ()))
 
 
-def open_configured_model(config: RunConfig, pacers: Pacers | None = None) -> Model:
-    """The model that a configuration names; errors as `open_model`.
+def open_configured_model(
+    config: RunConfig, pacers: Pacers | None = None, workplace: Workplace | None = None
+) -> Model:
+    """The model that a configuration names, in a `workplace` if there is one.
+
+    Errors as `open_model`.
 
     Runs that share `pacers` keep the pace of one endpoint together: `ConfigurationError` where
     they ask for different limits.
     """
+    from refusalkit.engine.serving.workplace import open_model_at
     from refusalkit.models.endpoints import own_base
-    from refusalkit.models.open import open_model
     from refusalkit.models.pacing import Pacer
 
     pacer = Pacer(
@@ -87,15 +92,9 @@ def open_configured_model(config: RunConfig, pacers: Pacers | None = None) -> Mo
         base = own_base(config.model, config.api_base, config.via)
         limits = {name: getattr(config, name) for name in _PACE}
         pacer = pacers.share(("model", config.model, base, config.api_key_env), pacer, limits)
-    return open_model(
-        config.model,
-        api_base=config.api_base,
-        api_key_env=config.api_key_env,
-        via=config.via,
-        pacer=pacer,
-        connections=config.concurrency,
-        finish_words=config.finish_word,
-    )
+    if workplace is not None:
+        return workplace.open_model(config, pacer)
+    return open_model_at(config, pacer)
 
 
 def open_configured_judge(

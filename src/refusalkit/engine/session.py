@@ -29,6 +29,7 @@ from refusalkit.untrusted import printable
 if TYPE_CHECKING:
     from refusalkit.engine.batching import BatchWork
     from refusalkit.engine.budget import Budget
+    from refusalkit.engine.serving.workplace import Workplace
     from refusalkit.judges.protocol import Judge
     from refusalkit.models.protocol import Model
     from refusalkit.runs.canaries import Canary
@@ -44,7 +45,14 @@ def how_to_resume(run: Run) -> str:
     quoted = shlex.quote(path)
     if run.manifest.kind == "grade":
         return f"the same command with --out {quoted}"
-    return f"refusalkit resume {quoted}"
+    served = ' --serve "COMMAND"' if was_served(run) else ""
+    return f"refusalkit resume {quoted}{served}"
+
+
+def was_served(run: Run) -> bool:
+    """Whether the run's model was last asked at a server that a command had started."""
+    own = [session for session in run.manifest.sessions if session.judge is None]
+    return bool(own) and own[-1].operational.get("serve") is True
 
 
 async def work_session(
@@ -64,13 +72,14 @@ async def work_session(
     hard_lines: Collection[str] = (),
     withheld: Collection[str] = (),
     keep_hard_line_text: bool = False,
+    workplace: Workplace | None = None,
 ) -> Run:
     """Work on a run, and record the session in its manifest however it ends.
 
     Without a `model` it is judged again: `judge` joins the run's judges, `texts` holds answers by
     unit that the run withheld and that are known from elsewhere. `budget` is shared with others;
     so is a judge that is not to be closed. `kept` is a checkpoint that was loaded beforehand.
-    `stop_rule` ends the work once it is met.
+    `stop_rule` ends the work once it is met. In a `workplace` the model runs only meanwhile.
 
     `hard_lines` are the categories that the prompt set and the command mark, `withheld` further
     ones whose answers are not written, and `keep_hard_line_text` is what the command says. A folder
@@ -79,10 +88,10 @@ async def work_session(
     """
     from refusalkit.engine.plan import Ended
     from refusalkit.engine.runner import Runner
+    from refusalkit.engine.serving.workplace import unless
 
     because = "stopped"
     again = model is None
-    go_on = "the same command" if again else how_to_resume(run)
     if (sent := destinations(config, model, judge)) is not None:
         _LOG.info(sent)
     unwritten = withheld_categories(
@@ -102,6 +111,8 @@ async def work_session(
         if own and not run.is_own:
             manifest = adopted(manifest, config, hard_lines, keep=keep_hard_line_text)
         operational = {name: getattr(config, name) for name in sorted(OPERATIONAL)}
+        if workplace is not None:
+            operational |= workplace.placement.on_record
         session = Session(
             started_at=now(), operational=operational, judge=judge.id if again else None
         )
@@ -111,6 +122,7 @@ async def work_session(
             begun["judges"] = joined_judges(run, judge)
         run = run.with_manifest(manifest.model_copy(update=begun), own=own)
         canaries = owed_canaries(run, judge, config.canaries)
+        go_on = "the same command" if again else how_to_resume(run)
 
         def alone(
             plan: Plan,
@@ -158,10 +170,18 @@ async def work_session(
         else:
             if model is not None:
                 check_none_open(run)
-            work = alone(plan, model, texts=texts, canaries=canaries)
+            asked = model
+            if workplace is not None and model is not None:
+                asked = workplace.watched(model)
+            work = alone(plan, asked, texts=texts, canaries=canaries)
         failure: BaseException | None = None
         try:
-            because = await work.work(writer)
+            if workplace is None or await unless(
+                stop, workplace.start(run.path, keeps_all=not unwritten)
+            ):
+                because = await work.work(writer)
+            else:
+                because = Ended.INTERRUPTED
         except BaseException as error:
             failure = error
             if isinstance(error, asyncio.CancelledError):
@@ -169,12 +189,14 @@ async def work_session(
                 error.add_note(f"go on with: {go_on}")
             elif isinstance(error, RefusalkitError):
                 because = f"failed: {type(error).__name__}"
-                if not is_untouched(run):
+                if workplace is not None or not is_untouched(run):
                     error.add_note(f"go on with: {go_on}")
             raise
         finally:
             if model is not None:
                 await model.aclose()
+            if workplace is not None:
+                await workplace.aclose()
             if close_judge:
                 await judge.aclose()
             ended = session.model_copy(update={"ended_at": now(), "ended_because": str(because)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Mapping
+from urllib.parse import urlsplit
 
 from refusalkit.errors import ConfigurationError
 from refusalkit.models.pacing import Pacer
@@ -37,6 +38,11 @@ def base_variable(model_id: str, via: str | None = None) -> str | None:
     variables = _LITELLM_VARIABLES if via == "litellm" else _VARIABLES
     names = variables.get(model_id.partition("/")[0], ())
     return next((name for name in names if os.environ.get(name, "").strip()), None)
+
+
+def is_loopback(base: str) -> bool:
+    """Whether a URL leads to this machine, which no proxy does."""
+    return urlsplit(base).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def price_at(model_id: str, api_base: str | None, via: str | None = None) -> Price | None:

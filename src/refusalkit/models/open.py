@@ -154,7 +154,7 @@ def _new_client(
             raise ConfigurationError(f"{printable(model_id)} needs --api-base, the server's URL")
         return OpenAIClient(
             model_id,
-            name if provider in _ENDPOINT_KINDS else model_id,
+            served_name(model_id),
             pacer=pacer,
             api_base=base,
             api_key=key,
@@ -163,6 +163,12 @@ def _new_client(
     from refusalkit.models.litellm import LiteLLMClient
 
     return LiteLLMClient(model_id, pacer=pacer, api_base=api_base, api_key=key)
+
+
+def served_name(model_id: str) -> str:
+    """The name that a model has at an endpoint of one's own. Raises `UsageError`: it is no id."""
+    provider, name = _split(model_id, own_endpoint=True)
+    return name if provider in (*_ENDPOINT_KINDS, "anthropic") else model_id
 
 
 def _split(model_id: str, *, own_endpoint: bool = False) -> tuple[str, str]:

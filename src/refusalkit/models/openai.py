@@ -29,7 +29,7 @@ from refusalkit.models.dialects.error_body import ErrorBody, read_error
 from refusalkit.models.dialects.filters import filter_in_fields, filtered_categories, flag_fields
 from refusalkit.models.dialects.finish import blocked_word, reason_text
 from refusalkit.models.dialects.message import answer_text, reasoning_text
-from refusalkit.models.endpoints import OFFICIAL
+from refusalkit.models.endpoints import OFFICIAL, is_loopback
 from refusalkit.models.outcomes import (
     ApiFailure,
     Reply,
@@ -299,7 +299,7 @@ class OpenAIClient(ChatClient):
                 connector=aiohttp.TCPConnector(limit=self._connections),
                 # The deadline is the caller's, for all of the request.
                 timeout=aiohttp.ClientTimeout(total=None),
-                trust_env=bool(urllib.request.getproxies()),
+                trust_env=bool(urllib.request.getproxies()) and not is_loopback(self._base),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session

@@ -1,0 +1,128 @@
+"""What a server of one's own writes: kept in a file of the run folder, within bounds.
+
+A server may log what it is asked and what it answers. So once it is asked, its lines are kept only
+where the run keeps the answers to its hard lines too, or has none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections import deque
+from pathlib import Path
+
+from refusalkit import files
+from refusalkit.clock import now
+from refusalkit.redaction import Keys, redact
+
+SERVER_LOG = "server.log"
+"""The file's name in a run folder."""
+# Bytes that are kept of the beginning of a session's log, and of its end.
+_MAX_HEAD = 4 * 2**20
+_MAX_TAIL = 256 * 2**10
+_MAX_LINE = 8192
+# Colours and cursor movements.
+_ESCAPES = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]")
+# A line that names an exception: of a line that is not kept only its name is told.
+_EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception)\b")
+
+
+class ServerLog:
+    """Takes a server's output, a line at a time, without keys or control characters.
+
+    Without a `path` it is held in memory, for somebody else to write down. `keeps_all`: lines are
+    kept after the first request, too.
+    """
+
+    def __init__(self, path: Path | None, keys: Keys, *, keeps_all: bool) -> None:
+        self.path = path
+        self._keys = keys
+        self._keeps_all = keeps_all
+        self._asked = False
+        self._rest = b""
+        self._left = _MAX_HEAD
+        self._tail: deque[bytes] = deque()
+        self._tail_size = 0
+        self._unkept = 0
+        self._told: str | None = None
+        self._file: int | None = None
+        self._memory = bytearray()
+        if path is not None:
+            self._file = files.open_for_appending(path, create=True)
+            os.lseek(self._file, 0, os.SEEK_END)
+        self._write(f"== {now()} refusalkit starts the server\n".encode())
+
+    @property
+    def last(self) -> str | None:
+        """The last line, fit for a message; of one that is not kept the exception that it names."""
+        return self._told
+
+    def asked(self) -> None:
+        """From now on the server is asked."""
+        self._asked = True
+        if not self._keeps_all:
+            self._told = None
+            self._write(
+                b"== it answers; what it writes from here on is not kept, because it may hold "
+                b"prompts and answers (--keep-hard-line-text keeps it)\n"
+            )
+
+    def take(self, chunk: bytes) -> None:
+        """Some of the server's output."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            self._line(line)
+        if len(self._rest) > 8 * _MAX_LINE:
+            self._line(self._rest)
+            self._rest = b""
+
+    def close(self) -> None:
+        """The server is gone: write what is left."""
+        if self._rest:
+            self._line(self._rest)
+            self._rest = b""
+        if self._unkept > self._tail_size:
+            self._write(b"== %d bytes are left out\n" % (self._unkept - self._tail_size))
+        for line in self._tail:
+            self._write(line)
+        self._tail.clear()
+        self._unkept = self._tail_size = 0
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    @property
+    def text(self) -> bytes:
+        """What is held in memory."""
+        return bytes(self._memory)
+
+    def _line(self, raw: bytes) -> None:
+        # A progress bar draws over itself: its last state is the line.
+        shown = _ESCAPES.sub(b"", raw.rstrip(b"\r").rpartition(b"\r")[2])[: 4 * _MAX_LINE]
+        line = redact(self._keys.hide(shown.decode("utf-8", "replace")), _MAX_LINE)
+        if self._asked and not self._keeps_all:
+            named = _EXCEPTION.match(line.strip())
+            if named is not None:
+                self._told = named[0]
+            return
+        if line.strip():
+            self._told = line.strip()[:200]
+        data = line.encode("utf-8", "replace") + b"\n"
+        if self._left > 0:
+            self._left -= len(data)
+            self._write(data)
+            return
+        self._unkept += len(data)
+        self._tail_size += len(data)
+        self._tail.append(data)
+        while self._tail_size > _MAX_TAIL:
+            self._tail_size -= len(self._tail.popleft())
+
+    def _write(self, data: bytes) -> None:
+        if self._file is None:
+            self._memory += data
+            return
+        # A full disk must not stop the run for a log.
+        with contextlib.suppress(OSError):
+            os.write(self._file, data)
