@@ -101,7 +101,6 @@ class OwnServer:
         self._guard: asyncio.subprocess.Process | None = None
         self._log: ServerLog | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._status = -1
 
     def set_variable(self, name: str, value: str) -> None:
         """Set a variable of its environment, before it is started."""
@@ -121,7 +120,6 @@ class OwnServer:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """How it ended, once it did."""
         status, theirs = os.pipe()
-        self._status = status
         try:
             self._guard = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", str(_GUARD), str(theirs), str(GRACE_S), *self._words),
@@ -132,9 +130,15 @@ class OwnServer:
                 start_new_session=True,
                 env={**os.environ, **self._variables},
             )
+        except BaseException:
+            os.close(status)
+            raise
         finally:
             os.close(theirs)
-        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._wait())]
+        self._tasks = [
+            asyncio.create_task(self._read(self._guard)),
+            asyncio.create_task(self._wait(self._guard, status)),
+        ]
         try:
             await self._until_it_answers()
         except BaseException:
@@ -150,51 +154,45 @@ class OwnServer:
         if guard.stdin is not None:
             guard.stdin.close()
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GRACE_S + 2.0):
-                    await guard.wait()
+            await asyncio.wait({self.ended}, timeout=GRACE_S + 2.0)
         finally:
             _kill_group(guard.pid)
-            # What it said at its end is in the pipe still.
+            # What it said at its end is in the pipe still; a process that left the group may hold
+            # it open.
             await asyncio.wait(self._tasks, timeout=1.0)
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            os.close(self._status)
             self._log.close()
 
     def failure(self) -> FatalProviderError:
         """Why no request can succeed, once it has ended."""
         return FatalProviderError(f"the server of --serve ended: {self.ended.result()}")
 
-    async def _read(self) -> None:
-        assert self._guard is not None
+    async def _read(self, guard: asyncio.subprocess.Process) -> None:
         assert self._log is not None
-        output = self._guard.stdout
-        assert output is not None
-        while chunk := await output.read(2**16):
+        assert guard.stdout is not None
+        while chunk := await guard.stdout.read(2**16):
             self._log.take(chunk)
 
-    async def _wait(self) -> None:
-        assert self._guard is not None
+    async def _wait(self, guard: asyncio.subprocess.Process, status: int) -> None:
+        """Wait for its end, which the guard tells; that of the guard closes `status`."""
         assert self._log is not None
-        guard = self._guard
-        await guard.wait()
-        _kill_group(guard.pid)  # it may have been killed before its server
-        # What it said last is in the pipe still; a process that left the group may hold it open.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await asyncio.shield(self._tasks[0])
-        os.set_blocking(self._status, False)
+        loop = asyncio.get_running_loop()
+        told = asyncio.Event()
+        loop.add_reader(status, told.set)
         try:
-            said = os.read(self._status, 100).decode()
-        except BlockingIOError:
-            said = ""
+            await told.wait()
+            said = os.read(status, 100).decode()
+        finally:
+            loop.remove_reader(status)
+            os.close(status)
+        _kill_group(guard.pid)  # it may have been killed before its server
+        await asyncio.wait({self._tasks[0]}, timeout=0.5)
         how = _how(said, self._words[0])
         if self._log.last is not None and not said.startswith("not started"):
             how += f", the last it said: {self._log.last}"
-        if not self.ended.done():
-            self.ended.set_result(how)
+        self.ended.set_result(how)
 
     async def _until_it_answers(self) -> None:
         began = time.monotonic()
