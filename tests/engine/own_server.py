@@ -48,7 +48,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         global ASKED
         ASKED += 1
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        print("asked:", body["messages"][-1]["content"], flush=True)
+        sys.stdout.write(f"asked: {body['messages'][-1]['content']}\n")  # in one piece
+        sys.stdout.flush()
         if GIVEN.crash_at == ASKED:
             sys.stderr.write(f"MemoryError: no room for {body['messages'][-1]['content']}\n")
             sys.stderr.flush()
