@@ -126,8 +126,9 @@ def resume(
     """Go on with RUN: only what is owed is asked.
 
     Options that are not given are the run's own. Those that change how fast or where may differ;
-    any other is refused. No run folder keeps a command: --serve and --engine are given again. Of several runs, or a folder of runs, those that owe something are gone on
-    with side by side, and --max-cost holds for all together.
+    any other is refused. No run folder keeps a command: --serve and --engine are given again. Of
+    several runs, or a folder of runs, those that owe something are gone on with side by side, and
+    --max-cost holds for all together.
     """
     import refusalkit
     from refusalkit.api.resuming import runs_named

@@ -188,7 +188,8 @@ def open_workplace(
 ) -> Workplace | None:
     """The place that was asked for; None where the model is there already.
 
-    `own` is a model that is the caller's object. Raises `ConfigurationError`: it cannot be, or the package for it is missing.
+    `own` is a model that is the caller's object. Raises `ConfigurationError`: it cannot be, or the
+    package for it is missing.
     """
     if not placement:
         return None
