@@ -19,7 +19,7 @@ from refusalkit.runs.imported.person_labels import PersonLabels, read_person_lab
 from refusalkit.scoring.agreement.judge_pairs import JudgeAgreements, judge_agreements
 from refusalkit.types import Label
 from refusalkit.viewer.shelf import OpenedRun
-from refusalkit.viewer.unit_reading import shown, titles_of
+from refusalkit.viewer.unit_reading import is_hard_line, shown, titles_of
 
 _IDLE_S = 900.0
 _MAX_NAME = 60
@@ -138,7 +138,7 @@ class Labels:
 
 def _shown_item(opened: OpenedRun, item: Item, *, uncovered: bool) -> dict[str, Any]:
     prompt = item.prompt
-    is_hard = prompt.category in opened.manifest.hard_lines and prompt.twin is None
+    is_hard = is_hard_line(prompt.category, opened, opened.prompts(20.0)) and prompt.twin is None
     open_ = uncovered or not is_hard
     system = [prompt.system or opened.manifest.config.get("system")]
     turns = [{"role": "system", "text": shown(text)} for text in system if text]

@@ -109,10 +109,16 @@ def shown(text: object) -> Any:
 
 def _is_hard(facts: Mapping[str, Any], opened: OpenedRun, prompts: KnownPrompts | None) -> bool:
     """Whether texts are covered: hard lines by the manifest or, whatever it says, by the set."""
-    if facts["twin"] is not None:
+    if facts["twin"] is not None and opened.run.is_own:
         return False
-    by_set = frozenset() if prompts is None else prompts.hard_lines
-    return bool(facts["hard_line"]) or facts["category"] in by_set | opened.manifest.hard_lines
+    return bool(facts["hard_line"]) or is_hard_line(facts["category"], opened, prompts)
+
+
+def is_hard_line(category: str, opened: OpenedRun, prompts: KnownPrompts | None) -> bool:
+    """Whether texts of a category are covered; of a stranger's run all, until its set is read."""
+    if prompts is None:
+        return category in opened.manifest.hard_lines or not opened.run.is_own
+    return category in opened.manifest.hard_lines | prompts.hard_lines
 
 
 def _record(path: Any, place: Place, unit: str) -> Mapping[str, Any]:
