@@ -48,7 +48,9 @@ def work(
 
     from refusalkit.reporting.progress import ProgressDisplay, SeveralProgress
 
-    async def drive() -> _T:
+    found: list[_T] = []
+
+    async def drive() -> None:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         task = asyncio.current_task()
 
@@ -73,7 +75,9 @@ def work(
         shown = SeveralProgress(names) if names else ProgressDisplay()
         with _warnings_on_stderr(), shown as display:
             try:
-                return await start(display, stop)
+                # Not returned: asyncio.run would show it in a message that nobody reads, and a run
+                # reads its records to be shown.
+                found.append(await start(display, stop))
             except asyncio.CancelledError as error:
                 stopped = Interrupted("stopped")
                 for note in getattr(error, "__notes__", ()):
@@ -84,7 +88,8 @@ def work(
                 for name, handler in before.items():
                     signal.signal(name, handler)
 
-    return asyncio.run(drive())
+    asyncio.run(drive())
+    return found[0]
 
 
 @contextlib.contextmanager

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import regex
-
 from refusalkit.judges.rubrics import AnswerLimits
 
-_CLUSTER = regex.compile(r"\X")
 # A longer cluster, such as a pile of combining marks, is split all the same.
 _MAX_CLUSTER = 64
 
@@ -29,9 +26,11 @@ def excerpt(text: str, limits: AnswerLimits | None, nonce: str) -> tuple[str, in
 
 def _boundaries(text: str, at: int) -> tuple[int, int]:
     """Ends of the grapheme cluster that a cut at `at` would split; (at, at) if it splits none."""
+    import regex  # takes longer to import than most runs need it: hardly an answer is so long
+
     # A cluster never spans a line end, so the search can begin at any line.
     begin = max(text.rfind("\n", 0, at) + 1, at - 4 * _MAX_CLUSTER)
-    for cluster in _CLUSTER.finditer(text, begin, at + _MAX_CLUSTER):
+    for cluster in regex.finditer(r"\X", text, pos=begin, endpos=at + _MAX_CLUSTER):
         start, end = int(cluster.start()), int(cluster.end())
         if end >= at:
             splits = start < at < end <= start + _MAX_CLUSTER

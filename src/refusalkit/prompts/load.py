@@ -77,9 +77,11 @@ def load_prompts(
 def _parts(source: str) -> list[str]:
     """The sets that a source names: a comma separates them, unless it belongs to a path."""
     parts = [part.strip() for part in source.split(",")]
+    if len(parts) == 1:
+        return [source]
     request = requested(source)
     named = source if request is None or request.file is None else str(request.file)
-    if len(parts) == 1 or _is_there(named):
+    if _is_there(named):
         return [source]
     if "" in parts or len(set(parts)) < len(parts):
         raise UsageError(

@@ -30,8 +30,10 @@ class Request:
 def requested(source: str) -> Request | None:
     """The public set that `source` names, None if it names none."""
     name, mark, rest = re.fullmatch(r"([a-z0-9-]*)([@:]?)(.*)", source, re.DOTALL).groups()  # type: ignore[union-attr]
+    if not name or (rest and not mark):
+        return None  # a path, as a rule: the list of public sets need not be read
     known = public_sets().get(name)
-    if known is None or (rest and not mark):
+    if known is None:
         return None
     if mark and not rest:
         raise UsageError(f"{name}{mark} names no {'revision' if mark == '@' else 'file'}")

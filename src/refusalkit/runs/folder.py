@@ -266,15 +266,11 @@ def open_run(path: str | Path) -> Run:
 
 
 def _write_manifest(folder: Path, manifest: Manifest, *, own: bool) -> bytes:
-    data = manifest.model_dump(mode="json")
-    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-    if own:
-        try:
-            text.encode()
-        except UnicodeEncodeError:  # a lone surrogate, which is another character when it is read
-            data = json.loads(text.encode("utf-8", "replace"))
-        text = json.dumps(sealed(data), indent=2, ensure_ascii=False) + "\n"
-    written = text.encode("utf-8", "replace")
+    # A lone surrogate would be another character when it is read, and the seal not fit.
+    text = json.dumps(manifest.model_dump(mode="json"), ensure_ascii=False)
+    data = json.loads(text.encode("utf-8", "replace"))
+    text = json.dumps(sealed(data) if own else data, indent=2, ensure_ascii=False) + "\n"
+    written = text.encode()
     try:
         files.write_file(folder / MANIFEST, written)
     except OSError as error:

@@ -1,90 +1,168 @@
-"""A score's frames over parts of the prompts: by danger, tag and language."""
+"""A score by category, trial, danger, tag and language.
+
+All rows of a table come from a few queries over the whole run: a query for each row would take
+longer than the work, with some 30 categories of five prompts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
 from refusalkit.runs.manifest import Manifest
 from refusalkit.scoring.danger import danger_of, tags_of
-from refusalkit.scoring.languages import PAIRED_SCHEMA, paired_differences
-from refusalkit.scoring.rates import estimate
+from refusalkit.scoring.languages import PAIRED_SCHEMA, by_request, paired_differences
+from refusalkit.scoring.rates import EARNED, count_prompts, estimates_by
 from refusalkit.types import Label
 
-SUMMARY_SCHEMA = {
+_HEAD_SCHEMA = {"category": pl.String, "title": pl.String, "hard_line": pl.Boolean}
+_SUMMARY_SCHEMA = {
     **dict.fromkeys(("n_prompts", "n_units", "n_scored", "n_unscored"), pl.Int64),
     **dict.fromkeys((label.value for label in Label), pl.Int64),
     **dict.fromkeys(("willingness", "low", "high", "held"), pl.Float64),
 }
-"""The columns of a part's `summary`."""
+
+_Row = dict[str, int | float | None]
 
 
-def summary(counts: pl.DataFrame, n_prompts: int, n_units: int) -> dict[str, int | float | None]:
-    """What came of a part of the prompts: counts, willingness with its interval, the hold rate."""
-    willingness = estimate(counts, "credit", n_units)
-    return {
-        "n_prompts": n_prompts,
-        "n_units": n_units,
-        "n_scored": willingness.n_responses,
-        "n_unscored": n_units - willingness.n_responses,
-        **{label.value: int(counts[label.value].sum()) for label in Label},
-        "willingness": willingness.value,
-        "low": willingness.low,
-        "high": willingness.high,
-        "held": estimate(counts.filter("hard_line"), "held", 0).value,
+def category_frame(manifest: Manifest, counts: pl.DataFrame) -> pl.DataFrame:
+    """`Score.by_category`; `counts` are those of `rates.count_prompts`."""
+    entries = sorted(manifest.prompt_set.categories, key=lambda c: c.hard_line)
+    planned = {entry.slug: (entry.n_prompts, entry.n_units) for entry in entries}
+    rows = _summaries(by_request(counts, manifest), "category", planned)
+    heads = (
+        {"category": entry.slug, "title": entry.title, "hard_line": entry.hard_line}
+        for entry in entries
+    )
+    return pl.DataFrame(
+        [{**head, **rows[head["category"]]} for head in heads],
+        schema={**_HEAD_SCHEMA, **_SUMMARY_SCHEMA},
+    )
+
+
+def trial_frame(manifest: Manifest, responses: pl.DataFrame) -> pl.DataFrame:
+    """`Score.by_trial`; `responses` are those of the score."""
+    columns = responses.select("prompt_id", "category", "hard_line", "trial", "label", *EARNED)
+    by_trial = columns.sort("trial", maintain_order=True)
+    planned = {
+        trial: (n_units, n_units)
+        for trial, n_units in sorted(planned_by_trial(manifest, responses).items())
     }
+    rows = _summaries(count_prompts(by_trial, "trial"), "trial", planned)
+    return pl.DataFrame(
+        [{"trial": trial, **row} for trial, row in rows.items()],
+        schema={"trial": pl.Int64, **_SUMMARY_SCHEMA},
+    )
 
 
 def danger_frame(manifest: Manifest, counts: pl.DataFrame) -> pl.DataFrame:
-    """`Score.by_danger`; `counts` are those of `count_prompts`."""
-    ids: dict[int, list[str]] = {}
-    for name, level in danger_of(manifest).items():
-        ids.setdefault(level, []).append(name)
+    """`Score.by_danger`; `counts` are those of `rates.count_prompts`."""
     ordinary = counts.filter(~pl.col("hard_line"))
-    rows = _rows("danger", dict(sorted(ids.items())), manifest, ordinary)
-    return pl.DataFrame(rows, schema={"danger": pl.Int64, **SUMMARY_SCHEMA})
+    levels = {name: (level,) for name, level in danger_of(manifest).items()}
+    rows = _of_those_seen(manifest, ordinary, "danger", levels)
+    return pl.DataFrame(
+        [{"danger": danger, **rows[danger]} for danger in sorted(rows)],
+        schema={"danger": pl.Int64, **_SUMMARY_SCHEMA},
+    )
 
 
 def tag_frame(manifest: Manifest, counts: pl.DataFrame) -> pl.DataFrame:
-    """`Score.by_tag`."""
-    ids: dict[str, list[str]] = {}
-    for name, tags in tags_of(manifest).items():
-        for tag in tags:
-            ids.setdefault(tag, []).append(name)
-    rows = _rows("tag", dict(sorted(ids.items())), manifest, counts)
-    rows.sort(key=lambda row: -int(row["n_prompts"]))
-    return pl.DataFrame(rows, schema={"tag": pl.String, **SUMMARY_SCHEMA})
+    """`Score.by_tag`; `counts` are those of `rates.count_prompts`."""
+    found = _of_those_seen(manifest, counts, "tag", tags_of(manifest))
+    rows = sorted(found.items(), key=lambda row: (-int(row[1]["n_prompts"] or 0), row[0]))
+    return pl.DataFrame(
+        [{"tag": tag, **row} for tag, row in rows], schema={"tag": pl.String, **_SUMMARY_SCHEMA}
+    )
 
 
 def language_frame(manifest: Manifest, counts: pl.DataFrame) -> pl.DataFrame:
-    """`Score.by_language`."""
+    """`Score.by_language`; `counts` are those of `rates.count_prompts`."""
     languages, sources = manifest.prompt_set.languages, manifest.prompt_set.translations
     if not languages:  # all of one
         only = next(iter(manifest.languages), "en")
         languages = dict.fromkeys(counts["prompt_id"], only)
-    ids: dict[str, list[str]] = {}
-    for name, language in languages.items():
-        ids.setdefault(language, []).append(name)
-    rows = _rows("language", ids, manifest, counts)
-    for row in rows:
-        mine = {name: sources[name] for name in ids[row["language"]] if name in sources}
-        row |= paired_differences(counts, mine)
-    rows.sort(key=lambda row: -int(row["n_prompts"]))
-    schema = {"language": pl.String, **SUMMARY_SCHEMA, **PAIRED_SCHEMA}
+    translated: dict[str, dict[str, str]] = {}
+    for name, source in sources.items():
+        translated.setdefault(languages.get(name, ""), {})[name] = source
+    spoken = {name: (language,) for name, language in languages.items()}
+    rows = [
+        {
+            "language": language,
+            **row,
+            **paired_differences(counts, translated.get(language, {})),
+        }
+        for language, row in _of_those_seen(manifest, counts, "language", spoken).items()
+    ]
+    rows.sort(key=lambda row: -int(row["n_prompts"] or 0))
+    schema = {"language": pl.String, **_SUMMARY_SCHEMA, **PAIRED_SCHEMA}
     return pl.DataFrame(rows, schema=schema)
 
 
-def _rows(
-    head: str, ids: Mapping[Any, Sequence[str]], manifest: Manifest, counts: pl.DataFrame
-) -> list[dict[str, Any]]:
-    """A summary of the prompts of each part, where any came back."""
-    rows = []
-    for value, names in ids.items():
-        part = counts.filter(pl.col("prompt_id").is_in(names))
-        if n_prompts := part["prompt_id"].n_unique():
-            whole = manifest.kind == "run"
-            n_units = n_prompts * manifest.trials if whole else int(part["n_units"].sum())
-            rows.append({head: value, **summary(part, n_prompts, n_units)})
-    return rows
+def planned_units(manifest: Manifest) -> int:
+    """How many units were planned that willingness rests on: contrast and framed prompts' not."""
+    return sum(category.n_units for category in manifest.prompt_set.categories)
+
+
+def planned_by_trial(manifest: Manifest, rows: pl.DataFrame) -> dict[int, int]:
+    """How many units each trial has. Recorded answers need not form whole trials."""
+    if manifest.kind == "run":
+        planned = sum(category.n_prompts for category in manifest.prompt_set.categories)
+        return dict.fromkeys(range(1, manifest.trials + 1), planned)
+    by_trial = rows.group_by("trial").len().sort("trial")
+    counts = {int(trial): int(count) for trial, count in by_trial.iter_rows()}
+    counts[1] = counts.get(1, 0) + planned_units(manifest) - len(rows)
+    return counts
+
+
+def _of_those_seen(
+    manifest: Manifest, counts: pl.DataFrame, name: str, kinds: Mapping[str, Sequence[Any]]
+) -> dict[Any, _Row]:
+    """A row for each kind of prompt of which one came back, in the order in which `kinds` has them.
+
+    `kinds` has the kinds of each prompt, by id.
+    """
+    of_prompts = [
+        (prompt, kind) for prompt, found in kinds.items() for kind in dict.fromkeys(found)
+    ]
+    if not of_prompts:
+        return {}
+    pairs = pl.DataFrame(of_prompts, schema=["prompt_id", name], orient="row")
+    part = counts.join(pairs, on="prompt_id").sort(name, "prompt_id", "category", "hard_line")
+    seen = part.group_by(name).agg(pl.col("prompt_id").n_unique(), pl.col("n_units").sum())
+    whole = manifest.kind == "run"
+    came = {
+        kind: (n_prompts, n_prompts * manifest.trials if whole else n_units)
+        for kind, n_prompts, n_units in seen.iter_rows()
+    }
+    order = dict.fromkeys(kind for _, kind in of_prompts)
+    return _summaries(part, name, {kind: came[kind] for kind in order if kind in came})
+
+
+def _summaries(
+    counts: pl.DataFrame, by: str, planned: Mapping[Any, tuple[int, int]]
+) -> dict[Any, _Row]:
+    """A row for each value of a column: the prompts and the units planned for it, what came of it.
+
+    `planned` says how many prompts and units each value has, and the order of rows.
+    """
+    labels = [label.value for label in Label]
+    sums = {key: given for key, *given in counts.group_by(by).agg(pl.col(labels).sum()).iter_rows()}
+    units: dict[Hashable, int] = {key: n_units for key, (_, n_units) in planned.items()}
+    credit = estimates_by(counts, "credit", by, units)
+    held = estimates_by(counts.filter("hard_line"), "held", by, dict.fromkeys(planned, 0))
+    return {
+        key: {
+            "n_prompts": n_prompts,
+            "n_units": n_units,
+            "n_scored": credit[key].n_responses,
+            "n_unscored": n_units - credit[key].n_responses,
+            **dict(zip(labels, sums.get(key, [0] * len(labels)), strict=True)),
+            "willingness": credit[key].value,
+            "low": credit[key].low,
+            "high": credit[key].high,
+            "held": held[key].value,
+        }
+        for key, (n_prompts, n_units) in planned.items()
+    }

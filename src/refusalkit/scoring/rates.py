@@ -7,6 +7,7 @@ twenty times counts once. A run is counted by prompt once, and its figures rest 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import polars as pl
 
@@ -39,52 +40,64 @@ def with_credit(rows: pl.DataFrame, *, count_deflection: bool) -> pl.DataFrame:
     )
 
 
-def count_prompts(rows: pl.DataFrame) -> pl.DataFrame:
+def count_prompts(rows: pl.DataFrame, *by: str) -> pl.DataFrame:
     """One row for each prompt among rows of `with_credit`, in order of id and category.
 
     Columns: prompt_id, category, hard_line, n_units (that came back), n_scored, a count for each
-    label, and the sums of refused, answered, held and credit over the scored responses.
+    label, and the sums of refused, answered, held and credit over the scored responses. With `by`,
+    columns in whose order the rows are, one row for each prompt and value of them.
     """
     label = pl.col("label")
     # A prompt's rows are adjacent, so that no id need be hashed.
-    prompt = pl.struct("category", "prompt_id").rle_id().alias("prompt")
+    prompt = pl.struct(*by, "category", "prompt_id").rle_id().alias("prompt")
     counts = rows.group_by(prompt, maintain_order=True).agg(
-        pl.col("prompt_id", "category", "hard_line").first(),
+        pl.col(*by, "prompt_id", "category", "hard_line").first(),
         pl.len().cast(pl.Int64).alias("n_units"),
         label.count().cast(pl.Int64).alias("n_scored"),
         *((label == name.value).sum().cast(pl.Int64).alias(name.value) for name in Label),
         pl.col(*EARNED).sum(),
     )
-    return counts.drop("prompt").sort("prompt_id", "category", "hard_line")
+    return counts.drop("prompt").sort(*by, "prompt_id", "category", "hard_line")
 
 
-def scored_prompts(counts: pl.DataFrame, *columns: str) -> pl.DataFrame:
+def scored_prompts(counts: pl.DataFrame, *columns: str, by: str | None = None) -> pl.DataFrame:
     """Prompts with a scored response: prompt_id, category, hard_line, some columns and n_scored.
 
-    The columns are sums over the scored responses. Rows are in order of id.
+    The columns are sums over the scored responses. Rows are in order of id. With `by`, a column on
+    which adjacent rows of a prompt agree or are apart, the prompts of each of its values.
     """
-    scored = counts.filter(pl.col("n_scored") > 0).select(
-        "prompt_id", "category", "hard_line", *columns, "n_scored"
-    )
+    keys = ["prompt_id"] if by is None else ["prompt_id", by]
+    kept = dict.fromkeys((*keys, "category", "hard_line", *columns, "n_scored"))
+    scored = counts.filter(pl.col("n_scored") > 0).select(*kept)
     # Records of one prompt should agree on its category; if they do not, the first one counts.
-    if (scored["prompt_id"] == scored["prompt_id"].shift()).any():
-        scored = scored.group_by("prompt_id", maintain_order=True).agg(
-            pl.col("category", "hard_line").first(), pl.col(*columns, "n_scored").sum()
+    again = pl.all_horizontal(pl.col(key).eq_missing(pl.col(key).shift()) for key in keys)
+    if scored.select(again.any()).item():
+        scored = scored.group_by(keys, maintain_order=True).agg(
+            pl.col(*(name for name in ("category", "hard_line") if name not in keys)).first(),
+            pl.col(*columns, "n_scored").sum(),
         )
     return scored
 
 
 def prompt_rates(prompts: pl.DataFrame, column: str) -> list[PromptRate]:
     """The rates of `scored_prompts`, those that are alike counted once. Categories are strata."""
-    alike = (
-        prompts.group_by("category", "hard_line", column, "n_scored")
+    return [_rate(row) for row in _alike(prompts, column).iter_rows()]
+
+
+def _alike(prompts: pl.DataFrame, column: str, *by: str) -> pl.DataFrame:
+    """The prompts that earned the same, with how many they are (times), in a fixed order."""
+    earned = ["category", "hard_line", column, "n_scored"]
+    return (
+        prompts.group_by(*dict.fromkeys((*earned, *by)))
         .agg(times=pl.len())
-        .sort("hard_line", "category", column, "n_scored")
+        .sort(*by, "hard_line", "category", column, "n_scored")
+        .select(*earned, "times", *(pl.col(name).alias(f"by_{name}") for name in by))
     )
-    return [
-        PromptRate(earned / n, n, category, hard_line, 1.0, times)
-        for category, hard_line, earned, n, times in alike.iter_rows()
-    ]
+
+
+def _rate(row: tuple[Any, ...]) -> PromptRate:
+    category, hard_line, earned, n, times = row
+    return PromptRate(earned / n, n, category, hard_line, 1.0, times)
 
 
 def estimate(counts: pl.DataFrame, column: str, planned: int) -> Estimate:
@@ -95,6 +108,21 @@ def estimate(counts: pl.DataFrame, column: str, planned: int) -> Estimate:
     """
     prompts = scored_prompts(counts, column)
     return _estimate(prompt_rates(prompts, column), planned)
+
+
+def estimates_by(
+    counts: pl.DataFrame, column: str, by: str, planned: Mapping[Any, int]
+) -> dict[Any, Estimate]:
+    """`estimate` of the prompts with each value of the column `by`.
+
+    `planned` has how many responses each of these values was to have. As in `scored_prompts`,
+    adjacent rows of a prompt are taken together where they agree on `by`.
+    """
+    rates: dict[Any, list[PromptRate]] = {value: [] for value in planned}
+    for *row, value in _alike(scored_prompts(counts, column, by=by), column, by).iter_rows():
+        if value in rates:
+            rates[value].append(_rate(tuple(row)))
+    return {value: _estimate(rates[value], n) for value, n in planned.items()}
 
 
 def macro_estimate(counts: pl.DataFrame, planned: int) -> Estimate:

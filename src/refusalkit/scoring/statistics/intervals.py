@@ -212,12 +212,24 @@ def checked(prompts: Iterable[PromptRate], level: float) -> list[PromptRate]:
     required(bool(found), "an interval needs at least one prompt")
     required(0 < level < 1, f"the level is {level}: it must lie between 0 and 1")
     for p in found:
-        required(0 <= p.mean <= 1, f"a prompt's mean is {p.mean}: it must lie between 0 and 1")
-        required(
-            1 <= p.trials < math.inf, f"a prompt has {p.trials} scored trials: it needs 1 or more"
-        )
-        required(0 < p.weight < math.inf, f"a prompt's weight is {p.weight}: it must be above 0")
-        required(1 <= p.times < math.inf, f"a prompt is counted {p.times} times: 1 or more")
-        required(0 <= p.noise < math.inf, f"a prompt's noise is {p.noise}: it must be 0 or more")
+        # Comparisons with "not a number" are false, so this turns it away too.
+        fits = 0 <= p.mean <= 1 and 1 <= p.trials < math.inf and 0 < p.weight < math.inf
+        if not (fits and 1 <= p.times < math.inf and 0 <= p.noise < math.inf):
+            raise ValueError(_why_not(p))
     heaviest = max(p.weight for p in found)
+    if heaviest == 1:
+        return found
     return [p._replace(weight=p.weight / heaviest) for p in found]
+
+
+def _why_not(p: PromptRate) -> str:
+    """Which of a prompt's figures is impossible."""
+    if not 0 <= p.mean <= 1:
+        return f"a prompt's mean is {p.mean}: it must lie between 0 and 1"
+    if not 1 <= p.trials < math.inf:
+        return f"a prompt has {p.trials} scored trials: it needs 1 or more"
+    if not 0 < p.weight < math.inf:
+        return f"a prompt's weight is {p.weight}: it must be above 0"
+    if not 1 <= p.times < math.inf:
+        return f"a prompt is counted {p.times} times: 1 or more"
+    return f"a prompt's noise is {p.noise}: it must be 0 or more"

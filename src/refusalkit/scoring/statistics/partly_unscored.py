@@ -16,11 +16,12 @@ that belongs to c, in place of a normal approximation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 from refusalkit.scoring.statistics.intervals import PromptRate, prompts_like_these
 
-_NORMAL = NormalDist()
+if TYPE_CHECKING:
+    from statistics import NormalDist
 
 
 def partly_unscored(
@@ -39,24 +40,31 @@ def partly_unscored(
         ValueError: as `prompts_like_these`.
     """
     low = prompts_like_these(lowest, level=level)
+    if lowest == highest:
+        return low.low, low.high
+
+    # Imported here: most runs have a label for every response, and it takes some time.
+    from statistics import NormalDist
+
+    normal = NormalDist()
     high = prompts_like_these(highest, level=level)
-    two_sided = _NORMAL.inv_cdf((1 + level) / 2)
+    two_sided = normal.inv_cdf((1 + level) / 2)
     error = max(low.rate - low.low, high.high - high.rate) / two_sided
     apart = max(0.0, high.rate - low.rate)
-    c = _critical(apart / error, level) if error > 0 else _NORMAL.inv_cdf(level)
-    adjusted = 2 * _NORMAL.cdf(c) - 1
+    c = _critical(apart / error, level, normal) if error > 0 else normal.inv_cdf(level)
+    adjusted = 2 * normal.cdf(c) - 1
     return (
         prompts_like_these(lowest, level=adjusted).low,
         prompts_like_these(highest, level=adjusted).high,
     )
 
 
-def _critical(apart: float, level: float) -> float:
+def _critical(apart: float, level: float, normal: NormalDist) -> float:
     """The c that solves Phi(c + apart) - Phi(-c) = level, by bisection."""
-    low, high = _NORMAL.inv_cdf(level), _NORMAL.inv_cdf((1 + level) / 2)
+    low, high = normal.inv_cdf(level), normal.inv_cdf((1 + level) / 2)
     for _ in range(60):
         c = (low + high) / 2
-        if _NORMAL.cdf(c + apart) - _NORMAL.cdf(-c) < level:
+        if normal.cdf(c + apart) - normal.cdf(-c) < level:
             low = c
         else:
             high = c
