@@ -31,7 +31,7 @@ _MAX_MANIFEST = 16 * 2**20
 
 
 class _CategoryEntry(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
     slug: Annotated[str, Field(pattern=SLUG_PATTERN)]
     title: Annotated[str, Field(min_length=1)]
@@ -40,7 +40,7 @@ class _CategoryEntry(BaseModel):
 
 
 class _SetFile(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
     name: Annotated[str, Field(pattern=SLUG_PATTERN)]
     version: Annotated[str, Field(pattern=r"^\d+(\.\d+){0,2}$")]

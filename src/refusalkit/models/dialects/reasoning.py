@@ -69,6 +69,7 @@ class _Tables:
 
     def __init__(self) -> None:
         self._rows, self._tokens = table("reasoning"), table("tokens")
+        self._leading: dict[str, tuple[re.Pattern[str], tuple[int, ...]]] = {}
 
     @cached_property
     def marks(self) -> tuple[_Mark, ...]:
@@ -86,10 +87,23 @@ class _Tables:
         )
         return tuple(found)
 
-    @cached_property
-    def leading(self) -> re.Pattern[str]:
-        """Any opening; the number of its group is that of its mark."""
-        return re.compile("|".join(f"({mark.open})" for mark in self.marks), re.IGNORECASE)
+    def leading(self, text: str, at: int) -> tuple[int, re.Match[str]] | None:
+        """The opening mark at a place: its number among `marks`, and the match."""
+        char = text[at : at + 1]
+        if char not in self.begins:
+            return None
+        if char not in self._leading:
+            # Only those that can match: to compile all takes longer than to read most runs.
+            numbers = tuple(
+                number
+                for number, mark in enumerate(self.marks)
+                if _first_char(mark.open).lower() == char.lower()
+            )
+            any_of = "|".join(f"({self.marks[number].open})" for number in numbers) or _NEVER
+            self._leading[char] = re.compile(any_of, re.IGNORECASE), numbers
+        pattern, numbers = self._leading[char]
+        found = pattern.match(text, at)
+        return None if found is None else (numbers[(found.lastindex or 1) - 1], found)
 
     @cached_property
     def stray(self) -> re.Pattern[str]:
@@ -181,9 +195,9 @@ def split_reasoning(text: str, *, apart: bool = False, cut: bool = False) -> Spl
     at = 0
     while True:
         start = _after_tokens(tables, text, at)
-        opening = _leading(tables, text, start)
-        if opening is not None:
-            number = (opening.lastindex or 1) - 1
+        leading = tables.leading(text, start)
+        if leading is not None:
+            number, opening = leading
             mark = tables.marks[number]
             if opening.group().endswith("/>"):
                 used.add(number)
@@ -217,10 +231,6 @@ def split_reasoning(text: str, *, apart: bool = False, cut: bool = False) -> Spl
     # Untouched, to the last space, where nothing was taken off.
     final = text if final is text else final.strip()
     return Split(final, _joined(thoughts), unknown=_unknown(tables, final))
-
-
-def _leading(tables: _Tables, text: str, at: int) -> re.Match[str] | None:
-    return tables.leading.match(text, at) if text[at : at + 1] in tables.begins else None
 
 
 def _first_char(pattern: str) -> str:
