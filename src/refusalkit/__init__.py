@@ -76,6 +76,7 @@ if TYPE_CHECKING:
         PlacementOptions,
     )
     from refusalkit.config.run_config import (
+        BatchOptions,
         JudgeOptions,
         RunConfig,
         RunOptions,
@@ -217,7 +218,7 @@ _WHERE = {
     "api.runs": "benchmark benchmark_async",
     "api.side_by_side": "ModelRun",
     "config.placement": "Placement PlacementOptions",
-    "config.run_config": "JudgeOptions RunConfig RunOptions",
+    "config.run_config": "BatchOptions JudgeOptions RunConfig RunOptions",
     "engine.estimate": "RunEstimate Share",
     "engine.lengths": "Span",
     "engine.plan": "Progress",
@@ -272,6 +273,7 @@ _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names
 __all__ = [
     "Audit",
     "AuditStatus",
+    "BatchOptions",
     "Bridge",
     "Calibrated",
     "Calibration",

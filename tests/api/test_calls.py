@@ -13,7 +13,13 @@ import pytest
 
 import refusalkit as rk
 from handmade import HELD, write_run
-from refusalkit.config.run_config import OPERATIONAL, JudgeOptions, RunConfig, RunOptions
+from refusalkit.config.run_config import (
+    OPERATIONAL,
+    BatchOptions,
+    JudgeOptions,
+    RunConfig,
+    RunOptions,
+)
 
 FIRST_ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "benchmark": ("demo/mixed",),
@@ -98,7 +104,8 @@ def test_the_options_are_the_fields_of_a_configuration_with_their_types() -> Non
 
 def test_a_judge_takes_what_chooses_it_and_all_that_says_how_fast_or_where() -> None:
     names = set(JudgeOptions.__optional_keys__)
-    # Batches are a run's: what only judges asks one by one.
+    # Batches are for calls whose verdicts are kept: the others ask one by one.
+    assert names == set(BatchOptions.__optional_keys__) - {"batch", "wait"}
     assert names >= OPERATIONAL - {"batch", "wait"}
     assert {name for name in RunConfig.model_fields if name.startswith("judge_")} <= names
     assert not names & {"trials", "temperature", "category", "system"}

@@ -6,6 +6,7 @@ its own time: batches end later, its list of batches lags behind, results come s
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -97,6 +98,32 @@ def killed(command: list[str], out: Path, dice: random.Random) -> bool:
     return process.returncode < 0
 
 
+def answers_file(path: Path) -> Path:
+    """Recorded answers that name their units, a fifth of them to a hard line."""
+    units = [(p, trial) for p in TEXTS.items() for trial in range(1, OPTIONS["trials"] + 1)]
+    with path.open("w", encoding="utf-8") as file:
+        for (text, name), trial in units[: OPTIONS["limit"] * OPTIONS["trials"]]:
+            refuses = chance("refuses", name) < 0.4
+            row = {
+                "id": name,
+                "trial": trial,
+                "prompt": text,
+                "category": "self-harm" if chance("hard", name) < 0.2 else "weapons",
+                "response": f"<{name}#{trial}> {REFUSAL if refuses else '[demo answer]'}",
+            }
+            file.write(json.dumps(row) + "\n")
+    return path
+
+
+def labels(out: Path, judge: str | None = None) -> dict[str, object]:
+    """The label of every unit by one judge, who judged each once."""
+    run = open_run(out)
+    rows = [r for _, r in read_records(run.verdicts) if r["judge"] == (judge or run.manifest.judge)]
+    found = {r["unit"]: (r["label"], r["unscored"]) for r in rows}
+    assert len(found) == len(rows), "one verdict a unit"
+    return found
+
+
 def last_step(journal: Path) -> str:
     """What of a batch was written down last before a kill: for which part, and which step."""
     kinds, step = {}, "nothing yet"
@@ -171,3 +198,58 @@ def test_a_run_in_batches_that_is_killed_again_and_again_pays_for_nothing_twice(
             assert base not in text
     assert kills >= KILLS
     print(f"{api}: {kills} kills in {runs} runs, by the journal's last step: {dict(after)}")
+
+
+@pytest.mark.parametrize("command", ["grade", "regrade"])
+@pytest.mark.parametrize("api", ["openai", "anthropic"])
+def test_judging_in_batches_that_is_killed_again_and_again_pays_for_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str, command: str
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
+    dice = random.Random(f"batches {api} {command}")
+    kills, runs = 0, 0
+    after: Counter[str] = Counter()
+    answers = answers_file(tmp_path / "answers.jsonl")
+    with LoopbackServer(Script()) as server:
+        server.batches.script.delay_s, server.batches.script.list_lag_s = 0.15, 0.15
+        base = server.openai_base if api == "openai" else server.anthropic_base
+        where = {"judge_api_base": base, "canaries": 8, "hard_line": ["self-harm"]}
+        alone = refusalkit.grade(
+            answers, "graded", judge_model=f"{api}/judge-x", out=tmp_path / "alone", **where
+        )
+        assert alone.run is not None
+        expected = labels(alone.run.path)
+        while kills < KILLS:
+            server.reset()
+            runs += 1
+            # A run is judged again by another judge each time, and graded anew.
+            model = f"{api}/judge-{runs}"
+            out = tmp_path / f"graded{runs}" if command == "grade" else alone.run.path
+            words = ["grade", str(answers), "--out", str(out), "--hard-line", "self-harm"]
+            if command == "regrade":
+                words = ["regrade", str(out)]
+            words += ["--judge", "graded", "--judge-model", model, "--judge-api-base", base]
+            start = [sys.executable, "-c", COMMAND, *words, "--batch", "--wait"]
+            done, enough = False, kills + dice.randrange(5, 15)
+            while not done and kills < min(KILLS, enough):
+                done = not killed(start, out, dice)
+                kills += not done
+                if not done:
+                    after[last_step(out / "batches.jsonl")] += 1
+            ended = subprocess.run(start, capture_output=True, text=True, timeout=90, check=False)
+            assert ended.returncode == 0, ended.stderr
+            assert open_run(out).manifest.sessions[-1].ended_because == "done"
+            assert labels(out, f"graded:{model}") == expected, "nothing lost"
+            asked = Counter(map(asked_for, server.log))
+            twice = {what: n for what, n in asked.items() if what[0] == "judge" and n > 1}
+            assert not twice, "nothing paid twice"
+            completions = [r["unit"] for _, r in read_records(out / "completions.jsonl")]
+            assert len(set(completions)) == len(completions) == len(expected)
+            text = (out / "batches.jsonl").read_text()
+            assert "demo" not in text
+            assert base not in text
+            for path in out.glob("*.jsonl"):
+                hard = [row for _, row in read_records(path) if row.get("category") == "self-harm"]
+                assert not any(row.get("text") for row in hard), "hard lines are withheld"
+    assert kills >= KILLS
+    print(f"{command} {api}: {kills} kills in {runs} runs, by the last step: {dict(after)}")

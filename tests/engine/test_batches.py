@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from refusalkit.errors import (
     RecordError,
     RunFolderError,
 )
+from refusalkit.models.batch_dialects import batch_providers
 from refusalkit.models.batches import BatchLimits, custom_id
 from refusalkit.runs.batch_journal import read_batches
 from refusalkit.runs.folder import (
@@ -204,12 +206,15 @@ def test_somebody_elses_batches_in_the_account_are_left_alone(
 def test_batches_are_split_by_the_limits_of_count_and_size(
     server: LoopbackServer, api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = f"refusalkit.models.{api}_batches.batch_limits"
-    monkeypatch.setattr(name, lambda _: BatchLimits(7, 10_000_000, 0.5))
+    def limit(requests: int, size: int) -> None:
+        row = replace(batch_providers()[api], limits=BatchLimits(requests, size, 0.5))
+        monkeypatch.setitem(batch_providers(), api, row)
+
+    limit(7, 10_000_000)
     run = start(server, api, tmp_path / "count", batch="model", wait=True)
     assert [len(made.requests) for made in server.batches.made.values()] == [7] * 5 + [5]
     assert ended(run) == "done"
-    monkeypatch.setattr(name, lambda _: BatchLimits(1000, 2000, 0.5))
+    limit(1000, 2000)
     server.batches.made.clear()
     run = start(server, api, tmp_path / "size", batch="model", wait=True)
     sizes = [

@@ -21,6 +21,7 @@ from typing import Any
 
 from aiohttp import web
 
+from .batch_speech import Speech, in_its_words, speech_of
 from .script import Api
 
 # Answers one request of a batch: (status, body).
@@ -35,7 +36,10 @@ class BatchScript:
     than `list_lag_s`. Of the `expires`-th batch of all (from 0) a share of `unfinished` requests
     expires, of the `errors`-th that share fails. `mess` adds shuffled order, duplicates and unknown
     ids. `lose` names the steps (``upload``, ``create``) whose first answer is lost on its way.
+    `speaks` is the provider whose words for OpenAI's protocol are spoken.
     """
+
+    speaks: Speech = "openai"
 
     delay_s: float = 0.0
     list_lag_s: float = 0.0
@@ -58,6 +62,7 @@ class Made:
     metadata: Any
     created: float
     at: float
+    file: str | None = None
     cancelled: bool = False
     results: list[dict[str, Any]] | None = None
     counts: Counter[str] = field(default_factory=Counter)
@@ -79,15 +84,19 @@ class Batches:
 
     def takes(self, path: str) -> bool:
         """Whether a path is one of batches."""
-        return re.match(r"/v1/(files|batches|messages/batches)\b", path) is not None
+        return re.match(r"/v1/(files|batches|batch/jobs|messages/batches)\b", path) is not None
 
     async def handle(self, request: web.BaseRequest) -> tuple[int, Any] | None:
         """(status, JSON value or bytes); None: the answer is lost."""
         path, method = request.path, request.method
-        if path == "/v1/files" and method == "POST":
+        speech = speech_of(self.script.speaks)
+        if path == speech.upload and method == "POST":
             return await self._upload(request)
+        if match := re.fullmatch(r"/v1/files/([\w-]+)", path):
+            return 200, {"id": match[1], "object": "file", "status": "processed"}
         if match := re.fullmatch(r"/v1/files/([\w-]+)/content", path):
             return await self._content(match[1])
+        path = re.sub(rf"^{speech.batches}\b", "/v1/batches", path)
         parts = re.fullmatch(r"/v1/(messages/)?batches(?:/([\w-]+))?(?:/(cancel|results))?", path)
         if parts is None:
             return 404, _error("no such path")
@@ -108,30 +117,40 @@ class Batches:
             if batch.results is None or name in self.gone:
                 return 404, _error("no results")
             return 200, _lines(batch.results)
-        return 200, self._state(batch)
+        return 200, in_its_words(self.script.speaks, self._state(batch))
 
     async def _upload(self, request: web.BaseRequest) -> tuple[int, Any] | None:
         form = await request.post()
         file = form["file"]
         assert isinstance(file, web.FileField)
-        assert form["purpose"] == "batch"
+        speech = speech_of(self.script.speaks)
+        assert form["purpose"] == speech.purpose
+        assert not speech.names_file or (form["file_name"], form["file_type"]) == (
+            file.filename,
+            "jsonl",
+        )
         name = f"file-{len(self.files)}"
         self.files[name] = file.file.read()
         if self._loses("upload"):
             return None
-        return 200, {"id": name, "object": "file", "purpose": "batch", "filename": file.filename}
+        made = {"id": name, "object": "file", "purpose": "batch", "filename": file.filename}
+        return 200, made | ({"status": speech.file_status} if speech.file_status else {})
 
     async def _create(self, api: Api, body: dict[str, Any]) -> tuple[int, Any] | None:
         if self.script.refuse is not None:
             return 400, _error(self.script.refuse)
         if api == "openai":
-            raw = self.files.get(body["input_file_id"])
-            if raw is None or body["completion_window"] != "24h":
+            if (wrong := speech_of(self.script.speaks).wrong_with(body)) is not None:
+                return 400, _error(wrong)
+            file = body.get("input_file_id") or body["input_files"][0]
+            raw = self.files.get(file)
+            if raw is None:
                 return 400, _error("no such file")
             rows = [json.loads(line) for line in raw.splitlines()]
             assert all(row["method"] == "POST" and row["url"] == body["endpoint"] for row in rows)
             requests = [{"id": row["custom_id"], "body": row["body"]} for row in rows]
         else:
+            file = None
             requests = [{"id": row["custom_id"], "body": row["params"]} for row in body["requests"]]
         ids = [one["id"] for one in requests]
         if len(set(ids)) != len(ids) or not all(map(_ID.fullmatch, ids)):
@@ -139,10 +158,10 @@ class Batches:
         number = len(self.made)
         name = f"batch_{number}" if api == "openai" else f"msgbatch_{number}"
         now = time.time()
-        self.made[name] = Made(name, api, number, requests, body.get("metadata"), now, now)
+        self.made[name] = Made(name, api, number, requests, body.get("metadata"), now, now, file)
         if self._loses("create"):
             return None
-        return 200, self._state(self.made[name])
+        return 200, in_its_words(self.script.speaks, self._state(self.made[name]), created=True)
 
     def _loses(self, step: str) -> bool:
         found = step in self.script.lose
@@ -158,6 +177,11 @@ class Batches:
             for batch in reversed(self.made.values())
             if batch.api == api and now - batch.created >= self.script.list_lag_s
         ]
+        if api == "openai" and self.script.speaks != "openai":
+            return 200, speech_of(self.script.speaks).page(
+                [in_its_words(self.script.speaks, self._state(batch)) for batch in seen],
+                request.query,
+            )
         after = request.query.get("after" if api == "openai" else "after_id")
         ids = [batch.id for batch in seen]
         start = ids.index(after) + 1 if after in ids else 0
@@ -252,6 +276,7 @@ class Batches:
             "status": status,
             "request_counts": {"total": n, "completed": done, "failed": batch.counts["errored"]},
             "metadata": batch.metadata,
+            "input_file_id": batch.file,
             "created_at": int(batch.created),
             "expires_at": int(batch.created) + 86400,
             "output_file_id": f"out-{batch.id}" if ended else None,

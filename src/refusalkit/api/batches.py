@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Unpack
 
 from refusalkit.api.calls import RunLike, load_run
+from refusalkit.api.grading import WHERE_JUDGED
+from refusalkit.api.rejudging import asked_before
 from refusalkit.api.sync import sync
 from refusalkit.config.resolve import resolve_config
 from refusalkit.config.run_config import RunOptions
@@ -22,7 +24,7 @@ from refusalkit.runs.batch_journal import (
     read_batches,
 )
 from refusalkit.runs.folder import Run
-from refusalkit.runs.trust import followed_config
+from refusalkit.runs.trust import followed_config, followed_judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,29 +96,41 @@ def forget_batches(run: RunLike, *, trust_folder: bool = False) -> int:
 async def _list(
     run: Run, found: list[Batch], options: dict[str, Any], cancel: bool, trust_folder: bool
 ) -> list[BatchReport]:
-    kinds = {batch.kind for batch in found if batch.is_open}
+    asked = {(batch.kind, batch.asked) for batch in found if batch.is_open}
+    own = run.manifest.judge
     followed = followed_config(
         run,
         options,
         trust_folder=trust_folder,
-        asks_model="model" in kinds,
-        asks_judge="judge" in kinds,
+        asks_model=any(kind == "model" for kind, _ in asked),
+        asks_judge=("judge", own) in asked,
     )
     config = resolve_config(options, base=followed)
-    endpoints: dict[Kind, BatchEndpoint] = {}
+    endpoints: dict[tuple[Kind, str], BatchEndpoint] = {}
     opened: list[ChatModel | LLMJudge] = []
-    if "model" in kinds and isinstance(model := open_configured_model(config), ChatModel):
-        endpoints["model"] = model.batches()
-        opened.append(model)
-    if "judge" in kinds:
-        judge = open_configured_judge(config, None, recorded=run.manifest)
-        if isinstance(judge, LLMJudge):
-            endpoints["judge"] = judge.batches()
-            opened.append(judge)
     reports = []
     try:
+        for kind, name in sorted(asked):
+            if kind == "model":
+                model = open_configured_model(config)
+                if isinstance(model, ChatModel) and model.id == name:
+                    opened.append(model)
+                    endpoints[kind, name] = model.batches()
+                continue
+            where = config
+            if name != own:
+                # A judge that judged the run again is asked where that session asked it.
+                before = asked_before(run.manifest, name)
+                before = followed_judge(run, before, name, options, trust_folder=trust_folder)
+                where = resolve_config(
+                    {**dict.fromkeys(WHERE_JUDGED), **before, **options}, base=config
+                )
+            judge = open_configured_judge(where, None, recorded=run.manifest, recorded_judge=name)
+            if isinstance(judge, LLMJudge) and judge.id == name:
+                opened.append(judge)
+                endpoints[kind, name] = judge.batches()
         for batch in found:
-            endpoint = endpoints.get(batch.kind)
+            endpoint = endpoints.get((batch.kind, batch.asked))
             if not batch.is_open or batch.id is None or endpoint is None:
                 reports.append(_report(batch))
                 continue

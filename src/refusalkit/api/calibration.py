@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import importlib.metadata
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from refusalkit.api.calls import RunLike, as_list, check_options, load_run, path_of
 from refusalkit.api.grading import judged_records, labelled_strata, recorded_answers
 from refusalkit.api.sync import sync
 from refusalkit.clock import now
 from refusalkit.config.resolve import resolve_config
-from refusalkit.config.run_config import JudgeOptions
+from refusalkit.config.run_config import BatchOptions
 from refusalkit.errors import RefusalkitError, UsageError
 from refusalkit.files import read_file
 from refusalkit.prompts.categories import slug_of
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from refusalkit.scoring.judge_quality.calibration import Calibrated, Calibration, LabelledAnswer
     from refusalkit.scoring.judge_quality.correction import Correction
 
+_T = TypeVar("_T")
+
 
 def calibrate(
     judge: str | Judge,
@@ -43,7 +47,7 @@ def calibrate(
     count_deflection: bool = False,
     hard_line: Collection[str] = (),
     on_progress: OnProgress | None = None,
-    **options: Unpack[JudgeOptions],
+    **options: Unpack[BatchOptions],
 ) -> Calibrated:
     """Measure a judge on answers that people labelled.
 
@@ -58,7 +62,9 @@ def calibrate(
             stopped.
         count_deflection: count a deflection as refused.
         on_progress: called after each step with a `Progress`.
-        **options: `JudgeOptions`.
+        **options: `BatchOptions`. With ``batch`` the judge's requests are handed over, and the same
+            call collects the verdicts later, unless ``wait`` is set. A judge that is an object
+            needs `verdicts` then.
 
     Returns:
         Sensitivity, specificity and kappa with intervals; its `calibration` can be saved by
@@ -74,7 +80,7 @@ def calibrate(
         >>> rk.calibrate("lexical", "labelled.jsonl").calibration.n_scored
         4
     """
-    check_options(calibrate, options, JudgeOptions)
+    check_options(calibrate, options, BatchOptions)
     return sync(
         lambda stop: calibrate_async(
             judge,
@@ -98,10 +104,10 @@ async def calibrate_async(
     hard_line: Collection[str] = (),
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
-    **options: Unpack[JudgeOptions],
+    **options: Unpack[BatchOptions],
 ) -> Calibrated:
     """`calibrate` for async code."""
-    check_options(calibrate_async, options, JudgeOptions)
+    check_options(calibrate_async, options, BatchOptions)
     from refusalkit.scoring.judge_quality.calibration import LabelsEntry
 
     files: list[Path] = []
@@ -135,34 +141,41 @@ async def calibrate_async(
             read[files[0]].with_hard_lines([name])  # says which categories there are
     read.clear()
     # All of these answers have known labels, so canaries would say nothing new.
-    asked: JudgeOptions = {"canaries": 0, **options}
+    asked: BatchOptions = {"canaries": 0, **options}
+    digests = {file: await asyncio.to_thread(_digest, file) for file in files}
+
+    def judged(
+        file: Path, *, wait: bool
+    ) -> AbstractAsyncContextManager[tuple[Run, RecordedAnswers, bool]]:
+        of_file: BatchOptions = {**asked, "wait": wait}
+        return judged_records(
+            file,
+            judge,
+            labelled_only=True,
+            out=_folder(judge, file, digests[file], verdicts, options),
+            kept_by="verdicts",
+            hard_line=marked[file],
+            on_progress=on_progress,
+            stop=stop,
+            **of_file,
+        )
+
+    waits = bool(asked.get("wait"))
+    if waits and asked.get("batch") is not None and len(files) > 1:
+        # All are handed over before any is waited for.
+        for file in files:
+            async with _told(judged(file, wait=False)):
+                pass
     for number, file in enumerate(files):
-        content = await asyncio.to_thread(_digest, file)
-        out = _folder(judge, file, content, verdicts, options)
-        try:
-            async with judged_records(
-                file,
-                judge,
-                labelled_only=True,
-                out=out,
-                hard_line=marked[file],
-                on_progress=on_progress,
-                stop=stop,
-                **asked,
-            ) as (done, recorded, kept):
-                manifest = done.manifest
-                measured = manifest.judge, manifest.judges[manifest.judge]
-                answers += _answers(done, recorded)
-                runs += [done.path] if kept else []
-        except (asyncio.CancelledError, RefusalkitError) as error:
-            # `--out` names the calibration here, so `grade`'s advice about it does not apply.
-            if getattr(error, "__notes__", None):
-                error.__notes__ = ["go on with the same command"]
-            raise
+        async with _told(judged(file, wait=waits)) as (done, recorded, kept):
+            manifest = done.manifest
+            measured = manifest.judge, manifest.judges[manifest.judge]
+            answers += _answers(done, recorded)
+            runs += [done.path] if kept else []
         entries.append(
             LabelsEntry(
                 name=names.get(file, file.name),
-                sha256=content,
+                sha256=digests[file],
                 n_records=len(recorded.responses),
                 n_labelled=len(recorded.labels),
             )
@@ -172,6 +185,18 @@ async def calibrate_async(
     assert measured is not None
     found = _calibrated(*measured, answers, entries, runs, annotators, count_deflection)
     return replace(found, notices=tuple(notices))
+
+
+@contextlib.asynccontextmanager
+async def _told(judged: AbstractAsyncContextManager[_T]) -> AsyncIterator[_T]:
+    """The same, with advice that fits: `--out` names the calibration here, and not a run."""
+    try:
+        async with judged as found:
+            yield found
+    except (asyncio.CancelledError, RefusalkitError) as error:
+        if getattr(error, "__notes__", None):
+            error.__notes__ = ["go on with the same command"]
+        raise
 
 
 def _published(labels: object) -> PublishedLabels | None:
@@ -215,7 +240,7 @@ def _folder(
     file: Path,
     digest: str,
     verdicts: str | Path | None,
-    options: JudgeOptions,
+    options: BatchOptions,
 ) -> Path | None:
     """Where the verdicts on one file are kept: the same place for the same call."""
     from refusalkit.judges.rubrics import load_rubric

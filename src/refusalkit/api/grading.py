@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from refusalkit.api.calls import RunLike, as_list, check_options, path_of
-from refusalkit.config.run_config import JudgeOptions
+from refusalkit.config.run_config import BatchOptions, JudgeOptions
+from refusalkit.engine.batch_checks import judged_in_batches
 from refusalkit.engine.opening import config_of_call, open_configured_judge, ready_config
 from refusalkit.engine.session import work_session
 from refusalkit.errors import ConfigurationChanged, UsageError
@@ -46,7 +47,7 @@ def grade(
     hard_line: Collection[str] = (),
     trust_folder: bool = False,
     on_progress: OnProgress | None = None,
-    **options: Unpack[JudgeOptions],
+    **options: Unpack[BatchOptions],
 ) -> Grades:
     """Judge answers that were recorded elsewhere.
 
@@ -64,7 +65,8 @@ def grade(
         trust_folder: follow what a folder that is not this user's own says about where the judge is
             asked, see `resume`.
         on_progress: called after each step with a `Progress`.
-        **options: `JudgeOptions`.
+        **options: `BatchOptions`. With ``batch`` the judge's requests are handed over: `out` must
+            be given, and the same call collects the verdicts later, unless ``wait`` is set.
 
     Returns:
         The labels in counts, and how they agree with those that came with the answers.
@@ -78,7 +80,7 @@ def grade(
         >>> rk.grade("runs/example", "lexical", out="runs/graded").n_judged
         55
     """
-    check_options(grade, options, JudgeOptions)
+    check_options(grade, options, BatchOptions)
     return sync(
         lambda stop: grade_async(
             records,
@@ -102,10 +104,10 @@ async def grade_async(
     trust_folder: bool = False,
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
-    **options: Unpack[JudgeOptions],
+    **options: Unpack[BatchOptions],
 ) -> Grades:
     """`grade` for async code."""
-    check_options(grade_async, options, JudgeOptions)
+    check_options(grade_async, options, BatchOptions)
     from refusalkit.scoring.judge_quality.grades import grade_run
 
     async with judged_records(
@@ -128,16 +130,18 @@ async def judged_records(
     *,
     labelled_only: bool = False,
     out: str | Path | None = None,
+    kept_by: str = "out",
     hard_line: Collection[str] = (),
     trust_folder: bool = False,
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
-    **options: Unpack[JudgeOptions],
+    **options: Unpack[BatchOptions],
 ) -> AsyncIterator[tuple[Run, RecordedAnswers, bool]]:
     """Judge recorded answers: (the run that holds the verdicts, the answers, whether it is kept).
 
     With `labelled_only` no verdict is paid for on an answer that no person labelled. A run that is
-    not kept is gone at the end of the context.
+    not kept is gone at the end of the context. `kept_by` is the name of the caller's option that
+    says where to keep one.
     """
     from refusalkit.engine.plan import plan_units
     from refusalkit.models.recorded_answers import RecordedModel
@@ -174,6 +178,7 @@ async def judged_records(
     else:
         grader = open_configured_judge(config, judge, hard_lines=answers.prompts.hard_lines)
     config = ready_config(config, grader, asks_model=False, named_judge=named)
+    config = judged_in_batches(config, grader, kept_by=None if out is not None else kept_by)
     manifest = new_manifest(config, answers.prompts, grader, kind="grade", units=answers)
     model = RecordedModel(
         config.model, answers.responses, answers.finish_reasons, judged=imported is not None

@@ -12,10 +12,11 @@ from refusalkit.api.calls import RunLike, as_list, check_options, load_run
 from refusalkit.api.grading import WHERE_JUDGED, graded_records, imported_judge
 from refusalkit.api.sync import sync
 from refusalkit.config.resolve import resolve_config
-from refusalkit.config.run_config import OPERATIONAL, JudgeOptions, RunConfig
+from refusalkit.config.run_config import OPERATIONAL, BatchOptions, RunConfig
+from refusalkit.engine.batch_checks import judged_in_batches
 from refusalkit.engine.opening import open_configured_judge, ready_config
 from refusalkit.engine.session import work_session
-from refusalkit.errors import RunFolderError, UsageError
+from refusalkit.errors import ConfigurationError, RunFolderError, UsageError
 from refusalkit.models.outcomes import Reply, read_reply
 from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.folder import Run
@@ -42,7 +43,7 @@ def regrade(
     prompts: str | Path | PromptSet | None = None,
     trust_folder: bool = False,
     on_progress: OnProgress | None = None,
-    **options: Unpack[JudgeOptions],
+    **options: Unpack[BatchOptions],
 ) -> Run:
     """Judge a run again with another judge. Its answers and its own judge stay as they are.
 
@@ -57,8 +58,9 @@ def regrade(
         prompts: needed only where the run's prompts were built in Python.
         trust_folder: as for `resume`.
         on_progress: called after each step with a `Progress`.
-        **options: `JudgeOptions`; `max_cost` bounds what the verdicts of this judge on the run
-            cost, earlier calls included.
+        **options: `BatchOptions`; `max_cost` bounds what the verdicts of this judge on the run
+            cost, earlier calls included. With ``batch`` the judge's requests are handed over, and
+            the same call collects the verdicts later, unless ``wait`` is set.
 
     Returns:
         The run; `run.manifest.sessions[-1]` names the judge and says why the work ended.
@@ -74,7 +76,7 @@ def regrade(
         >>> rk.regrade(run, "lexical").manifest.sessions[-1].judge
         'lexical'
     """
-    check_options(regrade, options, JudgeOptions)
+    check_options(regrade, options, BatchOptions)
     return sync(
         lambda stop: regrade_async(
             run,
@@ -97,10 +99,10 @@ async def regrade_async(
     trust_folder: bool = False,
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
-    **options: Unpack[JudgeOptions],
+    **options: Unpack[BatchOptions],
 ) -> Run:
     """`regrade` for async code. `stop`, once set, ends the work in good order."""
-    check_options(regrade_async, options, JudgeOptions)
+    check_options(regrade_async, options, BatchOptions)
     from refusalkit.engine.plan import plan_trials, plan_units
 
     folder = load_run(run)
@@ -128,7 +130,7 @@ async def regrade_async(
     hard_lines |= manifest.hard_lines
     if grader is None:
         grader = open_configured_judge(config, judge, hard_lines=hard_lines)
-        before = _asked_before(manifest, grader.id)
+        before = asked_before(manifest, grader.id)
         if isinstance(judge, str) and before and not any(map(options.get, WHERE_JUDGED)):
             before = followed_judge(folder, before, grader.id, options, trust_folder=trust_folder)
             # It goes on where it was, whatever the environment says by now.
@@ -136,6 +138,13 @@ async def regrade_async(
             config = resolve_config(before, base=config)
             grader = open_configured_judge(config, judge, hard_lines=hard_lines)
     config = ready_config(config, grader, asks_model=False, named_judge=isinstance(judge, str))
+    config = judged_in_batches(config, grader)
+    if config.batch is not None and grader.id == manifest.judge and manifest.kind == "run":
+        # Its batches have answers that only the run itself can read again.
+        raise ConfigurationError(
+            f"{printable(grader.id)} is the run's own judge: go on with `refusalkit resume "
+            f"{printable(folder.path)} --batch judge`"
+        )
     return await work_session(
         folder,
         plan,
@@ -210,7 +219,7 @@ def _configured(started: RunConfig, judge: str | Judge, options: Mapping[str, An
     return resolve_config({**kept, **options, "judge": name})
 
 
-def _asked_before(manifest: Manifest, judge: str) -> Mapping[str, str]:
+def asked_before(manifest: Manifest, judge: str) -> Mapping[str, str]:
     """At which base, with the key of which variable, a judge was last asked to judge a run again.
 
     Empty where it was its provider's own.

@@ -16,7 +16,7 @@ from refusalkit.api.sync import sync
 from refusalkit.config.placement import PlacedOptions, split_placement
 from refusalkit.config.resolve import check_option, check_unchanged, resolve_config
 from refusalkit.config.run_config import RunConfig
-from refusalkit.engine.batching import check_batch
+from refusalkit.engine.batch_checks import check_batch
 from refusalkit.engine.opening import (
     open_configured_judge,
     open_configured_model,

@@ -13,7 +13,7 @@ from refusalkit.api.order import plan_of, stop_rule_of
 from refusalkit.api.resuming import continue_run, how_to_go_on, same_run
 from refusalkit.config.placement import PlacedOptions, split_placement
 from refusalkit.config.run_config import RunConfig
-from refusalkit.engine.batching import check_batch
+from refusalkit.engine.batch_checks import check_batch
 from refusalkit.engine.opening import (
     config_of_call,
     open_configured_judge,

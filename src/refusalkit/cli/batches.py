@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -42,7 +41,8 @@ def batches(
 ) -> int:
     """List the batches of RUN, and how those that are open are doing. Exit 3 while one is open.
 
-    Their results are collected by `refusalkit resume RUN`.
+    Their results are collected by `refusalkit resume RUN`; those of a judge that grades or judges
+    again, by the command that made them.
     """
     from refusalkit.api.batches import forget_batches, list_batches
 
@@ -63,28 +63,36 @@ def is_in_batches(run: Run) -> bool:
     return bool(sessions) and sessions[-1].ended_because == "batches"
 
 
-def show_batches(run: Run, as_json: bool) -> int:
-    """Print what is at the providers and when to come back; returns the command's exit code."""
+def show_batches(runs: Sequence[Run], as_json: bool, *, come_back: str) -> int:
+    """Print what runs have at the providers and when to come back; returns the exit code.
+
+    `come_back` is the command that collects the results. Shown are the batches of the judge that
+    judged a run again, where one did.
+    """
     from refusalkit.api.batches import recorded_batches
 
-    found = [one for one in recorded_batches(run) if one.is_open]
-    _print(found, as_json, run)
+    found = []
+    for run in runs:
+        judge = run.manifest.sessions[-1].judge
+        reports = [one for one in recorded_batches(run) if one.is_open]
+        found += [one for one in reports if judge is None or one.asked == judge]
+    _print(found, as_json, runs)
     when = [one.expires_at for one in found if one.expires_at is not None]
     latest = f", at the latest at {_minute(max(when))}" if when else ""
     click.echo(
-        f"refusalkit: in batches; most end within an hour{latest}: come back with "
-        f"refusalkit resume {shlex.quote(printable(run.path, 400))}",
+        f"refusalkit: in batches; most end within an hour{latest}: come back with {come_back}",
         err=True,
     )
     return INCOMPLETE
 
 
-def _print(found: Sequence[BatchReport], as_json: bool, run: Run | None = None) -> None:
+def _print(found: Sequence[BatchReport], as_json: bool, runs: Sequence[Run] = ()) -> None:
     if as_json:
         from refusalkit.reporting import data
 
-        path = {} if run is None else {"path": str(run.path)}
-        click.echo(data.to_json({**path, "batches": [one.as_data() for one in found]}))
+        paths = [str(run.path) for run in runs]
+        where = {"path": paths[0]} if len(paths) == 1 else {"paths": paths} if paths else {}
+        click.echo(data.to_json({**where, "batches": [one.as_data() for one in found]}))
         return
     for one in found:
         name = "not known yet" if one.id is None else printable(one.id)

@@ -78,7 +78,7 @@ judges.add_command(labelling.label)
 @opt("--out", metavar="FILE", help="Save the calibration, for score --calibration.")
 @opt("--verdicts", metavar="DIR", help="Keep the verdicts below this folder (and go on there).")
 @opt("--count-deflection", is_flag=True, help="A deflection counts as refused.")
-@one_judge_options("judge_model", "judge_via", "hard_line")
+@one_judge_options("judge_model", "judge_via", "hard_line", "batch", "wait")
 @json_option("Print the result as JSON.")
 def judges_calibrate(
     judge: str,
@@ -92,11 +92,13 @@ def judges_calibrate(
     """Measure JUDGE on answers that people labelled: sensitivity, specificity, kappa, alpha.
 
     JUDGE is a shipped judge, a judge file, or imported:NAME for judgements that the answers carry.
-    The verdicts of a judge that costs something are kept, and the same command goes on.
+    The verdicts of a judge that costs something are kept, and the same command goes on: with
+    --batch it collects what it handed over before.
     """
     from pathlib import Path
 
     import refusalkit
+    from refusalkit.cli.batches import is_in_batches, show_batches
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
     from refusalkit.scoring.judge_quality.calibration import write_calibration
@@ -112,6 +114,9 @@ def judges_calibrate(
             **given(options).all.values,
         )
     )
+    in_batches = [run for run in map(refusalkit.load_run, found.runs) if is_in_batches(run)]
+    if in_batches:
+        return show_batches(in_batches, as_json, come_back="the same command")
     if as_json:
         click.echo(data.to_json(data.calibrated_data(found)))
     else:

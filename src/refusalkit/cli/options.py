@@ -117,6 +117,29 @@ def _file_options() -> Iterator[click.Option]:
     )
 
 
+def _with_bare_values(params: Sequence[click.Parameter], args: Sequence[str]) -> Iterator[str]:
+    """The arguments, with its value at each option that may stand alone and does.
+
+    click would take the next argument for it, whatever that is.
+    """
+    bare = {
+        name: param
+        for param in params
+        if isinstance(param, click.Option)
+        and not param.is_flag
+        and isinstance(param.flag_value, str)
+        and isinstance(param.type, click.Choice)
+        for name in param.opts
+    }
+    for number, word in enumerate(args):
+        following = args[number + 1] if number + 1 < len(args) else None
+        option = bare.get(word)
+        if option is not None and following not in option.type.choices:  # type: ignore[attr-defined]
+            yield f"{word}={option.flag_value}"
+        else:
+            yield word
+
+
 class _Later(Opt):
     """Stands for options that are made when they are needed."""
 
@@ -129,6 +152,10 @@ class ConfiguredCommand(click.Command):
     """A command with options from `RunConfig`; see `config_options`."""
 
     _given: list[click.Parameter]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse arguments; an option that may stand alone takes only its own words for a value."""
+        return super().parse_args(ctx, list(_with_bare_values(self.params, args)))
 
     @property
     def params(self) -> list[click.Parameter]:
@@ -303,7 +330,7 @@ def run_options(function: _F) -> _F:
 
 def judging_options(function: _F) -> _F:
     """The options of what is judged without asking a model under test: `grade`, `regrade`."""
-    return config_options("judge", "operational", file=True)(function)
+    return config_options("judge", "operational", "batch", file=True)(function)
 
 
 def one_judge_options(*fields: str) -> Callable[[_F], _F]:

@@ -62,6 +62,7 @@ def run(
     from refusalkit.config.layers import Layer
     from refusalkit.config.placement import split_placement
     from refusalkit.config.resolve import resolve_config
+    from refusalkit.engine.session import how_to_resume
 
     name_models(models, plan)
     if plan is not None or len(models) > 1:
@@ -101,7 +102,7 @@ def run(
         tables=not as_json,
     )
     if is_in_batches(done):
-        return show_batches(done, as_json)
+        return show_batches([done], as_json, come_back=how_to_resume(done))
     code = show_run(done, max_unscored, as_json)
     return code if report is None else write_report(done.path, report, code)
 
@@ -132,6 +133,7 @@ def resume(
     """
     import refusalkit
     from refusalkit.api.resuming import runs_named
+    from refusalkit.engine.session import how_to_resume
 
     found = runs_named(list(runs))
     # Values that differ between runs are checked for each, below.
@@ -152,7 +154,7 @@ def resume(
         tables=not as_json,
     )
     if is_in_batches(done):
-        return show_batches(done, as_json)
+        return show_batches([done], as_json, come_back=how_to_resume(done))
     return show_run(done, max_unscored, as_json)
 
 
@@ -177,7 +179,8 @@ def grade(
     """Judge recorded answers, and compare with what was said of them before.
 
     RESPONSES is a .jsonl file, a run folder, a log folder of the reference environment, or an
-    Inspect log. The judge "imported" repeats the judgement that came with them.
+    Inspect log. The judge "imported" repeats the judgement that came with them. With --batch the
+    judge's requests are handed over and the command ends with 3: the same command collects.
     """
     import refusalkit
     from refusalkit.engine.session import how_to_resume
@@ -195,6 +198,8 @@ def grade(
             **given(options).all.values,
         )
     )
+    if grades.run is not None and is_in_batches(grades.run):
+        return show_batches([grades.run], as_json, come_back=how_to_resume(grades.run))
     if as_json:
         click.echo(data.to_json(data.grades_data(grades)))
     else:
@@ -226,8 +231,8 @@ def regrade(run: str, judge: str, trust_folder: bool, as_json: bool, **options: 
     """Judge RUN again; its answers stay as they are, and so does its own judge.
 
     The new verdicts are kept beside the others: score, audit and judges bridge read any judge by
-    --judge or by name. Repeat the command to go on where it stopped. --max-cost bounds what this
-    judge costs, earlier calls included.
+    --judge or by name. Repeat the command to go on where it stopped, and to collect what it handed
+    over with --batch. --max-cost bounds what this judge costs, earlier calls included.
     """
     import refusalkit
 
@@ -242,4 +247,6 @@ def regrade(run: str, judge: str, trust_folder: bool, as_json: bool, **options: 
         ),
         tables=not as_json,
     )
+    if is_in_batches(done):
+        return show_batches([done], as_json, come_back="the same command")
     return show_regrade(done, as_json)

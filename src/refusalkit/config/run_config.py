@@ -50,10 +50,10 @@ class Cli:
 
     `group` decides which commands have it: ``measured`` and ``judge`` options can change a result,
     ``operational`` ones say how fast, where or with which key, and may differ when a run is
-    resumed; so may those of ``batch``, which only `run` and `resume` have. Those of ``placement``
-    are the fields of `refusalkit.config.placement.Placement`. `section` is the heading
-    below which help pages list it. `default` is the text to show where the field's own default does
-    not say it, `bare` the value of an option without one.
+    resumed; so may those of ``batch``, which only commands have that record what they ask. Those of
+    ``placement`` are the fields of `refusalkit.config.placement.Placement`. `section` is the
+    heading below which help pages list it. `default` is the text to show where the field's own
+    default does not say it, `bare` the value of an option without one.
 
     `steers`: it says where requests go, which variable holds a key, what runs or what is kept, so
     it is never taken from a file that is merely found in a folder.
@@ -441,7 +441,14 @@ class JudgeOptions(TypedDict, total=False):
     canaries: int
 
 
-class RunOptions(JudgeOptions, total=False):
+class BatchOptions(JudgeOptions, total=False):
+    """`JudgeOptions`, and whether the judge is asked in batches: fields of `RunConfig`."""
+
+    batch: Batched | None
+    wait: bool
+
+
+class RunOptions(BatchOptions, total=False):
     """Keyword arguments of a run: every field of `RunConfig` but model, prompts and judge."""
 
     preset: Preset | None
@@ -475,5 +482,3 @@ class RunOptions(JudgeOptions, total=False):
     via: Via | None
     count_deflection: bool
     keep_hard_line_text: bool
-    batch: Batched | None
-    wait: bool

@@ -74,7 +74,11 @@ class Exchange:
     async def recover(self) -> None:
         """Find out what became of batches of which only the intention is on record."""
         for batch in self.open:
-            if batch.id is None and batch.doubted_at is None:
+            if batch.id is not None:
+                continue
+            if batch.file is None and self._part.endpoint.uploads:
+                self._journal.void(batch, "its requests were not uploaded")
+            elif batch.doubted_at is None:
                 # It may have been sent up to now.
                 self._journal.doubted(batch)
         doubtful = {batch.label: batch for batch in self.open if batch.id is None}
@@ -87,10 +91,15 @@ class Exchange:
         for one in await self._part.endpoint.recent(since):
             if one.id in known | self._not_ours:
                 continue
-            if one.label is None and not one.ended:
+            label = one.label
+            if label is None and one.input_file is not None:
+                files = {batch.file: batch.label for batch in doubtful.values()}
+                label = files.get(one.input_file)
+            elif label is None and not one.ended:
                 undecided.append(one)
                 continue
-            label = one.label if one.label is not None else await self._told_by_ids(one, doubtful)
+            elif label is None:
+                label = await self._told_by_ids(one, doubtful)
             if label in doubtful:
                 self._journal.created(doubtful.pop(label), one.id, _iso(one.expires_at))
             else:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from refusalkit.engine.batch_exchange import Exchange
 from refusalkit.engine.plan import Plan
 from refusalkit.models.chat import ChatModel
+from refusalkit.models.recorded_answers import RecordedModel
 from refusalkit.runs.folder import Run
 from refusalkit.runs.record_json import completion_from_record, completion_record
 from refusalkit.runs.records import read_records
@@ -40,19 +41,24 @@ class Owed:
 class AnswerReader:
     """Reads answers that owe a verdict: from disk, or where they came from.
 
-    An answer that was not kept is read from the results of the model's batches again: `asked` and
-    `target` are the model's, None where it is not batched.
+    An answer that was not kept is read again from the results of the model's batches (`in_batches`
+    and `target` are the model's), from the `recorded` answers that are graded, or from `texts`,
+    which are known by unit. All three may be missing.
     """
 
     def __init__(
         self,
         run: Run,
         generation: GenerationConfig,
-        asked: Exchange | None,
+        *,
+        in_batches: Exchange | None,
         target: ChatModel | None,
+        recorded: RecordedModel | None,
+        texts: Mapping[str, str],
     ) -> None:
         self._run, self._generation = run, generation
-        self._asked, self._target = asked, target
+        self._in_batches, self._target = in_batches, target
+        self._recorded, self._texts = recorded, texts
 
     def __repr__(self) -> str:
         return f"AnswerReader({str(self._run.path)!r})"
@@ -66,15 +72,34 @@ class AnswerReader:
         places = {state.answers[unit]: unit for unit in units}
         for place, record in read_records(self._run.completions, sorted(places)):
             unit = str(record.get("unit"))
-            if record.get("text") is None and record.get("outcome") in _READABLE:
-                gone[unit] = record
-            else:
-                text = record.get("text") or ""
-                found[unit] = completion_from_record({**record, "text": text}, place)
-        found.update(await self._read_again(gone, units))
+            text = record.get("text")
+            if text is None and record.get("outcome") in _READABLE:
+                text = self._texts.get(unit)
+                if text is None:
+                    gone[unit] = record
+                    continue
+            found[unit] = completion_from_record({**record, "text": text or ""}, place)
+        found.update(await self._read_recorded(gone, units))
+        found.update(await self._read_batches(gone, units))
         return found
 
-    async def _read_again(
+    async def _read_recorded(
+        self,
+        gone: Mapping[str, Mapping[str, object]],
+        units: Mapping[str, tuple[Prompt, int]],
+    ) -> dict[str, Completion]:
+        """Answers that were not kept, from the records that are graded."""
+        found: dict[str, Completion] = {}
+        if self._recorded is None:
+            return found
+        for unit, record in gone.items():
+            prompt, trial = units[unit]
+            answer = await self._recorded.complete(prompt, self._generation, trial=trial)
+            if is_of(record, answer):
+                found[unit] = answer
+        return found
+
+    async def _read_batches(
         self,
         gone: Mapping[str, Mapping[str, object]],
         units: Mapping[str, tuple[Prompt, int]],
@@ -84,13 +109,13 @@ class AnswerReader:
         Each is the one on record: its digest says so.
         """
         found: dict[str, Completion] = {}
-        if not gone or self._asked is None or self._target is None:
+        if not gone or self._in_batches is None or self._target is None:
             return found
-        for batch in reversed(self._asked.batches):
+        for batch in reversed(self._in_batches.batches):
             left = set(batch.units) & gone.keys() - found.keys()
             if batch.id is None or not left:
                 continue
-            for unit, result in await self._asked.results_again(batch):
+            for unit, result in await self._in_batches.results_again(batch):
                 if unit not in left:
                     continue
                 prompt, trial = units[unit]

@@ -2,7 +2,8 @@
 
 What is not batched (the judge with ``--batch model``, the model with ``--batch judge``, canaries)
 is asked by the ordinary `Runner`. Nothing of a batch's answers is kept but what a run keeps: a
-hard-line answer is read from the provider's results again where a judge needs it.
+hard-line answer is read from the provider's results again where a judge needs it, or from the
+records that are graded.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from refusalkit.engine.batch_checks import check_batch
 from refusalkit.engine.batch_exchange import MAX_ROUNDS, Exchange, Part
 from refusalkit.engine.batch_owed import AnswerReader, Owed
 from refusalkit.engine.batch_results import AnswerCollector, VerdictCollector
@@ -22,9 +24,9 @@ from refusalkit.engine.plan import Ended, Plan, Progress
 from refusalkit.errors import ConfigurationError
 from refusalkit.judges.llm import LLMJudge
 from refusalkit.models.chat import ChatModel
+from refusalkit.models.recorded_answers import RecordedModel
 from refusalkit.runs.batch_journal import BatchJournal, Kind
 from refusalkit.runs.folder import Run
-from refusalkit.runs.judge_entries import rubrics_of
 from refusalkit.runs.record_json import verdict_of_outcome
 from refusalkit.runs.records import RecordWriter
 from refusalkit.runs.state import read_state
@@ -45,61 +47,25 @@ POLL_S = 30.0
 _Start = Callable[..., "Runner"]
 
 
-def check_batch(config: RunConfig, model: Model | None, judge: Judge) -> None:
-    """Raise `ConfigurationError` where a run cannot be worked through in batches as asked."""
-    if config.batch is None:
-        if config.wait:
-            raise ConfigurationError("wait is for batches: give batch too")
-        return
-    for name, value in (("pressure", config.pressure), ("stop_when", config.stop_when)):
-        if value:
-            raise ConfigurationError(
-                f"{name} needs one answer before the next request: leave out it or batch"
-            )
-    if config.max_cost is not None:
-        raise ConfigurationError(
-            "max_cost cannot hold over a batch, which is paid for once it is handed over: bound "
-            "the run with limit, and see what `refusalkit estimate` says"
-        )
-    if config.batch in ("model", "both"):
-        if not isinstance(model, ChatModel):
-            raise ConfigurationError(
-                f"{printable(config.model)} is not asked through a provider, which batches need: "
-                "leave out --batch"
-            )
-        model.batches()
-    if config.batch in ("judge", "both") and _asks(judge):
-        if not isinstance(judge, LLMJudge):
-            raise ConfigurationError(
-                f"the judge {printable(judge.id)} asks several in turn, and a batch only one: "
-                "give --batch model"
-            )
-        judge.batches()
-    if config.batch == "judge" and not _asks(judge):
-        raise ConfigurationError(f"the judge {printable(judge.id)} asks no model: nothing to batch")
-
-
-def _asks(judge: Judge) -> bool:
-    """Whether a judge asks a model."""
-    return any(rubric.asks_model for rubric in rubrics_of(judge)) or isinstance(judge, LLMJudge)
-
-
 class BatchWork:
     """Does what a run owes in batches. Each session needs a new one.
 
-    `start` makes a `Runner` for what is asked alone, given its plan, its model, and further
-    arguments. With `wait` it stays until everything is collected.
+    Without a `model` the run is judged again; `texts` then holds answers by unit that the run
+    withheld and that are known from elsewhere. `start` makes a `Runner` for what is asked alone,
+    given its plan, its model, and further arguments. With `wait` it stays until everything is
+    collected.
     """
 
     def __init__(
         self,
         run: Run,
         plan: Plan,
-        model: Model,
+        model: Model | None,
         judge: Judge,
         config: RunConfig,
         start: _Start,
         *,
+        texts: Mapping[str, str] | None = None,
         canaries: Sequence[Canary] = (),
         on_progress: OnProgress | None = None,
         stop: asyncio.Event | None = None,
@@ -109,6 +75,8 @@ class BatchWork:
         self._config, self._start = config, start
         self._on_progress, self._stop = on_progress, stop or asyncio.Event()
         self._target = model if isinstance(model, ChatModel) else None
+        self._recorded = model if isinstance(model, RecordedModel) else None
+        self._texts = texts or {}
         self._grader = judge if isinstance(judge, LLMJudge) else None
         self._canaries = canaries
         self._asked_alone = False
@@ -140,7 +108,7 @@ class BatchWork:
                 await self._submit(owed)
             if self._stop.is_set():
                 return Ended.INTERRUPTED
-            if not self._journal.open:
+            if not any(exchange.open for exchange in self._exchanges):
                 return Ended.DONE
             if not self._config.wait:
                 return Ended.BATCHES
@@ -157,16 +125,19 @@ class BatchWork:
     def _open(self) -> None:
         """Open the batches of what is batched.
 
-        Raises where an open batch is of a part that this session does not batch.
+        Raises where an open batch is of a part that this session asks and does not batch. Batches
+        for a judge that judges the run again are that judge's to collect.
         """
         batch, parts = self._config.batch, dict[Kind, Part]()
         if batch in ("model", "both") and self._target is not None:
             parts["model"] = Part("model", self._target.id, self._target.batches())
         if batch in ("judge", "both") and self._grader is not None:
             parts["judge"] = Part("judge", self._grader.id, self._grader.batches())
+        here = {("judge", self._judge.id)}
+        if self._model is not None:
+            here.add(("model", self._model.id))
         for one in self._journal.open:
-            part = parts.get(one.kind)
-            if part is None or part.asked != one.asked:
+            if (one.kind, one.asked) in here and one.kind not in parts:
                 raise ConfigurationError(
                     f"a batch for {printable(one.asked)} is open: go on with --batch both, or "
                     f"cancel it by `refusalkit batches {printable(self._run.path)} --cancel`"
@@ -177,18 +148,26 @@ class BatchWork:
         }
         self._of_model, self._of_judge = opened.get("model"), opened.get("judge")
         self._answers = AnswerReader(
-            self._run, self._config.generation, self._of_model, self._target
+            self._run,
+            self._config.generation,
+            in_batches=None if self._target is None else self._of_model,
+            target=self._target,
+            recorded=self._recorded,
+            texts=self._texts,
         )
 
     def _read(self) -> Owed:
-        state = read_state(self._run)
+        state = read_state(self._run, None if self._model is not None else self._judge.id)
         done = len(state.settled)
+        planned = self._run.manifest.n_units
+        if self._model is None:
+            planned = done + len(state.to_judge) + len(state.withheld)
         if self._found is None:
             self._found = done
         if self._on_progress is not None:
             self._on_progress(
                 Progress(
-                    planned=self._run.manifest.n_units,
+                    planned=planned,
                     completions=done + len(state.to_judge) + len(state.withheld),
                     verdicts=done,
                     refusals=state.refusals,
@@ -243,10 +222,8 @@ class BatchWork:
         first, self._asked_alone = not self._asked_alone, True
         canaries = self._canaries if first else ()
         if self._of_model is None:
-            if not first:
-                return None  # what failed is left to a later session
-            runner = self._start(self._plan, self._model, canaries=canaries, judge_later=True)
-            return await runner.work(self._writer)
+            # What failed is left to a later session.
+            return await self._answer_alone(owed, canaries) if first else None
         units: list[tuple[Prompt, int]] = []
         texts: dict[str, str] = {}
         if self._of_judge is None:
@@ -258,6 +235,25 @@ class BatchWork:
         if not units and not canaries:
             return None
         runner = self._start(_plan_of(units), None, texts=texts, canaries=canaries)
+        return await runner.work(self._writer)
+
+    async def _answer_alone(self, owed: Owed, canaries: Sequence[Canary]) -> Ended:
+        """The answers that a batch of the judge needs, and what it cannot judge."""
+        if self._recorded is not None:
+            # Every answer can be read again, the withheld ones too.
+            runner = self._start(
+                _plan_of(owed.answers.values()),
+                self._model,
+                canaries=canaries,
+                judge_later="all",
+            )
+        elif self._model is not None:
+            runner = self._start(self._plan, self._model, canaries=canaries, judge_later="kept")
+        else:
+            # Answers that were not kept and cannot be read again: said to be withheld.
+            known = self._texts.keys()
+            gone = [owed.verdicts[u] for u in owed.state.withheld & owed.verdicts.keys() - known]
+            runner = self._start(_plan_of(gone), None, canaries=canaries)
         return await runner.work(self._writer)
 
     async def _submit(self, owed: Owed) -> None:
@@ -283,8 +279,8 @@ class BatchWork:
         assert self._grader is not None, "a judge in batches is one"
         waiting, grader = exchange.waiting, self._grader
         units = {u: w for u, w in owed.verdicts.items() if u not in waiting}
-        if self._of_model is None:
-            # Withheld answers are judged at once, as they are not kept.
+        if self._of_model is None and self._recorded is None and not self._texts:
+            # Withheld answers were judged at once, as they are not kept.
             units = {u: w for u, w in units.items() if u in owed.state.to_judge}
         answers = await self._answers.read(units, owed.state)
         lost = units.keys() - answers.keys()

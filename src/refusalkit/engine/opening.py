@@ -103,29 +103,33 @@ def open_configured_judge(
     *,
     hard_lines: Collection[str] = (),
     recorded: Manifest | None = None,
+    recorded_judge: str | None = None,
     pacers: Pacers | None = None,
 ) -> Judge:
     """The judge to use.
 
     A `judge` that is an object replaces those that the configuration names. `hard_lines` are the
     slugs of the set's hard-line categories. With the manifest of a `recorded` run the judge of
-    record is opened from the files that it names.
+    record is opened from the files that it names, or the judge of the run with the id
+    `recorded_judge`.
     """
     from refusalkit.judges.choice import choose_judge, open_choice
 
-    choice = choose_judge(config) if recorded is None else _recorded_choice(recorded)
+    choice = (
+        choose_judge(config) if recorded is None else _recorded_choice(recorded, recorded_judge)
+    )
     base = None if judge is None or isinstance(judge, str) else judge
     return open_choice(choice, config, base=base, hard_lines=hard_lines, pacers=pacers)
 
 
-def _recorded_choice(manifest: Manifest) -> JudgeChoice:
-    """The judges that a run's manifest names as its judge of record."""
+def _recorded_choice(manifest: Manifest, judge: str | None) -> JudgeChoice:
+    """The judges that a run's manifest names as one of its own; None: its judge of record."""
     from refusalkit.judges.choice import JudgeChoice, NamedJudge
 
     def named(part: JudgeEntry | JudgePart) -> NamedJudge:
         return NamedJudge(part.source or part.name, part.model)
 
-    entry = manifest.judges[manifest.judge]
+    entry = manifest.judges[judge or manifest.judge]
     members = [manifest.judges[member] for member in entry.members] or [entry]
     return JudgeChoice(
         members=tuple(map(named, members)),

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from operator import itemgetter
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from refusalkit.display import shows
 from refusalkit.prompts.prompt_set import PromptSet
@@ -56,6 +56,10 @@ class Progress(NamedTuple):
 
 
 OnProgress = Callable[[Progress], None]
+
+JudgeLater = Literal["none", "kept", "all"]
+"""Which answers a session leaves without a verdict, for a batch to judge: those that are kept on
+disk, or all."""
 
 
 Plan = Callable[[], Iterable[tuple[int, Sequence[Prompt]]]]

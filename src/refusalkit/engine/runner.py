@@ -16,7 +16,7 @@ from refusalkit.engine.budget import Budget, RunBudget
 from refusalkit.engine.early_signs import EarlySigns
 from refusalkit.engine.orphans import retractions
 from refusalkit.engine.panel_votes import EarlierVotes, PanelVotes, read_earlier_votes
-from refusalkit.engine.plan import Ended, OnProgress, Plan, Progress, StopRule
+from refusalkit.engine.plan import Ended, JudgeLater, OnProgress, Plan, Progress, StopRule
 from refusalkit.engine.pressure import Insistence, owed_conversations
 from refusalkit.errors import FatalProviderError
 from refusalkit.judges.council import Panel, stamped, total_cost
@@ -82,8 +82,7 @@ class Runner:
     `max_cost` bounds this run, `budget` several together; `ceiling_usd` is the most that one
     completion can cost, where that is known. `kept` is a checkpoint of the run that was loaded
     beforehand. `stop_rule` ends the work early; it has seen what is on disk. `pressure` is how
-    often a refusal is insisted on. `judge_later`: answers that are kept are left without a verdict,
-    for a batch to judge.
+    often a refusal is insisted on. `judge_later` says which answers are left without a verdict.
     """
 
     def __init__(
@@ -105,7 +104,7 @@ class Runner:
         kept: Checkpoint | None = None,
         stop_rule: StopRule | None = None,
         pressure: int = 0,
-        judge_later: bool = False,
+        judge_later: JudgeLater = "none",
     ) -> None:
         self._texts = texts or {}
         self._kept = kept
@@ -194,7 +193,7 @@ class Runner:
         again = state.to_judge
         if self._model is None:
             again |= state.withheld
-        if again and not self._judge_later:
+        if again and self._judge_later == "none":
             yield from self._to_judge_again(again, state)
         if self._model is None:
             return
@@ -426,7 +425,7 @@ class Runner:
                     )
                 return None
         verdict = verdict_of_outcome(completion, self._judge.id)
-        if verdict is None and self._judge_later and not writer.withholds(completion.category):
+        if verdict is None and self._is_judged_later(completion, writer):
             self._succeeded, self._failures = True, 0
             return None
         if verdict is None and task.withheld:
@@ -458,6 +457,11 @@ class Runner:
         if pressed and goes_on(0, completion, verdict, self._pressure):
             return self._insist(task.prompt, task.trial, completion.text)
         return None
+
+    def _is_judged_later(self, completion: Completion, writer: RecordWriter) -> bool:
+        if self._judge_later == "kept":
+            return not writer.withholds(completion.category)
+        return self._judge_later == "all"
 
     def _note_failure(self, what: str | None, detail: str | None) -> None:
         """Count a failure; `detail` holds the provider's words, None where they are withheld."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from refusalkit.models.protocol import Model
     from refusalkit.runs.canaries import Canary
     from refusalkit.runs.checkpoint import Checkpoint
-from refusalkit.engine.plan import OnProgress, Plan, StopRule
+from refusalkit.engine.plan import JudgeLater, OnProgress, Plan, StopRule
 
 _LOG = logging.getLogger("refusalkit")
 
@@ -130,7 +130,7 @@ async def work_session(
             *,
             texts: Mapping[str, str] | None = None,
             canaries: Sequence[Canary] = (),
-            judge_later: bool = False,
+            judge_later: JudgeLater = "none",
         ) -> Runner:
             return Runner(
                 run,
@@ -153,7 +153,7 @@ async def work_session(
             )
 
         work: Runner | BatchWork
-        if model is not None and config.batch is not None:
+        if config.batch is not None:
             from refusalkit.engine.batching import BatchWork
 
             work = BatchWork(
@@ -163,13 +163,13 @@ async def work_session(
                 judge,
                 config,
                 alone,
+                texts=texts,
                 canaries=canaries,
                 on_progress=on_progress,
                 stop=stop,
             )
         else:
-            if model is not None:
-                check_none_open(run)
+            check_none_open(run, judge.id, of_model=model is not None)
             asked = model
             if workplace is not None and model is not None:
                 asked = workplace.watched(model)

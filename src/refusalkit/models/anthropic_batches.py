@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from refusalkit import jsonl
 from refusalkit.errors import RequestError
+from refusalkit.models.batch_dialects import batch_providers
 from refusalkit.models.batches import (
+    PAGE,
     BatchLimits,
     BatchRequest,
     BatchResult,
     BatchState,
-    batch_limits,
     is_provider_id,
+    read_pages,
+    seconds,
 )
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
 
-_PAGE = 100
 # What an error inside a result says, as the status of a single request.
 _STATUS = {
     "invalid_request_error": 400,
@@ -54,11 +55,11 @@ class Calls(Protocol):
 class AnthropicBatches:
     """The batches of an account at Anthropic. They carry no label of ours."""
 
+    uploads = False
+
     def __init__(self, client: Calls) -> None:
         self._client = client
-        limits = batch_limits("anthropic")
-        assert limits is not None, "batches.toml has a row for anthropic"
-        self.limits: BatchLimits = limits
+        self.limits: BatchLimits = batch_providers()["anthropic"].limits
 
     def __repr__(self) -> str:
         return f"AnthropicBatches({self._client.names!r})"
@@ -78,21 +79,18 @@ class AnthropicBatches:
 
     async def recent(self, since: float) -> list[BatchState]:
         """The account's batches that were created since then."""
-        found: list[BatchState] = []
-        options: dict[str, Any] = {"limit": _PAGE}
-        while True:
-            page = await self._client.call(
+
+        async def page(number: int, after: str) -> tuple[list[BatchState], bool]:
+            options: dict[str, Any] = {"limit": PAGE, **({"after_id": after} if after else {})}
+            answer = await self._client.call(
                 lambda sdk: sdk.messages.batches.with_raw_response.list(**options)
             )
-            listed = page.get("data")
+            listed = answer.get("data")
             rows = listed if isinstance(listed, list) else []
             states = [self._state(row) for row in rows if isinstance(row, dict)]
-            found += [one for one in states if one.created_at is None or one.created_at >= since]
-            older = any(one.created_at is not None and one.created_at < since for one in states)
-            more = page.get("has_more") and states and states[-1].id != options.get("after_id")
-            if older or not more:
-                return found
-            options["after_id"] = states[-1].id
+            return states, bool(answer.get("has_more"))
+
+        return await read_pages(page, since)
 
     async def state(self, batch_id: str) -> BatchState:
         """How a batch is doing."""
@@ -133,8 +131,8 @@ class AnthropicBatches:
             ended=status == "ended",
             status=status if isinstance(status, str) else "unknown",
             n_requests=sum(counts.values()) if counts else None,
-            created_at=_time(data.get("created_at")),
-            expires_at=_time(data.get("expires_at")),
+            created_at=seconds(data.get("created_at")),
+            expires_at=seconds(data.get("expires_at")),
             counts=counts,
         )
 
@@ -164,10 +162,3 @@ def _result(line: bytes) -> BatchResult | None:
         body=body,
         request_id=request_id if isinstance(request_id, str) else None,
     )
-
-
-def _time(value: object) -> float | None:
-    try:
-        return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else None
-    except (ValueError, OverflowError):
-        return None

@@ -1,18 +1,17 @@
 """Batches: many requests handed to a provider at once, answered within a day at a lower price.
 
-What a provider's batches take is in ``batches.toml``. A `BatchEndpoint` speaks one protocol; a
-request's body and the reading of its reply are those of single requests (`ChatClient`).
+A `BatchEndpoint` speaks one protocol; a request's body and the reading of its reply are those of
+single requests (`ChatClient`). What providers' batches take is in ``batches.toml``
+(`refusalkit.models.batch_dialects`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-import tomllib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
+from datetime import datetime
 from typing import Any, Protocol
 
 from refusalkit.display import shows
@@ -28,16 +27,6 @@ class BatchLimits:
     max_requests: int
     max_bytes: int
     price_factor: float
-
-
-@cache
-def batch_limits(provider: str) -> BatchLimits | None:
-    """What a provider's batches take; None where it has none that are known here."""
-    text = Path(__file__).with_name("batches.toml").read_text(encoding="utf-8")
-    for row in tomllib.loads(text)["provider"]:
-        if row["provider"] == provider:
-            return BatchLimits(row["max_requests"], row["max_bytes"], row["price_factor"])
-    return None
 
 
 def custom_id(run_id: str, label: str, kind: str, unit: str) -> str:
@@ -70,9 +59,9 @@ class BatchRequest:
 class BatchState:
     """How a batch is doing at its provider.
 
-    `label` is ours, where the protocol carries one. `created_at` and `expires_at` are seconds since
-    1970. `counts` are requests by how they ended. `files` hold the results. `failure` is why the
-    provider refused the batch as a whole.
+    `label` is ours, where the protocol carries one, `input_file` the uploaded file of the requests.
+    `created_at` and `expires_at` are seconds since 1970. `counts` are requests by how they ended.
+    `files` hold the results. `failure` is why the provider refused the batch as a whole.
     """
 
     id: str
@@ -80,6 +69,7 @@ class BatchState:
     status: str
     n_requests: int | None = None
     label: str | None = None
+    input_file: str | None = None
     created_at: float | None = None
     expires_at: float | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -110,6 +100,11 @@ class BatchEndpoint(Protocol):
         """What one batch takes."""
         ...
 
+    @property
+    def uploads(self) -> bool:
+        """Whether requests are uploaded as a file before a batch is made of it."""
+        ...
+
     async def create(
         self, requests: Sequence[BatchRequest], label: str, on_upload: Callable[[str], None]
     ) -> BatchState:
@@ -134,3 +129,36 @@ class BatchEndpoint(Protocol):
     async def cancel(self, batch_id: str) -> BatchState:
         """Ask the provider to stop; what was answered by then is kept, and paid for."""
         ...
+
+
+# Batches on one page of a provider's list.
+PAGE = 100
+
+
+async def read_pages(
+    page: Callable[[int, str], Awaitable[tuple[list[BatchState], bool]]], since: float
+) -> list[BatchState]:
+    """The batches of a list, the newest first, that were created since then (seconds since 1970).
+
+    `page` is given the number of the page, from 0, and the id of the batch before it; it returns
+    the page's batches and whether there are more.
+    """
+    found: list[BatchState] = []
+    number, after = 0, ""
+    while True:
+        states, more = await page(number, after)
+        found += [one for one in states if one.created_at is None or one.created_at >= since]
+        older = any(one.created_at is not None and one.created_at < since for one in states)
+        if older or not more or not states or states[-1].id == after:
+            return found
+        number, after = number + 1, states[-1].id
+
+
+def seconds(value: object) -> float | None:
+    """A time in a provider's answer, as seconds since 1970: such a number, or ISO 8601."""
+    if isinstance(value, int | float):
+        return float(value)
+    try:
+        return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else None
+    except (ValueError, OverflowError):
+        return None

@@ -169,9 +169,10 @@ class OpenAIClient(ChatClient):
 
     def batches(self) -> OpenAIBatches:
         """The endpoint's batches."""
+        from refusalkit.models.batch_dialects import provider_at
         from refusalkit.models.openai_batches import OpenAIBatches
 
-        return OpenAIBatches(self)
+        return OpenAIBatches(self, provider_at(self._base), self._name)
 
     def _body(self, request: ChatRequest) -> bytes:
         form = self._form_of(request)
@@ -231,19 +232,20 @@ class OpenAIClient(ChatClient):
         json: Mapping[str, Any] | None = None,
         form: aiohttp.FormData | None = None,
         once: bool = False,
-    ) -> dict[str, Any]:
-        """The JSON object that the endpoint answers below its base URL, for its batches.
+    ) -> Any:
+        """The JSON object or array that the endpoint answers below its base URL, for its batches.
 
         `once`: it is not sent again after a fault. Raises the `ProviderError` family.
         """
 
-        async def attempt() -> dict[str, Any]:
+        async def attempt() -> Any:
             async with self._request(method, path, json, form) as response:
                 raw = await _read(response)
                 data = _json(raw)
-                whole = 200 <= response.status < 300 and isinstance(data, dict)
-                if whole and not data.get("error"):
-                    return dict(data)
+                # Of a batch that was refused, `error` says why: then it has an id.
+                failed = isinstance(data, dict) and data.get("error") and "id" not in data
+                if 200 <= response.status < 300 and isinstance(data, dict | list) and not failed:
+                    return data
                 raise self._failed(parse_failure(response.status, response.headers, data, raw))
 
         if once or form is not None:

@@ -1,26 +1,34 @@
-"""Batches of the OpenAI protocol: an uploaded file of requests, a batch, files of results."""
+"""Batches of the OpenAI protocol: an uploaded file of requests, a batch, files of results.
+
+What providers that speak it call otherwise is in ``batches.toml`` (`BatchDialect`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import aiohttp
 
 from refusalkit import jsonl
 from refusalkit.errors import RequestError
+from refusalkit.models.batch_dialects import BatchProvider
 from refusalkit.models.batches import (
+    PAGE,
     BatchLimits,
     BatchRequest,
     BatchResult,
     BatchState,
-    batch_limits,
     is_provider_id,
+    read_pages,
+    seconds,
 )
 
-_PATH = "/v1/chat/completions"
-_ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
-_PAGE = 100
+# Statuses of a file that cannot be used yet, and seconds to wait at the most.
+_PREPARING = frozenset({"pending", "running"})
+_PREPARING_S = 120.0
 # Codes of the error file for requests that were never answered.
 _UNFINISHED = {"batch_expired": "expired", "batch_cancelled": "cancelled"}
 
@@ -38,23 +46,22 @@ class Calls(Protocol):
         json: Mapping[str, Any] | None = None,
         form: aiohttp.FormData | None = None,
         once: bool = False,
-    ) -> dict[str, Any]:
-        """A JSON object below the base URL."""
-        ...
+    ) -> Any: ...
 
-    def lines(self, path: str) -> AsyncIterator[bytes]:
-        """The lines of a file below the base URL."""
-        ...
+    def lines(self, path: str) -> AsyncIterator[bytes]: ...
 
 
 class OpenAIBatches:
-    """The batches of an endpoint that speaks the OpenAI protocol."""
+    """The batches of an endpoint that speaks the OpenAI protocol, as `provider` speaks it.
 
-    def __init__(self, client: Calls) -> None:
-        self._client = client
-        limits = batch_limits("openai")
-        assert limits is not None, "batches.toml has a row for openai"
-        self.limits: BatchLimits = limits
+    `model` is the model's name there.
+    """
+
+    uploads = True
+
+    def __init__(self, client: Calls, provider: BatchProvider, model: str) -> None:
+        self._client, self._speaks, self._model = client, provider.dialect, model
+        self.limits: BatchLimits = provider.limits
 
     def __repr__(self) -> str:
         return f"OpenAIBatches({self._client.names!r})"
@@ -63,92 +70,122 @@ class OpenAIBatches:
         self, requests: Sequence[BatchRequest], label: str, on_upload: Callable[[str], None]
     ) -> BatchState:
         """Upload the requests and make a batch of them, labelled in its metadata."""
-        head = b'{"custom_id":"%s","method":"POST","url":"' + _PATH.encode() + b'","body":'
-        lines = [head % one.custom_id.encode() + one.body + b"}\n" for one in requests]
+        speaks = self._speaks
+        name = f"{label}.jsonl"
         form = aiohttp.FormData()
-        form.add_field("purpose", "batch")
+        form.add_field("purpose", speaks.purpose)
+        if speaks.names_file:
+            form.add_field("file_name", name)
+            form.add_field("file_type", "jsonl")
         form.add_field(
             "file",
-            b"".join(lines),
-            filename=f"{label}.jsonl",
+            b"".join(request_lines(requests, speaks.url)),
+            filename=name,
             content_type="application/jsonl",
         )
-        uploaded = await self._client.call("POST", "/files", form=form)
+        uploaded = await self._client.call("POST", speaks.upload, form=form)
         file = self._id(uploaded)
         on_upload(file)
-        made = await self._client.call(
-            "POST",
-            "/batches",
-            json={
-                "input_file_id": file,
-                "endpoint": _PATH,
-                "completion_window": "24h",
-                "metadata": {"refusalkit": label},
-            },
-            once=True,
-        )
-        return self._state(made)
+        await self._prepared(file, uploaded)
+        asked: dict[str, Any] = {
+            speaks.input: [file] if speaks.input.endswith("s") else file,
+            "endpoint": speaks.url,
+            **speaks.create,
+        }
+        if speaks.names_model:
+            asked["model"] = self._model
+        if speaks.labels:
+            asked["metadata"] = {"refusalkit": label}
+        return self._state(await self._client.call("POST", speaks.batches, json=asked, once=True))
+
+    async def _prepared(self, file: str, uploaded: Mapping[str, Any]) -> None:
+        """Wait until an uploaded file may be used: some check it first (Azure)."""
+        with contextlib.suppress(TimeoutError):  # then the batch says what is the matter
+            async with asyncio.timeout(_PREPARING_S):
+                while uploaded.get("status") in _PREPARING:
+                    await asyncio.sleep(_PREPARING_S / 60)
+                    uploaded = await self._client.call("GET", f"{self._speaks.files}/{file}")
 
     async def recent(self, since: float) -> list[BatchState]:
         """The account's batches that were created since then."""
-        found: list[BatchState] = []
-        after = ""
-        while True:
-            query = f"/batches?limit={_PAGE}" + (f"&after={after}" if after else "")
-            page = await self._client.call("GET", query)
-            listed = page.get("data")
+        pages = self._speaks.pages
+
+        async def page(number: int, after: str) -> tuple[list[BatchState], bool]:
+            query = {"none": "", "number": f"?page={number}&page_size={PAGE}"}.get(
+                pages, f"?limit={PAGE}" + (f"&after={after}" if after else "")
+            )
+            answer = await self._client.call("GET", self._speaks.batches + query)
+            listed = answer.get("data") if isinstance(answer, dict) else answer
             rows = listed if isinstance(listed, list) else []
             states = [self._state(row) for row in rows if isinstance(row, dict)]
-            found += [one for one in states if one.created_at is None or one.created_at >= since]
-            older = any(one.created_at is not None and one.created_at < since for one in states)
-            if older or not states or not page.get("has_more") or states[-1].id == after:
-                return found
-            after = states[-1].id
+            if pages == "number":
+                return states, len(rows) >= PAGE
+            more = pages == "after" and isinstance(answer, dict) and answer.get("has_more")
+            return states, bool(more)
+
+        return await read_pages(page, since)
 
     async def state(self, batch_id: str) -> BatchState:
         """How a batch is doing."""
-        return self._state(await self._client.call("GET", f"/batches/{batch_id}"))
+        path = f"{self._speaks.batches}/{batch_id}"
+        return self._state(await self._client.call("GET", path))
 
     async def results(self, state: BatchState) -> AsyncIterator[BatchResult]:
         """The lines of its output file, then of its error file."""
         for file in state.files:
-            async for line in self._client.lines(f"/files/{file}/content"):
-                if (result := _result(line)) is not None:
+            async for line in self._client.lines(f"{self._speaks.files}/{file}/content"):
+                if (result := read_result(line)) is not None:
                     yield result
 
     async def cancel(self, batch_id: str) -> BatchState:
         """Ask the provider to stop."""
-        return self._state(await self._client.call("POST", f"/batches/{batch_id}/cancel", json={}))
+        path = f"{self._speaks.batches}/{batch_id}/cancel"
+        return self._state(await self._client.call("POST", path, json={}))
 
-    def _id(self, data: Mapping[str, Any]) -> str:
-        found = data.get("id")
+    def _id(self, data: object) -> str:
+        found = data.get("id") if isinstance(data, dict) else None
         if not is_provider_id(found):
             raise RequestError(f"{self._client.names}: the answer names no file or batch")
         return str(found)
 
-    def _state(self, data: Mapping[str, Any]) -> BatchState:
+    def _state(self, answer: Mapping[str, Any]) -> BatchState:
+        speaks = self._speaks
+        data = answer.get(speaks.within, answer) if speaks.within is not None else answer
+        name = self._id(data)
         status = data.get("status")
         status = status if isinstance(status, str) else "unknown"
         counts = _numbers(data.get("request_counts"))
+        if speaks.counts:
+            there = _numbers(data)
+            counts = {ours: there[own] for own, ours in speaks.counts.items() if own in there}
+        total = counts.pop("total", None)
         metadata = data.get("metadata")
         label = metadata.get("refusalkit") if isinstance(metadata, dict) else None
-        files = (data.get("output_file_id"), data.get("error_file_id"))
-        total = counts.pop("total", None)
+        inputs = data.get(speaks.input)
+        first = inputs[0] if isinstance(inputs, list) and inputs else inputs
+        files = (data.get(speaks.output), data.get(speaks.error))
         return BatchState(
-            id=self._id(data),
-            ended=status in _ENDED,
+            id=name,
+            ended=status in speaks.ended,
             status=status,
-            n_requests=total,
+            n_requests=total or None,
             label=label if isinstance(label, str) else None,
-            created_at=_number(data.get("created_at")),
-            expires_at=_number(data.get("expires_at")),
+            input_file=first if isinstance(first, str) else None,
+            created_at=seconds(data.get("created_at")),
+            expires_at=seconds(data.get(speaks.expires)),
             counts=counts,
             files=tuple(str(file) for file in files if is_provider_id(file)),
-            failure=_failure(data.get("errors")) if status == "failed" else None,
+            failure=_failure(data) if status in speaks.refused else None,
         )
 
 
-def _result(line: bytes) -> BatchResult | None:
+def request_lines(requests: Iterable[BatchRequest], url: str) -> list[bytes]:
+    """The lines of a file of requests."""
+    head = b'{"custom_id":"%s","method":"POST","url":"' + url.encode() + b'","body":'
+    return [head % one.custom_id.encode() + one.body + b"}\n" for one in requests]
+
+
+def read_result(line: bytes) -> BatchResult | None:
     """One line of a results file; None where it is not one."""
     try:
         data = jsonl.from_bytes(line)
@@ -173,18 +210,16 @@ def _result(line: bytes) -> BatchResult | None:
     return BatchResult(name, status=500, body={"error": error})
 
 
-def _failure(errors: object) -> str:
-    rows = errors.get("data") if isinstance(errors, dict) else None
-    first = rows[0] if isinstance(rows, list) and rows else None
-    message = first.get("message") if isinstance(first, dict) else None
-    return message if isinstance(message, str) else "no reason given"
+def _failure(data: Mapping[str, Any]) -> str:
+    """Why a batch was refused: in ``errors``, in its ``data`` (OpenAI), or in ``error``."""
+    errors = data.get("errors")
+    rows = errors.get("data") if isinstance(errors, dict) else errors
+    first = rows[0] if isinstance(rows, list) and rows else data.get("error")
+    message = first.get("message") if isinstance(first, dict) else first
+    return message if isinstance(message, str) and message else "no reason given"
 
 
 def _numbers(data: object) -> dict[str, int]:
     if not isinstance(data, dict):
         return {}
     return {str(k): v for k, v in data.items() if isinstance(v, int) and not isinstance(v, bool)}
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from refusalkit.errors import RetiredModelError
-from refusalkit.models.batches import batch_limits
+from refusalkit.models.batch_dialects import batch_limits
 from refusalkit.types import Usage
 from refusalkit.untrusted import printable
 

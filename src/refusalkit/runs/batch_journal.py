@@ -163,9 +163,16 @@ def read_batches(run: Run) -> list[Batch]:
     return list(found.values())
 
 
-def check_none_open(run: Run) -> None:
-    """Raise `ConfigurationError` where units are in a batch: asked alone, they were paid twice."""
-    if any(batch.is_open for batch in read_batches(run)):
+def check_none_open(run: Run, judge: str, *, of_model: bool) -> None:
+    """Raise `ConfigurationError` where units are in a batch: asked alone, they were paid twice.
+
+    Looked at are the batches for this judge and, with `of_model`, for the run's model.
+    """
+    asked = {"model"} if of_model else set()
+    if any(
+        batch.is_open and (batch.kind in asked or (batch.kind, batch.asked) == ("judge", judge))
+        for batch in read_batches(run)
+    ):
         raise ConfigurationError(
             f"{printable(run.path)} has batches that are not collected yet: go on with --batch"
         )
