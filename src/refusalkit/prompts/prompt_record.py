@@ -42,10 +42,10 @@ class PromptRecord(_Record):
 
     id: Annotated[str, Field(pattern=ID_PATTERN)]
     text: str | None = None
-    messages: list[MessageRecord] = Field(default_factory=list)
+    messages: list[MessageRecord] = []  # pydantic gives each its own
     category: str | None = None
     danger: Annotated[int, Field(ge=1, le=3)] | None = None
-    tags: list[str] = Field(default_factory=list)
+    tags: list[str] = []
     lang: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] = "en"
     system: str | None = None
     twin: Annotated[str, Field(pattern=ID_PATTERN)] | None = None

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from refusalkit.errors import RecordError, RunFolderError
@@ -156,8 +155,11 @@ def _pieces(path: Path, start: int = 0, until: int | None = None) -> Iterator[by
 
 def _starts(data: bytes) -> list[int]:
     """Where each line of a piece begins."""
-    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
-    return [0, *(ends[:-1] + 1).tolist()] if len(ends) else []
+    starts, end = [0], data.find(b"\n")
+    while end >= 0:
+        starts.append(end + 1)
+        end = data.find(b"\n", end + 1)
+    return starts[:-1]
 
 
 def _places(data: bytes, above: Extent, starts: list[int], rows: int) -> pl.DataFrame:
