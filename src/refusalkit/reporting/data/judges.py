@@ -43,6 +43,7 @@ def grades_data(grades: Grades) -> dict[str, Any]:
             },
             "flags": grades.flags,
             "left_out": grades.left_out,
+            "lacks": grades.lacks,
             "rates": grades.rates,
             "recorded_rates": grades.recorded_rates,
         },

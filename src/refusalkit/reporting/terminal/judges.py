@@ -51,6 +51,8 @@ def grades_view(grades: Grades) -> RenderableType:
         parts.append(Text(f"In the judgement that came with the answers: {flags}."))
     if grades.left_out:
         parts.append(Text(f"Not gradable: {counts(grades.left_out)}"))
+    if grades.lacks is not None:
+        parts.append(Text(f"From {printable(grades.lacks, 400)}."))
     if grades.recorded_rates:
         table = build_table("refusal rate, percent", *grades.recorded_rates)
         for name, rates in (("the log's own", grades.recorded_rates), ("here", grades.rates)):

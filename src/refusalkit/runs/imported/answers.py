@@ -41,7 +41,8 @@ class RecordedAnswers:
     by judge and unit id; `finish_reasons` how an answer ended, where the source says; `left_out`
     counts what cannot be graded, by reason; `rates` are the source's own figures, as fractions.
     `annotators` are the labels of single people, by name and unit id; `origins` holds what a record
-    says of an answer's ``source`` and ``model``, by unit id.
+    says of an answer's ``source`` and ``model``, by unit id. `lacks` says in a sentence what the
+    file does not have, where it is another program's.
     """
 
     prompts: PromptSet
@@ -54,6 +55,7 @@ class RecordedAnswers:
     rates: Mapping[str, float] = field(default_factory=dict)
     annotators: Mapping[str, Mapping[str, Label]] = field(default_factory=dict)
     origins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    lacks: str | None = None
 
     def with_hard_lines(self, names: Collection[str]) -> RecordedAnswers:
         """The same with these categories (slugs or titles) as hard lines too.
@@ -142,7 +144,9 @@ class AnswerCollector:
         """Keep what a judge of the source said."""
         self.judgements.setdefault(judge, {})[unit] = judgement
 
-    def finish(self, path: Path, rates: Mapping[str, float] | None = None) -> RecordedAnswers:
+    def finish(
+        self, path: Path, rates: Mapping[str, float] | None = None, *, lacks: str | None = None
+    ) -> RecordedAnswers:
         """All of it. Raises `RecordError` where there is nothing."""
         if not self.units:
             left = ", ".join(f"{count} {why}" for why, count in sorted(self.left_out.items()))
@@ -170,6 +174,7 @@ class AnswerCollector:
             dict(rates or {}),
             self.annotators,
             self.origins,
+            lacks,
         )
 
 

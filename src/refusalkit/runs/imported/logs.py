@@ -30,6 +30,9 @@ METRICS = "metrics.json"
 ATROPOS_JUDGE = "atropos"
 INSPECT_SUFFIXES = (".eval", ".json")
 
+# Inspect's JSON logs say early on what was evaluated.
+_HEAD = 4096
+
 # The environment's metrics by our name for them.
 _RATES = {
     "overall": "eval/overall_refusal_rate",
@@ -122,6 +125,15 @@ def _rates(file: Path) -> dict[str, float]:
         return {}
     found = {name: figures.get(key) for name, key in _RATES.items()}
     return {name: float(rate) for name, rate in found.items() if isinstance(rate, int | float)}
+
+
+def is_inspect_json(path: Path) -> bool:
+    """Whether a .json file begins like an Inspect log, or cannot be read."""
+    try:
+        with open_file(path) as file:
+            return b'"eval"' in file.read(_HEAD)
+    except OSError:
+        return True
 
 
 def read_inspect_log(path: Path) -> RecordedAnswers:

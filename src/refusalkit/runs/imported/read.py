@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from refusalkit.errors import RecordError
 from refusalkit.jsonl import read_lines
 from refusalkit.runs.imported.answers import LABEL_WORDS, AnswerCollector, RecordedAnswers
+from refusalkit.runs.imported.other_logs import log_format_of, read_other_log
 from refusalkit.types import Judgement, Label
 from refusalkit.untrusted import printable
 
@@ -34,7 +35,9 @@ def read_answers(path: Path) -> RecordedAnswers:
     """Read recorded answers; what `path` is says in which format.
 
     - a folder with `samples.jsonl`, or that file: the reference environment's log;
-    - a .eval or .json file: an Inspect log, read with inspect_ai (an extra);
+    - a .eval file: an Inspect log, read with inspect_ai (an extra);
+    - a .json or .jsonl file that another program wrote: lm-evaluation-harness, promptfoo, garak,
+      PyRIT, SpeechMap, chat messages; Inspect's .json logs (other_logs.toml lists them);
     - any other file: an object a line with `prompt` and `response`; `id` (else the line number),
       `category`, `trial` (else the how-manieth answer to that id it is), `lang` (else ``en``, as of
       prompts), `label` (people's), `annotators` (single people's labels by name), `judges` (other
@@ -55,6 +58,14 @@ def read_answers(path: Path) -> RecordedAnswers:
         raise RecordError(
             f"{printable(path)} is not a file: give a .jsonl file of recorded answers, a run "
             "folder, a log folder with samples.jsonl, or an Inspect log"
+        )
+    log = log_format_of(path)
+    if log is not None:
+        return read_other_log(path, log)
+    if path.suffix.lower() == ".json" and not logs.is_inspect_json(path):
+        raise RecordError(
+            f"{printable(path)} is JSON of no known kind: give JSONL of objects with prompt and "
+            "response, or what promptfoo, PyRIT or Inspect wrote"
         )
     if path.suffix.lower() in logs.INSPECT_SUFFIXES:
         return logs.read_inspect_log(path)

@@ -75,6 +75,8 @@ class Grades:
     """How the judge did on answers of known labels."""
     ended: str | None = None
     """Why the work ended, or None."""
+    lacks: str | None = None
+    """What another program's file does not have, in a sentence, or None."""
 
     @property
     def n_judged(self) -> int:
@@ -140,6 +142,7 @@ def grade_run(
         votes_owed=votes.n_owed if votes is not None else 0,
         canaries=check_canaries(run),
         ended=run.manifest.sessions[-1].ended_because if run.manifest.sessions else None,
+        lacks=answers.lacks if answers is not None else None,
     )
 
 
