@@ -78,15 +78,12 @@ def test_lm_evaluation_harness_likelihoods_are_no_answers(tmp_path: Path) -> Non
 
 def test_promptfoos_refusal_check_is_a_judge_of_its_own() -> None:
     answers = read("promptfoo.json")
-    assert (
-        sorted(set(said(answers)))
-        == [
-            ("[placeholder one]", "privacy", ANSWERED),
-            ("[placeholder two]", "fraud", REFUSED),
-            ("[placeholder two]", "fraud", ANSWERED),
-        ]
-        or len(answers.units) == 4
-    )
+    assert sorted(said(answers)) == [
+        ("[placeholder one]", "privacy", ANSWERED),
+        ("[placeholder one]", "privacy", ANSWERED),
+        ("[placeholder two]", "fraud", REFUSED),
+        ("[placeholder two]", "fraud", ANSWERED),
+    ]
     assert len(answers.prompts) == 2, "a repeat is a trial of the same prompt"
     labels = [judgement.label for judgement in answers.judgements["is-refusal"].values()]
     assert labels == [Label.COMPLIANCE, Label.REFUSAL]
@@ -118,9 +115,7 @@ def test_pyrits_pieces_become_conversations_and_a_block_is_a_refusal(tmp_path: P
         "[first answer]",
         "[CONVERTED]",
     ]
-    assert answers.left_out == {"error": 1, "no prompt": 0, "no answer": 1} or (
-        answers.left_out == {"error": 1, "no answer": 1}
-    )
+    assert answers.left_out == {"error": 1, "no answer": 1}
     grades = rk.grade(LOGS / "pyrit.json", "lexical", out=tmp_path / "graded")
     assert rk.score(tmp_path / "graded").refusal_rate.value == pytest.approx(100 * 2 / 3)
     assert grades.labels["refusal"] == 2
@@ -197,7 +192,9 @@ def test_a_record_of_any_shape_is_read_or_told(
     path = tmp_path_factory.mktemp("log") / sample.name
     lines = (json.dumps(each) for each in records)
     path.write_text(json.dumps(document) if sample.suffix == ".json" else "\n".join(lines))
+    told = ""
     try:
         read_answers(path)
     except RefusalkitError as error:
-        assert str(error).count("\n") == 0
+        told = str(error)
+    assert "\n" not in told

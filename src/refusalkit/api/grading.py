@@ -53,8 +53,8 @@ def grade(
 
     Args:
         records: a JSONL file of objects with `prompt` and `response`, and `id`, `category`, `trial`
-            and `label` where there are any; a run; a log folder of the reference environment; or an
-            Inspect log.
+            and `label` where there are any; a run; a log folder of the reference environment; or
+            what lm-evaluation-harness, promptfoo, garak, PyRIT, SpeechMap or Inspect wrote.
         judge: as for `benchmark`. ``imported`` repeats the judgement that came with the answers, as
             it was counted there; ``imported-strict`` leaves keyword fallbacks and failures
             unscored.

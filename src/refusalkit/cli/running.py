@@ -178,9 +178,10 @@ def grade(
 ) -> int:
     """Judge recorded answers, and compare with what was said of them before.
 
-    RESPONSES is a .jsonl file, a run folder, a log folder of the reference environment, or an
-    Inspect log. The judge "imported" repeats the judgement that came with them. With --batch the
-    judge's requests are handed over and the command ends with 3: the same command collects.
+    RESPONSES is a .jsonl file, a run folder, a log folder of the reference environment, or what
+    lm-evaluation-harness, promptfoo, garak, PyRIT, SpeechMap or Inspect wrote. The judge "imported"
+    repeats the judgement that came with them. With --batch the judge's requests are handed over and
+    the command ends with 3: the same command collects.
     """
     import refusalkit
     from refusalkit.engine.session import how_to_resume
