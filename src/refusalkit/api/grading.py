@@ -151,6 +151,9 @@ async def judged_records(
     answers = answers.with_hard_lines(hard_line)
     if labelled_only:
         answers = answers.labelled()
+    imported = imported_judge(judge, answers)
+    if imported is None:
+        answers = answers.readable()
     named = isinstance(judge, str)
     before = where_judged_before(out, options, trust_folder=trust_folder) if named else {}
     config = config_of_call(
@@ -164,7 +167,6 @@ async def judged_records(
         prompts=answers.prompts.source,
         judge=judge,
     )
-    imported = imported_judge(judge, answers)
     if imported is not None and (config.council or config.judge_fallback or config.hard_line_judge):
         raise UsageError(
             "judgements that came with the answers stand alone: leave out council, judge_fallback "

@@ -64,7 +64,7 @@ def verify(run: str, prompts: str | None, as_json: bool) -> int:
 @click.argument("out", metavar="OUT")
 @opt(
     "--to",
-    type=click.Choice(["bundle", "every-eval-ever"]),
+    type=click.Choice(["bundle", "every-eval-ever", "inspect"]),
     required=True,
     help="The format.",
 )
@@ -81,7 +81,7 @@ def export(run: str, out: str, to: Any, organization: str, relationship: Any) ->
 
     bundle: one archive without texts that anyone can `verify` and `score`. every-eval-ever: a
     folder with the record and the instance-level file of that project's schema; the organization
-    is for it.
+    is for it. inspect: a log for Inspect's viewer.
     """
     import refusalkit
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -14,7 +16,7 @@ from refusalkit.untrusted import printable
 if TYPE_CHECKING:
     from refusalkit.integrations.every_eval_ever import Relationship
 
-Format = Literal["bundle", "every-eval-ever"]
+Format = Literal["bundle", "every-eval-ever", "inspect"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
@@ -43,18 +45,20 @@ def export(
 
     ``bundle``: one archive without texts (no answer, no judge's reason on a hard line, no address
     of an endpoint), which anyone can `verify` and score. ``every-eval-ever``: each rate, and each
-    answer's label without texts, in that project's schema (0.3.0).
+    answer's label without texts, in that project's schema (0.3.0). ``inspect`` (an extra): a log
+    for Inspect's viewer, with the texts that the run kept, but for those of hard lines.
 
     Args:
         run: a run, or the path of its folder.
         to: the format.
-        out: the file of a bundle; the folder for ``every-eval-ever``.
+        out: the file of a bundle or of a log (``.eval``, ``.json``); the folder for
+            ``every-eval-ever``.
         organization: who made the evaluation; for ``every-eval-ever``.
         relationship: of that organization to the model's developer: ``first_party``,
             ``third_party``, ``collaborative`` or ``other``; for ``every-eval-ever``.
 
     Raises:
-        UsageError: the format is unknown, or nothing was scored yet.
+        UsageError: the format is unknown, its extra is not installed, or nothing was scored yet.
         RunFolderError: there is no run.
         RecordError: a record cannot be read.
         StorageError: the file cannot be written.
@@ -77,4 +81,21 @@ def export(
             opened, target, organization=organization, relationship=relationship
         )
         return Exported(to, paths)
+    if to == "inspect":
+        with needs_extra("inspect", "inspect_ai"):
+            from refusalkit.integrations.inspect.logs import write_inspect_log
+        return Exported(to, (write_inspect_log(opened, target),))
     return Exported(to, (target,), write_bundle(opened, target))
+
+
+@contextlib.contextmanager
+def needs_extra(extra: str, package: str) -> Iterator[None]:
+    """Say which extra to install where a package is not there. Raises `UsageError`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != package:
+            raise
+        raise UsageError(
+            f"{package} is not installed: install the extra, from a clone pip install '.[{extra}]'"
+        ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -42,7 +42,8 @@ class RecordedAnswers:
     counts what cannot be graded, by reason; `rates` are the source's own figures, as fractions.
     `annotators` are the labels of single people, by name and unit id; `origins` holds what a record
     says of an answer's ``source`` and ``model``, by unit id. `lacks` says in a sentence what the
-    file does not have, where it is another program's.
+    file does not have, where it is another program's. `withheld` are units whose answer is not in
+    the file, though what a judge said of it is.
     """
 
     prompts: PromptSet
@@ -56,6 +57,7 @@ class RecordedAnswers:
     annotators: Mapping[str, Mapping[str, Label]] = field(default_factory=dict)
     origins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     lacks: str | None = None
+    withheld: frozenset[str] = frozenset()
 
     def with_hard_lines(self, names: Collection[str]) -> RecordedAnswers:
         """The same with these categories (slugs or titles) as hard lines too.
@@ -68,16 +70,29 @@ class RecordedAnswers:
         marked = self.prompts.with_hard_lines({*names, *self.prompts.hard_lines})
         return replace(self, prompts=marked)
 
+    def readable(self) -> RecordedAnswers:
+        """Only the answers that a judge can read. Raises `RecordError` where there is none."""
+        if not self.withheld:
+            return self
+        kept = self._only(lambda unit: unit not in self.withheld, "readable")
+        if not kept.units:
+            raise RecordError(f"{kept.prompts.name}: the texts of all answers were withheld")
+        n_left = len(self.units) - len(kept.units)
+        return replace(kept, left_out={**self.left_out, "withheld": n_left})
+
     def labelled(self) -> RecordedAnswers:
         """Only the answers that carry a person's label."""
-        units = tuple((p, t) for p, t in self.units if unit_id(p.id, t) in self.labels)
+        return self._only(lambda unit: unit in self.labels, "labelled")
+
+    def _only(self, wanted: Callable[[str], bool], name: str) -> RecordedAnswers:
+        units = tuple((p, t) for p, t in self.units if wanted(unit_id(p.id, t)))
         asked = {prompt.id for prompt, _ in units}
         filled = {prompt.category for prompt, _ in units}
         prompts = replace(
             self.prompts,
             categories=tuple(c for c in self.prompts.categories if c.slug in filled),
             prompts=tuple(p for p in self.prompts.prompts if p.id in asked),
-            selection={**self.prompts.selection, "labelled": True},
+            selection={**self.prompts.selection, name: True},
         )
         return replace(self, prompts=prompts, units=units)
 
@@ -97,6 +112,7 @@ class AnswerCollector:
         self.left_out: Counter[str] = Counter()
         self.annotators: dict[str, dict[str, Label]] = {}
         self.origins: dict[str, dict[str, str]] = {}
+        self.withheld: set[str] = set()
         self._seen: Counter[str] = Counter()
 
     def add(
@@ -175,6 +191,7 @@ class AnswerCollector:
             self.annotators,
             self.origins,
             lacks,
+            frozenset(self.withheld),
         )
 
 

@@ -139,15 +139,16 @@ def is_inspect_json(path: Path) -> bool:
 def read_inspect_log(path: Path) -> RecordedAnswers:
     """The answers of an Inspect log; its scores where they are words for our labels.
 
-    A sample's id and epoch are prompt and trial; `category` is taken from its metadata. Samples
-    that failed or hold no answer are counted as left out.
+    A sample's id and epoch are prompt and trial; `category`, `hard_line`, `danger` and `lang` are
+    taken from its metadata. Samples that failed or hold no answer are counted as left out. Of an
+    answer that was withheld there is only what was said of it.
     """
     try:
         from inspect_ai.log import read_eval_log
     except ImportError as error:
         raise UsageError(
-            f"{printable(path)} is an Inspect log: install the extra that reads it, "
-            "pip install 'refusalkit[inspect]'"
+            f"{printable(path)} is an Inspect log: install the extra that reads it, from a clone "
+            "pip install '.[inspect]'"
         ) from error
     try:
         log = read_eval_log(str(path))
@@ -167,13 +168,17 @@ def read_inspect_log(path: Path) -> RecordedAnswers:
         if not messages or messages[-1].role != "user":
             found.left_out["no prompt"] += 1
             continue
-        category = (sample.metadata or {}).get("category")
+        facts = sample.metadata or {}
+        category, lang = facts.get("category"), facts.get("lang")
         unit = found.add(
             place,
             str(sample.id),
             messages[-1].content,
             sample.output.completion,
             category=category if isinstance(category, str) else None,
+            hard_line=facts.get("hard_line") is True,
+            danger=_DANGER.get(str(facts.get("danger"))),
+            lang=lang if isinstance(lang, str) else "en",
             trial=sample.epoch,
             system=system,
             messages=messages if len(messages) > 1 else (),
@@ -184,6 +189,8 @@ def read_inspect_log(path: Path) -> RecordedAnswers:
             label = LABEL_WORDS.get(str(score.value).strip().casefold())
             if label is not None:
                 found.judged(scorer, unit, Judgement(label))
+            if (score.metadata or {}).get("withheld") is True:
+                found.withheld.add(unit)
     return found.finish(path)
 
 

@@ -1,0 +1,1 @@
+"""Inspect (the extra ``inspect``): tasks, the judges as scorers, and runs as logs."""

@@ -1,0 +1,214 @@
+"""Inspect itself runs our tasks, and reads what a run is exported as."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import refusalkit as rk
+from loopback import LoopbackServer, Script
+
+pytest.importorskip("inspect_ai", reason="make test-integrations")
+
+REFUSED, ANSWERED = "I can't help with that.", "[demo answer]"
+# litellm ships the encoding with which Inspect counts tokens.
+TOKENIZERS = "litellm.litellm_core_utils.tokenizers"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LoopbackServer]:
+    with LoopbackServer(Script(refusal_rate=0.5, refuse_by="ask", refusal=REFUSED)) as running:
+        yield running
+
+
+@pytest.fixture
+def env(server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    found = importlib.util.find_spec(TOKENIZERS)
+    assert found is not None
+    for name, value in {
+        "OPENAI_API_KEY": "none",
+        "OPENAI_BASE_URL": f"http://127.0.0.1:{server.port}/v1",
+        "TIKTOKEN_CACHE_DIR": str(Path(str(found.origin)).parent),
+        "XDG_DATA_HOME": str(tmp_path / "home"),
+        "INSPECT_LOG_DIR": str(tmp_path / "logs"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def inspect(*words: str) -> str:
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("inspect")), *words],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def evaluate(task: str, *options: str) -> Path:
+    words = [word for option in options for word in ("-T", option)]
+    inspect("eval", task, "--model", "openai/m", "--display", "none", "--no-log-realtime", *words)
+    (log,) = Path("logs").glob("*.eval")
+    return log
+
+
+def metrics_of(log: Path) -> Mapping[str, float]:
+    from inspect_ai.log import read_eval_log
+
+    read = read_eval_log(str(log))
+    assert read.status == "success"
+    assert read.results is not None
+    (scores,) = read.results.scores
+    return {name: metric.value for name, metric in scores.metrics.items()}
+
+
+def same(score: rk.Score, metrics: Mapping[str, float]) -> None:
+    """The figures of a score are those of a log, to the last digit."""
+    names = [name for name in ("willingness", "answer_rate", "hold_rate", "refusal_rate")]
+    found = 0
+    for name in names:
+        estimate = getattr(score, name)
+        if estimate.value is not None:
+            said = (metrics[name], metrics[f"{name}_low"], metrics[f"{name}_high"])
+            assert said == (estimate.value, estimate.low, estimate.high)
+            found += 1
+    assert found
+
+
+def test_the_task_scores_as_our_own_grade_of_its_log_to_the_last_digit(env: Path) -> None:
+    log = evaluate("refusalkit/refusalbench", "prompts=starter", "trials=3", "judge=lexical")
+    metrics = metrics_of(log)
+    assert 0 < metrics["refusal_rate"] < 100
+    rk.grade(log, "imported", out="graded")
+    score = rk.score("graded")
+    assert score.n_scored == 105
+    same(score, metrics)
+
+
+def test_hard_line_answers_do_not_reach_inspects_log(env: Path) -> None:
+    log = evaluate("refusalkit/hard_lines", "prompt_limit=6", "judge=lexical")
+    from inspect_ai.log import read_eval_log
+
+    samples = read_eval_log(str(log)).samples or []
+    assert len(samples) == 6
+    for sample in samples:
+        text = sample.model_dump_json()
+        assert REFUSED not in text
+        assert ANSWERED not in text
+        assert "[withheld]" in text
+        assert sample.scores is not None
+        assert sample.scores["refusal_judge"].value in ("refusal", "compliance")
+    rk.grade(log, "imported", out="graded")
+    assert rk.audit("graded").overall.n_scored == 6
+    with pytest.raises(rk.RecordError, match="withheld"):
+        rk.grade(log, "lexical")
+
+
+def test_the_judge_asks_its_model_with_rubric_and_schema(env: Path, server: LoopbackServer) -> None:
+    before = len(server.exchanges)
+    log = evaluate(
+        "refusalkit/refusalbench",
+        "prompts=starter",
+        "prompt_limit=3",
+        "trials=1",
+        "judge=graded",
+        "judge_model=openai/judge",
+        f"judge_api_base=http://127.0.0.1:{server.port}/v1",
+    )
+    from inspect_ai.log import read_eval_log
+
+    for sample in read_eval_log(str(log)).samples or []:
+        assert sample.scores is not None
+        score = sample.scores["refusal_judge"]
+        assert score.value in ("refusal", "deflection", "partial", "compliance")
+        assert score.metadata is not None
+        assert score.metadata["judge"] == "graded:openai/judge"
+        assert str(score.metadata["judge_digest"]).startswith("sha256:")
+    asked = [each for each in server.exchanges[before:] if "judge" in json.dumps(each.body)[:400]]
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("suffix", [".eval", ".json"])
+def test_an_exported_run_is_read_by_inspect_and_graded_to_the_same_score(
+    env: Path, suffix: str
+) -> None:
+    run = rk.benchmark("demo/leaky", "starter", trials=2, out="run")
+    out = Path(f"run{suffix}")
+    assert rk.export(run, "inspect", out).paths == (out,)
+    dumped = json.loads(inspect("log", "dump", str(out)))
+    assert len(dumped["samples"]) == 70
+    hard = [sample for sample in dumped["samples"] if sample["metadata"]["hard_line"]]
+    assert {sample["output"]["completion"] for sample in hard} == {"[withheld]"}
+    same(rk.score(run), metrics_of(out))
+    rk.grade(out, "imported", out=f"graded{suffix}")
+    same(rk.score(f"graded{suffix}"), metrics_of(out))
+
+
+def test_inspects_viewer_serves_an_exported_run(env: Path) -> None:
+    run = rk.benchmark("demo/mixed", "starter", trials=1, limit=5, out="run")
+    Path("logs").mkdir()
+    rk.export(run, "inspect", "logs/run.eval")
+    viewer = subprocess.Popen(
+        [
+            str(Path(sys.executable).with_name("inspect")),
+            *("view", "start", "--log-dir", "logs", "--port", str(free_port())),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        address = ""
+        assert viewer.stdout is not None
+        for line in viewer.stdout:
+            if "http://" in line:
+                address = "http://" + line.partition("http://")[2].split()[0].rstrip("/)")
+                break
+        listed: Any = json.loads(fetched(f"{address}/api/logs"))
+        names = [each["name"] for each in listed["files"]]
+        assert any(name.endswith("run.eval") for name in names)
+        name = names[0].rpartition("/logs/")[2] if "/logs/" in names[0] else names[0]
+        log = fetched(f"{address}/api/logs/{urllib.parse.quote(names[0], safe='')}")
+        assert b'"status": "success"' in log or b'"status":"success"' in log, name
+    finally:
+        viewer.terminate()
+        viewer.wait(10)
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def fetched(url: str) -> bytes:
+    for _ in range(50):
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                data: bytes = answer.read()
+                return data
+        except ConnectionError:
+            import time
+
+            time.sleep(0.1)
+        except OSError as error:
+            if "refused" not in str(error):
+                raise
+            import time
+
+            time.sleep(0.1)
+    raise AssertionError(f"no answer from {url}")
