@@ -180,8 +180,6 @@ def grade(
 
     RESPONSES is a .jsonl file, a run folder, a log folder of the reference environment, or what
     lm-evaluation-harness, promptfoo, garak, PyRIT, SpeechMap or Inspect wrote. The judge "imported"
-    RESPONSES is a .jsonl file, a run folder, a log folder of the reference environment, or what
-    lm-evaluation-harness, promptfoo, garak, PyRIT, SpeechMap or Inspect wrote. The judge "imported"
     repeats the judgement that came with them. With --batch the judge's requests are handed over and
     the command ends with 3: the same command collects.
     """

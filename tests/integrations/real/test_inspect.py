@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import socket
 import subprocess
 import sys
+import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,7 +28,7 @@ TOKENIZERS = "litellm.litellm_core_utils.tokenizers"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LoopbackServer]:
-    with LoopbackServer(Script(refusal_rate=0.5, refuse_by="ask", refusal=REFUSED)) as running:
+    with LoopbackServer(Script(refusal_rate=0.5)) as running:
         yield running
 
 
@@ -35,7 +38,7 @@ def env(server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert found is not None
     for name, value in {
         "OPENAI_API_KEY": "none",
-        "OPENAI_BASE_URL": f"http://127.0.0.1:{server.port}/v1",
+        "OPENAI_BASE_URL": server.openai_base,
         "TIKTOKEN_CACHE_DIR": str(Path(str(found.origin)).parent),
         "XDG_DATA_HOME": str(tmp_path / "home"),
         "INSPECT_LOG_DIR": str(tmp_path / "logs"),
@@ -76,7 +79,7 @@ def metrics_of(log: Path) -> Mapping[str, float]:
 
 def same(score: rk.Score, metrics: Mapping[str, float]) -> None:
     """The figures of a score are those of a log, to the last digit."""
-    names = [name for name in ("willingness", "answer_rate", "hold_rate", "refusal_rate")]
+    names = ("willingness", "answer_rate", "hold_rate", "refusal_rate")
     found = 0
     for name in names:
         estimate = getattr(score, name)
@@ -117,7 +120,7 @@ def test_hard_line_answers_do_not_reach_inspects_log(env: Path) -> None:
 
 
 def test_the_judge_asks_its_model_with_rubric_and_schema(env: Path, server: LoopbackServer) -> None:
-    before = len(server.exchanges)
+    before = len(server.log)
     log = evaluate(
         "refusalkit/refusalbench",
         "prompts=starter",
@@ -125,7 +128,7 @@ def test_the_judge_asks_its_model_with_rubric_and_schema(env: Path, server: Loop
         "trials=1",
         "judge=graded",
         "judge_model=openai/judge",
-        f"judge_api_base=http://127.0.0.1:{server.port}/v1",
+        f"judge_api_base={server.openai_base}",
     )
     from inspect_ai.log import read_eval_log
 
@@ -136,8 +139,9 @@ def test_the_judge_asks_its_model_with_rubric_and_schema(env: Path, server: Loop
         assert score.metadata is not None
         assert score.metadata["judge"] == "graded:openai/judge"
         assert str(score.metadata["judge_digest"]).startswith("sha256:")
-    asked = [each for each in server.exchanges[before:] if "judge" in json.dumps(each.body)[:400]]
+    asked = [each for each in server.log[before:] if each.role == "judge"]
     assert len(asked) == 3
+    assert all("response_format" in each.params for each in asked), "the judge file's schema"
 
 
 @pytest.mark.parametrize("suffix", [".eval", ".json"])
@@ -179,36 +183,27 @@ def test_inspects_viewer_serves_an_exported_run(env: Path) -> None:
         listed: Any = json.loads(fetched(f"{address}/api/logs"))
         names = [each["name"] for each in listed["files"]]
         assert any(name.endswith("run.eval") for name in names)
-        name = names[0].rpartition("/logs/")[2] if "/logs/" in names[0] else names[0]
         log = fetched(f"{address}/api/logs/{urllib.parse.quote(names[0], safe='')}")
-        assert b'"status": "success"' in log or b'"status":"success"' in log, name
+        assert b'"status": "success"' in log or b'"status":"success"' in log
     finally:
         viewer.terminate()
         viewer.wait(10)
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
 
 
 def fetched(url: str) -> bytes:
-    for _ in range(50):
+    for _ in range(100):
         try:
             with urllib.request.urlopen(url, timeout=10) as answer:
                 data: bytes = answer.read()
                 return data
-        except ConnectionError:
-            import time
-
-            time.sleep(0.1)
         except OSError as error:
             if "refused" not in str(error):
                 raise
-            import time
-
             time.sleep(0.1)
     raise AssertionError(f"no answer from {url}")
