@@ -160,7 +160,7 @@ def test_each_golden_file_belongs_to_a_command() -> None:
 def test_csv_is_read_back_whole(call: Call) -> None:
     said = call("score", "held", "--by", "prompt", "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(said.out)))
-    assert [row["prompt_id"] for row in rows if row["hard_line"] == "False"] == [
+    assert [row["prompt_id"] for row in rows if row["hard_line"] == "false"] == [
         name for name in HELD if name.startswith(("fraud", "weapons"))
     ]
     assert {len(row) for row in rows} == {11}
@@ -208,6 +208,8 @@ class TestJson:
             "by_category",
             "by_trial",
             "by_language",
+            "by_danger",
+            "by_tag",
             "by_prompt",
             "cost_usd",
         }

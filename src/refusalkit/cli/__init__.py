@@ -17,6 +17,7 @@ from refusalkit.cli import (
     auditing,
     batches,
     comparing,
+    completing,
     configuring,
     estimating,
     exporting,
@@ -32,8 +33,9 @@ from refusalkit.cli import (
     viewing,
 )
 from refusalkit.cli.exit_codes import ERROR, INCOMPLETE, OK, USAGE, exit_code_of
-from refusalkit.cli.notices import say_notes
+from refusalkit.cli.options import ConfiguredCommand
 from refusalkit.cli.streams import flush_streams, guard_streams
+from refusalkit.cli.verbosity import say_notes, verbosity_options
 from refusalkit.errors import RefusalkitError, StorageError
 from refusalkit.redaction import redact
 from refusalkit.untrusted import printable
@@ -103,10 +105,21 @@ def _command_of(error: click.ClickException) -> str:
     epilog="Example: refusalkit run demo/mixed",
 )
 @click.version_option(package_name="refusalkit", prog_name="refusalkit")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(debug: bool) -> None:
+def cli() -> None:
     """Measure how often a language model refuses, and prove that its hard lines hold."""
-    del debug  # read by main(), which also sees errors in parsing
+
+
+def _with_verbosity(command: click.Command) -> click.Command:
+    """The command, and those below it, with the options that every command has."""
+    options = verbosity_options()
+    if isinstance(command, ConfiguredCommand):
+        command.add_options(options)
+    else:
+        command.params.extend(options)
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            _with_verbosity(inner)
+    return command
 
 
 for _command in (
@@ -132,5 +145,8 @@ for _command in (
     prompt_sets.prompts,
     judging.judges,
     presets.presets,
+    completing.completion,
 ):
     cli.add_command(_command)
+
+_with_verbosity(cli)

@@ -8,12 +8,12 @@ import click
 
 from refusalkit.cli.exit_codes import AUDIT_EXITS
 from refusalkit.cli.exporting import folder_of
-from refusalkit.cli.options import RUN, opt
+from refusalkit.cli.options import RUN, arg, opt
 from refusalkit.errors import UsageError
 
 
 @click.command(epilog="Example: refusalkit audit runs/example --bound 50 --junit audit.xml")
-@click.argument("run", metavar="RUN", type=RUN)
+@arg("run", metavar="RUN", type=RUN)
 @opt("--max-leaks", type=click.IntRange(0), help="Leaking responses allowed.  [default: 0]")
 @opt(
     "--bound",

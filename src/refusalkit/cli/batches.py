@@ -12,6 +12,7 @@ from refusalkit.cli.exit_codes import INCOMPLETE, OK
 from refusalkit.cli.given import given
 from refusalkit.cli.options import (
     ConfiguredCommand,
+    arg,
     config_options,
     opt,
     trust_folder_option,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=ConfiguredCommand, epilog="Example: refusalkit batches runs/luna --cancel")
-@click.argument("run", metavar="RUN")
+@arg("run", metavar="RUN")
 @opt("--cancel", is_flag=True, help="Ask the providers to stop; what was answered is kept.")
 @opt("--forget", is_flag=True, help="Give up open batches: resume asks their units anew, and pays.")
 @config_options(only=["api_base", "api_key_env", "judge_api_base", "judge_api_key_env"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from refusalkit.cli.exit_codes import GATE, INCOMPLETE, OK
-from refusalkit.cli.options import RUN, max_unscored_option, opt
+from refusalkit.cli.options import RUN, arg, max_unscored_option, opt
 from refusalkit.cli.showing import score_exit
 from refusalkit.errors import UsageError
 
@@ -19,7 +19,7 @@ _ON = ("willingness", "answer-rate", "hold-rate", "refusal-rate", "over-refusal"
 
 
 @click.command(epilog="Example: refusalkit compare runs/new runs/base --max-drop 3")
-@click.argument("runs", metavar="RUN...", type=RUN, nargs=-1, required=True)
+@arg("runs", metavar="RUN...", type=RUN, nargs=-1, required=True)
 @opt(
     "--max-drop",
     type=click.FloatRange(0, 100),
@@ -141,7 +141,7 @@ def _exit_code(found: Comparison, max_unscored: float) -> int:
 
 
 @click.command(epilog="Example: refusalkit leaderboard runs/example")
-@click.argument("runs", metavar="[RUN]...", type=RUN, nargs=-1)
+@arg("runs", metavar="[RUN]...", type=RUN, nargs=-1)
 @opt("--judge", metavar="ID", help="One of several judges, the same in every run.")
 @opt(
     "--format",

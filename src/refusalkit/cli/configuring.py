@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from refusalkit.cli.given import given
-from refusalkit.cli.options import ConfiguredCommand, json_option, run_options
+from refusalkit.cli.options import ConfiguredCommand, arg, json_option, run_options
 from refusalkit.untrusted import printable
 
 
 @click.command(cls=ConfiguredCommand, epilog="Example: refusalkit config --preset paper")
-@click.argument("model", metavar="[MODEL]", default="provider/name")
+@arg("model", metavar="[MODEL]", default="provider/name")
 @run_options
 @json_option()
 def config(model: str, as_json: bool, **options: Any) -> None:

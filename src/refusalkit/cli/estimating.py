@@ -11,6 +11,7 @@ from refusalkit.cli.many import asked_models, name_models
 from refusalkit.cli.options import (
     RUN,
     ConfiguredCommand,
+    arg,
     json_option,
     opt,
     run_options,
@@ -20,7 +21,7 @@ from refusalkit.cli.options import (
 @click.command(
     cls=ConfiguredCommand, epilog="Example: refusalkit estimate openai/gpt-6-luna --trials 5"
 )
-@click.argument("models", metavar="MODEL...", nargs=-1)
+@arg("models", metavar="MODEL...", nargs=-1)
 @run_options
 @opt(
     "--from",

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from refusalkit.cli.exit_codes import GATE, OK
-from refusalkit.cli.options import RUN, opt
+from refusalkit.cli.options import RUN, arg, json_option, opt
 from refusalkit.untrusted import printable
 
 # Findings that are printed; --json has more of them.
@@ -16,7 +16,7 @@ _SHOWN = 20
 
 
 @click.command(epilog="Example: refusalkit verify runs/example")
-@click.argument("run", metavar="RUN", type=RUN)
+@arg("run", metavar="RUN", type=RUN)
 @opt("--prompts", metavar="SET", help="The prompts that were asked, where they are not shipped.")
 @opt("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(run: str, prompts: str | None, as_json: bool) -> int:
@@ -60,8 +60,8 @@ def verify(run: str, prompts: str | None, as_json: bool) -> int:
 
 
 @click.command(epilog="Example: refusalkit export runs/example --to bundle example.zip")
-@click.argument("run", metavar="RUN", type=RUN)
-@click.argument("out", metavar="OUT")
+@arg("run", metavar="RUN", type=RUN)
+@arg("out", metavar="OUT")
 @opt(
     "--to",
     type=click.Choice(["bundle", "every-eval-ever", "inspect"]),
@@ -76,7 +76,8 @@ def verify(run: str, prompts: str | None, as_json: bool) -> int:
     show_default=True,
     help="Of that organization to the model's developer.",
 )
-def export(run: str, out: str, to: Any, organization: str, relationship: Any) -> int:
+@json_option("Print what was written as JSON.")
+def export(run: str, out: str, to: Any, organization: str, relationship: Any, as_json: bool) -> int:
     """Write RUN for other programs and people, to OUT.
 
     bundle: one archive without texts that anyone can `verify` and `score`. every-eval-ever: a
@@ -86,6 +87,12 @@ def export(run: str, out: str, to: Any, organization: str, relationship: Any) ->
     import refusalkit
 
     made = refusalkit.export(run, to, out, organization=organization, relationship=relationship)
+    if as_json:
+        from refusalkit.reporting import data
+
+        paths = [str(path) for path in made.paths]
+        click.echo(data.to_json({"paths": paths, "digest": made.digest}))
+        return OK
     for path in made.paths:
         click.echo(f"Written: {printable(path, 400)}")
     if made.digest is not None:

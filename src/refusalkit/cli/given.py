@@ -69,6 +69,10 @@ def given(options: Mapping[str, Any], *, base: RunConfig | None = None) -> Given
     asked = made.all if base is not None else Layer({"model": "demo/open"}).under(made.all)
     resolve_config(asked, base=base)
     split_placement(asked.values, asked.where)
+    for name, value in made.all.values.items():
+        shown = f"{len(str(value))} characters" if name in ("system", "extra_body") else value
+        place = made.all.where.get(name, "")
+        _LOG.debug(f"{OPTION_NAMES[name].removeprefix('--')} = {printable(shown)} ({place})")
     if options.get("env_file") is not None:
         _take_keys(options["env_file"], made.all)
     return made

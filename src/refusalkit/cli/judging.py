@@ -13,11 +13,13 @@ from refusalkit.cli.options import (
     RUN,
     ConfiguredCommand,
     Number,
+    arg,
     json_option,
     one_judge_options,
     opt,
 )
 from refusalkit.cli.showing import print_rows
+from refusalkit.cli.verbosity import note
 from refusalkit.cli.work import work
 from refusalkit.untrusted import printable
 
@@ -40,7 +42,7 @@ def judges_list(as_json: bool) -> None:
 
 
 @judges.command("show", epilog="Example: refusalkit judges show graded")
-@click.argument("source", metavar="JUDGE")
+@arg("source", metavar="JUDGE")
 @json_option()
 def judges_show(source: str, as_json: bool) -> None:
     """What JUDGE asks, of which model, and how its reply is read."""
@@ -66,7 +68,7 @@ judges.add_command(labelling.label)
     cls=ConfiguredCommand,
     epilog="Example: refusalkit judges calibrate lexical --labels labelled.jsonl",
 )
-@click.argument("judge", metavar="JUDGE")
+@arg("judge", metavar="JUDGE")
 @opt(
     "--labels",
     metavar="FILE|NAME",
@@ -131,7 +133,7 @@ def judges_calibrate(
         return INCOMPLETE
     if out is not None:
         write_calibration(found.calibration, Path(out))
-        click.echo(f"refusalkit: calibration saved: {printable(out, 400)}", err=True)
+        note(f"calibration saved: {printable(out, 400)}")
     return OK
 
 
@@ -140,7 +142,7 @@ def judges_calibrate(
     cls=ConfiguredCommand,
     epilog="Example: refusalkit judges agree answers.jsonl --judge lexical",
 )
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@arg("paths", metavar="PATH...", nargs=-1, required=True)
 @opt("--judge", metavar="NAME", help="Judge the answers with this one too.")
 @one_judge_options("judge_model", "judge_temperature", "judge_asks", "judge_via")
 @opt("--show-text", is_flag=True, help="Print the answers on which they differ; no hard lines.")
@@ -176,9 +178,9 @@ def judges_agree(
 @judges.command(
     "bridge", epilog="Example: refusalkit judges bridge graded lexical runs/a runs/b --margin 3"
 )
-@click.argument("old", metavar="OLD")
-@click.argument("new", metavar="NEW")
-@click.argument("runs", metavar="RUN...", type=RUN, nargs=-1, required=True)
+@arg("old", metavar="OLD")
+@arg("new", metavar="NEW")
+@arg("runs", metavar="RUN...", type=RUN, nargs=-1, required=True)
 @opt(
     "--margin",
     type=Number(0, 100, min_open=True),
@@ -232,7 +234,7 @@ def judges_bridge(
 
 
 @judges.command("probe", cls=ConfiguredCommand, epilog="Example: refusalkit judges probe lexical")
-@click.argument("source", metavar="JUDGE")
+@arg("source", metavar="JUDGE")
 @one_judge_options("judge_model", "judge_via")
 @opt("--kind", "kinds", multiple=True, metavar="NAME", help="Only this kind (repeatable).")
 @opt(

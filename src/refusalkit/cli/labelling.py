@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from refusalkit.cli.exit_codes import INCOMPLETE, OK
-from refusalkit.cli.options import RUN, opt
+from refusalkit.cli.options import RUN, arg, opt
 from refusalkit.types import Label
 from refusalkit.untrusted import printable
 
@@ -30,7 +30,7 @@ _HELP = """\
 
 
 @click.command("label", epilog="Example: refusalkit judges label runs/example --n 30")
-@click.argument("run", metavar="RUN", type=RUN)
+@arg("run", metavar="RUN", type=RUN)
 @opt("--n", type=click.IntRange(1), default=60, show_default=True, help="Answers to draw.")
 @opt("--annotator", metavar="NAME", default="me", show_default=True, help="Who labels.")
 @opt("--out", metavar="FILE", help="The label file.  [default: RUN/labels/NAME.jsonl]")

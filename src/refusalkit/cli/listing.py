@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from refusalkit.cli.exit_codes import OK
-from refusalkit.cli.options import RUN, opt
+from refusalkit.cli.options import RUN, arg, opt
 from refusalkit.errors import RefusalkitError, UsageError
 from refusalkit.untrusted import printable
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: refusalkit runs")
-@click.argument("folder", metavar="[FOLDER]", default="runs")
+@arg("folder", metavar="[FOLDER]", default="runs")
 @opt("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 def runs(folder: str, as_json: bool) -> int:
     """List the runs in FOLDER (default: runs), those first that were worked on last.
@@ -93,8 +93,8 @@ def _cells(row: dict[str, Any], folder: str) -> tuple[str, ...]:
 
 
 @click.command(epilog="Example: refusalkit show runs/example weapons-01#1")
-@click.argument("run", metavar="RUN", type=RUN)
-@click.argument("unit", metavar="UNIT")
+@arg("run", metavar="RUN", type=RUN)
+@arg("unit", metavar="UNIT")
 @opt("--show-text", is_flag=True, help="Print the texts too, where they were kept.")
 @opt("--json", "as_json", is_flag=True, help="Print the unit as JSON.")
 def show(run: str, unit: str, show_text: bool, as_json: bool) -> int:

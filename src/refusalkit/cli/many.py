@@ -19,6 +19,7 @@ from refusalkit.cli.showing import (
     warn_of_canaries,
     write_report,
 )
+from refusalkit.cli.verbosity import note
 from refusalkit.cli.work import work
 from refusalkit.errors import ConfigurationError
 from refusalkit.untrusted import printable
@@ -66,7 +67,7 @@ def run_several(
         code = write_report(recorded, report, code)
     elif len(recorded) > 1:
         words = " ".join(shlex.quote(printable(path, 400)) for path in recorded)
-        click.echo(f"refusalkit: one report: refusalkit report {words} -o report.html", err=True)
+        note(f"one report: refusalkit report {words} -o report.html")
     return code
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from refusalkit.cli.exit_codes import INCOMPLETE, OK
-from refusalkit.cli.options import opt
+from refusalkit.cli.options import arg, opt
 from refusalkit.types import Unscored
 from refusalkit.untrusted import printable
 
@@ -14,7 +14,7 @@ OWED = (Unscored.OWED, Unscored.ERROR, Unscored.JUDGE_ERROR, Unscored.MISSING_VO
 
 
 @click.command(epilog="Example: refusalkit merge runs/part-* --out runs/whole")
-@click.argument("shards", metavar="SHARD...", nargs=-1, required=True)
+@arg("shards", metavar="SHARD...", nargs=-1, required=True)
 @opt("--out", metavar="DIR", required=True, help="The folder of the whole run.")
 @opt("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def merge(shards: tuple[str, ...], out: str, as_json: bool) -> int:

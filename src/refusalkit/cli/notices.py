@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
+from refusalkit.cli.verbosity import is_quiet, warn
 from refusalkit.errors import RefusalkitError
-from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
     from refusalkit.config.run_config import RunConfig
-
-
-class _Echo(logging.Handler):
-    """Says on stderr what the library notes while a command runs."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"refusalkit: {printable(record.getMessage(), 600)}", err=True)
-
-
-def say_notes() -> None:
-    """Say on stderr what the library logs: it prints nothing by itself."""
-    log = logging.getLogger("refusalkit")
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    log.handlers = [_Echo()]
 
 
 # Bytes; larger files would take seconds to read a second time, so nothing is printed for them.
@@ -60,7 +42,7 @@ def warn_unmarked_hard_lines(config: RunConfig) -> None:
     if len(found) == 1:
         are, them = ("category", "is"), "makes it a hard line"
     said = f"{are[0]} {', '.join(found)} {are[1]} scored as ordinary: {options} {them}"
-    click.echo(f"refusalkit: {said}", err=True)
+    warn(said)
 
 
 def warn_of_filters(config: RunConfig) -> None:
@@ -77,7 +59,7 @@ def warn_of_filters(config: RunConfig) -> None:
     except RefusalkitError:
         return  # the run says so itself
     if lost:
-        click.echo(f"refusalkit: the filters leave less than the set: {'; '.join(lost)}", err=True)
+        warn(f"the filters leave less than the set: {'; '.join(lost)}")
 
 
 def _size(path: Path) -> int | None:
@@ -89,7 +71,7 @@ def _size(path: Path) -> int | None:
 
 def print_preset_note(preset: str | None) -> None:
     """Print on stderr what a preset means."""
-    if preset is None:
+    if preset is None or is_quiet():
         return
     from refusalkit.reporting import terminal
     from refusalkit.reporting.console import console

@@ -17,6 +17,7 @@ import click
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
     from pydantic.fields import FieldInfo
 
     from refusalkit.config.run_config import Cli, Group
@@ -58,8 +59,27 @@ class Opt(click.Option):
         super().__init__(*args, **kwargs)
         self.section = section
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What a shell offers as its value."""
+        from refusalkit.cli.completing import complete_option
+
+        found = complete_option(self, ctx, incomplete)
+        return super().shell_complete(ctx, incomplete) if found is None else found
+
+
+class Arg(click.Argument):
+    """An argument for which a shell offers what there is."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What a shell offers in its place."""
+        from refusalkit.cli.completing import complete_argument
+
+        found = complete_argument(self, ctx, incomplete)
+        return super().shell_complete(ctx, incomplete) if found is None else found
+
 
 opt = functools.partial(click.option, cls=Opt)
+arg = functools.partial(click.argument, cls=Arg)
 
 
 def config_options(
@@ -171,6 +191,10 @@ class ConfiguredCommand(click.Command):
     def params(self, params: list[click.Parameter]) -> None:
         self._given = params
 
+    def add_options(self, options: Sequence[click.Option]) -> None:
+        """Add options, without making those of fields."""
+        self._given = [*self._given, *options]
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options below their headings."""
         for heading, options in sections_of(self, ctx):
@@ -252,7 +276,7 @@ class _ConfigOption(Opt):
     def value_from_envvar(self, ctx: click.Context) -> Any:
         """The value that the option's environment variable gives, a list by commas or blanks."""
         text = self.resolve_envvar_value(ctx)
-        if text is None:
+        if text is None or ctx.resilient_parsing:  # a shell that completes
             return None
         value = [part for part in re.split(r"[,\s]+", text) if part] if self.multiple else text
         try:

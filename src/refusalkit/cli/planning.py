@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from refusalkit.cli.options import RUN, Number, opt
+from refusalkit.cli.options import RUN, Number, arg, opt
 
 if TYPE_CHECKING:
     from refusalkit.config.run_config import RunOptions
 
 
 @click.command(epilog="Example: refusalkit plan openai/gpt-6-luna --width 10 --bound 5")
-@click.argument("model", metavar="[MODEL]", required=False)
+@arg("model", metavar="[MODEL]", required=False)
 @opt("--width", type=Number(0, 100), metavar="POINTS", help="Width of a rate's 95 % interval.")
 @opt("--difference", type=Number(0, 100), metavar="POINTS", help="Between two runs, to be found.")
 @opt("--power", type=Number(0, 100), default=80.0, show_default=True, help="How often, percent.")

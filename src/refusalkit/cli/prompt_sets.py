@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from refusalkit.cli.exit_codes import OK, USAGE
-from refusalkit.cli.options import ConfiguredCommand, config_options, opt
+from refusalkit.cli.options import ConfiguredCommand, arg, config_options, json_option, opt
 from refusalkit.cli.showing import print_rows
 from refusalkit.errors import UsageError
 from refusalkit.untrusted import printable
@@ -31,7 +31,7 @@ def prompts_list(as_json: bool) -> None:
 
 
 @prompts.command("show", cls=ConfiguredCommand, epilog="Example: refusalkit prompts show starter")
-@click.argument("source", metavar="SET")
+@arg("source", metavar="SET")
 @opt("--hard-line", multiple=True, metavar="CATEGORY", help="Count it as a hard line.")
 @config_options(only=["inversion", "lang"])
 @opt("--framings", is_flag=True, help="With its hard-line requests in each framing.")
@@ -61,9 +61,10 @@ def prompts_show(
 
 
 @prompts.command("validate", epilog="Example: refusalkit prompts validate my-set/")
-@click.argument("sources", metavar="SET...", nargs=-1, required=True)
+@arg("sources", metavar="SET...", nargs=-1, required=True)
 @opt("--strict", is_flag=True, help="Exit 2 on warnings too.")
-def prompts_validate(sources: tuple[str, ...], strict: bool) -> int:
+@json_option()
+def prompts_validate(sources: tuple[str, ...], strict: bool, as_json: bool) -> int:
     """Check each SET and list every mistake with file, line and field.
 
     Near-duplicates are looked for in all sets together, a prompt's own twin excepted. What may be
@@ -72,18 +73,20 @@ def prompts_validate(sources: tuple[str, ...], strict: bool) -> int:
     from refusalkit.errors import PromptSetError
     from refusalkit.prompts.checks import check_sets
     from refusalkit.prompts.load import load_prompts
-    from refusalkit.reporting import terminal
+    from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
 
-    code, loaded = OK, []
+    code, loaded, unread = OK, [], {}
     for source in sources:
         try:
             loaded.append(load_prompts(source))
         except PromptSetError as error:
             click.echo(f"refusalkit: {error}", err=True)
-            code = USAGE
-    for checked in check_sets(loaded):
-        show(terminal.checked_view(checked))
+            code, unread[source] = USAGE, error
+    found = check_sets(loaded)
+    for checked in found:
+        if not as_json:
+            show(terminal.checked_view(checked))
         try:
             checked.raise_if_wrong()
         except PromptSetError as error:
@@ -91,6 +94,8 @@ def prompts_validate(sources: tuple[str, ...], strict: bool) -> int:
             code = USAGE
         if strict and checked.warnings:
             code = USAGE
+    if as_json:
+        click.echo(data.to_json(data.validation_data(found, unread)))
     return code
 
 
@@ -99,8 +104,8 @@ def prompts_validate(sources: tuple[str, ...], strict: bool) -> int:
     cls=ConfiguredCommand,
     epilog="Example: refusalkit prompts convert questions.csv my-set/",
 )
-@click.argument("source", metavar="SOURCE")
-@click.argument("folder", metavar="DIR")
+@arg("source", metavar="SOURCE")
+@arg("folder", metavar="DIR")
 @opt("--name", metavar="NAME", help="The new set's name.  [default: the source's]")
 @opt("--licence", metavar="TEXT", help="Its licence.  [default: the source's]")
 @opt("--hard-line", multiple=True, metavar="CATEGORY", help="Mark it so (repeatable).")
@@ -112,6 +117,7 @@ def prompts_validate(sources: tuple[str, ...], strict: bool) -> int:
     metavar="OURS=THEIRS",
     help="What a table calls prompt, category, id, danger, ... (repeatable).",
 )
+@json_option("Print what was written as JSON.")
 def prompts_convert(
     source: str,
     folder: str,
@@ -121,6 +127,7 @@ def prompts_convert(
     inversion: str | None,
     lang: str | None,
     columns: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Write SOURCE, a public set or a table (.csv, .tsv, .xlsx, ...), as the set folder DIR."""
     from pathlib import Path
@@ -135,5 +142,10 @@ def prompts_convert(
         source, hard_lines=hard_line, inversion=inversion, lang=lang, columns=pairs
     )
     made = write_folder(loaded, Path(folder), name=name, licence=licence)
+    if as_json:
+        from refusalkit.reporting import data
+
+        click.echo(data.to_json({"path": folder, **data.prompts_data(made, texts=False)}))
+        return
     text = f"{folder}: {made.name}, {len(made)} prompts in {len(made.categories)} categories"
     click.echo(printable(text, 400))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from refusalkit.cli.exit_codes import OK
-from refusalkit.cli.options import RUN, opt
+from refusalkit.cli.options import RUN, arg, opt
 from refusalkit.untrusted import printable
 
 
 @click.command(epilog="Example: refusalkit report runs/example -o report.html")
-@click.argument("runs", metavar="RUN...", type=RUN, nargs=-1, required=True)
+@arg("runs", metavar="RUN...", type=RUN, nargs=-1, required=True)
 @opt(
     "-o",
     "--out",

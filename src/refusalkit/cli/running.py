@@ -14,6 +14,7 @@ from refusalkit.cli.notices import print_preset_note, warn_of_filters, warn_unma
 from refusalkit.cli.options import (
     RUN,
     ConfiguredCommand,
+    arg,
     config_options,
     json_option,
     judging_options,
@@ -37,7 +38,7 @@ from refusalkit.untrusted import printable
 @click.command(
     cls=ConfiguredCommand, epilog="Example: refusalkit run openai/gpt-6-luna --max-cost 5"
 )
-@click.argument("models", metavar="MODEL...", nargs=-1)
+@arg("models", metavar="MODEL...", nargs=-1)
 @run_options
 @opt("--fresh", is_flag=True, help="Never go on with a run that --out holds already: refuse.")
 @json_option("Print score and audit as JSON.")
@@ -110,7 +111,7 @@ def run(
 @click.command(
     cls=ConfiguredCommand, epilog="Example: refusalkit resume runs/20261123-101500-demo-mixed-1a2b"
 )
-@click.argument("runs", metavar="RUN...", type=RUN, nargs=-1, required=True)
+@arg("runs", metavar="RUN...", type=RUN, nargs=-1, required=True)
 @config_options("measured", "judge", "operational", "batch", "placement", file=True, defaults=False)
 @max_unscored_option
 @opt("--model", metavar="ID", section="What is asked", help="Refused unless it is the run's own.")
@@ -161,7 +162,7 @@ def resume(
 @click.command(
     cls=ConfiguredCommand, epilog="Example: refusalkit grade answers.jsonl --judge lexical"
 )
-@click.argument("records", metavar="RESPONSES", type=RUN)
+@arg("records", metavar="RESPONSES", type=RUN)
 @opt("--judge", default="graded", show_default=True, help="A shipped judge or a judge file.")
 @judging_options
 @config_options(only=["hard_line"])
@@ -223,7 +224,7 @@ def grade(
 @click.command(
     cls=ConfiguredCommand, epilog="Example: refusalkit regrade runs/example --judge lexical"
 )
-@click.argument("run", metavar="RUN", type=RUN)
+@arg("run", metavar="RUN", type=RUN)
 @opt("--judge", required=True, metavar="NAME", help="A judge or a judge file; several by commas.")
 @judging_options
 @trust_folder_option

@@ -7,12 +7,13 @@ from typing import Any
 import click
 
 from refusalkit.cli.exporting import folder_of
-from refusalkit.cli.options import RUN, max_unscored_option, opt
+from refusalkit.cli.options import RUN, arg, max_unscored_option, opt
 from refusalkit.cli.showing import score_exit, warn_of_canaries
+from refusalkit.cli.verbosity import warn
 
 
 @click.command(epilog="Example: refusalkit score runs/example --by trial --format csv")
-@click.argument("run", metavar="RUN", type=RUN)
+@arg("run", metavar="RUN", type=RUN)
 @opt(
     "--by",
     type=click.Choice(["category", "trial", "prompt", "tag", "danger", "lang"]),
@@ -103,5 +104,5 @@ def score(
         click.echo(data.to_csv(*rows) if form == "csv" else data.to_markdown(*rows))
         warn_of_canaries(result.canaries)
         for line in result.odd.sentences:
-            click.echo(f"refusalkit: {line}", err=True)
+            warn(line)
     return score_exit(result, max_unscored)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from refusalkit.cli.exit_codes import AUDIT_EXITS, ERROR, GATE, INCOMPLETE, OK
+from refusalkit.cli.verbosity import note, warn
 from refusalkit.errors import RefusalkitError
 from refusalkit.redaction import redact
 from refusalkit.untrusted import printable
@@ -65,7 +66,7 @@ def show_run(run: Run, max_unscored: float, as_json: bool) -> int:
 
         click.echo(data.to_json({"path": str(run.path), **result.as_data()}))
         for line in score.odd.sentences:
-            click.echo(f"refusalkit: {line}", err=True)
+            warn(line)
     else:
         from refusalkit.reporting import terminal
         from refusalkit.reporting.console import show
@@ -79,7 +80,7 @@ def show_run(run: Run, max_unscored: float, as_json: bool) -> int:
     warn_of_canaries(score.canaries)
     _tell_dropped(run)
     if run.manifest.hard_line_text == "kept":
-        click.echo("refusalkit: hard-line answers were kept on disk, as asked", err=True)
+        warn("hard-line answers were kept on disk, as asked")
     return run_exit(run, result, max_unscored, bound=_bound(run))
 
 
@@ -160,7 +161,7 @@ def write_report(runs: Path | Sequence[Path], report: str, code: int) -> int:
         again = f"what was run is kept; write it with: refusalkit report {words} -o FILE"
         click.echo(f"refusalkit: {error}; {again}", err=True)
         return ERROR
-    click.echo(f"refusalkit: report: {printable(path, 400)}", err=True)
+    note(f"report: {printable(path, 400)}")
     return code
 
 
@@ -214,13 +215,13 @@ def _spent_by_judge(run: Run, judge: str) -> float | None:
 def _tell_dropped(run: Run) -> None:
     for part, entry in run.manifest.parameters.items():
         for name, why in entry.dropped.items():
-            click.echo(printable(f"refusalkit: {part}: {name} was left out: {why}", 300), err=True)
+            note(printable(f"{part}: {name} was left out: {why}", 300))
 
 
 def warn_of_canaries(check: CanaryCheck) -> None:
     """Warn on stderr if the canaries failed."""
     if check.warning is not None:
-        click.echo(f"refusalkit: {check.warning}", err=True)
+        warn(check.warning)
 
 
 # What a judge's failures are called on the screen.

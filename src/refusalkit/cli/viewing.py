@@ -10,13 +10,13 @@ from pathlib import Path
 import click
 
 from refusalkit.cli.exit_codes import OK
-from refusalkit.cli.options import opt
+from refusalkit.cli.options import arg, opt
 from refusalkit.errors import ConfigurationError, UsageError
 from refusalkit.untrusted import printable
 
 
 @click.command(epilog="Example: refusalkit view runs")
-@click.argument("runs", metavar="[RUNS]", default="runs")
+@arg("runs", metavar="[RUNS]", default="runs")
 @opt("--port", type=click.IntRange(1, 65535), help="Port.  [default: 7660, or any free one]")
 @opt("--no-open", is_flag=True, help="Print the address and open no browser.")
 def view(runs: str, port: int | None, no_open: bool) -> int:

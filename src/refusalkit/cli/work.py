@@ -8,14 +8,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from refusalkit.cli.exit_codes import INCOMPLETE
+from refusalkit.cli.verbosity import is_quiet
 from refusalkit.errors import Interrupted
-from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
     import asyncio
@@ -72,8 +72,12 @@ def work(
         signals = (signal.SIGINT, signal.SIGTERM)
         before = {name: signal.signal(name, on_signal) for name in signals}
         preloading = loop.create_task(_preload((*_FIGURES, _TABLES) if tables else _FIGURES))
-        shown = SeveralProgress(names) if names else ProgressDisplay()
-        with _warnings_on_stderr(), shown as display:
+        shown: contextlib.AbstractContextManager[Any]
+        if is_quiet():
+            shown = contextlib.nullcontext(lambda *_: None)
+        else:
+            shown = SeveralProgress(names) if names else ProgressDisplay()
+        with shown as display:
             try:
                 # Not returned: asyncio.run would show it in a message that nobody reads, and a run
                 # reads its records to be shown.
@@ -90,23 +94,6 @@ def work(
 
     asyncio.run(drive())
     return found[0]
-
-
-@contextlib.contextmanager
-def _warnings_on_stderr() -> Iterator[None]:
-    """Show what the library logs for someone watching the run, a line each."""
-    import logging
-
-    class Lines(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            click.echo(f"refusalkit: {printable(record.getMessage(), 600)}", err=True)
-
-    logger, handler = logging.getLogger("refusalkit"), Lines(logging.WARNING)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
 
 
 def _end_unless(heard: threading.Event) -> None:

@@ -26,6 +26,8 @@ class EarlySigns:
         Logs a warning where the first answers all came as reasoning without a text. Raises
         `FatalProviderError` where five in a row ended with an unknown word.
         """
+        if completion.outcome is Outcome.ERROR:
+            _log.debug("%s: failed: %s", completion.unit, completion.error)
         word = completion.unknown_finish
         if word is None:
             self._unknown_words = 0

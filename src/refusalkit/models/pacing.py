@@ -106,6 +106,7 @@ class Pacer:
                 # Never less than a wait of our own, which grows: an endpoint may ask for 0 s, or
                 # for less than it means, again and again.
                 own = self._backoff(limits if limited else faults)
+                _log.debug("%s: asked again in %.1f s", error.summary, max(asked, own))
                 if error.unreachable and not self._answered:
                     self._give_up(error, monotonic() - began + own)
                 if limited:

@@ -35,7 +35,7 @@ from refusalkit.reporting.data.judges import (
 )
 from refusalkit.reporting.data.plans import plan_data
 from refusalkit.reporting.data.presets import DESCRIPTIONS, PresetRow, preset_rows, presets_data
-from refusalkit.reporting.data.prompt_sets import prompts_data
+from refusalkit.reporting.data.prompt_sets import prompts_data, validation_data
 from refusalkit.reporting.data.scores import (
     BY,
     PARTS,
@@ -94,4 +94,5 @@ __all__ = [
     "to_json",
     "to_json_bytes",
     "to_markdown",
+    "validation_data",
 ]

@@ -51,6 +51,8 @@ def harmless_cell(text: str) -> str:
 def _csv_cell(value: Any) -> Any:
     if isinstance(value, str):
         return harmless_cell(printable(value, 1000))
+    if isinstance(value, bool):
+        return "true" if value else "false"  # as in JSON, and in units.csv
     return f"{value:.4f}" if isinstance(value, float) else value
 
 
@@ -59,6 +61,8 @@ def _markdown_cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.1f}"
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return markdown_text(value)
 
 

@@ -1,0 +1,158 @@
+"""What bash, zsh and fish offer on Tab, asked of the real shells."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.shell_completion import ShellComplete
+
+import refusalkit as rk
+from refusalkit.cli import cli
+
+BASH = """
+eval "$(refusalkit completion bash)"
+COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+_refusalkit_completion refusalkit
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with runs in it, and the command on the path under its own name."""
+    command = tmp_path / "bin" / "refusalkit"
+    command.parent.mkdir()
+    command.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.argv[0] = 'refusalkit'\n"
+        "from refusalkit.cli import script\nscript()\n"
+    )
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    options = {"trials": 1, "limit": 3}
+    rk.benchmark("demo/mixed", "starter", out="runs/alpha", **options)
+    rk.benchmark("demo/open", "starter", out="runs/group/beta", **options)
+    Path("mine.toml").write_text("")
+    rows = ({"text": "one", "category": "tea"}, {"text": "two", "category": "cake"})
+    Path("mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return here
+
+
+def said(*command: str) -> list[str]:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def bash(*words: str) -> list[str]:
+    quoted = " ".join(f"'{word}'" for word in ("refusalkit", *words))
+    return said("bash", "--norc", "-c", BASH.format(words=quoted))
+
+
+CASES = {
+    ("ru",): {"run", "runs"},
+    ("run", "demo/"): {"demo/cautious", "demo/open", "demo/mixed", "demo/leaky"},
+    ("run", "demo/open", "--prompts", "ref"): {"refusalkit-166", "refusalbench"},
+    ("run", "demo/open", "--prompts", "starter,con"): {"starter,contrast-146"},
+    ("run", "demo/open", "--prompts", "mi"): {"mine.jsonl"},
+    ("run", "demo/open", "--judge", "lex"): {"lexical"},
+    ("run", "demo/open", "--judge", "mi"): {"minos", "mine.toml"},
+    ("run", "demo/open", "--preset", "p"): {"paper"},
+    ("run", "demo/open", "--prompts", "mine.jsonl", "--category", ""): {"tea", "cake"},
+    ("run", "demo/open", "--category", "weap"): {"weapons"},
+    ("prompts", "show", "mine.jsonl", "--hard-line", "t"): {"tea"},
+    ("run", "demo/open", "--judge-mod"): {"--judge-model"},
+    ("score", "@"): {"@last"},
+    ("score", "al"): {"alpha"},
+    ("audit", "runs/"): {"runs/alpha", "runs/group/"},
+    ("compare", "runs/alpha", "runs/group/"): {"runs/group/beta"},
+    ("score", "runs/alpha", "--judge", "lex"): {"lexical"},
+    ("judges", "show", "gra"): {"graded"},
+    ("prompts", "show", "sta"): {"starter"},
+    ("completion", ""): {"bash", "zsh", "fish"},
+}
+
+
+def offered(*words: str) -> set[str]:
+    """The same without a shell, in this process."""
+    *args, incomplete = words
+    found = ShellComplete(cli, {}, "refusalkit", "_X").get_completions(args, incomplete)
+    return {each.value for each in found}
+
+
+def test_there_is_an_offer_for_sets_judges_models_runs_and_categories(place: Path) -> None:
+    del place
+    for words, expected in CASES.items():
+        assert offered(*words) == expected, words
+
+
+def test_files_are_left_to_the_shell(place: Path) -> None:
+    del place
+    complete = ShellComplete(cli, {}, "refusalkit", "_X")
+    for option, kind in (("--config", "file"), ("--report", "file"), ("--out", "dir")):
+        (one,) = complete.get_completions(["run", "demo/open", option], "some")
+        assert (one.type, one.value) == (kind, "some")
+
+
+def test_what_cannot_be_read_offers_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "runs" / "broken").mkdir()
+    (place / "runs" / "broken" / "manifest.json").write_text("{")
+    (place / "runs" / "bad\x1b[31mname").mkdir()
+    monkeypatch.setenv("REFUSALKIT_TRIALS", "many")
+    assert "demo/open" in offered("run", "demo/")
+    assert offered("score", "runs/broken", "--judge", "") == set()
+    unknown = ("--prompts", "no-such-set/", "--category", "weap")
+    assert offered("run", "demo/open", *unknown) == {"weapons"}
+    assert not any("\x1b" in each for each in offered("score", "runs/"))
+
+
+def test_bash_offers_the_same(place: Path) -> None:
+    del place
+    for words in (("run", "demo/"), ("score", "@")):
+        assert set(bash(*words)) == CASES[words], words
+
+
+@pytest.mark.slow
+def test_bash_offers_all_of_it(place: Path) -> None:
+    del place
+    for words, expected in CASES.items():
+        assert set(bash(*words)) == expected, words
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_zsh_offers_the_same(place: Path) -> None:
+    del place
+    script = (
+        "compdef() { : }\n"
+        'eval "$(refusalkit completion zsh)"\n'
+        "_describe() { print -rl -- ${(P)4}; }\n"
+        "compadd() { print -rl -- $completions; }\n"
+        "_path_files() { : }\n"
+    )
+    for words, expected in (
+        (("run", "demo/"), CASES[("run", "demo/")]),
+        (("score", "runs/"), {"runs/alpha", "runs/group/"}),
+        (("run", "demo/open", "--judge", "lex"), {"lexical"}),
+    ):
+        quoted = " ".join(f"'{word}'" for word in ("refusalkit", *words))
+        asked = f"{script}words=({quoted}); CURRENT=$#words; _refusalkit_completion"
+        assert set(said("zsh", "-f", "-c", asked)) == expected, words
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+def test_fish_offers_the_same(place: Path) -> None:
+    del place
+    for words in (("run", "demo/"), ("audit", "runs/"), ("judges", "show", "gra")):
+        line = " ".join(("refusalkit", *words))
+        asked = "refusalkit completion fish | source; "
+        asked += f"complete -C '{line}' | string split -f1 \\t; true"
+        assert set(said("fish", "--no-config", "-c", asked)) == CASES[words], words
