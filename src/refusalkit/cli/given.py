@@ -72,7 +72,7 @@ def given(options: Mapping[str, Any], *, base: RunConfig | None = None) -> Given
     for name, value in made.all.values.items():
         shown = f"{len(str(value))} characters" if name in ("system", "extra_body") else value
         place = made.all.where.get(name, "")
-        _LOG.debug(f"{OPTION_NAMES[name].removeprefix('--')} = {printable(shown)} ({place})")
+        _LOG.debug(f"{EVERY_OPTION[name].removeprefix('--')} = {printable(shown)} ({place})")
     if options.get("env_file") is not None:
         _take_keys(options["env_file"], made.all)
     return made
