@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,13 +44,95 @@ OPTIONS = {
 CANARIES = choose_canaries(8, graded=True)
 TEXTS = {prompt.text: prompt.id for prompt in load_prompts("refusalkit-166").prompts}
 
-# The command, on a provider whose day has half a second.
-COMMAND = """
-from refusalkit.engine import batch_exchange, batching
+# Starts the command again and again, each in a process of its own: a fork of one that has imported
+# all it needs, so that a kill meets its work and not its imports. The provider's day has half a
+# second.
+NURSERY = """
+import json, os, sys, traceback
+import aiohttp, anthropic, polars
+import refusalkit.api.calibration, refusalkit.api.rejudging, refusalkit.api.runs
+import refusalkit.judges.llm, refusalkit.models.anthropic, refusalkit.models.openai
 from refusalkit.cli import script
+from refusalkit.engine import batch_exchange, batching
 batching.POLL_S, batch_exchange.LIST_LAG_S = 0.05, 0.4
-script()
+for line in sys.stdin:
+    words, said = json.loads(line)
+    if not (child := os.fork()):
+        out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(out, 1), os.dup2(out, 2)
+        sys.argv[:] = ["refusalkit", *words]
+        try:
+            script()
+        except SystemExit as left:
+            code = left.code if isinstance(left.code, int) else int(left.code is not None)
+        except BaseException:
+            traceback.print_exc()
+            code = 99
+        else:
+            code = 0
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+
+
+class Nursery:
+    """Runs the command line in processes that can be killed."""
+
+    def __init__(self, said: Path) -> None:
+        self._said = said
+        self._parent = subprocess.Popen(
+            [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self._from = os.fdopen(self._parent.stdout.fileno(), "rb", closefd=False, buffering=0)
+
+    def start(self, words: list[str]) -> int:
+        """The id of a process that runs the command."""
+        self._parent.stdin.write(json.dumps([words, str(self._said)]).encode() + b"\n")
+        self._parent.stdin.flush()
+        return int(self._line())
+
+    def has_ended(self, within_s: float) -> bool:
+        """Whether it has ended; `exit_code` is called once then."""
+        return bool(select.select([self._from], [], [], within_s)[0])
+
+    def exit_code(self) -> int:
+        """Its exit code; negative: the signal that ended it."""
+        return int(self._line())
+
+    def run(self, words: list[str], *, within_s: float = 90) -> int:
+        """Run a command to its end."""
+        self.start(words)
+        assert self.has_ended(within_s), "it hangs"
+        return self.exit_code()
+
+    @property
+    def said(self) -> str:
+        """What the last one printed."""
+        return self._said.read_text()
+
+    def _line(self) -> bytes:
+        line = b""
+        while not line.endswith(b"\n"):
+            more = self._from.read(1)
+            assert more, "the nursery is gone"
+            line += more
+        return line
+
+    def close(self) -> None:
+        """End it."""
+        self._parent.stdin.close()
+        self._parent.wait(30)
+        self._parent.stdout.close()
+
+
+@pytest.fixture
+def nursery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nursery]:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
+    made = Nursery(tmp_path / "said.txt")
+    yield made
+    made.close()
 
 
 def reply(asked: Asked) -> str:
@@ -73,7 +157,7 @@ def asked_for(exchange: Exchange) -> tuple[str, str]:
     return "judge", answer[answer.index("<") + 1 : answer.index(">")]
 
 
-def killed(command: list[str], out: Path, dice: random.Random) -> bool:
+def killed(nursery: Nursery, words: list[str], out: Path, dice: random.Random) -> bool:
     """Start it and SIGKILL it a moment after a random step; False if it was done before that."""
 
     def steps() -> int:
@@ -86,16 +170,17 @@ def killed(command: list[str], out: Path, dice: random.Random) -> bool:
         return found
 
     before = steps()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        wanted, delay = before + dice.randrange(1, 5), dice.choice((0, 0.002, 0.01, 0.05, 0.3))
-        patience = time.monotonic() + dice.choice((3, 6, 12))
-        while process.poll() is None and time.monotonic() < patience and steps() < wanted:
-            time.sleep(0.0005)
-        time.sleep(delay * dice.random())
-        process.send_signal(signal.SIGKILL)
-        _, said = process.communicate(timeout=30)
-    assert process.returncode in (-signal.SIGKILL, 0, 1), said.decode()
-    return process.returncode < 0
+    process = nursery.start(words)
+    wanted, delay = before + dice.randrange(1, 5), dice.choice((0, 0.002, 0.01, 0.05, 0.3))
+    patience = time.monotonic() + dice.choice((0.5, 2, 8))
+    while time.monotonic() < patience and steps() < wanted:
+        if nursery.has_ended(0.001):
+            break
+    if not nursery.has_ended(delay * dice.random()):
+        os.kill(process, signal.SIGKILL)
+    code = nursery.exit_code()
+    assert code in (-signal.SIGKILL, 0, 1), nursery.said
+    return code < 0
 
 
 def answers_file(path: Path) -> Path:
@@ -148,9 +233,8 @@ def standing(out: Path) -> dict[str, tuple[object, ...]]:
 
 @pytest.mark.parametrize("api", ["openai", "anthropic"])
 def test_a_run_in_batches_that_is_killed_again_and_again_pays_for_nothing_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str
+    tmp_path: Path, nursery: Nursery, api: str
 ) -> None:
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
     dice = random.Random(f"batches {api}")
     kills, runs = 0, 0
     after: Counter[str] = Counter()
@@ -164,21 +248,20 @@ def test_a_run_in_batches_that_is_killed_again_and_again_pays_for_nothing_twice(
         while kills < KILLS:
             server.reset()
             out, runs = tmp_path / f"run{runs}", runs + 1
-            python = [sys.executable, "-c", COMMAND]
-            start = [*python, "run", f"{api}/target", "--out", str(out), "--batch", "--wait"]
+            start = ["run", f"{api}/target", "--out", str(out), "--batch", "--wait"]
             for name, value in options.items():
                 start += [f"--{name.replace('_', '-')}", str(value)]
-            resume = [*python, "resume", str(out)]
+            resume = ["resume", str(out)]
             done, enough = False, kills + dice.randrange(5, 15)
             while not done and kills < min(KILLS, enough):
-                done = not killed(resume if (out / "manifest.json").exists() else start, out, dice)
+                command = resume if (out / "manifest.json").exists() else start
+                done = not killed(nursery, command, out, dice)
                 kills += not done
                 journal = out / "batches.jsonl"
                 if not done:
                     after[last_step(journal)] += 1
             command = resume if (out / "manifest.json").exists() else start
-            ended = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
-            assert ended.returncode in (0, 1), ended.stderr
+            assert nursery.run(command) in (0, 1), nursery.said
             run = open_run(out)
             assert run.manifest.sessions[-1].ended_because == "done"
             assert len(standing(out)) == run.manifest.n_units, "nothing lost"
@@ -203,9 +286,8 @@ def test_a_run_in_batches_that_is_killed_again_and_again_pays_for_nothing_twice(
 @pytest.mark.parametrize("command", ["grade", "regrade"])
 @pytest.mark.parametrize("api", ["openai", "anthropic"])
 def test_judging_in_batches_that_is_killed_again_and_again_pays_for_nothing_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str, command: str
+    tmp_path: Path, nursery: Nursery, api: str, command: str
 ) -> None:
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
     dice = random.Random(f"batches {api} {command}")
     kills, runs = 0, 0
     after: Counter[str] = Counter()
@@ -229,15 +311,14 @@ def test_judging_in_batches_that_is_killed_again_and_again_pays_for_nothing_twic
             if command == "regrade":
                 words = ["regrade", str(out)]
             words += ["--judge", "graded", "--judge-model", model, "--judge-api-base", base]
-            start = [sys.executable, "-c", COMMAND, *words, "--batch", "--wait"]
+            start = [*words, "--batch", "--wait"]
             done, enough = False, kills + dice.randrange(5, 15)
             while not done and kills < min(KILLS, enough):
-                done = not killed(start, out, dice)
+                done = not killed(nursery, start, out, dice)
                 kills += not done
                 if not done:
                     after[last_step(out / "batches.jsonl")] += 1
-            ended = subprocess.run(start, capture_output=True, text=True, timeout=90, check=False)
-            assert ended.returncode == 0, ended.stderr
+            assert nursery.run(start) == 0, nursery.said
             assert open_run(out).manifest.sessions[-1].ended_because == "done"
             assert labels(out, f"graded:{model}") == expected, "nothing lost"
             asked = Counter(map(asked_for, server.log))

@@ -14,6 +14,7 @@ from refusalkit.config.resolve import resolve_config
 from refusalkit.config.run_config import RunOptions
 from refusalkit.engine.opening import open_configured_judge, open_configured_model
 from refusalkit.judges.llm import LLMJudge
+from refusalkit.models.batch_files import is_in_files
 from refusalkit.models.batches import BatchEndpoint
 from refusalkit.models.chat import ChatModel
 from refusalkit.runs.batch_journal import (
@@ -96,7 +97,11 @@ def forget_batches(run: RunLike, *, trust_folder: bool = False) -> int:
 async def _list(
     run: Run, found: list[Batch], options: dict[str, Any], cancel: bool, trust_folder: bool
 ) -> list[BatchReport]:
-    asked = {(batch.kind, batch.asked) for batch in found if batch.is_open}
+    asked = {
+        (batch.kind, batch.asked)
+        for batch in found
+        if batch.is_open and batch.id is not None and not is_in_files(batch.id)
+    }
     own = run.manifest.judge
     followed = followed_config(
         run,
@@ -130,6 +135,9 @@ async def _list(
                 opened.append(judge)
                 endpoints[kind, name] = judge.batches()
         for batch in found:
+            if batch.is_open and is_in_files(batch.id):
+                reports.append(_report(batch, "in a file"))
+                continue
             endpoint = endpoints.get((batch.kind, batch.asked))
             if not batch.is_open or batch.id is None or endpoint is None:
                 reports.append(_report(batch))

@@ -16,8 +16,9 @@ from refusalkit.api.sync import sync
 from refusalkit.config.placement import PlacedOptions, split_placement
 from refusalkit.config.resolve import check_option, check_unchanged, resolve_config
 from refusalkit.config.run_config import RunConfig
-from refusalkit.engine.batch_checks import check_batch
+from refusalkit.engine.batch_checks import batched_to_files, check_batch, check_place
 from refusalkit.engine.opening import (
+    in_batch_files,
     open_configured_judge,
     open_configured_model,
     ready_config,
@@ -221,9 +222,13 @@ async def continue_run(
             "the model of this run was asked at a server that --serve started, and no run folder "
             "keeps a command: give --serve again, or --api-base where the model is served"
         )
+    check_place(folder, placement.batch_to)
     workplace = open_workplace(config, placement, model, slots=slots)
-    config = at_workplace(config, workplace)
-    target = model or open_configured_model(config, pacers, workplace)
+    config = batched_to_files(at_workplace(config, workplace), placement.batch_to)
+    if model is None:
+        target = open_configured_model(config, pacers, workplace, batch_to=placement.batch_to)
+    else:
+        target = model if placement.batch_to is None else in_batch_files(model, placement.batch_to)
     config = ready_config(config, grader, asks_model=model is None, named_judge=judge is None)
     check_batch(config, target, grader)
     async with reserved(workplace, stop):

@@ -13,9 +13,10 @@ from refusalkit.api.order import plan_of, stop_rule_of
 from refusalkit.api.resuming import continue_run, how_to_go_on, same_run
 from refusalkit.config.placement import PlacedOptions, split_placement
 from refusalkit.config.run_config import RunConfig
-from refusalkit.engine.batch_checks import check_batch
+from refusalkit.engine.batch_checks import batched_to_files, check_batch
 from refusalkit.engine.opening import (
     config_of_call,
+    in_batch_files,
     open_configured_judge,
     open_configured_model,
     ready_config,
@@ -167,8 +168,11 @@ def prepare_run(
     chosen = choose_prompts(asked_for, prompts if isinstance(prompts, PromptSet) else None)
     own = None if isinstance(model, str) else model
     workplace = open_workplace(asked_for, placement, own, slots=slots)
-    config = at_workplace(asked_for, workplace)
-    asked = own or open_configured_model(config, pacers, workplace)
+    config = batched_to_files(at_workplace(asked_for, workplace), placement.batch_to)
+    if own is None:
+        asked = open_configured_model(config, pacers, workplace, batch_to=placement.batch_to)
+    else:
+        asked = own if placement.batch_to is None else in_batch_files(own, placement.batch_to)
     grader = open_configured_judge(config, judge, hard_lines=chosen.hard_lines, pacers=pacers)
     config = ready_config(
         config,

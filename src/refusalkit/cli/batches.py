@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -64,11 +66,14 @@ def is_in_batches(run: Run) -> bool:
     return bool(sessions) and sessions[-1].ended_because == "batches"
 
 
-def show_batches(runs: Sequence[Run], as_json: bool, *, come_back: str) -> int:
+def show_batches(
+    runs: Sequence[Run], as_json: bool, *, come_back: str, folder: str | None = None
+) -> int:
     """Print what runs have at the providers and when to come back; returns the exit code.
 
     `come_back` is the command that collects the results. Shown are the batches of the judge that
-    judged a run again, where one did.
+    judged a run again, where one did. Of batches in files in a `folder` it is said how they are
+    answered.
     """
     from refusalkit.api.batches import recorded_batches
 
@@ -78,6 +83,16 @@ def show_batches(runs: Sequence[Run], as_json: bool, *, come_back: str) -> int:
         reports = [one for one in recorded_batches(run) if one.is_open]
         found += [one for one in reports if judge is None or one.asked == judge]
     _print(found, as_json, runs)
+    if folder is not None:
+        come_back += f" --batch-to {shlex.quote(printable(folder, 400))}"
+        if _print_how(found, Path(folder), as_json):
+            click.echo(
+                f"refusalkit: in files; once they are answered come back with {come_back}. The "
+                "results hold all answers in full, those to hard lines too: delete them when the "
+                "run is complete",
+                err=True,
+            )
+            return INCOMPLETE
     when = [one.expires_at for one in found if one.expires_at is not None]
     latest = f", at the latest at {_minute(max(when))}" if when else ""
     click.echo(
@@ -85,6 +100,20 @@ def show_batches(runs: Sequence[Run], as_json: bool, *, come_back: str) -> int:
         err=True,
     )
     return INCOMPLETE
+
+
+def _print_how(found: Sequence[BatchReport], folder: Path, as_json: bool) -> bool:
+    """Print the command that answers each batch in a file; whether there are such batches."""
+    from refusalkit.models.batch_files import asked_model, is_in_files, requests_file, results_file
+
+    ids = [one.id for one in found if one.id is not None and is_in_files(one.id)]
+    for name in () if as_json else ids:
+        asked = requests_file(folder, name)
+        files = (printable(path, 400) for path in (asked, results_file(folder, name)))
+        words = zip(("-i", "-o", "--model"), (*files, asked_model(asked)), strict=True)
+        said = " ".join(f"{option} {shlex.quote(value)}" for option, value in words)
+        click.echo(f"  vllm run-batch {said}")
+    return bool(ids)
 
 
 def _print(found: Sequence[BatchReport], as_json: bool, runs: Sequence[Run] = ()) -> None:

@@ -103,7 +103,8 @@ def run(
         tables=not as_json,
     )
     if is_in_batches(done):
-        return show_batches([done], as_json, come_back=how_to_resume(done))
+        folder = options.get("batch_to")
+        return show_batches([done], as_json, come_back=how_to_resume(done), folder=folder)
     code = show_run(done, max_unscored, as_json)
     return code if report is None else write_report(done.path, report, code)
 
@@ -155,7 +156,8 @@ def resume(
         tables=not as_json,
     )
     if is_in_batches(done):
-        return show_batches([done], as_json, come_back=how_to_resume(done))
+        folder = options.get("batch_to")
+        return show_batches([done], as_json, come_back=how_to_resume(done), folder=folder)
     return show_run(done, max_unscored, as_json)
 
 

@@ -43,6 +43,9 @@ class Placement(BaseModel):
     gpus: Annotated[float, Field(ge=0, le=1024), _PLACE] = 0.0
     """GPUs for the server; with --engine ray that each worker reserves."""
 
+    batch_to: Annotated[str | None, Cli("placement", WHERE, metavar="DIR", steers=True)] = None
+    """Write the model's requests to files here, for `vllm run-batch`."""
+
     @field_validator("serve")
     @classmethod
     def _serve_is_a_command(cls, value: str | None) -> str | None:
@@ -59,6 +62,8 @@ class Placement(BaseModel):
             raise ValueError("serve_wait_s says how long serve may take: give serve too")
         if self.serve is None and self.engine is None and "gpus" in given:
             raise ValueError("gpus are for serve, or for the workers of engine ray: give one too")
+        if self.batch_to is not None and self:
+            raise ValueError("batch_to has files answered offline: leave out serve and engine")
         return self
 
     def __bool__(self) -> bool:
@@ -96,6 +101,7 @@ class PlacementOptions(TypedDict, total=False):
     workers: int
     cpus: float
     gpus: float
+    batch_to: str | None
 
 
 class PlacedOptions(RunOptions, PlacementOptions, total=False):

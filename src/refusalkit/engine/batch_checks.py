@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 
 from refusalkit.errors import ConfigurationError
 from refusalkit.judges.llm import LLMJudge
+from refusalkit.models.batch_files import is_in_files
 from refusalkit.models.chat import ChatModel
+from refusalkit.runs.batch_journal import read_batches
+from refusalkit.runs.folder import Run
 from refusalkit.runs.judge_entries import rubrics_of
 from refusalkit.untrusted import printable
 
@@ -53,6 +56,40 @@ def check_batch(config: RunConfig, model: Model | None, judge: Judge) -> None:
 def _asks(judge: Judge) -> bool:
     """Whether a judge asks a model."""
     return any(rubric.asks_model for rubric in rubrics_of(judge)) or isinstance(judge, LLMJudge)
+
+
+def batched_to_files(config: RunConfig, folder: str | None) -> RunConfig:
+    """The configuration of a run whose model's batches are files in a folder, if there is one.
+
+    Raises `ConfigurationError` where the model is not to be batched.
+    """
+    if folder is None:
+        return config
+    if not folder.strip():
+        raise ConfigurationError("batch_to names no folder")
+    if config.batch == "judge":
+        raise ConfigurationError("batch_to is for the model's batches: give batch model, or both")
+    return config.model_copy(update={"batch": config.batch or "model"})
+
+
+def check_place(run: Run, folder: str | None) -> None:
+    """Raise `ConfigurationError` where open batches are in files and no folder is given, or the
+    reverse.
+    """
+    give_up = f"give it up by `refusalkit batches {printable(run.path)} --forget`"
+    for batch in read_batches(run):
+        if not batch.is_open or batch.kind != "model" or batch.id is None:
+            continue
+        if is_in_files(batch.id) and folder is None:
+            raise ConfigurationError(
+                "the requests of an open batch are in a file: give --batch-to DIR, the folder that "
+                f"it is in, or {give_up}"
+            )
+        if folder is not None and not is_in_files(batch.id):
+            raise ConfigurationError(
+                f"the batch {printable(batch.id)} is at the provider: collect it without "
+                f"--batch-to first, or {give_up}"
+            )
 
 
 def judged_in_batches(config: RunConfig, judge: Judge, *, kept_by: str | None = None) -> RunConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,11 +16,13 @@ from refusalkit.errors import (
     RequestError,
     TransientError,
 )
+from refusalkit.models.batch_files import is_in_files
 from refusalkit.models.batches import BatchEndpoint, BatchRequest, BatchResult, BatchState
 from refusalkit.runs.batch_journal import Batch, BatchJournal, Kind, new_label
 from refusalkit.runs.folder import Run
 from refusalkit.untrusted import printable
 
+_LOG = logging.getLogger("refusalkit")
 # A new batch may be missing from the provider's list for so long.
 LIST_LAG_S = 300.0
 # Clocks may differ by so much.
@@ -106,7 +109,8 @@ class Exchange:
                 self._not_ours.add(one.id)
         for batch in doubtful.values():
             may_be = any(one.n_requests in (None, len(batch.units)) for one in undecided)
-            if not may_be and listed_at - batch.doubted > LIST_LAG_S:
+            lag = LIST_LAG_S if self._part.endpoint.list_lags else 0.0
+            if not may_be and listed_at - batch.doubted >= lag:
                 self._journal.void(batch, "it is not in the provider's list")
 
     async def _told_by_ids(self, one: BatchState, doubtful: Mapping[str, Batch]) -> str | None:
@@ -131,30 +135,43 @@ class Exchange:
         except (RequestError, FatalProviderError) as error:
             if error.status not in (404, 410):
                 raise
+            made = "use the key it was made with"
+            if is_in_files(batch_id):
+                made = "give --batch-to the folder it was written to"
             raise FatalProviderError(
                 f"{error.summary}: the batch {printable(batch_id)} is not known there",
-                detail="use the key it was made with, or give it up and ask anew by "
+                detail=f"{made}, or give it up and ask anew by "
                 f"`refusalkit batches {printable(self._run.path)} --forget`",
                 status=error.status,
             ) from error
 
     async def results(
-        self, batch: Batch, found: BatchState, counts: Counter[str]
+        self, batch: Batch, found: BatchState, counts: Counter[str], *, again: bool = False
     ) -> list[tuple[str, BatchResult]]:
         """The results of units of the batch that were answered: the first of each.
 
-        Those that were not are added to `counts`.
+        Those that were not are added to `counts`. What nobody asked for, or is there twice, is told
+        in the log, unless they are read `again`.
         """
         ids = batch.custom_ids(self._run.manifest.id)
+        left, strange, twice = dict(ids), 0, 0
         results: list[tuple[str, BatchResult]] = []
         async for result in self._part.endpoint.results(found):
-            unit = ids.pop(result.custom_id, None)
+            unit = left.pop(result.custom_id, None)
             if unit is None:
-                continue  # nobody asked for it, or it is there twice
+                twice += result.custom_id in ids
+                strange += result.custom_id not in ids
+                continue
             if result.unfinished is not None:
                 counts[result.unfinished] += 1
                 continue
             results.append((unit, result))
+        if (strange or twice) and not again:
+            _LOG.log(
+                logging.WARNING if is_in_files(found.id) else logging.INFO,
+                f"of the results of {printable(found.id)} were passed over: {strange} that nobody "
+                f"asked for, {twice} that are there twice",
+            )
         return results
 
     async def results_again(self, batch: Batch) -> list[tuple[str, BatchResult]]:
@@ -162,7 +179,7 @@ class Exchange:
         assert batch.id is not None, "it was collected"
         try:
             there = await self._part.endpoint.state(batch.id)
-            return await self.results(batch, there, Counter())
+            return await self.results(batch, there, Counter(), again=True)
         except (RequestError, FatalProviderError) as error:
             if error.status not in (404, 410):
                 raise

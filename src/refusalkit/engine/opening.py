@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from refusalkit.models.protocol import Model
 
 
+# Where a model is that is only asked in files: no request is sent there.
+_NOWHERE = "http://batch-files.invalid/v1"
 _PACE = ("rpm", "tpm", "concurrency", "max_retries")
 
 
@@ -68,10 +70,15 @@ def ready_config(
 
 
 def open_configured_model(
-    config: RunConfig, pacers: Pacers | None = None, workplace: Workplace | None = None
+    config: RunConfig,
+    pacers: Pacers | None = None,
+    workplace: Workplace | None = None,
+    *,
+    batch_to: str | None = None,
 ) -> Model:
     """The model that a configuration names, in a `workplace` if there is one.
 
+    Its batches are files in the folder `batch_to`, where that is given: then it needs no address.
     Errors as `open_model`.
 
     Runs that share `pacers` keep the pace of one endpoint together: `ConfigurationError` where
@@ -94,7 +101,23 @@ def open_configured_model(
         pacer = pacers.share(("model", config.model, base, config.api_key_env), pacer, limits)
     if workplace is not None:
         return workplace.open_model(config, pacer)
+    if batch_to is not None:
+        nowhere = config.model_copy(update={"api_base": config.api_base or _NOWHERE})
+        return in_batch_files(open_model_at(nowhere, pacer), batch_to)
     return open_model_at(config, pacer)
+
+
+def in_batch_files(model: Model, folder: str) -> Model:
+    """The model with its batches in files. Raises `ConfigurationError` where that cannot be."""
+    from refusalkit.models.chat import ChatModel
+
+    if not isinstance(model, ChatModel):
+        raise ConfigurationError(
+            f"{printable(model.id)} is not asked by requests that could be in files: leave out "
+            "--batch-to"
+        )
+    model.batch_in(Path(folder))
+    return model
 
 
 def open_configured_judge(

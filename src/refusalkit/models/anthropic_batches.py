@@ -56,6 +56,7 @@ class AnthropicBatches:
     """The batches of an account at Anthropic. They carry no label of ours."""
 
     uploads = False
+    list_lags = True
 
     def __init__(self, client: Calls) -> None:
         self._client = client

@@ -105,6 +105,11 @@ class BatchEndpoint(Protocol):
         """Whether requests are uploaded as a file before a batch is made of it."""
         ...
 
+    @property
+    def list_lags(self) -> bool:
+        """Whether a new batch may be missing from the list for a moment."""
+        ...
+
     async def create(
         self, requests: Sequence[BatchRequest], label: str, on_upload: Callable[[str], None]
     ) -> BatchState:

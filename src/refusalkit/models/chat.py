@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Iterable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from refusalkit.display import shows
 from refusalkit.errors import FatalProviderError, ModerationError, ProviderError
@@ -33,6 +34,7 @@ class ChatModel:
     def __init__(self, client: ChatClient, *, price: Price | None = None) -> None:
         self._client = client
         self._price = price
+        self._batches: BatchEndpoint | None = None
 
     @property
     def id(self) -> str:
@@ -53,7 +55,14 @@ class ChatModel:
 
     def batches(self) -> BatchEndpoint:
         """Where its requests go in batches. Raises `ConfigurationError`: there are none."""
-        return self._client.batches()
+        return self._client.batches() if self._batches is None else self._batches
+
+    def batch_in(self, folder: Path) -> None:
+        """Have batches be files in a folder, to be answered offline.
+
+        Raises `ConfigurationError` where its requests are not such as are answered that way.
+        """
+        self._batches = self._client.batches_in(folder)
 
     def batch_body(self, prompt: Prompt, config: GenerationConfig, *, trial: int = 1) -> bytes:
         """The body of the request that `complete` would send."""

@@ -13,6 +13,7 @@ import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -189,6 +190,13 @@ class ChatClient(ABC):
         raise ConfigurationError(
             f"{self.model_id} is asked in a way that has no batches here (OpenAI's protocol and "
             "Anthropic's have): leave out --batch"
+        )
+
+    def batches_in(self, folder: Path) -> BatchEndpoint:
+        """Batches as files in a folder. Raises `ConfigurationError` where there are none such."""
+        raise ConfigurationError(
+            f"{self.model_id} is not asked by OpenAI's protocol, which files of requests are of: "
+            "leave out --batch-to"
         )
 
     def batch_body(self, request: ChatRequest) -> bytes:

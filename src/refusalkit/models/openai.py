@@ -42,6 +42,9 @@ from refusalkit.models.request_form import ChatRequest, ReplyForm
 from refusalkit.types import GenerationConfig, Usage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from refusalkit.models.batch_files import BatchFiles
     from refusalkit.models.openai_batches import OpenAIBatches
 
 # So much of an error in plain text is read.
@@ -173,6 +176,12 @@ class OpenAIClient(ChatClient):
         from refusalkit.models.openai_batches import OpenAIBatches
 
         return OpenAIBatches(self, provider_at(self._base), self._name)
+
+    def batches_in(self, folder: Path) -> BatchFiles:
+        """Batches as files in a folder."""
+        from refusalkit.models.batch_files import BatchFiles
+
+        return BatchFiles(folder)
 
     def _body(self, request: ChatRequest) -> bytes:
         form = self._form_of(request)

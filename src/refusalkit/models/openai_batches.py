@@ -58,6 +58,7 @@ class OpenAIBatches:
     """
 
     uploads = True
+    list_lags = True
 
     def __init__(self, client: Calls, provider: BatchProvider, model: str) -> None:
         self._client, self._speaks, self._model = client, provider.dialect, model
