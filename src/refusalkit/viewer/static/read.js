@@ -332,6 +332,7 @@ window.addEventListener("popstate", () => {
 const help = keysDialog();
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && event.target === form.elements.q) {
+    event.preventDefault(); // the browser would clear the field
     form.elements.q.blur();
     $("main").focus({ preventScroll: true });
     return;
