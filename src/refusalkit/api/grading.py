@@ -25,9 +25,12 @@ from refusalkit.types import Label, unit_id
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from refusalkit.engine.plan import OnProgress
     from refusalkit.judges.protocol import Judge
     from refusalkit.judges.recorded_verdicts import RecordedJudge
+    from refusalkit.prompts.prompt_set import PromptSet
     from refusalkit.runs.imported.answers import RecordedAnswers
     from refusalkit.scoring.agreement.judge_pairs import JudgeAgreements
     from refusalkit.scoring.judge_quality.grades import Grades
@@ -326,11 +329,19 @@ def recorded_answers(path: Path) -> RecordedAnswers:
     if not holds_run(path):
         return read_answers(path)
     run = open_run(path)
+    return answers_of_run(run, asked_prompts(run))
+
+
+def asked_prompts(run: Run) -> PromptSet:
+    """The prompts that a run asked, or that its recorded answers are to.
+
+    Raises `ConfigurationChanged` where they are not what they were.
+    """
     manifest = run.manifest
     if manifest.kind == "run":
         beside = run.path.absolute().parent
-        return answers_of_run(run, same_prompts(manifest, manifest.run_config, None, beside=beside))
-    return answers_of_run(run, graded_records(run).prompts)
+        return same_prompts(manifest, manifest.run_config, None, beside=beside)
+    return graded_records(run).prompts
 
 
 def graded_records(run: Run) -> RecordedAnswers:
@@ -383,12 +394,17 @@ def _labels_of(path: Path) -> tuple[dict[str, dict[str, Label]], dict[str, str]]
 
 def labelled_strata(run: Run, judge: str) -> dict[str, list[str]]:
     """The units of a run that a person can be shown, by stratum (`sampling.strata_of`)."""
-    from refusalkit.runs import frames
     from refusalkit.scoring.judge_quality.sampling import strata_of
 
-    rows = frames.responses(run, judge)
-    kept = frozenset(rows.filter("has_text")["unit"].to_list())
-    return strata_of(rows, kept=kept)
+    return strata_of(labelled_rows(run, judge).filter("has_text"))
+
+
+def labelled_rows(run: Run, judge: str) -> pl.DataFrame:
+    """The responses of a run with a judge's labels, as `frames.RunRecords` has them; no text."""
+    from refusalkit.runs.frames import RunRecords
+
+    name = run.manifest.judge_id(judge)
+    return RunRecords(run, {"text", "source"}, judges=[name], verify=False).responses(name)
 
 
 def imported_judge(judge: str | Judge, answers: RecordedAnswers) -> RecordedJudge | None:

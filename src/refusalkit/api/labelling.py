@@ -13,14 +13,14 @@ from filelock import FileLock, Timeout
 
 from refusalkit import files
 from refusalkit.api.calls import RunLike, load_run
-from refusalkit.api.grading import labelled_strata, recorded_answers
+from refusalkit.api.grading import asked_prompts, labelled_rows
 from refusalkit.clock import now
 from refusalkit.display import shows
 from refusalkit.errors import RecordError, RunFolderError, RunLocked, StorageError, UsageError
 from refusalkit.prompts.categories import slug_of
 from refusalkit.runs.imported.person_labels import LabelRecord, SampleRecord, read_person_labels
 from refusalkit.runs.records import AppendFile
-from refusalkit.types import Label, Prompt
+from refusalkit.types import JUDGEABLE, Label, Prompt
 from refusalkit.untrusted import printable
 
 
@@ -222,25 +222,27 @@ def open_labelling(
         raise UsageError("--n must be at least 1")
     if not annotator.strip():
         raise UsageError("--annotator must be a name")
-    from refusalkit.scoring.judge_quality.sampling import draw_sample
+    import polars as pl
+
+    from refusalkit.runs.frames import texts
+    from refusalkit.scoring.judge_quality.sampling import draw_sample, strata_of
 
     opened = load_run(run)
     manifest = opened.manifest
-    answers = recorded_answers(opened.path)
+    prompts = {prompt.id: prompt for prompt in asked_prompts(opened)}
     drawn_by = judge or manifest.judge
-    strata = labelled_strata(opened, drawn_by)
-    shown = {
-        unit: (prompt, trial) for prompt, trial in answers.units for unit in [_unit(prompt, trial)]
-    }
-    strata = {
-        name: kept for name, units in strata.items() if (kept := [u for u in units if u in shown])
-    }
+    rows = labelled_rows(opened, drawn_by).filter(pl.col("outcome").is_in(list(JUDGEABLE)))
+    kept = rows.filter(pl.col("has_text") & pl.col("prompt_id").is_in(list(prompts)))
+    strata = strata_of(kept)
     if not strata:
         raise RunFolderError(
             f"{printable(opened.path)} has no answer with a verdict of {printable(drawn_by)} and a "
             "text that was kept: judge it first, or run it with --keep-hard-line-text"
         )
     drawn = draw_sample(strata, n, seed)
+    # Only what is drawn is read.
+    responses = texts(opened, drawn.units)
+    shown = kept.filter(pl.col("unit").is_in(list(drawn.units)))
     order = list(drawn.units)
     random.Random(f"{seed}:{annotator}").shuffle(order)
     sample = SampleRecord(
@@ -250,10 +252,14 @@ def open_labelling(
         seed=seed,
         n=n,
         strata=drawn.strata,
-        not_kept=answers.left_out.get("withheld", 0),
+        not_kept=len(rows) - int(rows["has_text"].sum()),
         at=now(),
     )
-    items = tuple(Item(u, *shown[u], answers.responses[u]) for u in order)
+    asked = {
+        unit: (prompts[prompt_id], trial)
+        for unit, prompt_id, trial in shown.select("unit", "prompt_id", "trial").iter_rows()
+    }
+    items = tuple(Item(unit, *asked[unit], responses[unit]) for unit in order)
     path = Path(out) if out is not None else opened.path / "labels" / f"{slug_of(annotator)}.jsonl"
     if out is None and path.parent.is_symlink():
         raise RunFolderError(
@@ -262,10 +268,6 @@ def open_labelling(
     labelling = Labelling(path, items, sample, dict(drawn.stratum_of))
     with labelling._writing() as open_one:
         yield open_one
-
-
-def _unit(prompt: Prompt, trial: int) -> str:
-    return f"{prompt.id}#{trial}"
 
 
 def _digest(text: str) -> str:

@@ -22,13 +22,18 @@ _MIN_PAUSE_S = 1.5
 
 
 class Lane:
-    """One thread that works through jobs, the one asked for last first."""
+    """One thread that works through jobs, the one asked for last first.
 
-    def __init__(self, name: str) -> None:
+    It begins none while the lane `after` which it comes has something to do.
+    """
+
+    def __init__(self, name: str, *, after: Lane | None = None) -> None:
         self._jobs: queue.LifoQueue[Callable[[], None]] = queue.LifoQueue()
-        self._name = name
+        self._name, self._after = name, after
         self._started = False
         self._lock = threading.Lock()
+        self._idle = threading.Event()
+        self._idle.set()
 
     def add(self, job: Callable[[], None]) -> None:
         """Have a job done; it must not raise."""
@@ -37,11 +42,18 @@ class Lane:
                 # A daemon: Ctrl-C does not wait for it, and it writes nothing.
                 threading.Thread(target=self._work, name=self._name, daemon=True).start()
                 self._started = True
-        self._jobs.put(job)
+            self._idle.clear()
+            self._jobs.put(job)
 
     def _work(self) -> None:
         while True:
-            self._jobs.get()()
+            job = self._jobs.get()
+            if self._after is not None:
+                self._after._idle.wait()
+            job()
+            with self._lock:
+                if self._jobs.empty():
+                    self._idle.set()
 
 
 class Kept(Generic[_T]):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
-from refusalkit.api.grading import graded_records
+import polars as pl
+
+from refusalkit.api.grading import asked_prompts
 from refusalkit.errors import RefusalkitError
 from refusalkit.prompts.fetch import from_cache_only
 from refusalkit.runs.folder import Run
-from refusalkit.runs.prompt_choice import same_prompts
 from refusalkit.types import Prompt
 
 
@@ -24,17 +26,25 @@ class KnownPrompts:
     hard_lines: frozenset[str]
     missing: str | None = None
 
+    @cached_property
+    def _lower(self) -> pl.DataFrame:
+        texts = [prompt.text.lower() for prompt in self.by_id.values()]
+        return pl.DataFrame(
+            {"prompt_id": list(self.by_id), "text": texts},
+            schema={"prompt_id": pl.String, "text": pl.String},
+        )
+
+    def saying(self, words: str) -> pl.Series:
+        """The ids of the prompts whose text contains some words, whatever their case."""
+        hit = pl.col("text").str.contains(words.lower(), literal=True)
+        return self._lower.filter(hit)["prompt_id"]
+
 
 def read_prompts(run: Run) -> KnownPrompts:
     """The prompts that a run asked; nothing is fetched from the network for them."""
-    manifest = run.manifest
     try:
         with from_cache_only():
-            if manifest.kind == "run":
-                beside = run.path.absolute().parent
-                found = same_prompts(manifest, manifest.run_config, None, beside=beside)
-            else:
-                found = graded_records(run).prompts
+            found = asked_prompts(run)
     except RefusalkitError as error:
         return KnownPrompts({}, frozenset(), missing=str(error))
     return KnownPrompts({prompt.id: prompt for prompt in found}, found.hard_lines)

@@ -7,6 +7,7 @@ import contextlib
 import html
 import secrets
 import socket
+import sys
 import threading
 import webbrowser
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from refusalkit.viewer.app import build_app
 from refusalkit.viewer.shelf import Shelf
 
 HOST = "127.0.0.1"
+_TURN_S = 0.0005
 PORT = 7660
 """The port where none is named, if it is free; else any that is."""
 
@@ -35,6 +37,8 @@ class Served:
 
     def run(self) -> None:
         """Serve until a signal ends it, or `server.should_exit` is set."""
+        # Prompts of a large set are read in Python: a page must not wait for its turn.
+        sys.setswitchinterval(_TURN_S)
         with self.listener:
             asyncio.run(self.server.serve(sockets=[self.listener]))
 

@@ -115,7 +115,8 @@ class Shelf:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lanes = Lanes(Lane("reading"), Lane("figures"))
+        reading = Lane("reading")
+        self._lanes = Lanes(reading, Lane("figures", after=reading))
         self._runs: dict[str, OpenedRun] = {}
         self._stamps: dict[str, Hashable] = {}
         self._looked = 0.0

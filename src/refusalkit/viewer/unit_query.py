@@ -131,12 +131,9 @@ def _select(
 
 def _matches(q: str, prompts: KnownPrompts | None, found: pl.Series | None) -> pl.Expr:
     """Whether the id, the prompt or the answer of a unit contains the words of a search."""
-    words = q.casefold()
-    hit = pl.col("unit").str.to_lowercase().str.contains(words, literal=True)
-    known = {} if prompts is None else prompts.by_id
-    asked = [name for name, prompt in known.items() if words in prompt.text.casefold()]
-    if asked:
-        hit |= pl.col("prompt_id").is_in(asked)
+    hit = pl.col("unit").str.to_lowercase().str.contains(q.lower(), literal=True)
+    if prompts is not None and len(asked := prompts.saying(q)):
+        hit |= pl.col("prompt_id").is_in(asked.implode())
     if found is not None and len(found):
         hit |= pl.col("row").is_in(found.implode())
     return hit

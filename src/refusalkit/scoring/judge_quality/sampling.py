@@ -24,21 +24,19 @@ class Sample:
     stratum_of: Mapping[str, str]
 
 
-def strata_of(responses: pl.DataFrame, *, kept: frozenset[str]) -> dict[str, list[str]]:
+def strata_of(responses: pl.DataFrame) -> dict[str, list[str]]:
     """Units by stratum, in order of category and prompt.
 
-    A stratum is the kind of prompt and the judge's label. Only answers that a judge labelled and
-    whose unit is in `kept` (their text can be shown) are in one; contrast and framed prompts are in
-    none.
+    A stratum is the kind of prompt and the judge's label. Only answers that a judge labelled are in
+    one; contrast and framed prompts are in none. `responses` are those whose text can be shown.
     """
     scored = pl.col("label").is_not_null() & (pl.col("source") == "judge")
     rows = responses.filter(scored & pl.col("twin").is_null() & pl.col("framing").is_null())
     found: dict[str, list[str]] = {}
     columns = rows.sort("category", "prompt_id", "trial").select("unit", "hard_line", "label")
     for unit, hard_line, label in columns.iter_rows():
-        if unit in kept:
-            name = f"{'hard-line' if hard_line else 'ordinary'}/{label}"
-            found.setdefault(name, []).append(unit)
+        name = f"{'hard-line' if hard_line else 'ordinary'}/{label}"
+        found.setdefault(name, []).append(unit)
     return dict(sorted(found.items()))
 
 
