@@ -12,7 +12,7 @@ ASKED_PYTHON = $(if $(filter command,$(origin PYTHON)),$(PYTHON))
 INTEGRATIONS_PYTHON = python3.12
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint rooms format types coverage docs wheel-check bench torture real test-integrations lock clean
+.PHONY: help setup demo test test-all lint rooms format types coverage docs wheel-check bench torture real test-integrations test-ray lock clean
 # The recipes share .venv: one after the other, even under -j.
 .NOTPARALLEL:
 
@@ -69,6 +69,10 @@ test-integrations: setup ## Exports held against the real programs that read the
 	$(INTEGRATIONS_PYTHON) -m venv build/integrations
 	build/integrations/bin/python -m pip install --quiet --requirement tests/integrations/requirements.txt
 	REFUSALKIT_INTEGRATIONS=build/integrations/bin $(PY) -m pytest tests/integrations
+
+test-ray: setup ## Workers on a local Ray cluster (pip installs ray into .venv, which is large)
+	$(PY) -m pip install --quiet 'ray>=2.40'
+	$(PY) -m pytest tests/engine/test_ray.py
 
 lock: ## Renew uv.lock and requirements-dev.txt (needs uv; ARGS=--upgrade for newer versions)
 	uv lock $(ARGS)

@@ -20,6 +20,7 @@ import pytest
 
 import refusalkit
 from commandline import caller
+from processes import is_running
 from refusalkit.engine.serving import server as serving
 from refusalkit.errors import ConfigurationError, FatalProviderError, RunFolderError
 from refusalkit.runs.folder import Run
@@ -35,13 +36,6 @@ def benchmark(out: Path, serve: str = SERVE, **options: Any) -> Run:
 
 def log_of(out: Path) -> str:
     return (out / "server.log").read_text("utf-8")
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> bool:
@@ -310,3 +304,19 @@ def test_an_interruption_does_not_wait_for_a_server_that_loads(
     assert time.monotonic() - began < 8
     assert run.manifest.sessions[-1].ended_because == "interrupted"
     assert not any(map(is_running, processes()))
+
+
+def test_nothing_of_ray_is_imported_unless_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = (
+        "import sys, refusalkit\n"
+        f"refusalkit.benchmark('local/small', 'starter', serve={SERVE!r}, limit=4, trials=1,\n"
+        f"    judge='lexical', canaries=0, out={str(tmp_path / 'run')!r})\n"
+        "assert 'ray' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    # As where the extra is not installed.
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'refusalkit\[ray\]'$"):
+        benchmark(tmp_path / "other", engine="ray")

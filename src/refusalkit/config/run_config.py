@@ -205,7 +205,7 @@ class RunConfig(BaseModel):
     keep_hard_line_text: Annotated[bool, Cli("measured", OUTPUT, steers=True)] = False
     """Write hard-line answers to disk; they are withheld by default."""
 
-    concurrency: Annotated[int, Field(ge=1, le=4096), Cli("operational", LIMITS)] = 32
+    concurrency: Annotated[int, Field(ge=1, le=65536), Cli("operational", LIMITS)] = 32
     """Units in work at once."""
     rpm: Annotated[float | None, Field(gt=0), Cli("operational", LIMITS)] = None
     """Requests per minute to the model, never passed."""
@@ -216,7 +216,7 @@ class RunConfig(BaseModel):
     judge_tpm: Annotated[float | None, Field(gt=0), Cli("operational", LIMITS)] = None
     """Tokens per minute, in and out, of the judge."""
     judge_concurrency: Annotated[
-        int | None, Field(ge=1, le=4096), Cli("operational", LIMITS, default="--concurrency")
+        int | None, Field(ge=1, le=65536), Cli("operational", LIMITS, default="--concurrency")
     ] = None
     """Requests to the judge at once."""
     timeout_s: Annotated[

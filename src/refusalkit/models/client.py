@@ -238,6 +238,22 @@ class ChatClient(ABC):
         """The reply in a batch's result."""
         raise NotImplementedError
 
+    async def send_once(
+        self, request: ChatRequest, *, dropped: Mapping[str, str], answered: bool
+    ) -> Reply:
+        """Send a request as it is and once, for a client elsewhere that has the pace.
+
+        `dropped` is what that one left out and why, `answered` whether it was ever answered. Raises
+        the `ProviderError` family, `RetryWithChanges` and `UnsupportedParameter` included.
+        """
+        for name, why in dropped.items():
+            self.parameters.drop(name, why)
+        self._answered |= answered
+        reply = await self._answer(request)
+        self._answered = True
+        self._note_form(request)
+        return reply
+
     async def aclose(self) -> None:
         """Close the connection."""
         await self._close()

@@ -165,6 +165,11 @@ def _new_client(
     return LiteLLMClient(model_id, pacer=pacer, api_base=api_base, api_key=key)
 
 
+def named_key(model_id: str, api_key_env: str | None) -> str | None:
+    """The key that a model is asked with; None where it has none. Raises `ConfigurationError`."""
+    return _key(_split(model_id, own_endpoint=True)[0], None, api_key_env)
+
+
 def served_name(model_id: str) -> str:
     """The name that a model has at an endpoint of one's own. Raises `UsageError`: it is no id."""
     provider, name = _split(model_id, own_endpoint=True)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from refusalkit import files
 from refusalkit.clock import now
+from refusalkit.config.run_config import RunConfig
+from refusalkit.models.key_variables import provider_variables
 from refusalkit.redaction import Keys, redact
 
 SERVER_LOG = "server.log"
@@ -22,6 +24,8 @@ SERVER_LOG = "server.log"
 _MAX_HEAD = 4 * 2**20
 _MAX_TAIL = 256 * 2**10
 _MAX_LINE = 8192
+# What servers are given to fetch weights, and to be asked with.
+_SERVERS_KEYS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY")
 # Colours and cursor movements.
 _ESCAPES = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]")
 # A line that names an exception: of a line that is not kept only its name is told.
@@ -126,3 +130,11 @@ class ServerLog:
         # A full disk must not stop the run for a log.
         with contextlib.suppress(OSError):
             os.write(self._file, data)
+
+
+def known_variables(config: RunConfig) -> list[str]:
+    """The environment variables that hold keys which a model, or its server, may need."""
+    names = {*provider_variables(config.model), *_SERVERS_KEYS}
+    if config.api_key_env is not None:
+        names.add(config.api_key_env)
+    return sorted(names)

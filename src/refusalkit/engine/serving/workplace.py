@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from refusalkit.config.placement import Placement
 from refusalkit.config.run_config import RunConfig
-from refusalkit.engine.serving.log import SERVER_LOG, ServerLog
+from refusalkit.engine.serving.log import SERVER_LOG, ServerLog, known_variables
 from refusalkit.engine.serving.server import OwnServer
 from refusalkit.errors import ConfigurationError, FatalProviderError, Interrupted
 from refusalkit.models.client import ParameterLog
-from refusalkit.models.key_variables import provider_variables
 from refusalkit.models.open import open_model, served_name
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.protocol import Model
@@ -94,7 +93,8 @@ class OneServer:
         """Start the server and wait until it answers."""
         path = folder / SERVER_LOG
         try:
-            log = ServerLog(path, known_keys(self._config), keeps_all=keeps_all)
+            keys = Keys(*(os.environ.get(name) for name in known_variables(self._config)))
+            log = ServerLog(path, keys, keeps_all=keeps_all)
         except OSError as error:
             raise ConfigurationError(
                 f"{printable(path)} cannot be written: {error.strerror}"
@@ -206,7 +206,9 @@ def open_workplace(
             "leave out one of them"
         )
     if placement.engine == "ray":
-        raise NotImplementedError
+        from refusalkit.engine.serving.ray_workers import RayWorkers
+
+        return RayWorkers(placement, config)
     if placement.gpus != int(placement.gpus):
         raise ConfigurationError("gpus: a server on this machine takes whole GPUs")
     if slots is not None:
@@ -245,10 +247,3 @@ async def unless(stop: asyncio.Event | None, setting_up: Coroutine[Any, Any, Non
         for one in (task, stopping):
             one.cancel()
         await asyncio.gather(task, stopping, return_exceptions=True)
-
-
-def known_keys(config: RunConfig) -> Keys:
-    """The keys that this process might hand on, to be kept out of logs."""
-    names = {*provider_variables(config.model), "VLLM_API_KEY", "HF_TOKEN"}
-    names |= {name for name in (config.api_key_env, config.judge_api_key_env) if name}
-    return Keys(*(os.environ.get(name, "") for name in sorted(names)))
