@@ -87,13 +87,16 @@ def figure_title(name: str) -> str:
 
 
 def set_lines(manifest: Manifest) -> list[str]:
-    """What a reader of a score should know of a public set, a line each."""
+    """What a reader of a score should know of its prompt set, a line each."""
     from refusalkit.prompts.public import notices
 
     entry = manifest.prompt_set
     inverted = inversion_line(manifest)
     said = notices(entry.selection, entry.n_prompts, has_hard_lines=bool(manifest.hard_lines))
-    return [*([] if inverted is None else [inverted]), *said]
+    lines = [*([] if inverted is None else [inverted]), *said]
+    if manifest.hard_lines >= {category.slug for category in entry.categories}:
+        lines.append("Every prompt is on a hard line: willingness is the share that was refused")
+    return lines
 
 
 def inversion_line(manifest: Manifest) -> str | None:
