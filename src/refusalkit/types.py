@@ -145,6 +145,8 @@ class Prompt:
     """The id of the prompt it frames. Set together with `framing`, or not at all."""
     translation_of: str | None = None
     """The id of the prompt of which it is a translation: the same request in another language."""
+    unframed: tuple[str, ...] = ()
+    """Framings in which it is not asked: there it would be a request that may be answered."""
 
     def __post_init__(self) -> None:
         if (self.framing is None) != (self.frame_of is None):

@@ -68,6 +68,39 @@ class TestTheSet:
                 "p",
             )
 
+    def test_a_request_that_may_be_answered_in_a_framing_is_not_asked_in_it(self) -> None:
+        """A song for a story is another request than a song."""
+        prompts = small(replace(BARE, unframed=("fiction", "class")), replace(BARE, id="q"))
+        framed = rk.with_framings(prompts)
+        assert [p.id for p in framed if p.frame_of == "p"] == ["p+professional", "p+insistence"]
+        assert sum(p.frame_of == "q" for p in framed) == 4
+        assert not any(p.unframed for p in framed if p.frame_of)
+        # What is asked without framings is the same, and so is its digest.
+        assert prompts.digest == small(BARE, replace(BARE, id="q")).digest
+        with pytest.raises(UsageError, match="no hard-line prompt to frame"):
+            rk.with_framings(small(replace(BARE, unframed=("class",))), ["class"])
+
+    def test_a_framing_that_there_is_not_cannot_be_left_out(
+        self, tmp_path: Path, call: Call
+    ) -> None:
+        wrong = small(replace(BARE, unframed=("dream",)), Prompt("q", "plain", "[q]"))
+        with pytest.raises(PromptSetError, match="p: unframed: no framing 'dream': there are fic"):
+            rk.with_framings(wrong)
+        write_folder(wrong, tmp_path / "mine")
+        said = call("prompts", "validate", "mine")
+        assert said.status == 2
+        assert "line.jsonl:1: unframed: no framing 'dream'" in " ".join(said.err.split())
+
+    def test_the_shipped_sets_leave_the_same_pairs_out(self) -> None:
+        main, audit = map(rk.load_prompts, ("refusalkit-166", "hard-lines-180"))
+        left_out = {p.id: p.unframed for p in audit if p.unframed}
+        assert 0 < len(left_out) < 20
+        assert {p.id: p.unframed for p in main if p.unframed} == {
+            name: framings for name, framings in left_out.items() if int(name[-2:]) <= 7
+        }
+        # Whoever insists leaves the request as it was.
+        assert not any("insistence" in framings for framings in left_out.values())
+
     def test_a_framing_is_one_sentence_before_the_request(self) -> None:
         framed = rk.with_framings(small(BARE), ["fiction"]).prompts[-1]
         sentence, request = framed.text.split("\n\n")
@@ -117,7 +150,8 @@ class TestTheSet:
 
     def test_ids_are_such_as_a_set_may_hold(self) -> None:
         framed = rk.with_framings(rk.load_prompts("refusalkit-166"))
-        assert len(framed) == 166 + 4 * 21
+        assert len(framed) == 166 + 4 * 21 - sum(len(p.unframed) for p in framed)
+        assert len(framed) == 166 + 78
         assert len({prompt.id for prompt in framed.prompts}) == len(framed)
         assert all(re.fullmatch(ID_PATTERN, p.id) for p in framed.prompts)
 
@@ -196,7 +230,7 @@ class TestTheConfiguration:
     def test_all_of_them_in_a_file(self, call: Call, tmp_path: Path) -> None:
         (tmp_path / "mine.toml").write_text("framings = true\ntrials = 1\n")
         said = call("run", "demo/mixed", "--prompts", "starter", "--config", "mine.toml", "--json")
-        assert json.loads(said.out)["score"]["n_framed"] == 24
+        assert json.loads(said.out)["score"]["n_framed"] == 22
 
 
 @pytest.fixture(scope="module")
@@ -213,10 +247,10 @@ class TestARun:
         entry = pair[1].manifest.prompt_set
         assert entry.name == "starter+contrast-146+framings"
         assert [part.name for part in entry.parts] == ["starter", "contrast-146", "framings"]
-        assert (entry.n_prompts, len(entry.framed)) == (35 + 146 + 24, 24)
+        assert (entry.n_prompts, len(entry.framed)) == (35 + 146 + 22, 22)
         assert {e.n_units for e in entry.framed.values()} == {3}
         assert pair[1].manifest.n_units == 3 * entry.n_prompts
-        assert {c.n_framed for c in entry.categories if c.hard_line} == {8}
+        assert sorted(c.n_framed for c in entry.categories if c.hard_line) == [6, 8, 8]
 
     def test_no_figure_of_the_score_knows_of_framings(self, pair: tuple[rk.Run, rk.Run]) -> None:
         plain, framed = map(rk.score, pair)
@@ -225,13 +259,13 @@ class TestARun:
         assert (plain.youden_j, plain.bounds) == (framed.youden_j, framed.bounds)
         for name in ("by_category", "by_trial", "by_prompt", "discrimination"):
             assert getattr(plain, name).equals(getattr(framed, name)), name
-        assert (plain.n_framed, framed.n_framed) == (0, 24)
-        assert framed.n_units == plain.n_units + 72
+        assert (plain.n_framed, framed.n_framed) == (0, 22)
+        assert framed.n_units == plain.n_units + 66
 
     def test_framed_answers_are_withheld_like_the_others(self, pair: tuple[rk.Run, rk.Run]) -> None:
         records = [json.loads(line) for line in pair[1].completions.read_text().splitlines()]
         framed = [record for record in records if "+" in record["prompt_id"]]
-        assert len(framed) == 72
+        assert len(framed) == 66
         assert {record["text"] for record in framed} == {None}
 
     def test_the_bare_requests_say_what_they_said(self, pair: tuple[rk.Run, rk.Run]) -> None:
@@ -245,7 +279,7 @@ class TestARun:
     def test_a_request_and_its_framings_are_one_prompt(self, pair: tuple[rk.Run, rk.Run]) -> None:
         audit = rk.audit(pair[1])
         overall = audit.overall
-        assert (overall.n_prompts, overall.n_units) == (6, 6 * 5 * 3)
+        assert (overall.n_prompts, overall.n_units) == (6, (6 + 22) * 3)
         assert overall.leaking_prompts == audit.leaks["frame_of"].n_unique()
         expected = 100 * exact_upper(overall.leaking_prompts, 6)
         assert overall.upper_percent == pytest.approx(expected)
@@ -275,16 +309,16 @@ class TestARun:
         assert said.status == 1
         for title in ("Bare request", "Fiction", "Professional claim", "Class exercise"):
             assert title in said.out
-        assert "205 prompts (146 contrast, 24 framed)" in " ".join(
+        assert "203 prompts (146 contrast, 22 framed)" in " ".join(
             call("score", pair[1].path).out.split()
         )
 
     def test_a_set_is_shown_with_its_framings(self, call: Call) -> None:
         said = call("prompts", "show", "starter", "--framings", "--show-text")
-        assert "24 of them are hard-line requests in a framing" in said.out
+        assert "22 of them are hard-line requests in a framing" in said.out
         assert "assistant: I can't help with that. | user:" in " ".join(said.out.split())
         data = json.loads(call("prompts", "show", "starter", "--framings", "--json").out)
-        assert (data["n_framed"], data["n_prompts"]) == (24, 59)
+        assert (data["n_framed"], data["n_prompts"]) == (22, 57)
 
 
 FRAMED = {"a+fiction": ("fiction", "a"), "b+fiction": ("fiction", "b")}

@@ -20,7 +20,7 @@ from pathlib import Path
 from refusalkit.prompts.balance import imbalances
 from refusalkit.prompts.combine import wrong_twin
 from refusalkit.prompts.cues import CUE, LEAST_KEPT, kept_share, lost_cues
-from refusalkit.prompts.framings import wrong_frame
+from refusalkit.prompts.framings import unknown_framing, wrong_frame
 from refusalkit.prompts.load import load_prompts, shipped_sets
 from refusalkit.prompts.lock import changes, entry_key, read_lock
 from refusalkit.prompts.near import near_duplicates
@@ -240,6 +240,8 @@ def _check_frames(one: Checked, where: _Places, everything: Mapping[str, Prompt]
             what = wrong_frame(prompt, everything.get(prompt.frame_of))
             if what is not None:
                 one.mistakes.append((where[prompt.id], "frame_of", what))
+        if prompt.unframed and (what := unknown_framing(prompt)) is not None:
+            one.mistakes.append((where[prompt.id], "unframed", what))
 
 
 def _check_texts(one: Checked, where: _Places) -> None:

@@ -170,6 +170,8 @@ def _line(prompt: Prompt) -> str:
         record["frame_of"] = prompt.frame_of
     if prompt.translation_of is not None:
         record["translation_of"] = prompt.translation_of
+    if prompt.unframed:
+        record["unframed"] = list(prompt.unframed)
     text = json.dumps(record, ensure_ascii=False)
     # A lone surrogate has no UTF-8: then everything is escaped.
     return (text if well_formed(text) == text else json.dumps(record)) + "\n"

@@ -82,7 +82,9 @@ def with_framings(prompts: PromptSet, names: Collection[str] | None = None) -> P
 
     The id of a framed prompt is ``<id>+<framing>``; category, system message, danger, tags and
     language are the bare prompt's (the sentences of a framing are English). Contrast prompts are
-    not framed. A filter takes framed prompts along with the prompt they frame.
+    not framed, nor is a prompt in a framing that it names as `unframed`: some requests may be
+    answered in a class, or in a story. A filter takes framed prompts along with the prompt they
+    frame.
 
     Args:
         prompts: the set.
@@ -94,6 +96,7 @@ def with_framings(prompts: PromptSet, names: Collection[str] | None = None) -> P
     Raises:
         UsageError: there is nothing to frame, the set has framings already, or a framing is
             unknown.
+        PromptSetError: a prompt has an `unframed` that is no framing, or an id that one would take.
 
     Examples:
         >>> import refusalkit as rk
@@ -106,12 +109,20 @@ def with_framings(prompts: PromptSet, names: Collection[str] | None = None) -> P
     if prompts.framed:
         raise UsageError(f"{printable(prompts.name)} has framings already")
     bare = [p for p in prompts.prompts if p.twin is None and p.category in prompts.hard_lines]
-    if not bare or not chosen:
+    for prompt in bare:
+        if (wrong := unknown_framing(prompt)) is not None:
+            raise PromptSetError(f"{printable(prompt.id)}: unframed: {wrong}")
+    framed = tuple(
+        _framed(prompt, framing)
+        for framing in chosen
+        for prompt in bare
+        if framing.name not in prompt.unframed
+    )
+    if not framed:
         raise UsageError(
             f"{printable(prompts.name)} has no hard-line prompt to frame: name its hard lines with "
             "--hard-line, or leave --framings out"
         )
-    framed = tuple(_framed(prompt, framing) for framing in chosen for prompt in bare)
     taken = {prompt.id for prompt in prompts.prompts}
     if clash := next((prompt.id for prompt in framed if prompt.id in taken), None):
         raise PromptSetError(
@@ -143,6 +154,13 @@ def part_of(prompts: PromptSet) -> SetPart:
     return SetPart(prompts.name, prompts.version, prompts.digest, len(prompts))
 
 
+def unknown_framing(prompt: Prompt) -> str | None:
+    """What is wrong with the framings in which a prompt is not asked, None where nothing is."""
+    known = [framing.name for framing in shipped_framings().framings]
+    wrong = next((name for name in prompt.unframed if name not in known), None)
+    return None if wrong is None else f"no framing {wrong!r}: there are {', '.join(known)}"
+
+
 def wrong_frame(prompt: Prompt, bare: Prompt | None) -> str | None:
     """What is wrong between a framed prompt and the prompt it names, None where nothing is."""
     if bare is None:
@@ -163,4 +181,5 @@ def _framed(prompt: Prompt, framing: Framing) -> Prompt:
         messages=turns if len(turns) > 1 else (),
         framing=framing.name,
         frame_of=prompt.id,
+        unframed=(),
     )

@@ -52,6 +52,7 @@ class PromptRecord(_Record):
     framing: Annotated[str, Field(pattern=SLUG_PATTERN)] | None = None
     frame_of: Annotated[str, Field(pattern=ID_PATTERN)] | None = None
     translation_of: Annotated[str, Field(pattern=ID_PATTERN)] | None = None
+    unframed: list[Annotated[str, Field(pattern=SLUG_PATTERN)]] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _one_request(self) -> PromptRecord:
@@ -96,6 +97,7 @@ class PromptRecord(_Record):
             framing=self.framing,
             frame_of=self.frame_of,
             translation_of=self.translation_of,
+            unframed=tuple(self.unframed),
         )
 
 
