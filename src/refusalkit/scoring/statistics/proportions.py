@@ -34,7 +34,7 @@ def korn_graubard(
     """A clustered interval for a pooled rate, without a normal approximation.
 
     For a share of responses, such as labels of a judge that people agree with. The rates of a run
-    are means over prompts and have the interval of `stratified.prompts_like_these`.
+    are means over prompts and have the interval of `intervals.prompts_like_these`.
 
     The Clopper-Pearson interval at the effective sample size (Korn & Graubard 1998, Survey
     Methodology 24, 193-201): the number of independent responses that would be as informative as
