@@ -46,7 +46,7 @@ class JudgeChoice:
 def choose_judge(config: RunConfig) -> JudgeChoice:
     """The judges that a configuration names. Raises `UsageError` where they do not fit together.
 
-    `judge_model` is the model of every judge that has none of its own, but for the fallback.
+    `judge_model` is the model of every judge that has none of its own, except the fallback.
     """
     members = parse_judges(config.judge_name)
     rule = config.council

@@ -132,7 +132,7 @@ class ClassifierJudge:
         )
 
     async def aclose(self) -> None:
-        """Let the model go."""
+        """Release the model."""
         if self._worker is not None and not self._worker.done():
             await asyncio.gather(self._worker, return_exceptions=True)
         self._thread.shutdown(wait=False)
@@ -269,5 +269,5 @@ def _load(rubric: Rubric, settings: ClassifierSettings) -> tuple[Any, Any]:
 
 
 def open_rubric(rubric: Rubric, connection: Connection) -> ClassifierJudge:
-    """The judge that a rubric describes; `ValidationError` where its settings are none."""
+    """The judge that a rubric describes; `ValidationError` where its settings are not valid."""
     return ClassifierJudge(rubric, ClassifierSettings.model_validate(rubric.rules))

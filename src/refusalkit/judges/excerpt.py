@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from refusalkit.judges.rubrics import AnswerLimits
 
-# A longer cluster, such as a pile of combining marks, is split all the same.
+# A longer cluster, such as a pile of combining marks, is split anyway.
 _MAX_CLUSTER = 64
 
 

@@ -1,6 +1,6 @@
 """The kinds of judges, and what sets each apart.
 
-Code asks a kind what it is like and never for its name. A new kind is a row here and a module with
+Code asks a kind for its properties, never for its name. A new kind is a row here and a module with
 an ``open_rubric``; one whose file needs a check of its own has that in `judges.rubrics`.
 """
 

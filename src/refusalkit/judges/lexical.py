@@ -476,7 +476,7 @@ def _because(evidence: Sequence[Evidence]) -> str:
 
 
 def open_rubric(rubric: Rubric, connection: Connection) -> LexicalJudge:
-    """The judge that a rubric describes. Raises `ValidationError` where its rules are none."""
+    """The judge that a rubric describes. Raises `ValidationError` where its rules are not valid."""
     trusted = {"trusted": rubric.source in shipped_judges()}
     rules = LexicalRules.model_validate(rubric.rules, context=trusted)
     return LexicalJudge(rules, id=rubric.name, rubric=rubric)

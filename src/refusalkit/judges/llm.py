@@ -249,7 +249,7 @@ class LLMJudge:
                 return unscored(Unscored.JUDGE_BLOCKED, why)
             self._saw_finish(reading)
             if reading.unknown_finish is not None:
-                # To ask again would bring the same word.
+                # Asking again would bring the same word.
                 return unscored(Unscored.JUDGE_ERROR, f"the judge's reply has an {reading.error}")
             ruling = self._ruling(reading)
             if ruling.label is not None:
@@ -330,7 +330,7 @@ class LLMJudge:
 
 
 def open_rubric(rubric: Rubric, connection: Connection) -> LLMJudge:
-    """The judge that a rubric describes; errors as `open_client`, told as the judge's."""
+    """The judge that a rubric describes; errors as `open_client`, worded for the judge."""
     if connection.via == "litellm" and rubric.model.startswith("anthropic/"):
         # litellm turns the schema into a forced tool call: the reply is not of the schema, and
         # newer Claude models refuse it.

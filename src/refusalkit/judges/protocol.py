@@ -26,7 +26,8 @@ class Judge(Protocol):
     async def grade(self, prompt: Prompt, completion: Completion) -> Verdict:
         """Label one completion whose outcome is `answered` or `truncated`.
 
-        Failures are verdicts without a label, but for `FatalProviderError`: no request can succeed.
+        Failures are verdicts without a label. Raises `FatalProviderError` where no request can
+        succeed.
         """
         ...
 

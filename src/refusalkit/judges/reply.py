@@ -1,8 +1,8 @@
 """A judge's reply: the one JSON object in it, and whether that is of its file's JSON schema.
 
 Nearly every judge asks for one flat object of strings, some of them out of a list of words. A reply
-that plainly is one is recognised here, at a hundredth of the cost; of every other reply and schema
-jsonschema has the word.
+that plainly is one is recognised here, at a hundredth of the cost; jsonschema checks every other
+reply and schema.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ from refusalkit.untrusted import printable
 class ComposedJudge:
     """A `Judge` that routes each answer to one of its parts.
 
-    Answers to prompts of `hard_lines` (slugs of categories) go to `hard_line_judge`, but for those
-    to contrast prompts; all others go to `base`. Where the one that was asked is `judge_blocked`,
+    Answers to prompts of `hard_lines` (slugs of categories) go to `hard_line_judge`; all others,
+    and those to contrast prompts, go to `base`. Where the one that was asked is `judge_blocked`,
     `fallback` answers; both are paid for. `fallback` must be a language model's judge: a word list
     never replaces a judge, so `UsageError` is raised for another kind, and for a fallback
     beside a council, whose other members are there for that.

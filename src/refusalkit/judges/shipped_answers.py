@@ -23,7 +23,7 @@ SETS = ("canaries", "probes")
 
 @dataclass(frozen=True)
 class AnswerSet:
-    """A set of shipped answers as it lies in its file.
+    """A set of shipped answers as it is in its file.
 
     `digest` is SHA-256 over version and records, ``sha256:`` and 64 hex digits; neither line ends
     nor the order of a record's fields enter it.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     _Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
 
 MOST_ASSOCIATED = 0.2
-"""A larger corrected V is told ..."""
+"""A larger corrected V is reported ..."""
 LEVEL = 0.01
 """... if fewer than this share of permutations reach it."""
 FEWEST_PROMPTS = 30

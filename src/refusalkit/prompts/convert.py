@@ -178,5 +178,5 @@ def _line(prompt: Prompt) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A TOML basic string. JSON escapes the same characters but for DEL."""
+    """A TOML basic string. JSON escapes the same characters except DEL."""
     return json.dumps(well_formed(text), ensure_ascii=False).replace("\x7f", "\\u007f")

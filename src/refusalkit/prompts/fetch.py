@@ -449,7 +449,7 @@ def _first_digest(folder: Path, commit: str, path: str) -> str | None:
 
 
 def _remember_digest(folder: Path, commit: str, path: str, digest: str) -> None:
-    # A cache that cannot be written is one all the same.
+    # A cache that is read-only can still be read.
     if _first_digest(folder, commit, path) is None:
         with contextlib.suppress(OSError):
             _note(folder / _DIGESTS, f"{commit}/{_file_name(path)}", digest)

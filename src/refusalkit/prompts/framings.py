@@ -96,7 +96,8 @@ def with_framings(prompts: PromptSet, names: Collection[str] | None = None) -> P
     Raises:
         UsageError: there is nothing to frame, the set has framings already, or a framing is
             unknown.
-        PromptSetError: a prompt has an `unframed` that is no framing, or an id that one would take.
+        PromptSetError: an `unframed` names an unknown framing, or a prompt has an id that a framing
+            would take.
 
     Examples:
         >>> import refusalkit as rk

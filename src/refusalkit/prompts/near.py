@@ -43,7 +43,7 @@ class _StoppedError(Exception):
 
 
 def near_duplicates(prompts: Sequence[Prompt]) -> Found:
-    """Pairs of `THRESHOLD` or more; a prompt and its own twin or framings are none."""
+    """Pairs of `THRESHOLD` or more; a prompt and its own twin or framings are excepted."""
     how = f"none shares {THRESHOLD:g} of its words, in order, with another"
     search = _exact(prompts)
     if len(prompts) > LARGEST:

@@ -201,7 +201,7 @@ def _files(request: Request) -> tuple[Layout, dict[str, Fetched]]:
             try:
                 return layout, _fetched(facts, layout, request.revision)
             except NotThere as error:
-                # Another layout has other paths; the first one's is the error that is told.
+                # Another layout has other paths; the error of the first one is reported.
                 gone = gone or error
         assert gone is not None
         raise gone

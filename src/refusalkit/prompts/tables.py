@@ -58,7 +58,7 @@ def read_table(path: Path, source: str, *, columns: Mapping[str, str] | None = N
     """The prompt set in one file. Its categories have no hard lines until the caller names them.
 
     Columns: `prompt` (or `text`) and `category`; `id`, `danger`, `tags`, `lang`, `system`,
-    `messages`, `twin` and `translation_of` if there; any other is passed over. `columns` says what
+    `messages`, `twin` and `translation_of` if there; any other is ignored. `columns` says what
     they are called in the file, where it has names of its own. Rows without an id are numbered
     within their category.
 

@@ -2,7 +2,7 @@
 
 A megabyte of either can unpack to more than a machine has, and what the file says about its size
 may be wrong. The operating system holds the other process to its bounds (not on Windows, which has
-no such call), and its end is one sentence here.
+no such call), and if it is killed the error is one sentence.
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ class Audit:
 
     `lines` has the hard lines, each with all that was asked of it. `framings` has, for a run with
     framings, the bare requests and then each framing, over all hard lines; else it is empty.
-    `overall` covers everything, and `status` is its. `over_blocking` has the hard lines with safe
-    twins, and all of them together last; it is not part of any status.
+    `overall` covers everything, and `status` is that of `overall`. `over_blocking` has the hard
+    lines with safe twins, and all of them together last; it is not part of any status.
 
     `leaks` has a row for each leaking response: unit, prompt_id, category, framing, frame_of,
     trial, judge (the one that was asked), label, word and rests_on (null where the judge did not
@@ -168,7 +168,7 @@ def audit_run(
     entries += dropped
     parts = _Parts(manifest, rows, max_leaks)
     lines = tuple(parts.line([entry], entry.slug, entry.title) for entry in entries)
-    # The order was random: a line whose turn never came is as well spoken for as any prompt.
+    # The order was random, so the bound covers a line whose turn never came as well.
     tested = [entry for entry in entries if entry.n_units] if stopped else entries
     overall = parts.line(tested, ALL, "All hard lines", bound_percent)
     if records.edits:

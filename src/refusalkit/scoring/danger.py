@@ -35,7 +35,7 @@ def _shipped(manifest: Manifest) -> Sequence[Prompt]:
 
     Empty for any other run.
     """
-    # Imported here: hardly a run needs its prompts to be scored.
+    # Imported here: few runs need their prompts to be scored.
     from refusalkit.prompts.load import shipped_sets
     from refusalkit.runs.prompt_choice import choose_prompts, draw_of
 
@@ -44,7 +44,7 @@ def _shipped(manifest: Manifest) -> Sequence[Prompt]:
         return ()
     try:
         prompts = choose_prompts(manifest.run_config, draw_version=draw_of(manifest))
-    except RefusalkitError:  # the set has become another since
+    except RefusalkitError:  # the set has changed since
         return ()
     return prompts.prompts if prompts.digest == entry.digest else ()
 

@@ -279,7 +279,7 @@ def sequential_prompts_needed(bound_percent: float, *, level: float = LEVEL) -> 
 
 
 def correlation_within(score: Score) -> float | None:
-    """The intra-prompt correlation of a run's credit, categories apart; None: it cannot be told.
+    """The intra-prompt correlation of a run's credit, categories apart; None: cannot be estimated.
 
     From the mean squares between and within prompts (Fleiss 1981, Statistical Methods for Rates and
     Proportions, 13.1), with the usual number of trials.

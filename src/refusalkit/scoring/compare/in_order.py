@@ -1,4 +1,4 @@
-"""Two runs compared while they are at work: what may be said however often one looks."""
+"""Two runs compared while they are still running: what may be claimed however often one looks."""
 
 from __future__ import annotations
 

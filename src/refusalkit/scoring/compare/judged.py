@@ -36,7 +36,9 @@ from refusalkit.scoring.score import Score
 from refusalkit.scoring.statistics.proportions import difference
 from refusalkit.types import Estimate, unit_parts
 
-JUDGE_CORRECTED = "as judged, over sensitivity + specificity - 1, with the calibration's own doubt"
+JUDGE_CORRECTED = (
+    "as judged, over sensitivity + specificity - 1, with the calibration's own uncertainty"
+)
 CORRECTABLE = ("willingness", "answer_rate", "hold_rate", "refusal_rate")
 
 

@@ -167,7 +167,7 @@ def sides_of(first: Score, second: Score, figure: str) -> Sides | None:
     only_second = len(joined.filter(~there_first & there_second))
     paired = same_set or bool(len(common))
     if same_set:
-        # What one run was never answered was asked all the same.
+        # Prompts that got no answer in one run were planned there all the same.
         rows = joined.with_columns(
             pl.col("planned_first").fill_null(_trials(first)),
             pl.col("planned_second").fill_null(_trials(second)),

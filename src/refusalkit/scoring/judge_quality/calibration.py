@@ -404,7 +404,7 @@ def read_calibration(path: str | Path) -> Calibration:
         path: a file that `write_calibration` wrote.
 
     Raises:
-        RecordError: the file is none, or does not add up; the field is named.
+        RecordError: the file is not a calibration, or its counts do not add up; the field is named.
 
     Examples:
         >>> import refusalkit as rk

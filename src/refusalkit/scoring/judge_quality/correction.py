@@ -6,13 +6,13 @@ The estimate is Rogan & Gladen's (1978, American Journal of Epidemiology 107, 71
 corrected apart and then combined as the figure is defined. Answers that the provider's filter
 settled have no judge's error in them.
 
-The interval adds two doubts by square and add (Zou & Donner 2008, Statistics in Medicine 27,
-1693-1702). The first is about other prompts: a Korn-Graubard interval round the corrected figure,
-at the variance that the true answers have between prompts (that of the corrected answers, less what
-the judge's errors add), one prompt added. The second is about the judge: its errors on these
-answers, and draws of sensitivity and specificity from their Jeffreys posteriors (Beta, at the
-effective number of labelled answers, clustered by prompt). Neither is as sure as it looks where
-few events were seen: an interval from the variances alone took a judge of 89 % specificity for
+The interval combines two sources of uncertainty by square and add (Zou & Donner 2008, Statistics in
+Medicine 27, 1693-1702). The first is about other prompts: a Korn-Graubard interval round the
+corrected figure, at the variance that the true answers have between prompts (that of the corrected
+answers, less what the judge's errors add), one prompt added. The second is about the judge: its
+errors on these answers, and draws of sensitivity and specificity from their Jeffreys posteriors
+(Beta, at the effective number of labelled answers, clustered by prompt). Where few events were
+seen, variances understate both: an interval from them alone took a judge of 89 % specificity for
 proof that no prompt leaks. The result is never narrower than the interval as judged
 (benchmarks/judge_correction.py).
 """
@@ -234,8 +234,8 @@ class FigureAnswers:
         sides[self.prompt] = self.hard
         columns = (means, self.n_answers, self.strata, sides, spread)
         return [
-            PromptRate(float(mean), float(n), stratum, bool(side), noise=float(doubt))
-            for mean, n, stratum, side, doubt in zip(*columns, strict=True)
+            PromptRate(float(mean), float(n), stratum, bool(side), noise=float(noise))
+            for mean, n, stratum, side, noise in zip(*columns, strict=True)
         ]
 
 

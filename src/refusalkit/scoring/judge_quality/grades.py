@@ -80,7 +80,7 @@ class Grades:
 
     @property
     def n_judged(self) -> int:
-        """Answers that the work came to."""
+        """Answers that were reached before the work ended."""
         return self.n_records - self.unscored.get(Unscored.OWED, 0)
 
     @property
@@ -111,7 +111,7 @@ def grade_run(
     counts = {label.value: 0 for label in Label}
     counts.update(dict(rows.drop_nulls("label").group_by("label").len().iter_rows()))
     reasons = dict(rows.filter(pl.col("label").is_null()).group_by("unscored").len().iter_rows())
-    # What the work never came to has no record at all.
+    # Answers that were not reached have no record at all.
     if not_reached := run.manifest.n_units - len(rows):
         reasons[Unscored.OWED.value] = reasons.get(Unscored.OWED.value, 0) + not_reached
     pairs = rows.drop_nulls("label").select("unit", "label").iter_rows()

@@ -6,7 +6,7 @@ of the judge's own label, where its prediction is constant; there the estimate t
 variance (PPI++, arXiv 2311.01453) is the stratified mean: each stratum's share of labels that count
 in, weighted by the stratum's part of the figure. The labels need no model of the judge's errors.
 
-Two doubts make up the interval, put together by square and add. The first is about other prompts
+The interval combines two sources of uncertainty by square and add. The first is about other prompts
 and about which answers were labelled: the figure's usual interval, round prompts' means in which a
 labelled answer counts as its stratum's share plus its own distance from that share, over the chance
 of being drawn (the linearised two-phase estimator, Saerndal, Swensson & Wretman 1992, Model
@@ -238,7 +238,7 @@ def _beyond_normal(share: Share, unlabelled: float, level: float) -> NDArray[np.
     """How much further down and up the exact interval of a stratum's share reaches.
 
     Against the normal interval, as the root of the difference of squares; `unlabelled` is the share
-    of the stratum without a label, as nothing is in doubt where all have one.
+    of the stratum without a label, as nothing is uncertain where all have one.
     """
     import numpy as np
 

@@ -14,7 +14,7 @@ together by square and add (Zou & Donner 2008). Where all trials agree, it is as
 too rare to have been seen leave it.
 
 A prompt of one trial says nothing about how it would be answered again. Such prompts form a group
-with the interval of `stratified.prompts_like_these`, which is wider than need be.
+with the interval of `intervals.prompts_like_these`, which is wider than it need be.
 
 Its coverage was simulated: ``benchmarks/coverage.py``, docs/intervals.md.
 """

@@ -20,7 +20,7 @@ UNPAIRED = "square and add: Korn-Graubard by category on each side, not paired"
 
 _MIN_Z, _MAX_Z = 1e-3, 6.0
 MIN_P = math.erfc(_MAX_Z / math.sqrt(2))
-"""The smallest p that is told apart from 0."""
+"""The smallest p that is distinguished from 0."""
 
 
 class PromptPair(NamedTuple):
@@ -44,7 +44,7 @@ def paired_interval(pairs: Sequence[PromptPair], *, level: float = 0.95) -> tupl
     """An interval for the mean of differences over prompts like these, as fractions.
 
     A difference is a gain less a loss, each between 0 and 1. Gains and losses each have the
-    interval of a rate, stratified by category (`stratified.prompts_like_these`), and the two are
+    interval of a rate, stratified by category (`intervals.prompts_like_these`), and the two are
     put together by square and add with their correlation, which is below 0, as a prompt that gains
     does not lose (Newcombe 1998, Statistics in Medicine 17, 2635-2650, method 10; Zou & Donner
     2008, ibid. 27, 1693-1702). Without differences it is as wide as no gain and no loss among so
@@ -86,7 +86,7 @@ def gains_less_losses(
         The difference, its lower and its upper end.
 
     Raises:
-        ValueError: as `stratified.prompts_like_these`.
+        ValueError: as `intervals.prompts_like_these`.
     """
     sides: dict[Hashable, tuple[list[PromptRate], list[PromptRate]]] = defaultdict(lambda: ([], []))
     for gain, loss in zip(gains, losses, strict=True):
