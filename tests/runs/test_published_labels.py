@@ -78,6 +78,16 @@ def test_xstest_keeps_both_annotators(tmp_path: Path) -> None:
     assert recorded.responses["v2-1#1"] == "[a, one]"
 
 
+def test_a_copy_under_its_published_name_says_which_model_answered(tmp_path: Path) -> None:
+    path = tmp_path / "xstest_v2_completions_llama2new.csv"
+    path.write_text(XSTEST)
+    for named, model in ((path, "llama2new"), (path.rename(tmp_path / "a_b.csv"), None)):
+        named.write_text(XSTEST)
+        found = published_labels(f"xstest-answers:{named}")
+        assert found is not None
+        assert {one.get("model") for one in read_answers(found.path).origins.values()} == {model}
+
+
 def test_five_models_answers_are_fetched_and_are_trials_of_a_prompt(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:

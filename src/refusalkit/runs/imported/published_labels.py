@@ -152,7 +152,7 @@ def published_labels(named: str) -> PublishedLabels | None:
     lines: list[bytes] = []
     left_out: Counter[str] = Counter()
     for file in files:
-        model = _model_of(file.path) if len(files) > 1 else None
+        model = _model_of(source, file.path)
         for place, row in _rows(file.path, source.name):
             if source.beside is not None:
                 key = tuple(str(row.get(ours)) for ours in source.beside.on)
@@ -345,8 +345,12 @@ def _word(raw: Any) -> str:
     return "" if text.casefold() in ("nan", "none", "null") else text
 
 
-def _model_of(path: Path) -> str:
-    return path.stem.rpartition("_")[2]
+def _model_of(source: LabelSource, path: Path) -> str | None:
+    """The model whose answers a file holds, where each has a file of its own and says so."""
+    names = tuple(Path(file).name for file in source.files)
+    # In the cache the folder is part of the name.
+    known = len(names) > 1 and path.name.endswith(names)
+    return path.stem.rpartition("_")[2] if known else None
 
 
 def _other_columns(
