@@ -22,6 +22,8 @@ _LEFT_OUT = (
     "TTY_COMPATIBLE",
     "TTY_INTERACTIVE",
 )
+# Where things lie: set by tests, and no option of a command.
+_PLACES = ("REFUSALKIT_STATE", "REFUSALKIT_CACHE", "REFUSALKIT_GITHUB_ENDPOINT")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def caller(
     # click names the program after the module that was started, which is pytest.
     monkeypatch.setattr(sys.modules["__main__"], "__package__", None)
     options = [name for name in os.environ if name.startswith("REFUSALKIT_")]
-    for name in (*_LEFT_OUT, *(name for name in options if name != "REFUSALKIT_STATE")):
+    for name in (*_LEFT_OUT, *(name for name in options if name not in _PLACES)):
         monkeypatch.delenv(name, raising=False)
 
     def call(*words: object) -> Called:

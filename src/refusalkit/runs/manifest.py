@@ -96,8 +96,9 @@ class PromptSetEntry(_Model):
     parts: tuple[PartEntry, ...] = ()
     """The sets that were combined; empty for a single set."""
     danger: dict[str, int] = {}
-    tags: dict[str, tuple[str, ...]] = {}
     """Danger (1 to 3) of each prompt that states one, by id; empty in older runs."""
+    tags: dict[str, tuple[str, ...]] = {}
+    """Tags of each prompt that has any, by id; empty in older runs."""
     languages: dict[str, str] = {}
     """Language (BCP 47) of each prompt by id; empty if all have the same."""
     translations: dict[str, str] = {}
