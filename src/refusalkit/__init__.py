@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from refusalkit.api.calls import load_run
     from refusalkit.api.estimates import (
         estimate,
+        estimate_judging,
         estimate_many,
     )
     from refusalkit.api.grading import (
@@ -206,7 +207,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "api.calibration": "calibrate calibrate_async correct",
     "api.calls": "load_run",
-    "api.estimates": "estimate estimate_many",
+    "api.estimates": "estimate estimate_judging estimate_many",
     "api.grading": "grade grade_async judge_agreement judge_agreement_async",
     "api.labelling": "Item Labelling open_labelling",
     "api.many": "benchmark_many benchmark_many_async",
@@ -366,6 +367,7 @@ __all__ = [
     "compare",
     "correct",
     "estimate",
+    "estimate_judging",
     "estimate_many",
     "export",
     "from_callable",

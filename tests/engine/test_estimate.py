@@ -399,3 +399,77 @@ trials = 4
     assert data["cost_usd"] is None, "one price is unknown"
     assert call(*words, "demo/open").status == 2
     assert call("estimate").status == 2
+
+
+def labelled(path: Path) -> Path:
+    rows = [
+        {
+            "prompt": f"[demo prompt {n}]",
+            "response": "[demo answer] " * (n + 1),
+            "category": "self-harm" if n == 0 else "weapons",
+            **({"label": "refusal"} if n < 2 else {}),
+        }
+        for n in range(5)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def test_what_a_judge_would_take_is_what_it_takes(tmp_path: Path) -> None:
+    answers = labelled(tmp_path / "answers.jsonl")
+    options: dict[str, Any] = {"judge_model": "openai/judge", "canaries": 2}
+    with LoopbackServer(Script()) as server:
+        base = {"judge_api_base": server.openai_base}
+        rk.grade(answers, out=tmp_path / "g", **options, **base)
+        (found,) = rk.estimate_judging(answers, **options, earlier=[])
+        assert found.requests == len(server.log) == 7
+        (again,) = rk.estimate_judging(tmp_path / "g", **options, earlier=[])
+        assert again.requests == 7
+        server.reset()
+        rk.calibrate("graded", answers, verdicts=tmp_path / "v", **{**options, **base})
+        assert len(server.log) == 2 + 2
+        (calibrating,) = rk.estimate_judging(answers, labelled_only=True, earlier=[], **options)
+        assert calibrating.requests == 4
+    (share,) = found.shares
+    assert (share.part, share.cost_usd) == ("judge", None), "that judge has no list price"
+    assert share.input_tokens.low == share.input_tokens.high, "what is read is known"
+
+
+def test_the_price_in_batches_is_of_what_batches_take(tmp_path: Path) -> None:
+    answers = labelled(tmp_path / "answers.jsonl")
+    priced: dict[str, Any] = {"judge_model": "openai/gpt-4o", "earlier": []}
+    (one,) = rk.estimate_judging(answers, batch="judge", **priced)
+    assert one.cost_usd is not None
+    assert one.batch_cost_usd is not None
+    assert one.batch_cost_usd.expected == pytest.approx(one.cost_usd.expected / 2)
+    (council,) = rk.estimate_judging(answers, "graded,refusalbench", **priced)
+    assert council.batch_cost_usd == council.cost_usd, "several judges are never batched"
+    run = {**priced, "limit": 5}
+    both = rk.estimate("openai/gpt-4o", **run)
+    model = rk.estimate("openai/gpt-4o", batch="model", **run)
+    assert both.batch_cost_usd is not None
+    assert model.batch_cost_usd is not None
+    asked, judged = model.shares
+    assert asked.cost_usd is not None
+    assert judged.cost_usd is not None
+    expected = asked.cost_usd.expected / 2 + judged.cost_usd.expected
+    assert model.batch_cost_usd.expected == pytest.approx(expected)
+    assert both.batch_cost_usd.expected < model.batch_cost_usd.expected
+
+
+def test_the_command_estimates_a_judge_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = caller(monkeypatch, capsys, tmp_path)
+    answers = labelled(tmp_path / "answers.jsonl")
+    judge = ("--judge-model", "openai/gpt-4o")
+    said = call("estimate", "--answers", answers, *judge)
+    assert (said.status, said.out.splitlines()[0]) == (0, "answers: 5 answers, 13 requests")
+    assert "in batches" in said.out
+    several = call("estimate", "--labels", answers, "--labels", answers, *judge, "--json")
+    data = json.loads(several.out)
+    assert (data["requests"], data["estimates"][0]["n_answers"]) == (4, 2)
+    assert data["batch_cost_usd"]["expected"] < data["cost_usd"]["expected"]
+    for words in (("openai/x", "--answers", answers), ("--labels", answers, "--answers", answers)):
+        refused = call("estimate", *words)
+        assert (refused.status, "give one of MODEL" in refused.err) == (2, True)

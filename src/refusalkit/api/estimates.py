@@ -6,16 +6,18 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from refusalkit.api.calls import RunLike, check_options, load_run
+from refusalkit.api.calls import RunLike, as_list, check_options, load_run, path_of
+from refusalkit.api.grading import recorded_answers
 from refusalkit.config.placement import split_placement
-from refusalkit.config.run_config import RunOptions
+from refusalkit.config.run_config import BatchOptions, RunOptions
 from refusalkit.engine.opening import config_of_call
-from refusalkit.errors import RefusalkitError
+from refusalkit.errors import RefusalkitError, UsageError
 from refusalkit.judges.choice import check_hard_line_judge, choose_judge, load_named
 from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.folder import Run
 from refusalkit.runs.naming import RUNS
 from refusalkit.runs.prompt_choice import choose_prompts
+from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
     from refusalkit.engine.estimate import RunEstimate
@@ -52,6 +54,77 @@ def estimate(
     check_options(estimate, options, RunOptions)
     given = {"judge": judge, "prompts": prompts, **options, "model": model}
     return _estimate(given, *_earlier_runs(earlier))
+
+
+def estimate_judging(
+    answers: RunLike | Sequence[RunLike],
+    judge: str | None = None,
+    *,
+    labelled_only: bool = False,
+    hard_line: Collection[str] = (),
+    earlier: Iterable[RunLike] | None = None,
+    **options: Unpack[BatchOptions],
+) -> list[RunEstimate]:
+    """Requests, tokens and USD of `grade`, `regrade` or `calibrate`. Nothing is asked.
+
+    Args:
+        answers: what is judged, one or several: recorded answers as for `grade`, or a run, whose
+            kept answers are counted.
+        judge: as for `grade`, but by name.
+        labelled_only: count only answers that carry a person's label, as `calibrate` does.
+        hard_line: as for `grade`.
+        earlier: runs that tell how long verdicts are; default: every run in ``runs/`` that can be
+            read.
+        **options: `BatchOptions`.
+
+    Returns:
+        An estimate for each of `answers`, in their order. What a judge has said already is not
+        taken off.
+
+    Raises:
+        RecordError: a record is wrong; file, line and field are named.
+        TypeError, UsageError, ConfigurationError: what `grade` raises before its first request.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> [found] = rk.estimate_judging("labelled.jsonl", "graded", canaries=0, earlier=[])
+        >>> found.requests
+        4
+    """
+    check_options(estimate_judging, options, BatchOptions)
+    from refusalkit.engine.estimate_judging import estimate_judging as estimate_answers
+
+    runs, named = _earlier_runs(earlier)
+    found = []
+    for one in as_list(answers):
+        recorded = recorded_answers(path_of(one)).with_hard_lines(hard_line)
+        if labelled_only:
+            recorded = recorded.labelled()
+            if not recorded.units:
+                raise UsageError(f"{printable(path_of(one))} holds no answer with a label")
+        given: dict[str, Any] = {name: v for name, v in options.items() if v is not None}
+        given["trials"] = max(trial for _, trial in recorded.units)
+        config = config_of_call(
+            given, model=f"recorded/{recorded.prompts.name}", judge=judge or "graded"
+        )
+        choice = choose_judge(config)
+        check_hard_line_judge(choice, recorded.prompts.hard_lines)
+        fallback, hard_line_judge = (
+            None if part is None else load_named(part, config)
+            for part in (choice.fallback, choice.hard_line_judge)
+        )
+        found.append(
+            estimate_answers(
+                config,
+                recorded,
+                [load_named(part, config) for part in choice.members],
+                runs,
+                fallback=fallback,
+                hard_line_judge=hard_line_judge,
+                named=named,
+            )
+        )
+    return found
 
 
 def estimate_many(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,12 +18,31 @@ from refusalkit.cli.options import (
     run_options,
 )
 
+if TYPE_CHECKING:
+    from refusalkit.engine.estimate import RunEstimate
+
 
 @click.command(
     cls=ConfiguredCommand, epilog="Example: refusalkit estimate openai/gpt-6-luna --trials 5"
 )
 @arg("models", metavar="MODEL...", nargs=-1)
 @run_options
+@opt(
+    "--answers",
+    section="What is asked",
+    multiple=True,
+    metavar="PATH",
+    type=RUN,
+    help="No MODEL: what grade takes for these recorded answers, or regrade for this run "
+    "(repeatable).",
+)
+@opt(
+    "--labels",
+    section="What is asked",
+    multiple=True,
+    metavar="FILE",
+    help="No MODEL: what judges calibrate takes for these answers (repeatable).",
+)
 @opt(
     "--from",
     "earlier",
@@ -39,6 +59,8 @@ def estimate(
     out: str | None,
     report: str | None,
     max_unscored: float,
+    answers: tuple[str, ...],
+    labels: tuple[str, ...],
     earlier: tuple[str, ...],
     as_json: bool,
     **options: Any,
@@ -46,30 +68,67 @@ def estimate(
     """Requests, tokens and USD that a run of MODEL would take. Nothing is asked.
 
     Takes the options of run, so that the one word can be changed for the other. Of several models
-    each has its own section, and a table at the end adds them up.
+    each has its own section, and a table at the end adds them up. With --answers or --labels it is
+    the judge's part alone: what `grade`, `regrade` and `judges calibrate` would take.
     """
     import refusalkit
     from refusalkit.config.layers import Layer
     from refusalkit.config.resolve import resolve_config
-    from refusalkit.reporting import data, terminal
-    from refusalkit.reporting.console import show
 
     del out, report, max_unscored  # a run's, and harmless here
-    name_models(models, plan)
     chosen = given(options)
+    if answers or labels:
+        if models or plan is not None or (answers and labels):
+            raise click.UsageError("give one of MODEL, --plan, --answers and --labels")
+        found = _of_judging(answers, labels, chosen.all.values, earlier)
+        _show(found, as_json, several=len(found) > 1)
+        return
+    name_models(models, plan)
     if plan is not None or len(models) > 1:
         asked, _ = asked_models(models, chosen, plan=plan)
-        several = refusalkit.estimate_many(asked, earlier=earlier or None)
-        if as_json:
-            click.echo(data.to_json(data.estimates_data(several)))
-        else:
-            show(terminal.estimates_view(several))
+        _show(refusalkit.estimate_many(asked, earlier=earlier or None), as_json, several=True)
         return
     (model,) = models
     config = resolve_config(Layer({"model": model}).under(chosen.all))
     asked_for = config.model_dump(exclude_unset=True)
-    found = refusalkit.estimate(asked_for.pop("model"), earlier=earlier or None, **asked_for)
-    if as_json:
-        click.echo(data.to_json(data.estimate_data(found)))
+    one = refusalkit.estimate(asked_for.pop("model"), earlier=earlier or None, **asked_for)
+    _show([one], as_json, several=False)
+
+
+def _of_judging(
+    answers: Sequence[str],
+    labels: Sequence[str],
+    chosen: Mapping[str, Any],
+    earlier: Sequence[str],
+) -> list[RunEstimate]:
+    """What a judge takes of recorded answers, or of those with labels."""
+    import refusalkit
+    from refusalkit.config.run_config import BatchOptions
+
+    options: Any = {n: v for n, v in chosen.items() if n in BatchOptions.__optional_keys__}
+    if labels:
+        # A calibration asks none: all its answers are of known labels.
+        options.setdefault("canaries", 0)
+    return refusalkit.estimate_judging(
+        [*answers, *labels],
+        chosen.get("judge"),
+        labelled_only=bool(labels),
+        hard_line=chosen.get("hard_line", ()),
+        earlier=earlier or None,
+        **options,
+    )
+
+
+def _show(found: Sequence[RunEstimate], as_json: bool, *, several: bool) -> None:
+    """Print one estimate, or `several` with their sum."""
+    from refusalkit.reporting import data, terminal
+    from refusalkit.reporting.console import show
+
+    if several and as_json:
+        click.echo(data.to_json(data.estimates_data(found)))
+    elif several:
+        show(terminal.estimates_view(found))
+    elif as_json:
+        click.echo(data.to_json(data.estimate_data(found[0])))
     else:
-        show(terminal.estimate_view(found))
+        show(terminal.estimate_view(found[0]))

@@ -80,6 +80,8 @@ class RunEstimate:
     """The name of the encoding that counted the prompts' tokens."""
     notes: tuple[str, ...]
     """What the figures leave out, in sentences."""
+    n_answers: int | None = None
+    """Recorded answers that are judged; None: they are asked for first."""
 
     @property
     def requests(self) -> int:
@@ -147,37 +149,28 @@ def estimate_run(
     of_held = _asked_tokens(held, config, counted) if hard_line_judge is not None else 0
     units = len(prompts) * config.trials
     units_held = len(held) * config.trials if hard_line_judge is not None else 0
-    graded = _tells_deflections(config, rubrics, fallback, hard_line_judge)
-    canaries = choose_canaries(config.canaries, graded=graded)
-    of_canaries = sum(counted.total((one.request, one.answer)) + AROUND for one in canaries)
+    graded = tells_deflections(config, rubrics, fallback, hard_line_judge)
+    n_canaries, of_canaries = canary_tokens(config, counted, graded=graded)
     answer, basis = runs.of_answers(config)
 
-    def judged(rubric: Rubric, requests: Span, read: Span, role: str = "") -> Share:
-        if not rubric.asks_model:
-            return _share("judge", rubric.name, _ZERO, _ZERO, _ZERO, _FREE, "no request")
-        fixed = counted.total((rubric.system, rubric.template)) + 2 * AROUND
-        verdict, basis = runs.of_verdicts(rubric)
-        read = read.plus(requests.times(fixed))
-        price = price_at(rubric.model, config.judge_api_base, config.judge_via)
-        written = verdict.each(requests)
-        return _share("judge", judge_id(rubric), requests, read, written, price, basis + role)
+    judged = JudgeShares(config, runs, counted)
 
     def answers(tokens: int, count: int) -> Span:
-        return _same(tokens).plus(answer.times(count))
+        return same(tokens).plus(answer.times(count))
 
     price = price_at(config.model, config.api_base, config.via)
     written = answer.times(units)
-    shares = [_share("model", config.model, _same(units), _same(asked), written, price, basis)]
-    rest = answers(asked - of_held, units - units_held).plus(_same(of_canaries))
-    n_rest = _same(units - units_held + len(canaries))
+    shares = [_share("model", config.model, same(units), same(asked), written, price, basis)]
+    rest = answers(asked - of_held, units - units_held).plus(same(of_canaries))
+    n_rest = same(units - units_held + n_canaries)
     shares += [judged(rubric, n_rest, rest) for rubric in rubrics]
     if hard_line_judge is not None:
         read = answers(of_held, units_held)
-        shares.append(judged(hard_line_judge, _same(units_held), read, "; hard lines only"))
+        shares.append(judged(hard_line_judge, same(units_held), read, "; hard lines only"))
     if fallback is not None:
-        read = answers(asked, units).plus(_same(of_canaries))
-        every = judged(fallback, _same(units + len(canaries)), read, _NONE_EXPECTED)
-        shares.append(_at_most(every))
+        read = answers(asked, units).plus(same(of_canaries))
+        every = judged(fallback, same(units + n_canaries), read, NONE_EXPECTED)
+        shares.append(at_most(every))
     if config.pressure:
         refusals = runs.of_refusals(config)
         ordinary, hard = _insisting(config, prompts, refusals, answer, counted)
@@ -193,11 +186,13 @@ def estimate_run(
             role = f"{after}, hard lines only"
             more.append(judged(hard_line_judge, hard.requests, hard.read, role))
         if fallback is not None:
-            role = f"{after}{_NONE_EXPECTED}"
-            more.append(_at_most(judged(fallback, both.requests, both.read, role)))
+            role = f"{after}{NONE_EXPECTED}"
+            more.append(at_most(judged(fallback, both.requests, both.read, role)))
         # A turn waits for the answer to the one before it: no batch takes them.
         shares = [replace(share, batch_usd=None) for share in shares]
         shares += [replace(share, insisting=True, batch_usd=None) for share in more]
+    several = len(rubrics) > 1 or fallback is not None or hard_line_judge is not None
+    shares = as_batched(shares, config, several=several)
     return RunEstimate(
         model=config.model,
         prompt_set=prompts.name,
@@ -205,13 +200,54 @@ def estimate_run(
         trials=config.trials,
         shares=tuple(shares),
         tokeniser=counted.name,
-        notes=tuple(_notes(config, shares, rubrics, len(canaries), runs)),
+        notes=tuple(notes_on(config, shares, rubrics, n_canaries, runs)),
     )
+
+
+class JudgeShares:
+    """What judges take of a run, and of answers that are recorded."""
+
+    def __init__(self, config: RunConfig, runs: EarlierRuns, counted: Tokeniser) -> None:
+        self._config, self._runs, self._counted = config, runs, counted
+
+    def __call__(self, rubric: Rubric, requests: Span, read: Span, role: str = "") -> Share:
+        """The share of one judge that is shown requests and answers of `read` tokens in all."""
+        if not rubric.asks_model:
+            return _share("judge", rubric.name, _ZERO, _ZERO, _ZERO, _FREE, "no request")
+        fixed = self._counted.total((rubric.system, rubric.template)) + 2 * AROUND
+        verdict, basis = self._runs.of_verdicts(rubric)
+        read = read.plus(requests.times(fixed))
+        price = price_at(rubric.model, self._config.judge_api_base, self._config.judge_via)
+        written = verdict.each(requests)
+        return _share("judge", judge_id(rubric), requests, read, written, price, basis + role)
+
+
+def canary_tokens(config: RunConfig, counted: Tokeniser, *, graded: bool) -> tuple[int, int]:
+    """How many canaries a judge is asked, and their tokens."""
+    canaries = choose_canaries(config.canaries, graded=graded)
+    tokens = sum(counted.total((one.request, one.answer)) + AROUND for one in canaries)
+    return len(canaries), tokens
+
+
+def as_batched(shares: Iterable[Share], config: RunConfig, *, several: bool) -> list[Share]:
+    """The shares with the price in batches of what goes into batches, and of the rest its own.
+
+    That is what ``batch`` names, else all but `several` judges, which no batch takes.
+    """
+    alone = {"model": {"judge"}, "judge": {"model"}}.get(str(config.batch), set())
+    if several:
+        alone = {*alone, "judge"}
+    return [
+        replace(share, batch_usd=share.cost_usd)
+        if share.part in alone and not config.pressure
+        else share
+        for share in shares
+    ]
 
 
 _ZERO = Span(0.0, 0.0, 0.0)
 _FREE = Price(0.0, 0.0, batch_factor=1.0)
-_NONE_EXPECTED = "; none expected, high is all"
+NONE_EXPECTED = "; none expected, high is all"
 _TURNS = ("{} turn", "up to {} turns")
 
 
@@ -237,11 +273,12 @@ def _share(
     return Share(part, name, expected, most, incoming, outgoing, cost, basis, batched)
 
 
-def _same(figure: float) -> Span:
+def same(figure: float) -> Span:
+    """A figure that is known: all three are the same."""
     return Span(figure, figure, figure)
 
 
-def _at_most(share: Share) -> Share:
+def at_most(share: Share) -> Share:
     """The share of a judge that may be asked for anything between nothing and everything."""
 
     def high(span: Span) -> Span:
@@ -289,7 +326,7 @@ def _texts(prompt: Prompt, config: RunConfig) -> list[str]:
     return [*systems, *(turn.content for turn in prompt.turns)]
 
 
-def _tells_deflections(
+def tells_deflections(
     config: RunConfig,
     rubrics: Sequence[Rubric],
     fallback: Rubric | None,
@@ -304,13 +341,14 @@ def _tells_deflections(
     return graded and (fallback is None or fallback.is_graded)
 
 
-def _notes(
+def notes_on(
     config: RunConfig,
     shares: Sequence[Share],
     rubrics: Sequence[Rubric],
     n_canaries: int,
     runs: EarlierRuns,
 ) -> Iterable[str]:
+    """What the figures leave out, and where they come from, in sentences."""
     for share in shares:
         if share.cost_usd is None:
             why = "an endpoint of your own has no list price"

@@ -29,10 +29,12 @@ def estimates_data(estimates: Sequence[RunEstimate]) -> dict[str, Any]:
     from refusalkit.engine.estimate import sum_usd
 
     total = sum_usd(estimate.cost_usd for estimate in estimates)
+    batched = sum_usd(estimate.batch_cost_usd for estimate in estimates)
     return {
         "schema": 1,
         "estimates": [estimate_data(estimate) for estimate in estimates],
         "requests": sum(estimate.requests for estimate in estimates),
         "most_requests": sum(estimate.most_requests for estimate in estimates),
         "cost_usd": None if total is None else asdict(total),
+        "batch_cost_usd": None if batched is None else asdict(batched),
     }

@@ -29,11 +29,15 @@ def estimates_view(estimates: Sequence[RunEstimate]) -> RenderableType:
     table = build_table("", "requests", "USD low", "expected", "high")
     for estimate in estimates:
         cells = (f"{estimate.requests:,}", *_usd(estimate.cost_usd))
-        table.add_row(Text(printable(estimate.model)), *cells)
+        name = estimate.model if estimate.n_answers is None else estimate.prompt_set
+        table.add_row(Text(printable(name)), *cells)
     table.add_section()
     requests = sum(estimate.requests for estimate in estimates)
     total = sum_usd(estimate.cost_usd for estimate in estimates)
     table.add_row("all", f"{requests:,}", *_usd(total))
+    batched = sum_usd(estimate.batch_cost_usd for estimate in estimates)
+    if batched is not None and batched != total:
+        table.add_row("in batches", "", *_usd(batched))
     views: list[RenderableType] = []
     for estimate in estimates:
         views += [estimate_view(estimate, without=common), Text("")]
@@ -46,10 +50,12 @@ def estimate_view(estimate: RunEstimate, *, without: Collection[str] = ()) -> Re
     Notes that are shown elsewhere are left `without`.
     """
     trials = "trial" if estimate.trials == 1 else "trials"
-    head = (
-        f"{printable(estimate.model)} on {printable(estimate.prompt_set)}: {estimate.n_prompts} "
-        f"prompts x {estimate.trials} {trials}, {estimate.requests:,} requests{_at_most(estimate)}"
-    )
+    if estimate.n_answers is None:
+        of = f"{printable(estimate.model)} on {printable(estimate.prompt_set)}"
+        units = f"{estimate.n_prompts} prompts x {estimate.trials} {trials}"
+    else:
+        of, units = printable(estimate.prompt_set), f"{estimate.n_answers:,} answers"
+    head = f"{of}: {units}, {estimate.requests:,} requests{_at_most(estimate)}"
     table = build_table("", "requests", "tokens in", "tokens out", "USD low", "expected", "high")
     for share in estimate.shares:
         table.add_row(
