@@ -16,6 +16,18 @@ import unicodedata
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 
+_NETWORK_PATH = re.compile(r"(?:^|[,=])\s*(?:[\\/]{2}|file:)", re.IGNORECASE)
+
+
+def is_network_path(text: str) -> bool:
+    r"""Whether a text names a path on another machine, by its form on any platform.
+
+    ``\\host\share``, ``//host/share``, ``\\?\UNC\...``: on Windows looking whether there is such a
+    file sends that host the user's name and a hash of the password.
+    """
+    return _NETWORK_PATH.search(text) is not None
+
+
 def printable(text: object, limit: int = 200) -> str:
     """`text` as one line that is safe to print, hidden characters escaped, at most `limit` long."""
     # Only the beginning is escaped: an answer may be one line of a megabyte.

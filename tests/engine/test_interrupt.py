@@ -277,3 +277,30 @@ def test_a_signal_ends_a_command_that_is_too_busy_to_hear_it() -> None:
     )
     assert done.returncode == 3
     assert done.stderr.splitlines() == ["refusalkit: stopped"]
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_signal_ends_a_command_whose_thread_reads_what_never_answers(signals: int) -> None:
+    """As a file on a network disk that hangs: the loop hears, the thread does not end."""
+    code = f"""
+        import asyncio, os, signal, threading
+        from refusalkit.cli import work
+        work._ENDED_S, work._UNHEARD_S = (0.7, 60) if {signals} == 1 else (60, 0.7)
+        nobody_writes, _ = os.pipe()
+
+        async def reading(on_progress, stop):
+            for n in range({signals}):
+                threading.Timer(0.3 + n / 2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            await asyncio.to_thread(os.read, nobody_writes, 1)
+
+        work.work(reading)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1] == "refusalkit: stopped"

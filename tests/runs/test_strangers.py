@@ -18,7 +18,10 @@ import pytest
 
 from commandline import Call, caller
 from loopback import ANSWER, LoopbackServer, Script
+from loopback.canned import CannedServer
 from refusalkit.runs.seal import state_folder
+from refusalkit.shipped import judges_dir
+from wire_cases import VERDICT, good_answer
 
 OWN_KEY = "own-key-0123456789abcdef"
 SECRET = "cloud-secret-0123456789abcdef"
@@ -446,3 +449,100 @@ def test_a_checkpoint_that_somebody_else_wrote_hides_no_owed_work(
     assert "a checkpoint of other records" in call("score", finished).err
     call("resume", finished)
     assert n_units(finished) == 4
+
+
+def test_a_judge_file_that_became_another_is_refused_before_anything_is_sent(
+    call: Call, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.toml"
+    text = (judges_dir() / "graded.toml").read_text().replace('name = "graded"', 'name = "mine"')
+    mine.write_text(text)
+    asked = good_answer("openai", VERDICT)
+    with CannedServer(lambda *_: asked) as server:
+        words = ("--judge-api-base", f"{server.url}/v1", "--judge-model", "local/j")
+        words = (*words, "--canaries", 0, "--limit", 35, "--trials", 1, "--prompts", "starter")
+        begun = call("run", "demo/open", "--judge", mine, *words, "--out", "run")
+        assert begun.status in (0, 1, 3), begun.err
+        sent = len(server.requests)
+        assert sent
+        # One answer is owed again.
+        records = tmp_path / "run" / "verdicts.jsonl"
+        records.write_text("".join(records.read_text().splitlines(keepends=True)[:-1]))
+        for edited in (
+            text.replace('system = """', 'system = """\nBe otherwise.', 1),
+            text.replace('name = "mine"', 'name = "yours"'),
+        ):
+            assert edited != text
+            mine.write_text(edited)
+            ended = call("resume", "run")
+            assert ended.status == 4
+            assert "start a new run to use it" in ended.err
+            assert len(server.requests) == sent
+        mine.write_text(text)
+        assert call("resume", "run").status == begun.status
+        assert len(server.requests) == sent + 1
+
+
+def test_records_that_are_not_those_graded_are_left_out_of_an_agreement(
+    call: Call, tmp_path: Path
+) -> None:
+    def line(n: int, label: str) -> str:
+        row = {"id": f"a{n}", "prompt": "A placeholder?", "response": ANSWER, "label": label}
+        return json.dumps(row) + "\n"
+
+    records = tmp_path / "records.jsonl"
+    records.write_text("".join(line(n, "compliance") for n in range(4)))
+    assert call("grade", "records.jsonl", "--judge", "lexical", "--out", "graded").status == 0
+    both = call("judges", "agree", "graded", "--json")
+    assert sorted(json.loads(both.out)["labelled"]) == ["lexical", "people"]
+    # What lies at the path that the manifest names is something else by now.
+    records.write_text("".join(line(n + 1, "refusal") for n in range(4)))
+    ended = call("judges", "agree", "graded")
+    assert ended.status == 2
+    assert "what people said of them is left out" in ended.err
+    manifest = json.loads((tmp_path / "graded" / "manifest.json").read_text())
+    manifest["prompt_set"]["source"] = str(tmp_path / "graded")
+    (tmp_path / "graded" / "manifest.json").write_text(json.dumps(manifest))
+    ended = call("judges", "agree", "graded")
+    assert ended.status in (2, 4)
+    assert "graded from itself" in ended.err
+    assert call("judges", "label", "graded", "--out", "labels").status in (2, 4)
+
+
+@pytest.mark.parametrize(
+    "far", [r"\\attacker\share\p", "//attacker/share/p", r"\/attacker\share\p", r"\\?\UNC\a\b"]
+)
+def test_a_folder_makes_nobody_open_a_file_on_another_machine(
+    far: str, call: Call, run: Path
+) -> None:
+    """On Windows that would send the attacker's machine the user's name and password's hash."""
+    whole = manifest_of(run)
+    mine = ("--api-base", "http://127.0.0.1:9/v1", "--api-key-env", "MY_LOCAL_KEY")
+    mine = (*mine, "--judge-api-base", "http://127.0.0.1:9/v1", "--judge-api-key-env", mine[-1])
+    (judge,) = whole["judges"]
+    for changed in (
+        {"prompt_set": {**whole["prompt_set"], "source": far}},
+        {"judges": {judge: {**whole["judges"][judge], "source": far}}},
+    ):
+        forge(run, **changed)
+        ended = call("resume", run, *mine)
+        assert ended.status == 4
+        assert "names a file on another one" in ended.err
+    forge(run, judges=whole["judges"], prompt_set={**whole["prompt_set"], "source": far})
+    for words in (("regrade", run, "--judge", "lexical"), ("judges", "agree", run)):
+        ended = call(*words)
+        assert ended.status in (2, 4), words
+        assert "attacker" not in ended.err or "names a file on another one" in ended.err
+    assert call("score", run).status in (0, 1, 3)
+
+
+def test_a_judge_file_makes_nobody_load_a_model_from_another_machine(
+    call: Call, tmp_path: Path
+) -> None:
+    text = (judges_dir() / "minos.toml").read_text()
+    far = text.replace('"NousResearch/Minos-v1"', r"'\\attacker\share'")
+    assert far != text
+    (tmp_path / "mine.toml").write_text(far)
+    ended = call("run", "demo/open", "--judge", "mine.toml", "--limit", 3)
+    assert ended.status == 2
+    assert "path on another machine" in ended.err

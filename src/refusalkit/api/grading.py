@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import tempfile
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -15,12 +16,12 @@ from refusalkit.config.run_config import BatchOptions, JudgeOptions
 from refusalkit.engine.batch_checks import judged_in_batches
 from refusalkit.engine.opening import config_of_call, open_configured_judge, ready_config
 from refusalkit.engine.session import work_session
-from refusalkit.errors import ConfigurationChanged, UsageError
+from refusalkit.errors import ConfigurationChanged, RunFolderError, UsageError
 from refusalkit.runs.folder import Run, holds_run, open_run
 from refusalkit.runs.judge_entries import rubrics_of
 from refusalkit.runs.new import continued_run, new_manifest
 from refusalkit.runs.prompt_choice import same_prompts
-from refusalkit.runs.trust import followed_judge
+from refusalkit.runs.trust import check_sources, followed_judge
 from refusalkit.types import Label, unit_id
 from refusalkit.untrusted import printable
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 from refusalkit.api.sync import sync
 from refusalkit.runs.naming import RUNS
+
+_LOG = logging.getLogger("refusalkit")
 
 WHERE_JUDGED = ("judge_api_base", "judge_api_key_env")
 
@@ -321,37 +324,46 @@ def answer_texts(paths: Sequence[RunLike], units: Collection[str]) -> dict[str, 
     return found
 
 
-def recorded_answers(path: Path) -> RecordedAnswers:
-    """Recorded answers of any kind."""
+def recorded_answers(path: Path, seen: frozenset[Path] = frozenset()) -> RecordedAnswers:
+    """Recorded answers of any kind.
+
+    `seen` are the runs of graded answers that led here: none may come again.
+    """
     from refusalkit.runs.imported.own_run import answers_of_run
     from refusalkit.runs.imported.read import read_answers
 
     if not holds_run(path):
         return read_answers(path)
     run = open_run(path)
-    return answers_of_run(run, asked_prompts(run))
+    return answers_of_run(run, asked_prompts(run, seen))
 
 
-def asked_prompts(run: Run) -> PromptSet:
+def asked_prompts(run: Run, seen: frozenset[Path] = frozenset()) -> PromptSet:
     """The prompts that a run asked, or that its recorded answers are to.
 
     Raises `ConfigurationChanged` where they are not what they were.
     """
     manifest = run.manifest
+    if run.path.resolve() in seen:
+        raise RunFolderError(f"{printable(run.path)} says that it was graded from itself")
+    check_sources(run, prompts=True)
     if manifest.kind == "run":
         beside = run.path.absolute().parent
         return same_prompts(manifest, manifest.run_config, None, beside=beside)
-    return graded_records(run).prompts
+    return graded_records(run, seen | {run.path.resolve()}).prompts
 
 
-def graded_records(run: Run) -> RecordedAnswers:
+def graded_records(run: Run, seen: frozenset[Path] = frozenset()) -> RecordedAnswers:
     """The answers that a run of graded answers was made from.
 
     Raises `ConfigurationChanged` where they are not what they were.
     """
+    check_sources(run, prompts=True)
     manifest = run.manifest
-    recorded = recorded_answers(Path(str(manifest.prompt_set.source)))
+    recorded = recorded_answers(Path(str(manifest.prompt_set.source)), seen)
     recorded = recorded.with_hard_lines(manifest.run_config.hard_line)
+    if recorded.labels and recorded.labelled().prompts.digest == manifest.prompt_set.digest:
+        recorded = recorded.labelled()  # a calibration's: only what a person labelled was judged
     if recorded.prompts.digest != manifest.prompt_set.digest:
         raise ConfigurationChanged(
             f"the records that {printable(run.path)} was graded from have changed since"
@@ -369,9 +381,14 @@ def _labels_of(path: Path) -> tuple[dict[str, dict[str, Label]], dict[str, str]]
     run = open_run(path) if holds_run(path) else None
     if run is not None:
         said = labels_by_judge(run)
+        check_sources(run, prompts=run.manifest.kind == "grade")
         source = Path(str(run.manifest.prompt_set.source))
         if run.manifest.kind == "grade" and source.exists():
-            answers = recorded_answers(source)
+            try:
+                answers = graded_records(run, frozenset({path.resolve()}))
+            except ConfigurationChanged as error:
+                # The folder's own verdicts are compared all the same.
+                _LOG.warning("%s: what people said of them is left out", error)
     else:
         answers = recorded_answers(path)
     if answers is None:

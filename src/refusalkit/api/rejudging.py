@@ -22,7 +22,7 @@ from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.runs.folder import Run
 from refusalkit.runs.prompt_choice import same_prompts
 from refusalkit.runs.records import read_records
-from refusalkit.runs.trust import followed_judge
+from refusalkit.runs.trust import check_sources, followed_judge
 from refusalkit.untrusted import printable, well_formed
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ async def regrade_async(
 
         given = load_prompts(prompts) if isinstance(prompts, str | Path) else prompts
         beside = folder.path.absolute().parent
+        check_sources(folder, prompts=given is None, trusted=trust_folder)
         chosen = await asyncio.to_thread(
             same_prompts, manifest, manifest.run_config, given, beside=beside
         )

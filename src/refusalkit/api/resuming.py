@@ -39,7 +39,7 @@ from refusalkit.runs.folder import Run, holds_run, refuse_link
 from refusalkit.runs.judge_entries import check_same_judge
 from refusalkit.runs.naming import runs_below
 from refusalkit.runs.prompt_choice import is_gone, same_prompts, without_inversion
-from refusalkit.runs.trust import followed_config
+from refusalkit.runs.trust import check_sources, followed_config
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
@@ -175,6 +175,7 @@ async def continue_run(
         )
     check_unchanged(started, resolve_config(given, base=started))
     check_trusted(folder, trust_folder=trust_folder)
+    check_sources(folder, prompts=prompts is None, judge=judge is None, trusted=trust_folder)
     followed = followed_config(
         folder,
         given,

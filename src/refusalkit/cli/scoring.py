@@ -55,6 +55,7 @@ def score(
     import refusalkit
     from refusalkit.reporting import data
     from refusalkit.runs.frames import SCORED, RunRecords
+    from refusalkit.scoring.listed_categories import listed_note
     from refusalkit.scoring.score import score_run
 
     by = "language" if by == "lang" else by
@@ -87,7 +88,11 @@ def score(
 
         frame = data.frame_by(result, by) if by else None
         show(*terminal.canary_warning(result.canaries), *terminal.odd_view(result.odd.sentences))
-        show(terminal.score_view(result) if frame is None else terminal.frame_view(frame, str(by)))
+        show(
+            terminal.score_view(result)
+            if frame is None
+            else terminal.frame_view(frame, str(by), listed_note(result.manifest))
+        )
         if by == "category" and result.n_contrast:
             show("", terminal.discrimination_view(result))
         if frame is None:

@@ -70,9 +70,12 @@ def show_run(run: Run, max_unscored: float, as_json: bool) -> int:
     else:
         from refusalkit.reporting import terminal
         from refusalkit.reporting.console import show
+        from refusalkit.scoring.listed_categories import listed_note
 
         show(*terminal.canary_warning(score.canaries), *terminal.odd_view(score.odd.sentences))
-        show(terminal.frame_view(score.by_category, "category"), "", terminal.score_view(score))
+        note = listed_note(score.manifest)
+        show(terminal.frame_view(score.by_category, "category", note))
+        show("", terminal.score_view(score))
         show("", *terminal.spent_line(result.spent_usd))
         click.echo(f"Run: {printable(run.path, 400)}")
         if result.audit is not None:

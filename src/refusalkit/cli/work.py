@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     import asyncio
 
 _T = TypeVar("_T")
-# Seconds after which a signal ends the process that is too busy to hear it.
+# Seconds after which a signal ends the process that is too busy to hear it, or that heard the
+# second one and waits for a thread.
 _UNHEARD_S = 5.0
+# Seconds in which work that was asked to stop has ended: what is in flight has five.
+_ENDED_S = 30.0
 _FIGURES = (
     "polars",
     "refusalkit.scoring.score",
@@ -49,6 +52,8 @@ def work(
     from refusalkit.reporting.progress import ProgressDisplay, SeveralProgress
 
     found: list[_T] = []
+    # Set once nothing is left to wait for, a thread that reads a file included.
+    ended = threading.Event()
 
     async def drive() -> None:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
@@ -59,15 +64,17 @@ def work(
         def interrupt() -> None:
             heard.set()
             if stop.is_set() and task is not None:
+                _end_later(ended, _UNHEARD_S)
                 task.cancel()
             else:
+                _end_later(ended, _ENDED_S)
                 click.echo("refusalkit: stopping; waiting briefly for what is in flight", err=True)
                 stop.set()
 
         def on_signal(*_: object) -> None:
             heard.clear()
             loop.call_soon_threadsafe(interrupt)
-            threading.Thread(target=_end_unless, args=(heard,), daemon=True).start()
+            _end_later(heard, _UNHEARD_S)
 
         signals = (signal.SIGINT, signal.SIGTERM)
         before = {name: signal.signal(name, on_signal) for name in signals}
@@ -92,16 +99,24 @@ def work(
                 for name, handler in before.items():
                     signal.signal(name, handler)
 
-    asyncio.run(drive())
+    try:
+        # It waits for threads, too, and one may read from a disk that no longer answers.
+        asyncio.run(drive())
+    finally:
+        ended.set()
     return found[0]
 
 
-def _end_unless(heard: threading.Event) -> None:
-    """End the process where a signal is not heard: it is reading something that takes too long.
+def _end_later(unless: threading.Event, seconds: float) -> None:
+    """End the process after some seconds: it is reading something that takes too long.
 
     Nothing is lost by that: a record is on disk once it is written.
     """
-    if not heard.wait(_UNHEARD_S):
+    threading.Thread(target=_end_unless, args=(unless, seconds), daemon=True).start()
+
+
+def _end_unless(heard: threading.Event, seconds: float) -> None:
+    if not heard.wait(seconds):
         sys.stderr.write("refusalkit: stopped\n")
         sys.stderr.flush()
         os._exit(INCOMPLETE)

@@ -31,7 +31,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from refusalkit.display import shows
 from refusalkit.errors import JudgeFileError
@@ -39,7 +46,7 @@ from refusalkit.files import read_file
 from refusalkit.judges.kinds import KINDS, JudgeKind
 from refusalkit.shipped import judges_dir
 from refusalkit.types import Label
-from refusalkit.untrusted import printable
+from refusalkit.untrusted import is_network_path, printable
 
 VERDICT_FIELD = "verdict"
 REASON_FIELD = "reason"
@@ -143,6 +150,13 @@ class _Model(BaseModel):
     max_tokens: Annotated[int, Field(ge=16)] = 4096
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     asks: Annotated[int, Field(ge=1, le=5)] = DEFAULT_ASKS
+
+    @field_validator("id")
+    @classmethod
+    def _near(cls, text: str) -> str:
+        if is_network_path(text):
+            raise ValueError("it is a path on another machine: name it with --judge-model")
+        return text
 
 
 class _Limits(BaseModel):

@@ -78,11 +78,18 @@ def joined_judges(run: Run, judge: Judge) -> dict[str, JudgeEntry]:
 
 def check_same_judge(manifest: Manifest, judge: Judge) -> None:
     """Raise `ConfigurationChanged`, naming the file, if a run's judge is not what it was."""
+    was = manifest.judges[manifest.judge]
+    known = {name: manifest.judges[name] for name in (manifest.judge, *was.members)}
+    advice = "start a new run to use it"
     # Members before their council: it is the file that changed that is named.
     for name, entry in reversed(judge_entries(judge).items()):
-        if name in manifest.judges:
-            advice = "start a new run to use it"
-            _check_same(manifest.judges[name], entry, "the run was started", advice)
+        if name in known:
+            _check_same(known[name], entry, "the run was started", advice)
+        elif entry.kind != "council":
+            raise ConfigurationChanged(
+                f"judge: {printable(entry.source or entry.name)} is {printable(name)} by now, and "
+                f"the run was started with {', '.join(map(printable, known))}: {advice}"
+            )
 
 
 def _check_same(was: JudgeEntry, entry: JudgeEntry, since: str, advice: str) -> None:

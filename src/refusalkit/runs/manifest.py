@@ -95,7 +95,7 @@ class PromptSetEntry(_Model):
     """Framed prompts by id."""
     parts: tuple[PartEntry, ...] = ()
     """The sets that were combined; empty for a single set."""
-    danger: dict[str, int] = {}
+    danger: dict[str, Annotated[int, Field(ge=1, le=3)]] = {}
     """Danger (1 to 3) of each prompt that states one, by id; empty in older runs."""
     tags: dict[str, tuple[str, ...]] = {}
     """Tags of each prompt that has any, by id; empty in older runs."""

@@ -17,7 +17,7 @@ from refusalkit.models.endpoints import OFFICIAL
 from refusalkit.models.key_variables import is_provider_variable, provider_variables
 from refusalkit.runs.folder import Run
 from refusalkit.runs.manifest import Manifest, Session
-from refusalkit.untrusted import printable
+from refusalkit.untrusted import is_network_path, printable
 
 # Providers whose usual key is sent to an address of one's own, too (`refusalkit.models.open`).
 _USUAL_KEY_ANYWHERE = ("openai", "hosted_vllm", "anthropic")
@@ -47,6 +47,31 @@ def followed_config(
         found |= asked.endpoint("judge_", started.model_dump(), models)
     asked.refuse_if_any()
     return started.model_copy(update=found)
+
+
+def check_sources(run: Run, *, prompts: bool, judge: bool = False, trusted: bool = False) -> None:
+    """Raise `FolderNotTrusted` where a file that a stranger's folder names is on another machine.
+
+    Looked at are those that are opened: the `prompts` or answers asked, the judge of record.
+    """
+    if run.is_own or trusted:
+        return
+    manifest = run.manifest
+    entry = manifest.judges[manifest.judge]
+    parts = (entry, *(manifest.judges[name] for name in entry.members))
+    asked = (*parts, *filter(None, (entry.fallback, entry.hard_line_judge)))
+    named: list[str | None] = []
+    if prompts:
+        named += [manifest.prompt_set.source, manifest.run_config.prompts]
+    if judge:
+        named += [text for part in asked for text in (part.source, part.name, part.model)]
+    for text in filter(None, named):
+        if is_network_path(text):
+            raise FolderNotTrusted(
+                f"{printable(run.path)} was not written by you on this machine, or was changed, "
+                f"and it names a file on another one, {printable(text)}, which is not opened: copy "
+                "the file here, and name it yourself"
+            )
 
 
 def followed_judge(

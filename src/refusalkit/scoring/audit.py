@@ -17,9 +17,10 @@ from refusalkit.runs.folder import Run
 from refusalkit.runs.frames import RunRecords
 from refusalkit.runs.manifest import CategoryEntry, Manifest
 from refusalkit.scoring.asked_part import PromptFate, as_asked, bounds_in_order, has_settled
-from refusalkit.scoring.audit_notes import audit_notes, stop_notes
+from refusalkit.scoring.audit_notes import audit_notes, stop_notes, unlisted_notes
 from refusalkit.scoring.hard_line import AuditStatus, HardLine
 from refusalkit.scoring.leaks import leaks_by_prompt
+from refusalkit.scoring.listed_categories import MAX_CATEGORIES, listed
 from refusalkit.scoring.over_blocking import OverBlocking, over_blocking
 from refusalkit.scoring.pressure import Pressure, pressure_of
 from refusalkit.scoring.statistics.proportions import exact_lower, exact_upper
@@ -167,7 +168,8 @@ def audit_run(
         )
     entries += dropped
     parts = _Parts(manifest, rows, max_leaks)
-    lines = tuple(parts.line([entry], entry.slug, entry.title) for entry in entries)
+    shown = listed(entries, leaking=parts.leaking)
+    lines = tuple(parts.line([entry], entry.slug, entry.title) for entry in shown)
     # The order was random, so the bound covers a line whose turn never came as well.
     tested = [entry for entry in entries if entry.n_units] if stopped else entries
     overall = parts.line(tested, ALL, "All hard lines", bound_percent)
@@ -175,7 +177,8 @@ def audit_run(
         # If one record was edited, any may have been.
         overall = replace(overall, status=AuditStatus.INCONCLUSIVE)
     names = _framing_names(manifest)
-    framings = [parts.framing(entries, name, bound_percent) for name in (BARE, *names) if names]
+    shown_framings = (BARE, *names[:MAX_CATEGORIES]) if names else ()
+    framings = [parts.framing(entries, name, bound_percent) for name in shown_framings]
     withheld = len(rows.filter(pl.col("unscored") == Unscored.WITHHELD.value))
     return Audit(
         run=manifest.id,
@@ -193,6 +196,8 @@ def audit_run(
             *filter(None, [records.edits.warning]),
             *stop_notes(run.manifest, overall, n_planned),
             *audit_notes(manifest, judge, lines, overall, max_leaks, bound_percent, withheld),
+            *unlisted_notes(len(entries) - len(lines), "hard lines"),
+            *unlisted_notes(len(names) - MAX_CATEGORIES, "framings"),
         ),
         manifest=run.manifest,
         canaries=check_canaries(run, judge),
@@ -224,6 +229,7 @@ class _Parts:
         if manifest.kind == "run":
             # A trial that was not planned must not replace one that is missing.
             rows = rows.filter(pl.col("trial").is_between(1, manifest.trials))
+        self.leaking: frozenset[str] = frozenset(rows.filter(leaked)["category"])
         self._rows = rows.with_columns(
             root=pl.coalesce("frame_of", "prompt_id").replace(self._sources),
             leaked=leaked,

@@ -10,6 +10,8 @@ from refusalkit.scoring.asked_part import has_settled
 from refusalkit.scoring.hard_line import AuditStatus, HardLine, counted
 from refusalkit.untrusted import printable
 
+_MAX_NAMED = 20
+
 
 def stop_notes(manifest: Manifest, overall: HardLine, n_planned: int) -> Iterable[str]:
     """Why a run with a stop rule ended when it did."""
@@ -88,6 +90,12 @@ def audit_notes(
     return tuple(notes)
 
 
+def unlisted_notes(n: int, what: str) -> Iterable[str]:
+    """That some lines or framings have no row of their own, if there are any."""
+    if n > 0:
+        yield f"{n:,} more {what} have no row of their own; the answer is about all of them"
+
+
 def _selection_notes(manifest: Manifest, overall: HardLine) -> Iterable[str]:
     """What of the set's hard lines a filter left out."""
     selection = manifest.prompt_set.selection
@@ -95,7 +103,9 @@ def _selection_notes(manifest: Manifest, overall: HardLine) -> Iterable[str]:
     wanted = selection.get("categories") or ()
     out = [slug for slug, count in whole.items() if count and wanted and slug not in wanted]
     if out:
-        names = ", ".join(map(printable, out))
+        names = ", ".join(map(printable, out[:_MAX_NAMED]))
+        if (more := len(out) - _MAX_NAMED) > 0:
+            names += f" and {more:,} more"
         yield f"only the categories asked for were tested, and not these hard lines: {names}"
     asked = sum(count for slug, count in whole.items() if slug not in out)
     if overall.n_prompts < asked:

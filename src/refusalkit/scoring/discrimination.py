@@ -18,6 +18,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from refusalkit.runs.manifest import Manifest
+from refusalkit.scoring.listed_categories import listed
 from refusalkit.scoring.rates import count_prompts
 from refusalkit.scoring.statistics.asked_again import asked_again
 from refusalkit.scoring.statistics.intervals import (
@@ -54,20 +55,19 @@ def discrimination_frame(
     share = 100 * (pl.col("refused") / pl.col("n_scored")).mean()
     over = dict(twins.group_by("category").agg(share).iter_rows())
     rows = []
-    for entry in sorted(manifest.prompt_set.categories, key=lambda c: c.hard_line):
-        if entry.n_contrast:
-            part = pairs.filter(pl.col("category") == entry.slug)
-            rows.append(
-                {
-                    "category": entry.slug,
-                    "title": entry.title,
-                    "hard_line": entry.hard_line,
-                    "n_contrast": entry.n_contrast,
-                    "over_refusal": over.get(entry.slug),
-                    "n_pairs": len(part),
-                    **_figures(part),
-                }
-            )
+    for entry in listed([one for one in manifest.prompt_set.categories if one.n_contrast]):
+        part = pairs.filter(pl.col("category") == entry.slug)
+        rows.append(
+            {
+                "category": entry.slug,
+                "title": entry.title,
+                "hard_line": entry.hard_line,
+                "n_contrast": entry.n_contrast,
+                "over_refusal": over.get(entry.slug),
+                "n_pairs": len(part),
+                **_figures(part),
+            }
+        )
     return pl.DataFrame(rows, schema=dict(SCHEMA))
 
 

@@ -9,6 +9,7 @@ import polars as pl
 
 from refusalkit.display import shows
 from refusalkit.runs.manifest import CategoryEntry, Manifest
+from refusalkit.scoring.listed_categories import listed
 from refusalkit.scoring.rates import count_prompts, estimate, with_credit
 from refusalkit.types import Estimate
 
@@ -46,7 +47,7 @@ def over_blocking(
     counted = bool(manifest.config.get("count_deflection", False))
     twins = with_credit(twins, count_deflection=counted)
     found = []
-    for entry in with_twins:
+    for entry in listed(with_twins):
         mine = twins.filter(pl.col("category") == entry.slug)
         refused = _refused(manifest, mine, entry.n_contrast)
         found.append(OverBlocking(entry.slug, entry.title, entry.n_contrast, refused))

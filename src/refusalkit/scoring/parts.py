@@ -6,6 +6,7 @@ longer than the work, with some 30 categories of five prompts.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import polars as pl
 from refusalkit.runs.manifest import Manifest
 from refusalkit.scoring.danger import danger_of, tags_of
 from refusalkit.scoring.languages import PAIRED_SCHEMA, by_request, paired_differences
+from refusalkit.scoring.listed_categories import MAX_LANGUAGES, MAX_TAGS, listed
 from refusalkit.scoring.rates import EARNED, count_prompts, estimates_by
 from refusalkit.types import Label
 
@@ -29,7 +31,7 @@ _Row = dict[str, int | float | None]
 
 def category_frame(manifest: Manifest, counts: pl.DataFrame) -> pl.DataFrame:
     """`Score.by_category`; `counts` are those of `rates.count_prompts`."""
-    entries = sorted(manifest.prompt_set.categories, key=lambda c: c.hard_line)
+    entries = listed(manifest.prompt_set.categories)
     planned = {entry.slug: (entry.n_prompts, entry.n_units) for entry in entries}
     rows = _summaries(by_request(counts, manifest), "category", planned)
     heads = (
@@ -70,7 +72,11 @@ def danger_frame(manifest: Manifest, counts: pl.DataFrame) -> pl.DataFrame:
 
 def tag_frame(manifest: Manifest, counts: pl.DataFrame) -> pl.DataFrame:
     """`Score.by_tag`; `counts` are those of `rates.count_prompts`."""
-    found = _of_those_seen(manifest, counts, "tag", tags_of(manifest))
+    tags = tags_of(manifest)
+    most = Counter(tag for of_prompt in tags.values() for tag in of_prompt).most_common(MAX_TAGS)
+    shown = {tag for tag, _ in most}
+    kinds = {name: [tag for tag in given if tag in shown] for name, given in tags.items()}
+    found = _of_those_seen(manifest, counts, "tag", kinds)
     rows = sorted(found.items(), key=lambda row: (-int(row[1]["n_prompts"] or 0), row[0]))
     return pl.DataFrame(
         [{"tag": tag, **row} for tag, row in rows], schema={"tag": pl.String, **_SUMMARY_SCHEMA}
@@ -87,6 +93,8 @@ def language_frame(manifest: Manifest, counts: pl.DataFrame) -> pl.DataFrame:
     for name, source in sources.items():
         translated.setdefault(languages.get(name, ""), {})[name] = source
     spoken = {name: (language,) for name, language in languages.items()}
+    largest = dict(Counter(languages.values()).most_common(MAX_LANGUAGES))
+    spoken = {name: kinds for name, kinds in spoken.items() if kinds[0] in largest}
     rows = [
         {
             "language": language,

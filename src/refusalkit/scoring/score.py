@@ -207,6 +207,8 @@ class Score:
     def by_category(self) -> pl.DataFrame:
         """One row for each category, hard lines last.
 
+        Of more than 1,000 categories: hard lines, then the largest.
+
         Columns: category, title, hard_line, n_prompts, n_units, n_scored, n_unscored, refusal,
         deflection, partial, compliance (counts), willingness, low, high (percent; null where
         nothing was scored), held (the hold rate in percent; null without hard lines). A deflection
@@ -254,6 +256,8 @@ class Score:
     @cached_property
     def by_language(self) -> pl.DataFrame:
         """One row for each language of the prompts that came back at least once, largest first.
+
+        Of more than 100 languages: the largest.
 
         Columns: language, the columns of `by_category` from n_prompts on, n_pairs (translations
         with a scored response whose source has one too), and difference, difference_low and

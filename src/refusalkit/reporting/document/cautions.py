@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from refusalkit.reporting.document.facts import Facts, RunFacts
+from refusalkit.scoring.listed_categories import listed_note
 
 MANY_UNSCORED = 5.0
 """Percent of units without a label above which a report warns."""
@@ -63,6 +64,8 @@ def cautions(facts: RunFacts) -> list[str]:
             "judged without the rest"
         )
     found += score.odd.sentences
+    if (note := listed_note(manifest)) is not None:
+        found.append(note)
     if score.count_deflection:
         found.append("Deflections count as refusals, unlike in the paper")
     if facts.audit is not None:

@@ -30,6 +30,9 @@ MAX_COLOURS = 6
 MAX_RUNS = 36
 """Runs in one plot: the combinations of colour and marker."""
 
+MAX_ROWS = 100
+"""Rows in one group of a dot plot."""
+
 # Placeholders, replaced by variables of the page's style sheet.
 _INK, _SOFT, _LINE = "#000001", "#000002", "#000003"
 _SERIES = tuple(f"#0000{number:02x}" for number in range(16, 16 + MAX_COLOURS))

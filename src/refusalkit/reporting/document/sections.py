@@ -30,6 +30,7 @@ from refusalkit.reporting.document.parts import (
 )
 from refusalkit.reporting.document.plots import (
     MAX_COLOURS,
+    MAX_ROWS,
     MAX_RUNS,
     DotRow,
     Point,
@@ -122,7 +123,7 @@ def categories(report: Facts) -> Section:
         height = sum(values) / len(values) if values else -1.0
         groups[bool(row["hard_line"])].append((height, DotRow(str(row["title"]), points)))
     ordered = [
-        (heading, [row for _, row in sorted(groups[hard], key=lambda r: (-r[0], r[1].label))])
+        (heading, [row for _, row in sorted(groups[hard], key=_by_height)[:MAX_ROWS]])
         for hard, heading in ((False, ""), (True, "Hard lines, where a refusal is right"))
     ]
     what = (
@@ -138,8 +139,13 @@ def categories(report: Facts) -> Section:
         "table": _category_table(runs, known, by_run),
         "legend": _legend(runs),
         "not_drawn": len(runs) - len(drawn),
+        "rows_not_drawn": len(known) - sum(len(rows) for _, rows in ordered),
     }
     return Section("categories", "Categories", "categories.html.j2", data)
+
+
+def _by_height(row: tuple[float, DotRow]) -> tuple[float, str]:
+    return -row[0], row[1].label
 
 
 def _category_table(

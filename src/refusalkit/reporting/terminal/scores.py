@@ -125,10 +125,11 @@ def judge_lines(score: Score) -> list[str]:
     return lines
 
 
-def frame_view(frame: pl.DataFrame, by: str) -> RenderableType:
+def frame_view(frame: pl.DataFrame, by: str, note: str | None = None) -> RenderableType:
     """One of the score's frames, in 80 columns. `by` is one of `reporting.data.PARTS`.
 
-    A terminal with enough room gets a bar of willingness in each row; a pipe gets plain text.
+    A terminal with enough room gets a bar of willingness in each row; a pipe gets plain text. Of
+    very many rows the first are shown. `note` is a sentence to go below.
     """
     legend = (
         "Responses: refusal, deflection, partial, compliance, unscored; willingness in percent."
@@ -146,7 +147,11 @@ def frame_view(frame: pl.DataFrame, by: str) -> RenderableType:
         legend += "\nOrdinary prompts: those of hard lines are to be refused whatever their danger."
     if by == "tag":
         legend += "\nA prompt with several tags counts for each."
-    return Group(_Frame(frame, by), Text(legend))
+    if (more := len(frame) - _MAX_ROWS) > 0:
+        legend = f"... and {more:,} more rows (--format csv has all)\n{legend}"
+    if note is not None:
+        legend += f"\n{note}."
+    return Group(_Frame(frame.head(_MAX_ROWS), by), Text(legend))
 
 
 @dataclass(frozen=True)
@@ -213,6 +218,8 @@ def _difference_cells(row: Mapping[str, Any]) -> list[str]:
 
 
 _LEAST_BAR, _MAX_BAR = 6, 20
+# Laying out a row takes a millisecond, and nobody reads more of them.
+_MAX_ROWS = 500
 
 
 def discrimination_view(score: Score) -> RenderableType:

@@ -19,6 +19,7 @@ from refusalkit.scoring.compare.judged import corrected_differences
 from refusalkit.scoring.compare.sides import Sides, sides_of
 from refusalkit.scoring.judge_quality.calibration import Calibration
 from refusalkit.scoring.judge_quality.correction import languages_of
+from refusalkit.scoring.listed_categories import listed, listed_note
 from refusalkit.scoring.score import Score, score_run
 from refusalkit.scoring.statistics.paired import (
     GAINS_AND_LOSSES,
@@ -176,7 +177,7 @@ def _difference(name: str, sides: Sides) -> Difference:
 
 def _by_category(first: Score, sides: Sides) -> pl.DataFrame:
     rows: list[dict[str, Any]] = []
-    for entry in sorted(first.manifest.prompt_set.categories, key=lambda c: c.hard_line):
+    for entry in listed(first.manifest.prompt_set.categories):
         part = sides.of_category(entry.slug)
         found = _difference("willingness", part)
         if found.estimate.value is None:
@@ -215,7 +216,7 @@ def _pairing_warnings(pairs: Sequence[Pair]) -> list[str]:
 
 
 def _notes(scores: Sequence[Score], pairs: Sequence[Pair]) -> list[str]:
-    notes = []
+    notes = [note] if (note := listed_note(scores[0].manifest)) is not None else []
     unscored = sum(score.n_units - score.n_scored for score in scores)
     if unscored:
         notes.append(
