@@ -3,7 +3,8 @@
 ``python own_server.py PORT`` answers as vLLM and llama.cpp do. ``--loading S`` says 503 for so
 long, ``--crash-at N`` ends at the N-th request with a traceback, ``--crash-at-start`` before it
 listens, ``--no-health`` has only /v1/models, ``--stubborn`` ignores SIGTERM, ``--child FILE``
-starts a process in its group and writes both ids there.
+starts a process in its group and writes both ids there, ``--journal FILE`` adds a line with its id,
+its GPUs, and how many servers of the journal run beside it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ OPTIONS.add_argument("--crash-at-start", action="store_true")
 OPTIONS.add_argument("--no-health", action="store_true")
 OPTIONS.add_argument("--stubborn", action="store_true")
 OPTIONS.add_argument("--child", type=Path)
+OPTIONS.add_argument("--journal", type=Path)
 GIVEN = OPTIONS.parse_args()
 BEGAN = time.monotonic()
 ASKED = 0
@@ -81,6 +83,12 @@ def main() -> None:
     if GIVEN.child is not None:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         GIVEN.child.write_text(f"{os.getpid()} {child.pid}")
+    if GIVEN.journal is not None:
+        with GIVEN.journal.open("a+") as journal:
+            journal.seek(0)
+            beside = sum(Path(f"/proc/{line.split()[0]}").exists() for line in journal)
+            gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "none")
+            journal.write(f"{os.getpid()} {gpus} {beside}\n")
     if GIVEN.crash_at_start:
         raise SystemExit("ValueError: the weights of this model are not here")
     with http.server.ThreadingHTTPServer(("127.0.0.1", GIVEN.port), Handler) as server:

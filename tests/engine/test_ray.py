@@ -317,3 +317,24 @@ def test_a_command_starts_a_cluster_of_its_own_and_says_nothing_of_rays(tmp_path
     assert json.loads(out)["score"]["n_scored"] == 700
     assert "is lost" in err
     assert "raylet" not in err
+
+
+def test_checkpoints_of_a_sweep_are_placed_as_the_cluster_has_room(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    serve = f"{PROGRAM} {{port}} --model {{model}} --journal {journal}"
+    done = refusalkit.benchmark_many(
+        [{"id": f"local/step-{n}", "serve": serve, "cpus": 4} for n in (1, 2, 3)],
+        "starter",
+        trials=1,
+        out=tmp_path / "sweep",
+        **OWN,
+    )
+    assert [one.error for one in done] == [None] * 3
+    for one in done:
+        assert one.run is not None
+        assert refusalkit.score(one.run).n_scored == 35
+        assert (one.path / "server.log").exists()
+    # Each reserves the whole cluster: one after the other.
+    lines = [line.split() for line in journal.read_text().splitlines()]
+    assert [beside for _, _, beside in lines] == ["0"] * 3
+    assert not workers()

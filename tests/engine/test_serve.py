@@ -125,8 +125,8 @@ def test_a_server_that_takes_too_long_is_ended(
     tmp_path: Path, processes: Callable[[], list[int]]
 ) -> None:
     slow = f"{SERVE} --loading 60 --child {tmp_path / 'pids'}"
-    with pytest.raises(ConfigurationError, match=r"did not answer within 0\.8 s .*--serve-wait"):
-        benchmark(tmp_path / "run", slow, serve_wait_s=0.8)
+    with pytest.raises(ConfigurationError, match=r"did not answer within 3 s .*--serve-wait"):
+        benchmark(tmp_path / "run", slow, serve_wait_s=3.0)
     assert not any(map(is_running, processes()))
 
 
@@ -320,3 +320,91 @@ def test_nothing_of_ray_is_imported_unless_it_is_asked_for(
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'refusalkit\[ray\]'$"):
         benchmark(tmp_path / "other", engine="ray")
+
+
+PLAN = """
+trials = 1
+judge = "lexical"
+prompts = "starter"
+limit = 4
+canaries = 0
+serve = "{serve}"
+
+[[model]]
+id = "local/small"
+folder = "step-1"
+
+[[model]]
+id = "local/small"
+folder = "step-2"
+{second}
+
+[[model]]
+id = "local/small"
+folder = "step-3"
+"""
+
+
+def sweep(
+    tmp_path: Path,
+    call: Callable[..., Any],
+    *,
+    more: str = "",
+    second: str = "",
+    gpus: str = "",
+) -> tuple[Any, list[list[str]]]:
+    """What a plan's command says, and the journal of its servers: id, GPUs, how many beside."""
+    serve = f"{SERVE} --journal {tmp_path / 'journal'} --loading 0.4 {more}"
+    plan = PLAN.format(serve=serve, second=second)
+    (tmp_path / "plan.toml").write_text(f"{gpus}\n{plan}")
+    said = call("run", "--plan", "plan.toml", "--out", "sweep", "--report", "sweep.html")
+    return said, [line.split() for line in (tmp_path / "journal").read_text().splitlines()]
+
+
+def test_servers_of_a_plan_run_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = caller(monkeypatch, capsys, tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    said, journal = sweep(tmp_path, call)
+    assert said.status == 0, said.err
+    assert [beside for _, _, beside in journal] == ["0", "0", "0"]
+    assert not any(is_running(int(pid)) for pid, *_ in journal)
+    assert "Over the sweep" in (tmp_path / "sweep.html").read_text()
+
+
+def test_with_gpus_as_many_run_as_there_is_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = caller(monkeypatch, capsys, tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    said, journal = sweep(tmp_path, call, gpus="gpus = 1")
+    assert said.status == 0, said.err
+    assert {gpus for _, gpus, _ in journal} == {"4", "7"}
+    assert max(int(beside) for *_, beside in journal) == 1
+
+
+def test_a_server_takes_no_more_gpus_than_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    with pytest.raises(ConfigurationError, match="gpus is 3, and CUDA_VISIBLE_DEVICES names 2"):
+        benchmark(tmp_path / "run", gpus=3)
+    log = benchmark(tmp_path / "other", f"{SERVE} --journal {tmp_path / 'journal'}", gpus=1)
+    assert refusalkit.score(log).n_scored == 4
+    assert (tmp_path / "journal").read_text().split()[1] == "4"
+
+
+def test_a_checkpoint_that_does_not_load_does_not_stop_the_others_and_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = caller(monkeypatch, capsys, tmp_path)
+    broken = f'serve = "{PROGRAM} {{port}} --crash-at-start"'
+    said, _ = sweep(tmp_path, call, second=broken)
+    assert said.status == 4
+    assert "ValueError: the weights of this model are not here" in said.err
+    assert [refusalkit.score(tmp_path / f"sweep/step-{n}").n_scored for n in (1, 2, 3)] == [4, 0, 4]
+    (tmp_path / "journal").unlink()
+    said, _ = sweep(tmp_path, call)
+    assert said.status == 0, said.err
+    assert refusalkit.score(tmp_path / "sweep/step-2").n_scored == 4

@@ -7,12 +7,13 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from refusalkit.config.placement import Placement
 from refusalkit.config.run_config import RunConfig
 from refusalkit.engine.serving.log import SERVER_LOG, ServerLog, known_variables
 from refusalkit.engine.serving.server import OwnServer
+from refusalkit.engine.serving.slots import Slots
 from refusalkit.errors import ConfigurationError, FatalProviderError, Interrupted
 from refusalkit.models.client import ParameterLog
 from refusalkit.models.open import open_model, served_name
@@ -21,9 +22,6 @@ from refusalkit.models.protocol import Model
 from refusalkit.redaction import Keys
 from refusalkit.types import Completion, GenerationConfig, Outcome, Prompt
 from refusalkit.untrusted import printable
-
-if TYPE_CHECKING:
-    from refusalkit.engine.serving.slots import Slots
 
 # Seconds after a failure in which a server that is about to end does so.
 _DYING_S = 1.0
@@ -62,9 +60,7 @@ class Workplace(Protocol):
 class OneServer:
     """A server on this machine, for one run."""
 
-    def __init__(
-        self, placement: Placement, config: RunConfig, *, slots: Slots | None = None
-    ) -> None:
+    def __init__(self, placement: Placement, config: RunConfig, slots: Slots) -> None:
         assert placement.serve is not None
         self.placement = placement
         self._config = config
@@ -84,10 +80,9 @@ class OneServer:
 
     async def reserve(self) -> None:
         """Wait until no other server of this call needs the machine."""
-        if self._slots is not None:
-            self._taken = await self._slots.take(self.placement.gpus)
-            if self._taken:
-                self._server.set_variable("CUDA_VISIBLE_DEVICES", ",".join(self._taken))
+        self._taken = await self._slots.take(self.placement.gpus)
+        if self._taken:
+            self._server.set_variable("CUDA_VISIBLE_DEVICES", ",".join(self._taken))
 
     async def start(self, folder: Path, *, keeps_all: bool) -> None:
         """Start the server and wait until it answers."""
@@ -114,7 +109,7 @@ class OneServer:
         try:
             await self._server.aclose()
         finally:
-            if self._slots is not None and self._taken is not None:
+            if self._taken is not None:
                 taken, self._taken = self._taken, None
                 await self._slots.give_back(taken)
 
@@ -211,9 +206,9 @@ def open_workplace(
         return RayWorkers(placement, config)
     if placement.gpus != int(placement.gpus):
         raise ConfigurationError("gpus: a server on this machine takes whole GPUs")
-    if slots is not None:
-        slots.check(placement.gpus)
-    return OneServer(placement, config, slots=slots)
+    slots = slots or Slots()
+    slots.check(placement.gpus)
+    return OneServer(placement, config, slots)
 
 
 @contextlib.asynccontextmanager

@@ -8,6 +8,7 @@ ids get the figure's prefix, and fonts are inherited. Coordinates are CSS pixels
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -132,6 +133,41 @@ def columns_plot(
             offset = (number - (len(series) - 1) / 2) * min(0.14, 0.6 / max(1, len(series)))
             marks = [(column + offset, point) for column, point in enumerate(points)]
             _draw(axes, number, marks, upright=True)
+    return _inline(figure, name, description)
+
+
+def lines_plot(
+    places: Sequence[float],
+    series: Sequence[Sequence[Point | None]],
+    *,
+    name: str,
+    description: str,
+    x_title: str,
+    narrow: bool,
+) -> Markup:
+    """Lines through points with vertical intervals on a scale of 0 to 100 %, at numbers in order.
+
+    A point that is None interrupts its line.
+    """
+    width, height = (340, 230) if narrow else (760, 300)
+    with _figure(width, height) as figure:
+        axes = figure.add_axes(
+            (36 / width, 44 / height, (width - 56) / width, (height - 60) / height)
+        )
+        reach = (places[-1] - places[0]) or 1.0
+        axes.set_xlim(places[0] - 0.03 * reach, places[-1] + 0.03 * reach)
+        axes.set_ylim(0, 100)
+        _bare(axes)
+        axes.set_yticks([0, 25, 50, 75, 100])
+        axes.yaxis.grid(visible=True, color=_LINE, linewidth=1)
+        axes.locator_params(axis="x", nbins=4 if narrow else 9)
+        axes.ticklabel_format(axis="x", style="plain", useOffset=False)
+        axes.set_xlabel(printable(x_title, 40 if narrow else 80), color=_SOFT, fontsize=11)
+        for number, points in enumerate(series):
+            values = [math.nan if point is None else point[0] for point in points]
+            colour, _ = _look(number)
+            axes.plot(places, values, color=colour, linewidth=1.5, clip_on=False)
+            _draw(axes, number, list(zip(places, points, strict=True)), upright=True)
     return _inline(figure, name, description)
 
 

@@ -40,6 +40,7 @@ from refusalkit.reporting.document.plots import (
     labels_of_runs,
 )
 from refusalkit.reporting.document.provenance import configuration, cost, judge
+from refusalkit.reporting.document.sweep import sweep
 from refusalkit.reporting.document.units import units_section
 from refusalkit.types import Estimate, Label, Outcome, Unscored
 
@@ -328,6 +329,7 @@ _MAX_COLUMNS = 12
 SECTIONS: tuple[Callable[[Facts], Section | None], ...] = (
     differences,
     rates,
+    sweep,
     categories,
     hard_lines,
     danger,
