@@ -136,7 +136,7 @@ if TYPE_CHECKING:
         PresetRow,
         preset_rows,
     )
-    from refusalkit.reporting.progress import TextProgress
+    from refusalkit.reporting.progress import NotebookProgress, TextProgress
     from refusalkit.runs.folder import Run
     from refusalkit.runs.merging import Merged
     from refusalkit.runs.record_checks import Finding
@@ -242,7 +242,7 @@ _WHERE = {
     "prompts.load": "load_prompts shipped_sets",
     "prompts.prompt_set": "PromptSet",
     "reporting.data.presets": "PresetRow preset_rows",
-    "reporting.progress": "TextProgress",
+    "reporting.progress": "NotebookProgress TextProgress",
     "runs.folder": "Run",
     "runs.merging": "Merged",
     "runs.record_checks": "Finding",
@@ -317,6 +317,7 @@ __all__ = [
     "Model",
     "ModelRun",
     "ModerationError",
+    "NotebookProgress",
     "Outcome",
     "OverBlocking",
     "Pair",

@@ -6,6 +6,7 @@ import re
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ import refusalkit as rk
 from handmade import CROSSED, HELD, write_run
 from places import ROOT
 
-EXAMPLE = ROOT / "docs" / "example.ipynb"
+NOTEBOOKS = ROOT / "docs" / "notebooks"
 HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m"
 
 
@@ -95,26 +96,70 @@ def test_a_comparison_of_many_runs_is_against_the_first(tmp_path: Path) -> None:
     assert "B - C" not in html
 
 
-def test_the_example_runs(tmp_path: Path) -> None:
+def executed(name: str, folder: Path) -> Any:
+    """A notebook after all its cells have run, in a folder of its own."""
     # These libraries raise deprecation warnings about one another on import.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import nbclient
         import nbformat
 
-        notebook = nbformat.read(EXAMPLE, as_version=4)
+        notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
         nbformat.validate(notebook)
         assert all(not cell.get("outputs") for cell in notebook.cells), "outputs are not committed"
         client = nbclient.NotebookClient(
-            notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+            notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": folder}}
         )
         client.execute()
-    shown = [
-        output["data"]
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if "data" in output
-    ]
-    assert any("willingness" in data.get("text/html", "") for data in shown)
-    assert any("hard lines" in data.get("text/html", "") for data in shown)
+    return notebook
+
+
+def shown(notebook: Any) -> list[dict[str, str]]:
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output["data"] for output in outputs if "data" in output]
+
+
+def test_there_are_notebooks_for_three_tasks() -> None:
+    names = {path.stem for path in NOTEBOOKS.glob("*.ipynb")}
+    assert names == {"first-benchmark", "comparing-two-models", "measuring-a-judge"}
+
+
+@pytest.mark.slow
+def test_the_notebook_of_a_first_benchmark_runs_with_a_bar(tmp_path: Path) -> None:
+    notebook = executed("first-benchmark", tmp_path)
+    data = shown(notebook)
+    assert any("willingness" in each.get("text/html", "") for each in data)
+    assert any("hard lines" in each.get("text/html", "") for each in data)
     assert (tmp_path / "report.html").exists()
+    assert any("application/vnd.jupyter.widget-view+json" in each for each in data)
+    states = notebook.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
+    models = [one["state"] for one in states.values()]
+    (bar,) = (one for one in models if one.get("_model_name") == "IntProgressModel")
+    assert bar["value"] == bar["max"] == rk.load_run(tmp_path / "leaky").manifest.n_units
+    (words,) = (one for one in models if one.get("_model_name") == "LabelModel")
+    assert words["value"].startswith(f"{bar['max']}/{bar['max']} answered")
+
+
+@pytest.mark.slow
+def test_the_notebook_that_compares_two_models_runs(tmp_path: Path) -> None:
+    data = shown(executed("comparing-two-models", tmp_path))
+    assert any("A - B" in each.get("text/html", "") for each in data)
+    assert (tmp_path / "both.html").exists()
+
+
+@pytest.mark.slow
+def test_the_notebook_that_measures_a_judge_runs(tmp_path: Path) -> None:
+    data = shown(executed("measuring-a-judge", tmp_path))
+    plain = [each.get("text/plain", "") for each in data]
+    assert any("sensitivity" in text or "kappa" in text for text in plain)
+    assert any("ProbeStatus.FOOLED" in text for text in plain)
+    assert (tmp_path / "judged" / "manifest.json").exists()
+
+
+def test_without_a_kernel_progress_is_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rk.benchmark(
+        "demo/open", "starter", trials=1, out=tmp_path / "run", on_progress=rk.NotebookProgress()
+    )
+    assert "judged, " in capsys.readouterr().out.splitlines()[-1]

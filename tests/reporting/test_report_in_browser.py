@@ -175,6 +175,79 @@ def test_the_first_tab_stop_skips_to_the_results(browser: Any, pages: dict[str, 
         assert visit.page.evaluate("document.activeElement.id") == "main"
 
 
+def test_a_point_says_its_value_under_the_pointer(browser: Any, pages: dict[str, Path]) -> None:
+    with Visit(browser, pages["several"]) as visit:
+        page = visit.page
+        for figure in ("#categories .wide", "#overview"):
+            spots = page.locator(f"{figure} svg rect.hover")
+            texts = [each.text_content() for each in spots.all()]
+            assert texts
+            assert all("\u00a0% (" in text and " to " in text for text in texts), texts
+        spot = page.locator("#overview rect.hover").first
+        box = spot.bounding_box()
+        assert box is not None
+        # Whatever lies on top there is what the pointer meets.
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(x, y)
+        page.evaluate(f"window.scrollTo(0, {y - 400})")
+        box = spot.bounding_box()
+        met = page.evaluate(
+            "([x, y]) => document.elementFromPoint(x, y).getAttribute('class')",
+            [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2],
+        )
+        assert met == "hover"
+        assert visit.console == []
+
+
+def test_every_value_under_the_pointer_lies_on_its_point(
+    browser: Any, pages: dict[str, Path]
+) -> None:
+    """The places are computed beside matplotlib, so they are held against what it drew."""
+    with Visit(browser, pages["one"]) as visit:
+        places = """(selector) => [...document.querySelectorAll(selector)].map((node) => {
+            const box = node.getBoundingClientRect();
+            return [box.x + box.width / 2, box.y + box.height / 2, box.width, box.height];
+        })"""
+        for figure in ("#categories .wide", "#danger"):
+            marks = visit.page.evaluate(places, f"{figure} svg use")
+            spots = visit.page.evaluate(places, f"{figure} svg rect.hover")
+            inside = [
+                any(abs(x - sx) <= w / 2 + 1 and abs(y - sy) <= h / 2 + 1 for sx, sy, w, h in spots)
+                for x, y, _, _ in marks
+            ]
+            assert spots
+            assert len(inside) >= len(spots)
+            assert all(inside[: len(spots)]), figure
+
+
+def test_runs_are_listed_by_value_and_a_crossed_line_before_all(
+    browser: Any, pages: dict[str, Path]
+) -> None:
+    with Visit(browser, pages["several"], width=PHONE) as visit:
+        rows = visit.page.locator(".runs tbody tr")
+        assert "crossed" in rows.first.inner_text()
+        values = [float(text) for text in visit.page.locator(".runs .big-cell").all_inner_texts()]
+        assert values[1:] == sorted(values[1:], reverse=True)
+        # Nothing of the first table lies beyond the edge of a phone.
+        fits = "(() => { const s = document.querySelector('.runs').parentElement;"
+        assert visit.page.evaluate(f"{fits} return s.scrollWidth <= s.clientWidth + 1 }})()")
+
+
+def test_the_table_of_units_shows_all_its_columns_on_a_desk(
+    browser: Any, pages: dict[str, Path]
+) -> None:
+    with Visit(browser, pages["several"], width=DESKTOP) as visit:
+        fits = "(() => { const s = document.querySelector('#units-table').parentElement;"
+        assert visit.page.evaluate(f"{fits} return s.scrollWidth <= s.clientWidth + 1 }})()")
+        assert widths(visit)[0] <= DESKTOP
+        heads = visit.page.locator("#units-table thead th").all_inner_texts()
+        assert heads.index("label") < heads.index("outcome") < heads.index("chars")
+        aligned = "(n) => getComputedStyle(document.querySelector("
+        aligned += "`#units-table tbody tr :nth-child(${n})`)).textAlign"
+        assert visit.page.evaluate(aligned, 1) == "left"
+        assert visit.page.evaluate(aligned, heads.index("chars") + 1) == "right"
+
+
 def test_it_works_without_scripts(browser: Any, pages: dict[str, Path]) -> None:
     with Visit(browser, pages["crossed"], scripts=False) as visit:
         assert visit.page.locator("#units-table tbody tr").count() == 27

@@ -244,6 +244,7 @@ def of_results(folder: Path) -> dict[str, Any]:
             ["demo/mixed"], "starter", limit=4, trials=1, out=folder / "many"
         )[0],
         "TextProgress": rk.TextProgress(),
+        "NotebookProgress": rk.NotebookProgress(),
         "PresetRow": rk.preset_rows()[0],
         "PromptSet": rk.load_prompts("starter"),
         "Prompt": rk.load_prompts("starter").prompts[0],

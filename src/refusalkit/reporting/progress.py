@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from refusalkit.display import shows
 from refusalkit.engine.plan import Progress
@@ -134,3 +134,56 @@ class TextProgress:
         if last:
             print(file=self._file)
             self._shown_at, self._width = -_TEXT_EVERY_S, 0
+
+
+@shows()
+class NotebookProgress:
+    """An `on_progress` callback that shows a bar in a notebook, where ipywidgets is installed.
+
+    Elsewhere it prints as `TextProgress` does.
+
+    Examples:
+        >>> import refusalkit as rk
+        >>> shown = rk.NotebookProgress()
+        >>> run = rk.benchmark("demo/open", limit=2, trials=1, out="runs/bar", on_progress=shown)
+        2/2 answered, 2 judged, 0 refusals, 0 unscored, $0.00
+    """
+
+    def __init__(self) -> None:
+        self._widgets = _bar_and_words()
+        self._text = TextProgress() if self._widgets is None else None
+        self._shown_at = -_TEXT_EVERY_S
+
+    def __call__(self, progress: Progress) -> None:
+        """Show the progress, unless it was shown a moment ago."""
+        if self._text is not None:
+            self._text(progress)
+            return
+        now = time.monotonic()
+        last = progress.verdicts >= progress.planned
+        if not last and now - self._shown_at < _REDRAW_EVERY_S * 2:
+            return
+        self._shown_at = now
+        bar, words = self._widgets
+        bar.max, bar.value = max(1, progress.planned), progress.verdicts
+        bar.bar_style = "success" if last and not progress.unscored else ""
+        words.value = describe(progress)
+
+
+def _bar_and_words() -> Any:
+    """A bar and the words beside it, shown in the cell; None where there are no widgets."""
+    if "IPython" not in sys.modules:
+        return None
+    from IPython import get_ipython
+    from IPython.display import display
+
+    shell = get_ipython()
+    if shell is None or getattr(shell, "kernel", None) is None:
+        return None
+    try:
+        import ipywidgets
+    except ImportError:
+        return None
+    bar, words = ipywidgets.IntProgress(value=0, max=1), ipywidgets.Label("starting")
+    display(ipywidgets.HBox([bar, words]))  # type: ignore[no-untyped-call]
+    return bar, words

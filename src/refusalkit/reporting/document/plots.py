@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
 
 from markupsafe import Markup
@@ -63,13 +63,34 @@ class DotRow:
     points: Sequence[Point | None]
 
 
+class Hover(NamedTuple):
+    """A place of a plot, in pixels from its top left, and what is said of it under the pointer."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    says: str
+
+
+def told(point: Point) -> str:
+    """A value and its interval, as it is said under the pointer."""
+    value, low, high = point
+    return f"{value:.1f}\u00a0% ({low:.1f} to {high:.1f})"
+
+
 def dot_plot(
-    groups: Sequence[tuple[str, Sequence[DotRow]]], *, name: str, description: str, narrow: bool
+    groups: Sequence[tuple[str, Sequence[DotRow]]],
+    *,
+    name: str,
+    description: str,
+    narrow: bool,
+    runs: Sequence[str] = (),
 ) -> Markup:
     """Rows of points with intervals on a scale of 0 to 100, in groups.
 
     `groups` are (heading, rows); a heading may be empty. `narrow` puts labels above their rows, for
-    phones.
+    phones. `runs` are the names of several runs, for the words under the pointer.
     """
     groups = [(heading, rows) for heading, rows in groups if rows]
     n_runs = max((len(row.points) for _, rows in groups for row in rows), default=1)
@@ -80,6 +101,7 @@ def dot_plot(
     peak = 22.0  # room for tick labels at the top
     heights = [(head if heading else 6.0) + step * len(rows) for heading, rows in groups]
     height = peak + sum(heights) + gap * max(0, len(groups) - 1) + foot
+    hovers: list[Hover] = []
     with _figure(width, height) as figure:
         top = height - peak
         for (heading, rows), used in zip(groups, heights, strict=True):
@@ -106,8 +128,16 @@ def dot_plot(
                     for middle, row in zip(middles, rows, strict=True)
                 ]
                 _draw(axes, number, marks, upright=False)
+                whose = f", {runs[number]}" if len(runs) > 1 else ""
+                tall = min(22.0, step) if n_runs == 1 else 9.0
+                for (place, point), row in zip(marks, rows, strict=True):
+                    if point is not None:
+                        y = height - bottom - panel + place * step - tall / 2
+                        across = (left, width - left - right)
+                        says = f"{row.label}{whose}: {told(point)}"
+                        hovers.append(_across(point, across, y, tall, says))
             top = bottom - gap
-    return _inline(figure, name, description)
+    return _inline(figure, name, description, hovers)
 
 
 def columns_plot(
@@ -117,9 +147,11 @@ def columns_plot(
     name: str,
     description: str,
     x_title: str,
+    runs: Sequence[str] = (),
 ) -> Markup:
     """Points with vertical intervals on a scale of 0 to 100 %, one column for each of `heads`."""
     width, height = 340, 210
+    hovers: list[Hover] = []
     with _figure(width, height) as figure:
         axes = figure.add_axes((36 / width, 40 / height, 292 / width, 156 / height))
         axes.set_xlim(-0.5, len(heads) - 0.5)
@@ -133,7 +165,54 @@ def columns_plot(
             offset = (number - (len(series) - 1) / 2) * min(0.14, 0.6 / max(1, len(series)))
             marks = [(column + offset, point) for column, point in enumerate(points)]
             _draw(axes, number, marks, upright=True)
-    return _inline(figure, name, description)
+            whose = f", {runs[number]}" if len(runs) > 1 else ""
+            for (place, point), head in zip(marks, heads, strict=True):
+                if point is not None:
+                    x = 36 + (place + 0.5) / len(heads) * 292 - 5
+                    y, tall = 14 + (1 - point[2] / 100) * 156, (point[2] - point[1]) / 100 * 156
+                    says = f"{head}{whose}: {told(point)}"
+                    hovers.append(Hover(x, min(y, 14 + 156 - 10), 10, max(tall, 10), says))
+    return _inline(figure, name, description, hovers)
+
+
+def scatter_plot(
+    points: Sequence[tuple[int, str, Point, Point]],
+    *,
+    name: str,
+    description: str,
+    x_title: str,
+    y_title: str,
+) -> Markup:
+    """Runs as points with their intervals both ways, on scales of 0 to 100 %.
+
+    `points` are (number of the run, its name, across, upright).
+    """
+    width, height = 340, 330
+    plot = (44.0, 12.0, 280.0, 276.0)  # left, top, width, height
+    hovers: list[Hover] = []
+    with _figure(width, height) as figure:
+        left, top, wide, tall = plot
+        bottom = height - top - tall
+        axes = figure.add_axes((left / width, bottom / height, wide / width, tall / height))
+        axes.set_xlim(0, 100)
+        axes.set_ylim(0, 100)
+        _bare(axes)
+        axes.set_xticks([0, 25, 50, 75, 100])
+        axes.set_yticks([0, 25, 50, 75, 100])
+        axes.grid(visible=True, color=_LINE, linewidth=1)
+        axes.set_axisbelow(True)
+        axes.set_xlabel(x_title, color=_SOFT, fontsize=11)
+        axes.set_ylabel(y_title, color=_SOFT, fontsize=11)
+        for number, run, across, upright in points:
+            colour = _look(number)[0]
+            low, high = upright[1:]
+            soft: Any = {"color": colour, "alpha": 0.35, "linewidth": 2, "clip_on": False}
+            axes.vlines([across[0]], [low], [high], **soft)
+            _draw(axes, number, [(upright[0], across)], upright=False)
+            x, y = left + across[0] / 100 * wide, top + (1 - upright[0] / 100) * tall
+            says = f"{run}: {y_title} {told(upright)}, {x_title} {told(across)}"
+            hovers.append(Hover(x - 9, y - 9, 18, 18, says))
+    return _inline(figure, name, description, hovers)
 
 
 def lines_plot(
@@ -178,10 +257,12 @@ def bars_plot(
     name: str,
     description: str,
     x_title: str,
+    runs: Sequence[str] = (),
 ) -> Markup:
     """Vertical bars of shares in percent, side by side for each run."""
     width, height = 340, 210
     most = max((value for values in series for value in values), default=0.0) or 1.0
+    hovers: list[Hover] = []
     with _figure(width, height) as figure:
         axes = figure.add_axes((36 / width, 40 / height, 292 / width, 156 / height))
         axes.set_xlim(-0.5, len(heads) - 0.5)
@@ -198,7 +279,23 @@ def bars_plot(
             places = [column + offset for column in range(len(values))]
             colour = _SERIES[number]
             axes.bar(places, values, width=breadth * 0.92, color=colour, linewidth=0)
-    return _inline(figure, name, description)
+            whose = f", {runs[number]}" if len(runs) > 1 else ""
+            per = 292 / len(heads)
+            for place, value, head in zip(places, values, heads, strict=True):
+                tall = max(value / (most * 1.08) * 156, 6)
+                x = 36 + (place + 0.5 - breadth / 2) * per
+                says = f"{x_title} {head}{whose}: {value:.1f}\u00a0%"
+                hovers.append(Hover(x, 14 + 156 - tall, breadth * per, tall, says))
+    return _inline(figure, name, description, hovers)
+
+
+def _across(point: Point, span: tuple[float, float], y: float, tall: float, says: str) -> Hover:
+    """The place of a lying point with its interval; `span` is where the scale begins, its width."""
+    start, wide = span
+    low, high = (start + at / 100 * wide for at in point[1:])
+    # At least as wide as a finger's end, however narrow the interval is.
+    spare = max(0.0, 16 - (high - low)) / 2
+    return Hover(low - spare, y, high - low + 2 * spare, tall, says)
 
 
 def _label_width(groups: Sequence[tuple[str, Sequence[DotRow]]]) -> float:
@@ -292,8 +389,8 @@ def _figure(width: float, height: float) -> Iterator[Figure]:
         yield Figure(figsize=(width / 72, height / 72), facecolor="none")
 
 
-def _inline(figure: Figure, name: str, description: str) -> Markup:
-    """The figure as an `<svg>` element for a page."""
+def _inline(figure: Figure, name: str, description: str, hovers: Sequence[Hover] = ()) -> Markup:
+    """The figure as an `<svg>` element for a page, with what is said under the pointer."""
     import matplotlib as mpl
 
     out = io.StringIO()
@@ -315,6 +412,10 @@ def _inline(figure: Figure, name: str, description: str) -> Markup:
     root.set("height", box[3])
     root.set("role", "img")
     root.set("aria-label", description)
+    for hover in hovers:
+        places = {key: f"{getattr(hover, key):.1f}" for key in ("x", "y", "width", "height")}
+        area = ElementTree.SubElement(root, f"{_SVG}rect", {"class": "hover", **places})
+        ElementTree.SubElement(area, f"{_SVG}title").text = printable(hover.says, 200)
     text = ElementTree.tostring(root, encoding="unicode", short_empty_elements=True)
     # Inline SVG in HTML takes no namespace prefixes.
     text = re.sub(r"(</?)ns\d+:", r"\1", text)
@@ -376,11 +477,16 @@ def _present(node: ElementTree.Element, key: str, value: str) -> None:
         node.set(key, value)
 
 
-def labels_of_runs(names: Sequence[str]) -> list[dict[str, Any]]:
-    """The entries of a legend: name, number of the colour (1 to `MAX_COLOURS`) and marker."""
+def labels_of_runs(
+    names: Sequence[str], order: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
+    """The entries of a legend: name, number of the colour (1 to `MAX_COLOURS`) and marker.
+
+    `order` has the numbers of the runs to list, in their order.
+    """
     return [
-        {"name": name, "colour": number % MAX_COLOURS + 1, "marker": _look(number)[1]}
-        for number, name in enumerate(names[:MAX_RUNS])
+        {"name": names[number], "colour": number % MAX_COLOURS + 1, "marker": _look(number)[1]}
+        for number in (range(len(names[:MAX_RUNS])) if order is None else order)
     ]
 
 

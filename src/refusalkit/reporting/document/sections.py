@@ -38,6 +38,7 @@ from refusalkit.reporting.document.plots import (
     columns_plot,
     dot_plot,
     labels_of_runs,
+    scatter_plot,
 )
 from refusalkit.reporting.document.provenance import configuration, cost, judge
 from refusalkit.reporting.document.sweep import sweep
@@ -106,6 +107,53 @@ def rates(report: Facts) -> Section:
     return Section("rates", "Rates", "rates.html.j2", data)
 
 
+_OVERVIEW = (
+    ("hold_rate", "hold rate", "hard lines held: further right is better"),
+    ("over_refusal", "over-refusal", "safe twins refused: further left is better"),
+)
+
+
+def overview(report: Facts) -> Section | None:
+    """Runs as points: willingness against the hold rate and against over-refusal."""
+    runs = report.runs[:MAX_RUNS]
+    if len(runs) < 2:
+        return None
+    willing = [_whole(facts.score.willingness) for facts in runs]
+    order = sorted(
+        (number for number, point in enumerate(willing) if point is not None),
+        key=lambda number: -(willing[number] or (0.0, 0.0, 0.0))[0],
+    )
+    charts = []
+    for field, title, meaning in _OVERVIEW:
+        points = [
+            (number, runs[number].name, across, upright)
+            for number in order
+            if (across := _whole(getattr(runs[number].score, field))) is not None
+            and (upright := willing[number]) is not None
+        ]
+        if not points or (field == "over_refusal" and not any(f.score.n_contrast for f in runs)):
+            continue
+        figure = scatter_plot(
+            points,
+            name=f"overview-{field.replace('_', '-')}",
+            description=f"Willingness against {title}, a point for each of {len(points)} runs; the "
+            "table of rates below has the figures",
+            x_title=f"{title}, percent",
+            y_title="willingness, percent",
+        )
+        charts.append({"title": f"Willingness and {title} ({meaning})", "figure": Figure(figure)})
+    if not charts:
+        return None
+    data = {"charts": charts, "legend": labels_of_runs([facts.name for facts in runs], order)}
+    return Section("overview", "At a glance", "overview.html.j2", data)
+
+
+def _whole(estimate: Estimate) -> Point | None:
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return None
+    return estimate.value, estimate.low, estimate.high
+
+
 def categories(report: Facts) -> Section:
     """Willingness by category as a dot plot, hard lines apart, and as a table."""
     runs = report.runs
@@ -132,8 +180,16 @@ def categories(report: Facts) -> Section:
         "intervals; the table below has the figures"
     )
     figure = Figure(
-        dot_plot(ordered, name="categories-wide", description=what, narrow=False),
-        dot_plot(ordered, name="categories-narrow", description=what, narrow=True),
+        *(
+            dot_plot(
+                ordered,
+                name=f"categories-{'narrow' if narrow else 'wide'}",
+                description=what,
+                narrow=narrow,
+                runs=[facts.name for facts in drawn],
+            )
+            for narrow in (False, True)
+        )
     )
     data = {
         "figure": figure,
@@ -195,6 +251,7 @@ def danger(report: Facts) -> Section | None:
             name="danger",
             description=f"{what}; the table beside it has the figures",
             x_title="danger, as stated by the prompt set",
+            runs=[facts.name for facts in runs],
         )
     )
     if len(runs) == 1:
@@ -317,6 +374,7 @@ def trials(report: Facts) -> Section | None:
                 name="trials",
                 description="Share of the prompts by how many of their trials were refused",
                 x_title="trials refused",
+                runs=[facts.name for facts in several],
             )
         )
     data = {"table": table, "figure": figure, "legend": _legend(several)}
@@ -327,6 +385,7 @@ _MAX_COLUMNS = 12
 
 
 SECTIONS: tuple[Callable[[Facts], Section | None], ...] = (
+    overview,
     differences,
     rates,
     sweep,
@@ -400,10 +459,14 @@ def headline(facts: RunFacts) -> dict[str, Any]:
     """A run's data for the first screen."""
     score, entry, judge_entry = facts.score, facts.manifest.prompt_set, facts.judging.entry
     by = f"{judge_entry.name} ({judge_entry.model})" if judge_entry.model else judge_entry.name
+    willing = score.willingness.value
+    is_crossed = facts.audit is not None and facts.audit.status == "crossed"
     if judge_entry.members:
         by = f"a council of {len(judge_entry.members)} ({judge_entry.rule})"
     return {
         "name": facts.name,
+        # Runs are listed by value, with those that crossed a line before all.
+        "rank": (is_crossed, -1.0 if willing is None else willing),
         "model": score.model,
         "set": f"{entry.name} {entry.version}",
         "n_prompts": score.n_prompts,
