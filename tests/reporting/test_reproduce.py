@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import refusalkit as rk
 from commandline import Call, caller
 from refusalkit.cli import cli
-from refusalkit.cli.options import given_options
+from refusalkit.cli.given import given as parse
+from refusalkit.config.layers import Layer
 from refusalkit.config.resolve import resolve_config
 from refusalkit.config.run_config import OPERATIONAL, RunConfig
 from refusalkit.reporting.document.facts import gather
@@ -62,12 +63,9 @@ def manifest_of(config: RunConfig, source: str | None = "starter") -> Manifest:
 def parsed(words: list[str]) -> RunConfig:
     """The configuration that the command line parses from the words."""
     command = cli.commands[words[1]]
-    options = dict(command.make_context("run", words[2:]).params)
-    (model,) = options.pop("models")
-    file = options["config_file"]
-    known = RunConfig.model_fields
-    given = {name: value for name, value in options.items() if name in known}
-    return resolve_config({"model": model, **given_options(given)}, file=file)
+    with command.make_context("run", words[2:]) as context:
+        (model,) = context.params["models"]
+        return resolve_config(Layer({"model": model}).under(parse(context.params).all))
 
 
 @pytest.mark.parametrize(
