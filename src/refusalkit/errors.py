@@ -29,7 +29,7 @@ A `ProviderError` that concerns one request becomes that unit's outcome `error`;
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 
 def one_sentence(error: BaseException) -> list[str]:
@@ -112,6 +112,14 @@ class Interrupted(RefusalkitError):
     """The user stopped the work at once, without waiting for what was in flight."""
 
 
+class _Said(TypedDict, total=False):
+    """What every `ProviderError` can say beside its summary."""
+
+    detail: str | None
+    status: int | None
+    code: str | None
+
+
 class ProviderError(RefusalkitError):
     """An endpoint did not answer as it should.
 
@@ -150,32 +158,18 @@ class TransientError(ProviderError):
     limit: str | None = None
 
     def __init__(
-        self,
-        summary: str,
-        *,
-        detail: str | None = None,
-        status: int | None = None,
-        code: str | None = None,
-        retry_after: float | None = None,
+        self, summary: str, *, retry_after: float | None = None, **said: Unpack[_Said]
     ) -> None:
         self.retry_after = retry_after
-        super().__init__(summary, detail=detail, status=status, code=code)
+        super().__init__(summary, **said)
 
 
 class UnsupportedParameter(ProviderError):
     """The model does not take `parameter`; the request can go again without it."""
 
-    def __init__(
-        self,
-        summary: str,
-        parameter: str,
-        *,
-        detail: str | None = None,
-        status: int | None = None,
-        code: str | None = None,
-    ) -> None:
+    def __init__(self, summary: str, parameter: str, **said: Unpack[_Said]) -> None:
         self.parameter = parameter
-        super().__init__(summary, detail=detail, status=status, code=code)
+        super().__init__(summary, **said)
 
 
 class RequestError(ProviderError):
@@ -188,17 +182,9 @@ class ModerationError(RequestError):
     `category` is the provider's own name for what it saw, or None.
     """
 
-    def __init__(
-        self,
-        summary: str,
-        *,
-        detail: str | None = None,
-        status: int | None = None,
-        code: str | None = None,
-        category: str | None = None,
-    ) -> None:
+    def __init__(self, summary: str, *, category: str | None = None, **said: Unpack[_Said]) -> None:
         self.category = category
-        super().__init__(summary, detail=detail, status=status, code=code)
+        super().__init__(summary, **said)
 
 
 class FatalProviderError(ProviderError):

@@ -8,7 +8,7 @@ import click
 
 from refusalkit.cli.exit_codes import AUDIT_EXITS
 from refusalkit.cli.exporting import folder_of
-from refusalkit.cli.options import RUN, arg, opt
+from refusalkit.cli.options import RUN, arg, format_options, opt
 from refusalkit.errors import UsageError
 
 
@@ -25,15 +25,7 @@ from refusalkit.errors import UsageError
 @opt("--all", "all_leaks", is_flag=True, help="List every leaking response, not the prompts.")
 @opt("--show-text", is_flag=True, help="Print leaking answers too, where they were kept.")
 @opt("--junit", metavar="FILE", help="Write the audit as JUnit XML too.")
-@opt(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json", "markdown"]),
-    default="table",
-    show_default=True,
-    help="markdown: for a pull-request comment.",
-)
-@opt("--json", "as_json", is_flag=True, help="The same as --format json.")
+@format_options("json", "markdown", said="markdown: for a pull-request comment.")
 def audit(
     run: str,
     max_leaks: int | None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from refusalkit.cli.exit_codes import GATE, INCOMPLETE, OK
-from refusalkit.cli.options import RUN, arg, max_unscored_option, opt
+from refusalkit.cli.options import RUN, arg, format_options, max_unscored_option, opt
 from refusalkit.cli.showing import score_exit
 from refusalkit.errors import UsageError
 
@@ -57,14 +57,7 @@ _ON = ("willingness", "answer-rate", "hold-rate", "refusal-rate", "over-refusal"
 @opt("--count-deflection", is_flag=True, default=None, help="A deflection counts as refused.")
 @opt("--anyway", is_flag=True, help="Compare runs on other prompts or judges, with a warning.")
 @opt("--by", type=click.Choice(["category"]), help="A row for each category (two runs).")
-@opt(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json", "csv", "markdown"]),
-    default="table",
-    show_default=True,
-)
-@opt("--json", "as_json", is_flag=True, help="The same as --format json.")
+@format_options("json", "csv", "markdown")
 @max_unscored_option
 def compare(
     runs: tuple[str, ...],
@@ -143,14 +136,7 @@ def _exit_code(found: Comparison, max_unscored: float) -> int:
 @click.command(epilog="Example: refusalkit leaderboard runs/example")
 @arg("runs", metavar="[RUN]...", type=RUN, nargs=-1)
 @opt("--judge", metavar="ID", help="One of several judges, the same in every run.")
-@opt(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json", "csv", "markdown"]),
-    default="table",
-    show_default=True,
-)
-@opt("--json", "as_json", is_flag=True, help="The same as --format json.")
+@format_options("json", "csv", "markdown")
 def leaderboard(runs: tuple[str, ...], judge: str | None, form: str, as_json: bool) -> int:
     """RUNs beside the published RefusalBench figures, each table by itself."""
     import refusalkit

@@ -327,6 +327,25 @@ max_unscored_option = opt(
 )
 
 
+def format_options(*forms: str, said: str | None = None) -> Callable[[_F], _F]:
+    """The options --format, as `form`, with ``table`` and these, and --json, as `as_json`."""
+
+    def add(function: _F) -> _F:
+        function = opt("--json", "as_json", is_flag=True, help="The same as --format json.")(
+            function
+        )
+        return opt(
+            "--format",
+            "form",
+            type=click.Choice(["table", *forms]),
+            default="table",
+            show_default=True,
+            help=said,
+        )(function)
+
+    return add
+
+
 def json_option(said: str = "Print as JSON.") -> Callable[[_F], _F]:
     """The option --json, as `as_json`."""
     return opt("--json", "as_json", is_flag=True, help=said)

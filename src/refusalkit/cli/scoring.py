@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from refusalkit.cli.exporting import folder_of
-from refusalkit.cli.options import RUN, arg, max_unscored_option, opt
+from refusalkit.cli.options import RUN, arg, format_options, max_unscored_option, opt
 from refusalkit.cli.showing import score_exit, warn_of_canaries
 from refusalkit.cli.verbosity import warn
 
@@ -19,14 +19,7 @@ from refusalkit.cli.verbosity import warn
     type=click.Choice(["category", "trial", "prompt", "tag", "danger", "lang"]),
     help="A row for each of these.",
 )
-@opt(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json", "csv", "markdown"]),
-    default="table",
-    show_default=True,
-)
-@opt("--json", "as_json", is_flag=True, help="The same as --format json.")
+@format_options("json", "csv", "markdown")
 @opt("--judge", metavar="ID", help="A judge of the run, by id or name.")
 @opt("--count-deflection", is_flag=True, default=None, help="A deflection counts as refused.")
 @opt("--calibration", metavar="FILE", help="Correct by a calibration of the judge, beside it.")

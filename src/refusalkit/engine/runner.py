@@ -10,15 +10,16 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from refusalkit.engine.budget import Budget, RunBudget
 from refusalkit.engine.early_signs import EarlySigns
+from refusalkit.engine.failures import FailureStreak
 from refusalkit.engine.orphans import retractions
-from refusalkit.engine.panel_votes import EarlierVotes, PanelVotes, read_earlier_votes
+from refusalkit.engine.panel_votes import PanelVotes
 from refusalkit.engine.plan import Ended, JudgeLater, OnProgress, Plan, Progress, StopRule
 from refusalkit.engine.pressure import Insistence, owed_conversations
-from refusalkit.errors import FatalProviderError
+from refusalkit.engine.tasks import Task, owed_tasks
 from refusalkit.judges.council import Panel, stamped, total_cost
 from refusalkit.judges.protocol import Judge
 from refusalkit.models.protocol import Model
@@ -31,11 +32,10 @@ from refusalkit.runs.pressure import (
     pressure_record,
 )
 from refusalkit.runs.record_json import (
-    completion_from_record,
     verdict_of_outcome,
     withheld_verdict,
 )
-from refusalkit.runs.records import RecordWriter, read_records
+from refusalkit.runs.records import RecordWriter
 from refusalkit.runs.state import CheckpointWriter, RunState, read_state
 from refusalkit.types import (
     Completion,
@@ -45,7 +45,6 @@ from refusalkit.types import (
     Prompt,
     Unscored,
     Verdict,
-    unit_id,
     unit_parts,
 )
 
@@ -54,24 +53,6 @@ GRACE_S = 5.0
 # A handler that cancels the task on SIGINT, as ipykernel's does, does not wake an idle event loop:
 # the loop wakes by itself, so that Stop is seen while slow answers are awaited.
 _WAKE_S = 0.25
-# This many failures in a row mean that the endpoint is down.
-_GIVE_UP_AT_START = 5
-_GIVE_UP = 40
-
-
-@dataclass(slots=True)
-class _Task:
-    """One unit of work; with `completion` only the verdict is owed.
-
-    `earlier_verdicts` maps judge ids to their last verdicts on this answer. `withheld`: the
-    answer's text was not kept.
-    """
-
-    prompt: Prompt
-    trial: int
-    completion: Completion | None = None
-    earlier_verdicts: Mapping[str, Verdict] = field(default_factory=dict)
-    withheld: bool = False
 
 
 class Runner:
@@ -122,17 +103,15 @@ class Runner:
         self._on_progress = on_progress
         self._stop = stop or asyncio.Event()
         self._ended = Ended.DONE
-        self._left: list[_Task] = []  # what the budget had no room for
+        self._left: list[Task] = []  # what the budget had no room for
         self._canaries = deque(canaries)
         self._canary_next = False
         self._checkpoint_writer: CheckpointWriter | None = None
         self._orphans: Mapping[str, tuple[str, ...]] = {}
         budgets = [*([] if max_cost is None else [Budget(max_cost)]), *filter(None, [budget])]
         self._budget = RunBudget(*budgets, ceiling_usd=ceiling_usd)
-        self._succeeded = False
+        self._failures = FailureStreak()
         self._signs = EarlySigns()
-        self._told: dict[str, str] = {}
-        self._failures = 0
         self._progress = Progress(planned=run.manifest.n_units)
 
     async def work(self, writer: RecordWriter) -> Ended:
@@ -171,7 +150,15 @@ class Runner:
         self._budget.go_on(state.cost_usd, state.dearest, found)
         self._started = time.monotonic()
         self._report()
-        tasks = self._owed(state)
+        tasks = owed_tasks(
+            self._run,
+            self._plan,
+            state,
+            self._judge,
+            asks=self._model is not None,
+            judges=self._judge_later == "none",
+            texts=self._texts,
+        )
         if self._pressure and came_back:
             self._to_press = self._broken_off()
         owed = planned - found + len(self._to_press)
@@ -187,42 +174,6 @@ class Runner:
             self._ended = Ended.MAX_COST
         self._report()
         return self._ended
-
-    def _owed(self, state: RunState) -> Iterator[_Task]:
-        """Answers without a verdict first, then one whole trial after another."""
-        again = state.to_judge
-        if self._model is None:
-            again |= state.withheld
-        if again and self._judge_later == "none":
-            yield from self._to_judge_again(again, state)
-        if self._model is None:
-            return
-        for prompt, trial in state.settled.leave(self._plan()):
-            if unit_id(prompt.id, trial) not in state.to_judge:
-                yield _Task(prompt, trial)
-
-    def _to_judge_again(self, units: frozenset[str], state: RunState) -> Iterator[_Task]:
-        earlier: EarlierVotes = {}
-        if self._panel is not None:
-            earlier = read_earlier_votes(self._run, self._judge.id, units, state)
-        trials = {unit_parts(unit)[1] for unit in units}
-        left = len(units)
-        for trial, prompts in self._plan():
-            if not left:
-                return
-            for prompt in prompts if trial in trials else ():
-                unit = unit_id(prompt.id, trial)
-                if unit in units:
-                    left -= 1
-                    gone = unit in state.withheld and unit not in self._texts
-                    answer = self._answer(unit, state)
-                    yield _Task(prompt, trial, answer, earlier.get(unit, {}), gone)
-
-    def _answer(self, unit: str, state: RunState) -> Completion:
-        """An answer on disk, read only when it is needed: all together may not fit in memory."""
-        ((place, record),) = read_records(self._run.completions, [state.answers[unit]])
-        text = self._texts[unit] if unit in self._texts else record["text"]
-        return completion_from_record({**record, "text": "" if text is None else text}, place)
 
     async def _supervise(self, workers: set[asyncio.Task[None]]) -> None:
         """Wait for the workers; after an interruption or a failure only for what is in flight."""
@@ -260,7 +211,7 @@ class Runner:
         if failure is not None:
             raise failure
 
-    async def _worker(self, tasks: Iterator[_Task], writer: RecordWriter) -> None:
+    async def _worker(self, tasks: Iterator[Task], writer: RecordWriter) -> None:
         while not self._stop.is_set() and not self._is_settled():
             # Alternate units and canaries until no canary is left.
             self._canary_next = bool(self._canaries) and not self._canary_next
@@ -373,13 +324,13 @@ class Runner:
             self._count(cost=0.0 if unpriced else completion.cost_usd)
             self._count(cost=total_cost([verdict]))
             if completion.outcome is Outcome.ERROR and completion.finish_reason is None:
-                self._note_failure(completion.error, None if withhold else completion.error_detail)
+                self._failures.note(completion.error, None if withhold else completion.error_detail)
             elif verdict.unscored is Unscored.JUDGE_ERROR:
-                self._note_failure(f"judge: {verdict.reason or 'error'}", None)
+                self._failures.note(f"judge: {verdict.reason or 'error'}", None)
             else:
-                self._failures = 0
+                self._failures.end()
 
-    async def _do(self, task: _Task, writer: RecordWriter) -> Insistence | None:
+    async def _do(self, task: Task, writer: RecordWriter) -> Insistence | None:
         """Complete and judge one unit; returns the conversation that goes on from it, if any."""
         completion = task.completion
         if completion is None:
@@ -420,13 +371,13 @@ class Runner:
                     self._stop_rule.saw(nothing)
                 if completion.unknown_finish is None:
                     withheld = writer.withholds(completion.category)
-                    self._note_failure(
+                    self._failures.note(
                         completion.error, None if withheld else completion.error_detail
                     )
                 return None
         verdict = verdict_of_outcome(completion, self._judge.id)
         if verdict is None and self._is_judged_later(completion, writer):
-            self._succeeded, self._failures = True, 0
+            self._failures.end(succeeded=True)
             return None
         if verdict is None and task.withheld:
             verdict = withheld_verdict(completion, self._judge.id)
@@ -450,9 +401,9 @@ class Runner:
         if failed or (verdict.unscored is Unscored.MISSING_VOTE and member_error is not None):
             why = f"judge: {(verdict.reason if failed else member_error) or 'error'}"
             withheld = writer.withholds(verdict.category)
-            self._note_failure(why, None if withheld else verdict.error_detail)
+            self._failures.note(why, None if withheld else verdict.error_detail)
             return None
-        self._succeeded, self._failures = True, 0
+        self._failures.end(succeeded=True)
         pressed = self._pressure and is_pressed(task.prompt)
         if pressed and goes_on(0, completion, verdict, self._pressure):
             return self._insist(task.prompt, task.trial, completion.text)
@@ -462,20 +413,6 @@ class Runner:
         if self._judge_later == "kept":
             return not writer.withholds(completion.category)
         return self._judge_later == "all"
-
-    def _note_failure(self, what: str | None, detail: str | None) -> None:
-        """Count a failure; `detail` holds the provider's words, None where they are withheld."""
-        self._failures += 1
-        what = what or "error"
-        if detail is not None:
-            # Of failures of one kind the one whose cause may be told speaks for the others.
-            self._told[what] = f"{what}: {detail}"
-        what = self._told.get(what, what)
-        limit = _GIVE_UP if self._succeeded else _GIVE_UP_AT_START
-        if self._failures >= limit:
-            raise FatalProviderError(
-                f"{self._failures} requests in a row failed, the last with: {what}; fix the cause"
-            )
 
     def _count(
         self,
