@@ -1,37 +1,21 @@
 """The command line: parsing, progress and exit codes only.
 
 Exit codes: 0 done or held; 1 a gate failed; 2 usage; 3 inconclusive or incomplete; 4 a provider or
-configuration error. What a command needs is imported when it runs, so that `--help` is quick.
+configuration error. A command's module is imported when the command is asked for, and what it needs
+when it runs, so that a run begins soon.
 """
 
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import sys
+from collections.abc import MutableMapping
 from typing import NoReturn
 
 import click
 
-from refusalkit.cli import (
-    auditing,
-    batches,
-    comparing,
-    completing,
-    configuring,
-    estimating,
-    exporting,
-    judging,
-    listing,
-    merging,
-    planning,
-    presets,
-    prompt_sets,
-    reporting,
-    running,
-    scoring,
-    viewing,
-)
 from refusalkit.cli.exit_codes import ERROR, INCOMPLETE, OK, USAGE, exit_code_of
 from refusalkit.cli.options import ConfiguredCommand
 from refusalkit.cli.streams import flush_streams, guard_streams
@@ -100,7 +84,67 @@ def _command_of(error: click.ClickException) -> str:
     return context.command_path if context is not None else "refusalkit"
 
 
+# The module of each command, which has the command's name in it.
+_MODULES = {
+    "audit": "auditing",
+    "batches": "batches",
+    "compare": "comparing",
+    "completion": "completing",
+    "config": "configuring",
+    "estimate": "estimating",
+    "export": "exporting",
+    "grade": "running",
+    "judges": "judging",
+    "leaderboard": "comparing",
+    "merge": "merging",
+    "plan": "planning",
+    "presets": "presets",
+    "prompts": "prompt_sets",
+    "regrade": "running",
+    "report": "reporting",
+    "resume": "running",
+    "run": "running",
+    "runs": "listing",
+    "score": "scoring",
+    "show": "listing",
+    "verify": "exporting",
+    "view": "viewing",
+}
+
+
+class _Commands(click.Group):
+    """The commands, each imported when it is first asked for."""
+
+    _found: MutableMapping[str, click.Command]
+
+    @property
+    def commands(self) -> MutableMapping[str, click.Command]:
+        """All commands by name, imported."""
+        for name in _MODULES:
+            self._load(name)
+        return self._found
+
+    @commands.setter
+    def commands(self, commands: MutableMapping[str, click.Command]) -> None:
+        self._found = commands
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, as help lists them."""
+        return sorted(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name."""
+        return self._load(cmd_name) if cmd_name in _MODULES else None
+
+    def _load(self, name: str) -> click.Command:
+        if name not in self._found:
+            module = importlib.import_module(f"refusalkit.cli.{_MODULES[name]}")
+            self._found[name] = _with_verbosity(getattr(module, name))
+        return self._found[name]
+
+
 @click.group(
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Example: refusalkit run demo/mixed",
 )
@@ -122,31 +166,4 @@ def _with_verbosity(command: click.Command) -> click.Command:
     return command
 
 
-for _command in (
-    running.run,
-    running.resume,
-    batches.batches,
-    running.grade,
-    running.regrade,
-    estimating.estimate,
-    configuring.config,
-    planning.plan,
-    merging.merge,
-    listing.runs,
-    listing.show,
-    scoring.score,
-    auditing.audit,
-    comparing.compare,
-    comparing.leaderboard,
-    reporting.report,
-    viewing.view,
-    exporting.verify,
-    exporting.export,
-    prompt_sets.prompts,
-    judging.judges,
-    presets.presets,
-    completing.completion,
-):
-    cli.add_command(_command)
-
-_with_verbosity(cli)
+cli.params.extend(verbosity_options())
