@@ -27,6 +27,7 @@ FIRST_ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "calibrate": ("lexical", "answers.jsonl"),
     "estimate": ("demo/mixed",),
     "estimate_many": (["demo/mixed"],),
+    "estimate_judging": ("answers.jsonl",),
     "grade": ("answers.jsonl",),
     "judge_agreement": (["answers.jsonl"],),
     "plan": ("demo/mixed",),
