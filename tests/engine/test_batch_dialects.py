@@ -14,7 +14,7 @@ import refusalkit as rk
 from loopback import LoopbackServer, Script
 from refusalkit.api.batches import list_batches
 from refusalkit.engine import batch_exchange, batching
-from refusalkit.errors import FatalProviderError
+from refusalkit.errors import ConfigurationError, FatalProviderError
 from refusalkit.models import batch_dialects, openai_batches
 from refusalkit.models.batch_dialects import BatchDialect, batch_providers, provider_at
 from refusalkit.runs.folder import Run
@@ -109,6 +109,48 @@ def test_what_it_refuses_is_told_in_its_words(server: LoopbackServer, tmp_path: 
     server.batches.script.refuse = "this model has no batches"
     with pytest.raises(FatalProviderError, match="this model has no batches"):
         start(server, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        ("groq", "GROQ_API_KEY"),
+        ("mistral", "MISTRAL_API_KEY"),
+        ("together_ai", "TOGETHER_API_KEY"),
+    ],
+)
+def test_a_provider_that_litellm_reaches_is_asked_by_its_own_batches(
+    name: str, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "loopback-key-0123456789")
+    with LoopbackServer(Script()) as server:
+        server.batches.script.speaks = SPOKEN[name]  # type: ignore[assignment]
+        row = replace(batch_providers()[name], hosts=("127.0.0.1",), base=server.openai_base)
+        monkeypatch.setitem(batch_providers(), name, row)
+        run = rk.benchmark(
+            f"{name}/target",
+            "refusalkit-166",
+            judge="graded",
+            judge_model=f"{name}/judge-x",
+            limit=4,
+            trials=1,
+            canaries=0,
+            batch="both",
+            wait=True,
+            out=tmp_path / "run",
+        )
+        assert ended(run) == "done"
+        assert sum(server.batches.paid.values()) == len(server.log) == 8
+        assert {exchange.model for exchange in server.log} == {"target", "judge-x"}
+        assert [one.status for one in list_batches(run)] == ["collected"] * 2
+
+
+def test_a_provider_whose_key_is_not_set_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GROQ_API_KEY", raising=False)
+    with pytest.raises(ConfigurationError, match="GROQ_API_KEY holds no API key"):
+        rk.benchmark("groq/target", batch="model", judge="lexical", out=tmp_path / "run")
 
 
 @pytest.mark.parametrize(

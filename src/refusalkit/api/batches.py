@@ -110,7 +110,8 @@ async def _list(
         asks_model=any(kind == "model" for kind, _ in asked),
         asks_judge=("judge", own) in asked,
     )
-    config = resolve_config(options, base=followed)
+    # Opened as where its requests go in batches.
+    config = resolve_config({**options, "batch": "both"}, base=followed)
     endpoints: dict[tuple[Kind, str], BatchEndpoint] = {}
     opened: list[ChatModel | LLMJudge] = []
     reports = []

@@ -84,7 +84,8 @@ def show_batches(
         found += [one for one in reports if judge is None or one.asked == judge]
     _print(found, as_json, runs)
     if folder is not None:
-        come_back += f" --batch-to {shlex.quote(printable(folder, 400))}"
+        said = f" --batch-to {shlex.quote(printable(folder, 400))}"
+        come_back = come_back.removesuffix(" --batch-to DIR") + said
         if _print_how(found, Path(folder), as_json):
             click.echo(
                 f"refusalkit: in files; once they are answered come back with {come_back}. The "

@@ -107,9 +107,11 @@ def run_exit(
         return AUDIT_EXITS[result.audit.status]
     owes = not done or is_owed(result.score)
     over = above_bound(spent, bound)
-    why = {"interrupted": "interrupted", "max_cost": "stopped before --max-cost"}.get(
-        str(ended), "not complete"
-    )
+    why = {
+        "interrupted": "interrupted",
+        "max_cost": "stopped before --max-cost",
+        "batches": "in batches",
+    }.get(str(ended), "not complete")
     if over is not None:
         why = over if done or ended == "max_cost" else f"{why}, {over}"
     if owes:

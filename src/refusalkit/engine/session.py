@@ -13,7 +13,8 @@ from refusalkit.clock import now
 from refusalkit.config.run_config import OPERATIONAL, RunConfig
 from refusalkit.engine.destinations import destinations
 from refusalkit.errors import RefusalkitError, RunFolderError, StorageError
-from refusalkit.runs.batch_journal import check_none_open
+from refusalkit.models.batch_files import is_in_files
+from refusalkit.runs.batch_journal import check_none_open, read_batches
 from refusalkit.runs.canaries import owed_canaries
 from refusalkit.runs.folder import Run, open_run
 from refusalkit.runs.judge_entries import joined_judges
@@ -45,8 +46,10 @@ def how_to_resume(run: Run) -> str:
     quoted = shlex.quote(path)
     if run.manifest.kind == "grade":
         return f"the same command with --out {quoted}"
-    served = ' --serve "COMMAND"' if was_served(run) else ""
-    return f"refusalkit resume {quoted}{served}"
+    again = ' --serve "COMMAND"' if was_served(run) else ""
+    if any(batch.is_open and is_in_files(batch.id) for batch in read_batches(run)):
+        again += " --batch-to DIR"
+    return f"refusalkit resume {quoted}{again}"
 
 
 def was_served(run: Run) -> bool:

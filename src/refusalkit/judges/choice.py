@@ -142,6 +142,7 @@ def _open(named: NamedJudge, config: RunConfig, pacers: Pacers) -> Judge:
         pacer=pacers.share(endpoint, fresh, limits),
         share_form=lambda form: pacers.share_form(endpoint, form),
         finish_words=config.finish_word,
+        batched=config.batch in ("judge", "both"),
     )
 
 

@@ -346,6 +346,7 @@ def open_rubric(rubric: Rubric, connection: Connection) -> LLMJudge:
             via=connection.via,
             pacer=connection.pacer,
             finish_words=connection.finish_words,
+            batched=connection.batched,
         )
     except (ConfigurationError, UsageError) as error:
         # A run asks two models: which of them is it?

@@ -82,12 +82,14 @@ def open_judge(
     pacer: Pacer | None = None,
     share_form: Callable[[RequestForm], RequestForm] | None = None,
     finish_words: Sequence[str] = (),
+    batched: bool = False,
 ) -> Judge:
     """The judge that a rubric describes.
 
     `pacer` is shared by several that ask one model; it takes the place of `rpm`, `tpm` and
     `max_retries`. `share_form` hands out what is known of the form that the endpoint takes.
-    `finish_words` are meanings of finish words, as for `open_model`.
+    `finish_words` are meanings of finish words, and `batched` says that its requests will go in
+    batches, as for `open_model`.
     """
     kind = rubric.of_kind
     assert kind.module is not None, "a rubric is read from a file, and such a kind has a module"
@@ -99,6 +101,7 @@ def open_judge(
         timeout_s=timeout_s,
         share_form=share_form,
         finish_words=finish_words,
+        batched=batched,
     )
     # Imported where it is used: rules need no client, a client no rules.
     opener: Opener = import_module(kind.module).open_rubric

@@ -41,7 +41,7 @@ class Connection:
     """How a judge reaches the model that it asks, if it asks one.
 
     `share_form` hands out what is known of the form that the endpoint takes; `finish_words` are
-    meanings of finish words, as for `open_model`.
+    meanings of finish words, as for `open_model`. `batched`: its requests will go in batches.
     """
 
     pacer: Pacer
@@ -51,3 +51,4 @@ class Connection:
     timeout_s: float = 600.0
     share_form: Callable[[RequestForm], RequestForm] | None = None
     finish_words: Sequence[str] = ()
+    batched: bool = False

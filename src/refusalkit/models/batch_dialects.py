@@ -5,7 +5,6 @@ Read from ``batches.toml``.
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -53,26 +52,19 @@ class BatchDialect:
 
 @dataclass(frozen=True, slots=True)
 class BatchProvider:
-    """A row of ``batches.toml``."""
+    """A row of ``batches.toml``. Models whose requests go in batches are asked at its `base`."""
 
     name: str
     limits: BatchLimits
     dialect: BatchDialect = BatchDialect()
     hosts: tuple[str, ...] = ()
     base: str | None = None
-    keys: tuple[str, ...] = ()
 
     def is_at(self, host: str) -> bool:
         """Whether a host is this provider's."""
         return any(
             host.endswith(name) if name.startswith(".") else host == name for name in self.hosts
         )
-
-    @property
-    def key_variable(self) -> str | None:
-        """The environment variable that holds its key: the first that is set, else the first."""
-        set_ones = [name for name in self.keys if os.environ.get(name, "").strip()]
-        return next(iter((*set_ones, *self.keys)), None)
 
 
 @cache
@@ -106,5 +98,4 @@ def _provider(row: Mapping[str, Any]) -> BatchProvider:
         dialect=BatchDialect(**speaks),
         hosts=tuple(row.get("hosts", ())),
         base=row.get("base"),
-        keys=tuple(row.get("keys", ())),
     )

@@ -60,6 +60,7 @@ def open_model(
     connections: int = 0,
     pacer: Pacer | None = None,
     finish_words: Sequence[str] = (),
+    batched: bool = False,
 ) -> Model:
     """Open a model by its id, ``provider/name``.
 
@@ -80,6 +81,8 @@ def open_model(
             `max_retries`, and bounds the requests of all together.
         finish_words: what finish words mean that refusalkit does not know, as ``WORD=OUTCOME``
             with ``answered``, ``truncated``, ``blocked`` or ``no_answer``.
+        batched: its requests will go in batches: a provider whose batches speak the OpenAI protocol
+            is asked through that, and not through litellm.
 
     Raises:
         UsageError: the id is not ``provider/name``, or a finish word is not ``WORD=OUTCOME``.
@@ -103,6 +106,7 @@ def open_model(
         or Pacer(rpm=rpm, tpm=tpm, concurrency=connections or None, max_retries=max_retries),
         connections=connections,
         finish_words=finish_words,
+        batched=batched,
     )
     return ChatModel(client, price=price_at(model_id, api_base, via))
 
@@ -116,15 +120,49 @@ def open_client(
     via: Via | None = None,
     connections: int = 0,
     finish_words: Sequence[str] = (),
+    batched: bool = False,
 ) -> ChatClient:
     """The chat client behind a model id; judges use it too. Arguments and errors: `open_model`."""
     try:
         words = dict(map(parse_finish_word, finish_words))
     except ValueError as error:
         raise UsageError(printable(error, 300)) from None
-    client = _new_client(model_id, pacer, api_base, api_key_env, via, connections)
+    client = None
+    if batched and via is None and not api_base:
+        client = _batched_client(model_id, pacer, api_key_env, connections)
+    if client is None:
+        client = _new_client(model_id, pacer, api_base, api_key_env, via, connections)
     client.finish_words = words
     return client
+
+
+def _batched_client(
+    model_id: str, pacer: Pacer, api_key_env: str | None, connections: int
+) -> ChatClient | None:
+    """The client of a provider whose batches speak OpenAI's protocol, as its models do there.
+
+    None where it is reached in the usual way. Raises `ConfigurationError`: no key.
+    """
+    from refusalkit.models.batch_dialects import batch_providers
+    from refusalkit.models.key_variables import provider_variables
+    from refusalkit.models.openai import OpenAIClient
+
+    provider, name = _split(model_id)
+    row = batch_providers().get(provider)
+    if row is None or row.base is None:
+        return None
+    check_retired(model_id)
+    usual = provider_variables(model_id)
+    set_ones = [variable for variable in usual if os.environ.get(variable, "").strip()]
+    variable = api_key_env or next(iter((*set_ones, *usual)))
+    return OpenAIClient(
+        model_id,
+        name,
+        pacer=pacer,
+        api_base=row.base,
+        api_key=_key(provider, None, variable),
+        connections=connections,
+    )
 
 
 def _new_client(

@@ -168,6 +168,7 @@ def open_model_at(config: RunConfig, pacer: Pacer) -> Model:
         pacer=pacer,
         connections=config.concurrency,
         finish_words=config.finish_word,
+        batched=config.batch in ("model", "both"),
     )
 
 
