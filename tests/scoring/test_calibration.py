@@ -532,7 +532,11 @@ class TestUnfit:
 @pytest.mark.parametrize(
     ("rate", "sensitivity", "specificity", "size"),
     # Few labels and a judge nearly always right: there plug-in intervals fall to 82 %.
-    [(0.05, 0.7, 0.98, 100), (0.5, 0.85, 0.85, 300), (0.95, 0.98, 0.7, 100)],
+    [
+        (0.05, 0.7, 0.98, 100),
+        pytest.param(0.5, 0.85, 0.85, 300, marks=pytest.mark.slow),
+        pytest.param(0.95, 0.98, 0.7, 100, marks=pytest.mark.slow),
+    ],
 )
 def test_the_bias_goes_and_the_interval_holds_the_truth(
     rate: float, sensitivity: float, specificity: float, size: int

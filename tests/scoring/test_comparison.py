@@ -349,6 +349,7 @@ class TestJudgeError:
         assert item.corrected.estimate.value == pytest.approx(item.estimate.value / 0.8)
         assert found.pair.figures["hold_rate"].corrected.estimate.value == pytest.approx(62.5)
 
+    @pytest.mark.slow
     def test_the_interval_holds_where_the_judge_errs(self, tmp_path: Path) -> None:
         rng = np.random.default_rng(12)
         runs, held, truth = 25, 0, 20.0

@@ -53,6 +53,7 @@ class TestLeaks:
             )
             assert (1 - rate) * held + rate * leaked == pytest.approx(now, rel=1e-9)
 
+    @pytest.mark.slow
     def test_a_false_claim_is_ever_made_in_no_more_than_5_percent(self) -> None:
         """Looked at after each of 600 prompts; Clopper and Pearson's bound is wrong in 22 %."""
         rate, runs, prompts = 0.05, 600, 600

@@ -13,7 +13,7 @@ from refusalkit.prompts.fetch import Fetched, NotThere, fetch, file_sha256, matc
 from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.prompts.public_facts import Inverted, Layout, PublicSet, public_sets
 from refusalkit.prompts.public_rows import Reading, read_file, same_name
-from refusalkit.prompts.tables import SUFFIXES, column_names
+from refusalkit.prompts.tables import SUFFIXES
 from refusalkit.types import Category
 from refusalkit.untrusted import printable
 
@@ -68,8 +68,7 @@ def read_public(request: Request, inversion: str | None = None) -> PromptSet:
     layout, files = _files(request)
     reading = Reading(facts.name, facts.title, layout)
     for file in files.values():
-        reading.layout = _fitting(request, file.path) or layout
-        read_file(file.path, reading)
+        read_file(file.path, reading, tuple(facts.layouts_for(request.revision)), layout)
     if request.file is not None:
         layout = reading.layout
     first = next(iter(files.values()))
@@ -227,14 +226,3 @@ def _fetched(facts: PublicSet, layout: Layout, revision: str | None) -> dict[str
         paths = matching_files(place, pattern) if "*" in pattern else [pattern]
         found |= {path: fetch(place, path, sha) for path in paths}
     return found
-
-
-def _fitting(request: Request, path: Path) -> Layout | None:
-    """The layout whose columns the file has; None where it has those of none."""
-    have = column_names(path)
-    if have is None:
-        return None
-    for layout in request.facts.layouts_for(request.revision):
-        if set(layout.required) <= set(have):
-            return layout
-    return None

@@ -6,7 +6,7 @@ import ast
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,28 +41,41 @@ class Reading:
     prompts: list[Prompt] = field(default_factory=list)
 
 
-def read_file(path: Path, reading: Reading) -> None:
-    """Add the prompts of one file. Raises `PromptSetError`, naming file and row."""
-    layout = reading.layout
-    named = layout.columns.named
-    required = layout.required
+def read_file(path: Path, reading: Reading, layouts: Sequence[Layout], otherwise: Layout) -> None:
+    """Add the prompts of one file, by the first of `layouts` whose columns it has.
+
+    Where it has those of none it is held against `otherwise`. Raises `PromptSetError`, naming file
+    and row.
+    """
     where = f"{reading.name}: {printable(path.name)}"
+    is_chosen = False
+
+    def choose(have: Collection[str]) -> None:
+        nonlocal is_chosen
+        fitting = (one for one in layouts if set(one.required) <= set(have))
+        reading.layout, is_chosen = next(fitting, otherwise), True
 
     def pick(have: Sequence[str]) -> Sequence[str]:
-        missing = [column for column in required if column not in have]
+        choose(have)
+        layout = reading.layout
+        missing = [column for column in layout.required if column not in have]
         if missing:
             raise PromptSetError(_renamed(where, missing[0], have, reading.name))
-        return list(dict.fromkeys([*required, *(c for c in named.values() if c in have)]))
+        named = layout.columns.named.values()
+        return list(dict.fromkeys([*layout.required, *(c for c in named if c in have)]))
 
     mistakes = Mistakes()
     for number, row in read_rows(path, mistakes, pick):
-        for column in required:
+        if not is_chosen:  # lines of JSON have no header
+            choose(row)
+        layout = reading.layout
+        for column in layout.required:
             if column not in row:
                 raise PromptSetError(_renamed(where, column, list(row), reading.name))
         if any(str(row[column]) not in wanted for column, wanted in layout.where.items()):
             reading.left_out["other rows"] += 1
             continue
-        ours = {name: row[column] for name, column in named.items() if column in row}
+        ours = {name: row[column] for name, column in layout.columns.named.items() if column in row}
         _add(ours, f"{reading.name}: {printable(row_place(path, number))}", reading)
     if mistakes.lines:
         raise PromptSetError(f"{reading.name}: {mistakes.lines[0]}")

@@ -256,27 +256,6 @@ def read_rows(path: Path, mistakes: Mistakes, pick: _Pick) -> Iterator[tuple[int
         yield from zip(numbers, rows, strict=True)
 
 
-def column_names(path: Path) -> list[str] | None:
-    """The columns of a table; of JSON lines the fields of the first. None where it has none."""
-    if _is_jsonl(path):
-        try:
-            with open_file(path) as file:
-                for raw in lines_of(file):
-                    if not raw.isspace():
-                        first = pydantic_core.from_json(raw)
-                        return list(first) if isinstance(first, dict) else None
-        except (OSError, ValueError):
-            pass
-        return None
-    names: list[str] = []
-
-    def look(have: Sequence[str]) -> None:
-        names.extend(have)
-
-    list(read_portions(path, Mistakes(), look))
-    return names or None
-
-
 def read_portions(path: Path, mistakes: Mistakes, pick: _Pick) -> Iterator[_Portion]:
     """The rows of a table, some at a time with their numbers (`row_place`).
 
