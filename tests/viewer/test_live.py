@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import refusalkit as rk
+from commandline import caller
 from refusalkit.runs.manifest import Session
 from refusalkit.types import Completion, Label, Outcome, Verdict
 from run_folders import JUDGE, write_run
@@ -101,20 +102,16 @@ def test_runs_that_come_and_go_are_seen(tmp_path: Path) -> None:
         assert client.get(f"/run/{name}/read").status == 404
 
 
-def start(*words: str, folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "refusalkit", "view", *words, "--no-open"],
-        cwd=folder,
+def test_the_command_prints_its_address_and_ctrl_c_ends_it(tmp_path: Path) -> None:
+    rk.benchmark("demo/mixed", "starter", trials=1, limit=10, out=tmp_path / "runs" / "one")
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "refusalkit", "view", "--port", str(port), "--no-open"],
+        cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def test_the_command_prints_its_address_and_ctrl_c_ends_it(tmp_path: Path) -> None:
-    rk.benchmark("demo/mixed", "starter", trials=1, limit=10, out=tmp_path / "runs" / "one")
-    port = free_port()
-    process = start("--port", str(port), folder=tmp_path)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -149,20 +146,25 @@ def test_it_listens_on_loopback_only(tmp_path: Path) -> None:
         assert own == [f"0100007F:{client.port:04X}"]
 
 
-def test_what_cannot_be_served_is_told_in_a_sentence(tmp_path: Path) -> None:
+def test_what_cannot_be_served_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = caller(monkeypatch, capsys, tmp_path)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        process = start(str(tmp_path), "--port", str(port), folder=tmp_path)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 4
-    assert err.startswith(f"refusalkit: port {port} cannot be used")
-    assert "--port" in err
-    process = start("nowhere", folder=tmp_path)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert err == "refusalkit: nowhere is not a folder\n"
+        said = call("view", tmp_path, "--port", port, "--no-open")
+    assert said.status == 4
+    assert said.err.startswith(f"refusalkit: port {port} cannot be used")
+    assert "--port" in said.err
+    said = call("view", "nowhere")
+    assert said.status == 2
+    assert said.err == "refusalkit: nowhere is not a folder\n"
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    said = call("view", tmp_path)
+    assert said.status == 4
+    assert 'pip install "refusalkit[view]"' in said.err
 
 
 def test_one_run_is_opened_at_once(tmp_path: Path) -> None:

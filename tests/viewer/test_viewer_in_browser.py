@@ -15,7 +15,7 @@ from viewer.hostile import UNIT, write_hostile
 from viewer.served import Client, viewer
 from viewer.test_reading import add_judge
 
-pytestmark = pytest.mark.xdist_group("viewer")
+pytestmark = pytest.mark.xdist_group("viewer-browser")
 DESKTOP, PHONE = 1280, 390
 
 
