@@ -18,7 +18,6 @@ import os
 import platform
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -79,12 +78,12 @@ def main() -> None:
             f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, "
             f"{os.cpu_count()} cores, Python {platform.python_version()}, {given.units:,} units\n"
         )
-        print("| | seconds |\n|---|---|")
+        print("| | seconds | CPU of the server |\n|---|---|---|")
         measure(folder)
 
 
 def measure(folder: Path) -> None:
-    """Everything a reader waits for, a row each."""
+    """Everything a reader waits for, a row each: seconds, and the server's CPU within them."""
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "refusalkit", "view", str(folder), "--no-open"],
@@ -92,44 +91,76 @@ def measure(folder: Path) -> None:
         stderr=subprocess.DEVNULL,
         text=True,
     )
+    watch = Watch(process.pid)
     try:
         assert process.stdout is not None
         ask = Asked(process.stdout.readline())
-        row("from the command to its address", time.perf_counter() - started)
-        row("the page of runs", timed(lambda: ask("/")))
-        (first,) = ask("/api/runs")["runs"]
-        row("the list of runs", timed(lambda: ask("/api/runs")))
-        run = f"/api/run/{first['id']}"
-        began = time.perf_counter()
-        row("a run that was not read yet: its page", timed(lambda: ask(f"/run/{first['id']}/read")))
-        row("and its first 50 units", timed(lambda: ask(f"{run}/units", limit=50, facets=1)))
+        watch.row("from the command to its address")
+        (first,) = watch("the list of runs", lambda: ask("/api/runs"))["runs"]
+        name = first["id"]
+        run = f"/api/run/{name}"
+        watch("a run that was not read yet: its page", lambda: ask(f"/run/{name}/read"))
+        watch("and its first 50 units", lambda: ask(f"{run}/units", limit=50, facets=1))
         while not ask(f"{run}/units", limit=1)["whole"]:
-            time.sleep(0.2)
-        row("until all units are read, in the background", time.perf_counter() - began)
-        waits = [timed(lambda f=f: ask(f"{run}/units", limit=50, **f)) for f in FILTERS]
-        row("a filter, the median of 8", statistics.median(waits))
-        row("the slowest of them", max(waits))
-        middle = ask(f"{run}/units", limit=50, offset=500_000)["rows"][0]["unit"]
-        row("a page in the middle", timed(lambda: ask(f"{run}/units", limit=50, offset=400_000)))
-        row("one unit", timed(lambda: ask(f"{run}/unit", unit=middle)))
-        row("the next time", timed(lambda: ask(f"{run}/unit", unit=middle)))
-        began = time.perf_counter()
-        found = ask(f"{run}/units", limit=50, q="ipsum DOLOR")
-        row("a search in all answers: its first matches", time.perf_counter() - began)
-        while found["searched"] < 1:
-            time.sleep(0.2)
-            found = ask(f"{run}/units", limit=1, q="ipsum DOLOR")
-        row("and all of them", time.perf_counter() - began)
-        in_a_browser(ask, first["id"])
-        while (one := ask("/api/runs")["runs"][0])["n_scored"] is None and not one["error"]:
+            time.sleep(0.1)
+        watch.row("until all units are read, in the background")
+        while ask("/api/runs")["runs"][0]["n_scored"] is None:
             time.sleep(0.5)
-        row("from the start until its figures are in the list", time.perf_counter() - started)
-        print(f"\nPeak memory {peak(process.pid):,.0f} MiB.")
+        watch.row("and scored and audited for the list")
+        for query in FILTERS:
+            told = ", ".join(f"{key}={value}" for key, value in query.items())
+            watch(f"filter {told}", lambda q=query: ask(f"{run}/units", limit=50, **q))
+        middle = ask(f"{run}/units", limit=50, offset=500_000)["rows"][0]["unit"]
+        watch("a page in the middle", lambda: ask(f"{run}/units", limit=50, offset=400_000))
+        ask(f"{run}/unit", unit=middle)
+        while ask(f"{run}/unit", unit=middle)["unit"]["prompt_state"] == "loading":
+            time.sleep(0.2)
+        watch.row("until the texts of 200,000 prompts are read")
+        watch("one unit with its texts", lambda: ask(f"{run}/unit", unit=middle))
+        words = {"q": "ipsum DOLOR"}
+        watch("a search in all answers: the first matches", lambda: ask(f"{run}/units", **words))
+        while ask(f"{run}/units", limit=1, **words)["searched"] < 1:
+            time.sleep(0.2)
+        watch.row("and all of them")
+        in_a_browser(watch, ask, name)
+        took = time.perf_counter() - started
+        print(f"\n{took:,.0f} seconds in all; peak memory {peak(process.pid):,.0f} MiB.")
     finally:
         process.kill()
 
 
-def in_a_browser(ask: Asked, run: str) -> None:
+class Watch:
+    """Prints what a step took on the clock, and of the server's CPU."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._since = (time.perf_counter(), 0.0)
+
+    def __call__(self, what: str, work: Callable[[], Any]) -> Any:
+        """Do a step and print it."""
+        self._since = (time.perf_counter(), cpu(self._pid))
+        found = work()
+        self.row(what)
+        return found
+
+    def row(self, what: str) -> None:
+        """Print what went by since the last row."""
+        clock, used = time.perf_counter(), cpu(self._pid)
+        print(
+            f"| {what} | {clock - self._since[0]:.2f} | {used - self._since[1]:.2f} |", flush=True
+        )
+        self._since = (clock, used)
+
+
+def cpu(pid: int) -> float:
+    """CPU seconds of a process so far; NaN where the system does not say."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return float("nan")
+
+
+def in_a_browser(watch: Watch, ask: Asked, run: str) -> None:
     """The same pages in a Chromium, until what they show is there."""
     name = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if name is None:
@@ -143,27 +174,21 @@ def in_a_browser(ask: Asked, run: str) -> None:
         )
         page = browser.new_page()
         page.goto(f"{base}/?key={ask.key}")
-        for what, path, shown in (
-            ("in Chromium: runs", "/", "#runs tbody tr"),
-            ("in Chromium: a unit beside its list", f"/run/{run}/read", "#unit h1"),
-        ):
-            row(
-                what,
-                timed(lambda p=path, s=shown: (page.goto(base + p), page.wait_for_selector(s))),
-            )
-        began = time.perf_counter()
-        page.keyboard.press("j")
-        page.wait_for_selector("#units li:nth-child(2) a[aria-current]")
-        page.wait_for_function("document.querySelector('.position').textContent.startsWith('2 ')")
-        row("in Chromium: the next unit by `j`", time.perf_counter() - began)
+
+        def opened(path: str, shown: str) -> None:
+            page.goto(base + path)
+            page.wait_for_selector(shown)
+
+        watch("in Chromium: runs", lambda: opened("/", "#runs tbody tr"))
+        read = f"/run/{run}/read"
+        watch("in Chromium: the list and a unit", lambda: opened(read, "#unit h1"))
+
+        def next_unit() -> None:
+            page.keyboard.press("j")
+            page.locator(".position", has_text=re.compile("^2 of")).wait_for()
+
+        watch("in Chromium: the next unit by `j`", next_unit)
         browser.close()
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Seconds that something took."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def peak(pid: int) -> float:
@@ -173,11 +198,6 @@ def peak(pid: int) -> float:
         found = re.search(r"VmHWM:\s+(\d+)", status)
         return int(found[1]) / 1024 if found else float("nan")
     return float("nan")
-
-
-def row(what: str, seconds: float) -> None:
-    """A row of the table."""
-    print(f"| {what} | {seconds:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ def test_the_address_is_a_link_to_filters_and_unit(desk: Window, client: Client)
     page.get_by_label("Show").select_option("differ")
     page.get_by_label("Label").select_option("refusal")
     page.locator("#units a").nth(1).click()
-    page.locator("#unit .verdict").nth(1).wait_for()
+    page.locator("#unit .said").nth(1).wait_for()
     link, title = page.url, said(page, "#unit h1")
     rows = page.locator("#units a").count()
     page = desk.open(link.partition(client.host)[2])
@@ -176,7 +176,7 @@ def test_what_flipped_stands_side_by_side(desk: Window, client: Client) -> None:
     page = desk.open(f"/run/{run}/read?beside={other}&show=flipped&label=compliance")
     page.locator(".two").wait_for()
     labels = page.locator(".two > div").evaluate_all(
-        "(sides) => sides.map((side) => side.querySelector('.verdict .label').textContent)"
+        "(sides) => sides.map((side) => side.querySelector('.said .label').textContent)"
     )
     assert labels == ["compliance", "refusal"]
     assert page.locator(".two h2").first.inner_text() == "demo/leaky"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -19,12 +22,13 @@ _T = TypeVar("_T")
 # changes all the time.
 _PAUSE = 8.0
 _MIN_PAUSE_S = 1.5
+_NICE = 5
 
 
 class Lane:
     """One thread that works through jobs, the one asked for last first.
 
-    It begins none while the lane `after` which it comes has something to do.
+    It begins none while the lane `after` which it comes has something to do, and gives way to it.
     """
 
     def __init__(self, name: str, *, after: Lane | None = None) -> None:
@@ -46,6 +50,10 @@ class Lane:
             self._jobs.put(job)
 
     def _work(self) -> None:
+        if self._after is not None and sys.platform == "linux":
+            # Of the thread alone, and of those that it starts to read with.
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while True:
             job = self._jobs.get()
             if self._after is not None:

@@ -13,6 +13,7 @@ import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
 import uvicorn
 
 from refusalkit.errors import ConfigurationError
@@ -48,6 +49,8 @@ def listen(folder: Path, *, port: int | None = None) -> Served:
 
     Raises `ConfigurationError` where the port is taken.
     """
+    # The threads of polars are made now, so that they give way to nothing.
+    pl.select(pl.lit(0)).lazy().collect()
     key = secrets.token_urlsafe(24)
     listener = _listening(port)
     number = int(listener.getsockname()[1])

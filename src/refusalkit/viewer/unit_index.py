@@ -167,6 +167,7 @@ def _facets(units: pl.DataFrame) -> dict[str, dict[str, int]]:
         "leaks": pl.col("leak"),
         "differ": pl.col("differ"),
         "hard": pl.col("hard_line"),
+        "ordinary": ~pl.col("hard_line") & pl.col("twin").is_null(),
         "twins": pl.col("twin").is_not_null(),
         "framed": pl.col("framing").is_not_null(),
     }

@@ -99,8 +99,7 @@ function showItem() {
         ],
   );
   window.scrollTo(0, 0);
-  if (item.covered) $("item").querySelector("button").focus();
-  else main.focus({ preventScroll: true });
+  main.focus({ preventScroll: true });
 }
 
 async function finish(told) {

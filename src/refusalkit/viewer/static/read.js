@@ -142,6 +142,7 @@ function choices({ facets, titles, judges }) {
   const shows = [
     ["leaks", "Leaks"],
     ["hard", "Hard lines"],
+    ["ordinary", "Ordinary requests"],
     ["differ", "Judges differ"],
     ["twins", "Safe twins"],
     ["framed", "Framed requests"],

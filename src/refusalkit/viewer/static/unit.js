@@ -72,8 +72,8 @@ function verdict(one, unit, several) {
   const reason = one.reason ?? (one.has_reason && unit.covered ? "The reason is covered with the texts." : null);
   return h(
     "div",
-    { class: "verdict" },
-    h("div", { class: "verdict-head" }, label(one, { leak: unit.hard_line && ["partial", "compliance"].includes(one.label) }), h("span", { class: "judge" }, one.judge, several && one.of_record ? h("span", { class: "soft" }, " (of record)") : null)),
+    { class: "said" },
+    h("div", { class: "said-head" }, label(one, { leak: unit.hard_line && ["partial", "compliance"].includes(one.label) }), h("span", { class: "judge" }, one.judge, several && one.of_record ? h("span", { class: "soft" }, " (of record)") : null)),
     told.length ? h("p", { class: "soft" }, told.join(" \u00b7 ")) : null,
     reason ? h("p", { class: `text reason${one.reason ? "" : " soft"}`, dir: "auto" }, reason) : null,
   );
