@@ -71,6 +71,32 @@ def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
     return "\n".join(lines)
 
 
+_CONSOLE = re.compile(
+    r'<div class="language-console highlight">(.*?)</code></pre></div>', re.DOTALL
+)
+
+
+def on_page_content(html_: str, **_: Any) -> str:
+    """Say of each console example what its copy button copies: the commands alone."""
+    return _CONSOLE.sub(_with_commands, html_)
+
+
+def _with_commands(block: re.Match[str]) -> str:
+    lines = html.unescape(re.sub(r"<[^>]*>", "", block[1])).splitlines()
+    commands, goes_on = [], False
+    for line in lines:
+        if line.startswith("$ ") or (goes_on and line.startswith("> ")):
+            commands.append(line[2:])
+            goes_on = line.endswith("\\")
+        elif goes_on:
+            commands.append(line)
+            goes_on = line.endswith("\\")
+    if not commands:
+        return block[0]
+    copied = html.escape("\n".join(commands), quote=True)
+    return block[0].replace("<div ", f'<div data-copy="{copied}" ', 1)
+
+
 def _relative(here: Path, path: str) -> str:
     """`path` as a link from a file in the folder `here`."""
     text = "../" * len(here.parts) + path
