@@ -115,6 +115,7 @@ if TYPE_CHECKING:
         Exported,
         export,
     )
+    from refusalkit.integrations.trackers import log_to
     from refusalkit.integrations.verification import (
         Check,
         Verification,
@@ -231,6 +232,7 @@ _WHERE = {
         "UnsupportedParameter UsageError"
     ),
     "integrations.export": "Exported export",
+    "integrations.trackers": "log_to",
     "integrations.verification": "Check Verification verify",
     "judges.council": "Council",
     "judges.open": "load_judge",
@@ -380,6 +382,7 @@ __all__ = [
     "load_judge",
     "load_prompts",
     "load_run",
+    "log_to",
     "merge",
     "open_labelling",
     "open_model",

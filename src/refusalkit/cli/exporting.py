@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 
 from refusalkit.cli.exit_codes import GATE, OK
 from refusalkit.cli.options import RUN, arg, json_option, opt
+from refusalkit.errors import UsageError
 from refusalkit.untrusted import printable
 
 # Findings that are printed; --json has more of them.
@@ -64,7 +66,7 @@ def verify(run: str, prompts: str | None, as_json: bool) -> int:
 @arg("out", metavar="OUT")
 @opt(
     "--to",
-    type=click.Choice(["bundle", "every-eval-ever", "inspect"]),
+    type=click.Choice(["bundle", "every-eval-ever", "inspect", "hub"]),
     required=True,
     help="The format.",
 )
@@ -76,28 +78,68 @@ def verify(run: str, prompts: str | None, as_json: bool) -> int:
     show_default=True,
     help="Of that organization to the model's developer.",
 )
+@opt("--dataset", metavar="OWNER/NAME", help="With hub: the benchmark's data set on the Hub.")
+@opt("--push", metavar="REPO", help="With hub: open a pull request there, with $HF_TOKEN.")
+@opt("--yes", is_flag=True, help="With --push: send without asking.")
 @json_option("Print what was written as JSON.")
-def export(run: str, out: str, to: Any, organization: str, relationship: Any, as_json: bool) -> int:
+def export(
+    run: str,
+    out: str,
+    to: Any,
+    organization: str,
+    relationship: Any,
+    dataset: str | None,
+    push: str | None,
+    yes: bool,
+    as_json: bool,
+) -> int:
     """Write RUN for other programs and people, to OUT.
 
     bundle: one archive without texts that anyone can `verify` and `score`. every-eval-ever: a
     folder with the record and the instance-level file of that project's schema; the organization
-    is for it. inspect: a log for Inspect's viewer.
+    is for it. inspect: a log for Inspect's viewer. hub: .eval_results/refusalkit.yaml for a model
+    repository, and the metadata block of a model card; --push shows it, asks, and opens a pull
+    request.
     """
     import refusalkit
 
-    made = refusalkit.export(run, to, out, organization=organization, relationship=relationship)
+    if push is not None and to != "hub":
+        raise UsageError("--push goes with --to hub")
+    made = refusalkit.export(
+        run, to, out, organization=organization, relationship=relationship, dataset=dataset
+    )
     if as_json:
         from refusalkit.reporting import data
 
         paths = [str(path) for path in made.paths]
-        click.echo(data.to_json({"paths": paths, "digest": made.digest}))
+        pull_request = None if push is None else _pushed(made.paths[0], push, yes)
+        said = {"paths": paths, "digest": made.digest, "pull_request": pull_request}
+        click.echo(data.to_json(said))
         return OK
     for path in made.paths:
         click.echo(f"Written: {printable(path, 400)}")
     if made.digest is not None:
         click.echo(f"Digest: {made.digest}")
+    if push is not None:
+        click.echo(f"Pull request: {printable(_pushed(made.paths[0], push, yes), 400)}")
     return OK
+
+
+def _pushed(results: Path, repo: str, yes: bool) -> str:
+    """Show what would be sent, ask, and send it; the pull request's address."""
+    from refusalkit.integrations.hub import RESULTS, TOKEN, open_pull_request
+
+    click.echo(f"To {printable(repo)}, as a pull request with ${TOKEN}: {RESULTS}", err=True)
+    for line in results.read_text("utf-8").splitlines():
+        click.echo(f"  {printable(line, 2000)}", err=True)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError(
+                "nothing was sent: --push asks first, so add --yes where none can answer"
+            )
+        if not click.confirm("Send this?", err=True):
+            raise UsageError("nothing was sent")
+    return open_pull_request(results, repo)
 
 
 def folder_of(run: str) -> str:

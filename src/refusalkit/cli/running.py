@@ -41,6 +41,12 @@ from refusalkit.untrusted import printable
 @arg("models", metavar="MODEL...", nargs=-1)
 @run_options
 @opt("--fresh", is_flag=True, help="Never go on with a run that --out holds already: refuse.")
+@opt(
+    "--log-to",
+    type=click.Choice(["wandb", "mlflow", "trackio"]),
+    multiple=True,
+    help="Log figures, configuration and report to this tracker (repeatable).",
+)
 @json_option("Print score and audit as JSON.")
 def run(
     models: tuple[str, ...],
@@ -49,6 +55,7 @@ def run(
     fresh: bool,
     report: str | None,
     max_unscored: float,
+    log_to: tuple[Any, ...],
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -66,8 +73,14 @@ def run(
     from refusalkit.engine.session import how_to_resume
 
     name_models(models, plan)
+    for tracker in log_to:
+        from refusalkit.integrations.trackers import check_tracker
+
+        check_tracker(tracker)
     if plan is not None or len(models) > 1:
         check_report(report, out, several=True)
+        if log_to:
+            raise UsageError("--log-to is for one model; rk.log_to logs a run that is there")
         return run_several(
             models,
             given(options),
@@ -106,6 +119,9 @@ def run(
         folder = options.get("batch_to")
         return show_batches([done], as_json, come_back=how_to_resume(done), folder=folder)
     code = show_run(done, max_unscored, as_json)
+    for tracker in log_to:
+        refusalkit.log_to(done, tracker)
+        click.echo(f"refusalkit: logged to {tracker}", err=True)
     return code if report is None else write_report(done.path, report, code)
 
 

@@ -16,7 +16,7 @@ from refusalkit.untrusted import printable
 if TYPE_CHECKING:
     from refusalkit.integrations.every_eval_ever import Relationship
 
-Format = Literal["bundle", "every-eval-ever", "inspect"]
+Format = Literal["bundle", "every-eval-ever", "inspect", "hub"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
@@ -40,22 +40,25 @@ def export(
     *,
     organization: str = "unknown",
     relationship: Relationship = "other",
+    dataset: str | None = None,
 ) -> Exported:
     """Write a run for other programs and people.
 
     ``bundle``: one archive without texts (no answer, no judge's reason on a hard line, no address
     of an endpoint), which anyone can `verify` and score. ``every-eval-ever``: each rate, and each
     answer's label without texts, in that project's schema (0.3.0). ``inspect`` (an extra): a log
-    for Inspect's viewer, with the texts that the run kept, but for those of hard lines.
+    for Inspect's viewer, with the texts that the run kept, but for those of hard lines. ``hub`` (an
+    extra): ``.eval_results/refusalkit.yaml`` for a model repository, and a model card's block.
 
     Args:
         run: a run, or the path of its folder.
         to: the format.
         out: the file of a bundle or of a log (``.eval``, ``.json``); the folder for
-            ``every-eval-ever``.
+            ``every-eval-ever`` and ``hub``.
         organization: who made the evaluation; for ``every-eval-ever``.
         relationship: of that organization to the model's developer: ``first_party``,
             ``third_party``, ``collaborative`` or ``other``; for ``every-eval-ever``.
+        dataset: the benchmark's id on the Hub, ``owner/name``; for ``hub``.
 
     Raises:
         UsageError: the format is unknown, its extra is not installed, or nothing was scored yet.
@@ -85,6 +88,10 @@ def export(
         with needs_extra("inspect", "inspect_ai"):
             from refusalkit.integrations.inspect.logs import write_inspect_log
         return Exported(to, (write_inspect_log(opened, target),))
+    if to == "hub":
+        with needs_extra("hub", "huggingface_hub"):
+            from refusalkit.integrations.hub import write_hub_results
+        return Exported(to, write_hub_results(opened, target, dataset=dataset))
     return Exported(to, (target,), write_bundle(opened, target))
 
 
