@@ -8,9 +8,6 @@ LINT_IMPORTS = $(PY) -c 'import sys; from importlinter.cli import lint_imports_c
 # Only from the command line: a PYTHON left in the environment may be for something else.
 ASKED_PYTHON = $(if $(filter command,$(origin PYTHON)),$(PYTHON))
 
-# The programs that read our exports need Python 3.12 or newer.
-INTEGRATIONS_PYTHON = python3.12
-
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all lint rooms format types coverage docs wheel-check bench torture real test-integrations test-ray lock clean
 # The recipes share .venv: one after the other, even under -j.
@@ -65,10 +62,8 @@ torture: setup ## The fault campaign: 1,000 SIGKILLs, long fuzzing (an hour; ARG
 real: setup ## A real model on a real server here, no key (compiles llama.cpp once; ARGS="--limit 8")
 	$(PY) benchmarks/real/run.py $(ARGS)
 
-test-integrations: setup ## Exports held against the real programs that read them (needs Python 3.12 and pip)
-	$(INTEGRATIONS_PYTHON) -m venv build/integrations
-	build/integrations/bin/python -m pip install --quiet --requirement tests/integrations/requirements.txt
-	REFUSALKIT_INTEGRATIONS=build/integrations/bin $(PY) -m pytest tests/integrations
+test-integrations: ## The real programs that we read, write for and run in (Python 3.12+; OLDEST=1)
+	@PYTHON='$(ASKED_PYTHON)' OLDEST='$(OLDEST)' sh scripts/integrations.sh
 
 test-ray: setup ## Workers on a local Ray cluster (pip installs ray into .venv, which is large)
 	$(PY) -m pip install --quiet 'ray>=2.40'

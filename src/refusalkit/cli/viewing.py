@@ -27,7 +27,7 @@ def view(runs: str, port: int | None, no_open: bool) -> int:
     """
     if any(importlib.util.find_spec(name) is None for name in ("starlette", "uvicorn")):
         raise ConfigurationError(
-            'the viewer is an extra: install it with `pip install "refusalkit[view]"`'
+            'the viewer is an extra: install it with `pip install ".[view]"`, from a clone'
         )
     from refusalkit.runs.naming import find_run
 

@@ -227,7 +227,7 @@ def _load(rubric: Rubric, settings: ClassifierSettings) -> tuple[Any, Any]:
     except ImportError as error:
         raise ConfigurationError(
             f"the judge {printable(rubric.name)} needs torch and transformers: "
-            "pip install 'refusalkit[minos]'"
+            "from a clone pip install '.[minos]'"
         ) from error
     source = rubric.model
     local = Path(source).is_dir()
