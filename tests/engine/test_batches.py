@@ -326,6 +326,29 @@ def test_what_cannot_go_in_a_batch_is_refused_before_anything_is_made(
     assert not server.log
 
 
+def test_several_models_are_handed_over_and_collected_together(
+    server: LoopbackServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, base = str(tmp_path / "runs"), server.openai_base
+    server.batches.script.delay_s = 3600
+
+    def command(*words: str) -> int:
+        return int(cli.main(list(words), standalone_mode=False) or 0)
+
+    bases = ["--api-base", base, "--judge-api-base", base]
+    judge = ["--judge-model", "openai/judge-x", "--limit", "4", "--trials", "1"]
+    models = ["openai/target-a", "openai/target-b"]
+    assert command("run", *models, *bases, *judge, "--out", out, "--batch") == 3
+    said = capsys.readouterr()
+    assert said.err.count("in batches; go on with: refusalkit resume") == 2
+    assert len(server.batches.made) == 2
+    server.batches.script.delay_s = 0
+    assert command("resume", out) == 3, "the answers are there, the verdicts on their way"
+    assert command("resume", out, "--max-unscored", "100") == 0
+    assert max(server.batches.paid.values()) == 1
+    assert len(server.batches.made) == 4
+
+
 def test_models_without_batches_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="leave out --batch"):
         refusalkit.benchmark("demo/mixed", out=tmp_path / "run", batch="model")
