@@ -50,6 +50,7 @@ class WireCase:
     reply: dict[str, Any]
     parameter: str | None = None
     after_ok: int = 0
+    source: str | None = None
 
     @property
     def canned(self) -> Canned:

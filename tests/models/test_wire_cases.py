@@ -25,3 +25,10 @@ def test_other_vendors_replies_become_what_they_say(case: WireCase) -> None:
 @each_case("reply", "learn", file="third.jsonl")
 def test_replies_written_to_be_misread_become_what_they_say(case: WireCase) -> None:
     assert play(case).wrong is None
+
+
+@pytest.mark.usefixtures("keys")
+@each_case("reply", "learn", file="fourth.jsonl")
+def test_replies_of_public_reports_become_what_they_say(case: WireCase) -> None:
+    assert case.source
+    assert play(case).wrong is None

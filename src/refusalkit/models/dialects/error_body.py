@@ -76,7 +76,8 @@ def _field(key: str, item: object, depth: int) -> Iterator[tuple[str, str]]:
     if key in _parameter_names():
         named = item[-1] if isinstance(item, list | tuple) and item else item
         if isinstance(named, str) and named and named != "None":
-            yield "parameter", named
+            # MiMo writes its sentence there.
+            yield ("text" if len(named.split()) > 2 else "parameter"), named
         return
     if key in _CODES and isinstance(item, str | int) and not isinstance(item, bool):
         code = str(item).strip()
