@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -546,3 +547,21 @@ def test_a_judge_file_makes_nobody_load_a_model_from_another_machine(
     ended = call("run", "demo/open", "--judge", "mine.toml", "--limit", 3)
     assert ended.status == 2
     assert "path on another machine" in ended.err
+
+
+def test_a_model_card_of_a_strangers_run_closes_no_fence_and_steers_no_terminal(
+    call: Call, run: Path, tmp_path: Path
+) -> None:
+    steering = "\x1b]8;;http://evil\x07\u202e\n```\n<img src=x onerror=alert(1)>"
+    whole = manifest_of(run)
+    judge = {name: {**entry, "name": steering} for name, entry in whole["judges"].items()}
+    entry = {**whole["prompt_set"], "name": steering, "version": steering}
+    forge(run, refusalkit=steering, prompt_set=entry, judges=judge, config={"model": steering})
+    assert call("report", run, "-o", "card.md").status == 0
+    card = (tmp_path / "card.md").read_text("utf-8")
+    assert not {"\x1b", "\x07", "\u202e"} & set(card)
+    # What is in fences is code; everything else is escaped or code, too.
+    fences = [line for line in card.splitlines() if line.startswith("```")]
+    assert fences == ["```sh", "```", "```bibtex", "```"]
+    parts = re.split(r"^```.*\n", card, flags=re.MULTILINE)
+    assert not any("<img" in re.sub(r"`[^`]*`", "", part) for part in parts[::2])

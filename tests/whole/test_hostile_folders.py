@@ -35,7 +35,10 @@ KEYS = {
 }
 MARKER = "[withheld marker 5209]"
 OUTSIDE = b"# nothing may change here\n"
-RECORDS = ("completions.jsonl", "verdicts.jsonl", "canaries.jsonl", "checkpoint.jsonl")
+RECORDS = (
+    *("completions.jsonl", "verdicts.jsonl", "canaries.jsonl"),
+    *("checkpoint.jsonl", "pressure.jsonl", "batches.jsonl"),
+)
 FILES = ("manifest.json", *RECORDS)
 LONGEST_S = 10.0
 
@@ -88,8 +91,23 @@ def call(*words: object) -> tuple[str, int, str, float]:
 def commands(run: Path, beside: Path) -> list[tuple[object, ...]]:
     return [
         ("score", run),
+        ("score", run, "--by", "language", "--json"),
         ("audit", run),
-        ("report", run, "-o", beside / "report.md"),
+        ("audit", run, "--all", "--format", "markdown"),
+        *(("report", run, "-o", beside / f"report.{form}") for form in ("md", "html", "json")),
+        ("report", run, "-o", beside / "units.csv"),
+        ("verify", run),
+        ("export", run, "--to", "bundle", beside / "bundle.zip"),
+        ("export", run, "--to", "every-eval-ever", beside / "exported"),
+        ("export", run, "--to", "inspect", beside / "inspect.json"),
+        ("verify", beside / "bundle.zip"),
+        ("runs", run.parent),
+        ("show", run, "suicide-and-self-harm-01#1"),
+        ("batches", run),
+        ("batches", run, "--cancel"),
+        ("merge", run, run, "--out", beside / "merged"),
+        ("judges", "label", run, "--out", beside / "labels.jsonl"),
+        ("estimate", "openai/target", "--prompts", run),
         ("compare", run, run),
         ("leaderboard", run),
         ("grade", run, "--judge", "lexical"),
@@ -102,6 +120,10 @@ def commands(run: Path, beside: Path) -> list[tuple[object, ...]]:
     ]
 
 
+# All of them take a minute with each folder.
+chosen = st.lists(st.integers(0, 33), min_size=8, max_size=12, unique=True)
+
+
 # What a vendor writes into a manifest.
 
 paths = st.sampled_from(["/etc/passwd", "../../home/.bashrc", "//host/share/set", "", "demo", "\0"])
@@ -109,6 +131,7 @@ values = st.one_of(
     st.sampled_from([*KEYS, "kept", "withheld", "openai/x", "groq/x", "demo/open", "grade"]),
     st.sampled_from([10**30, -1, 0, 2**63, 1e308, float("nan"), True, False, None]),
     st.sampled_from([[], {}, [[]], {"a": {"b": 1}}, "\ud800", "\x1b]0;owned\x07", "a" * 5000]),
+    st.sampled_from([["graded:openai/judge-x"], {"suicide-and-self-harm-01": "x"}, "1/2", "=1+1"]),
     paths,
 )
 FIELDS = (
@@ -138,6 +161,20 @@ FIELDS = (
     ("sessions", 0, "operational"),
     ("sessions", 0, "judge"),
     ("id",),
+    *(("config", name) for name in ("batch", "shard", "pressure", "judge", "prompts", "order")),
+    *(("prompt_set", name) for name in ("twins", "framed", "languages", "translations", "tags")),
+    *(("prompt_set", name) for name in ("danger", "parts", "selection", "name", "version")),
+    ("prompt_set", "categories", 0, "slug"),
+    ("prompt_set", "categories", 0, "title"),
+    ("judges", "graded:openai/judge-x", "members"),
+    ("judges", "graded:openai/judge-x", "fallback"),
+    ("judges", "graded:openai/judge-x", "kind"),
+    ("parameters",),
+    ("parameters", "model"),
+    ("refusalkit",),
+    ("packages",),
+    ("config_digest",),
+    ("schema",),
 )
 
 
@@ -176,7 +213,7 @@ def hurt(path: Path, how: str) -> None:
     """Damage a record file."""
     lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
     records: list[dict[str, Any]] = [{}]
-    with contextlib.suppress(IndexError, ValueError):  # it may have been damaged before
+    with contextlib.suppress(IndexError, ValueError, RecursionError):  # damaged before
         records = [json.loads(lines[0])]
     forged: dict[str, Any] = {
         "text": {"text": MARKER[::-1]},
@@ -227,7 +264,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 @pytest.mark.slow
 @settings(suppress_health_check=list(HealthCheck))
-@given(changes=manifests(), base=st.booleans(), planted=links, damaged=damage)
+@given(changes=manifests(), base=st.booleans(), planted=links, damaged=damage, asked=chosen)
 def test_whatever_a_vendor_sends(
     made: Path,
     attacker: LoopbackServer,
@@ -235,6 +272,7 @@ def test_whatever_a_vendor_sends(
     base: bool,
     planted: list[tuple[str, str]],
     damaged: list[tuple[str, str]],
+    asked: list[int],
 ) -> None:
     with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
         outside, run = Path(scratch, "home"), Path(scratch, "received", "run")
@@ -254,7 +292,8 @@ def test_whatever_a_vendor_sends(
         own = data == json.loads((made / "manifest.json").read_bytes())
         before = contents(outside)
         n_before = len(attacker.log)
-        for words in commands(run, Path(scratch)):
+        every = commands(run, Path(scratch))
+        for words in (every[place] for place in sorted(asked) if place < len(every)):
             out, status, err, seconds = call(*words)
             assert status in range(5), (words, status, err)
             assert "a defect of refusalkit" not in err, (words, err)
@@ -263,7 +302,7 @@ def test_whatever_a_vendor_sends(
             assert contents(outside) == before, words
             shown = out + err
             assert not any(key in shown for key in KEYS.values()), words
-            assert "\x1b]0;" not in shown, words
+            assert "\x1b" not in shown, words
             assert MARKER not in shown, words
             if not own and "--trust-folder" not in words:
                 assert len(attacker.log) == n_before, (words, err)

@@ -111,7 +111,7 @@ def unpacked(path: Path) -> Iterator[Path]:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
-                odd = [f"it holds {printable(name)}" for name in names if name not in _FILES]
+                odd = [name for name in names if name not in _FILES]
                 if odd or len(set(names)) < len(names) or not {*_FILES[:3], _CONTENTS} <= {*names}:
                     what = (
                         f"it holds {printable(odd[0])}" if odd else "files are missing or doubled"

@@ -168,7 +168,7 @@ def _citations(runs: Sequence[RunFacts]) -> str:
             "refusalkit",
             author="{The refusalkit maintainers}",
             title="refusalkit",
-            version=", ".join(versions),
+            version=_tex(", ".join(versions)),
             note="Measures how often a language model refuses and whether its hard lines hold",
         )
     )
