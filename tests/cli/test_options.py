@@ -122,6 +122,6 @@ def test_options_stand_below_the_heading_of_their_kind(call: Call) -> None:
 
 def test_commands_that_share_options_offer_the_same(call: Call) -> None:
     del call
-    assert offered("run").keys() - offered("estimate").keys() == {"fresh"}
+    assert offered("run").keys() - offered("estimate").keys() == {"fresh", "log_to"}
     assert offered("estimate").keys() - offered("run").keys() == {"earlier", "answers", "labels"}
     assert offered("grade").keys() >= offered("regrade").keys() - {"run"}
