@@ -98,8 +98,12 @@ def main() -> None:
         )
     print("\nanswers at once: what the driver takes")
     print(f"{'':34}{'wall':>8}{'CPU':>8}{'CPU a record':>14}{'records a CPU second':>22}")
-    for name, options in (("one process", {}), (f"{given.workers} workers", several)):
-        found, _ = measure(0.0, trials, given.concurrency, options, 0)
+    for name, options, at_once in (
+        ("one process", {}, given.concurrency),
+        (f"{given.workers} workers", several, given.concurrency),
+        ("1 worker, a call for each record", {"engine": "ray", "workers": 1}, 1),
+    ):
+        found, _ = measure(0.0, trials, at_once, options, 0)
         each = found["cpu"] / units
         print(
             f"{name:34}{found['asking']:7.1f}s{found['cpu']:7.1f}s{each * 1000:11.2f} ms"

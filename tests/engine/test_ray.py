@@ -317,6 +317,7 @@ def test_a_command_starts_a_cluster_of_its_own_and_says_nothing_of_rays(tmp_path
     assert json.loads(out)["score"]["n_scored"] == 700
     assert "is lost" in err
     assert "raylet" not in err
+    assert "SIGTERM" not in err
 
 
 def test_checkpoints_of_a_sweep_are_placed_as_the_cluster_has_room(tmp_path: Path) -> None:
@@ -338,3 +339,14 @@ def test_checkpoints_of_a_sweep_are_placed_as_the_cluster_has_room(tmp_path: Pat
     lines = [line.split() for line in journal.read_text().splitlines()]
     assert [beside for _, _, beside in lines] == ["0"] * 3
     assert not workers()
+
+
+def test_answers_that_gather_a_while_are_all_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if there were 28 workers: a tenth of a second.
+    monkeypatch.setattr(ray_workers, "_FEW_WORKERS", -18)
+    with LoopbackServer(Script()) as server:
+        run = benchmark(server, tmp_path / "run", concurrency=70)
+        assert len(server.log) == 70
+    assert refusalkit.score(run).n_scored == 70

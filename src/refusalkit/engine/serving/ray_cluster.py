@@ -110,10 +110,9 @@ class Cluster:
         options: dict[str, Any] = {
             "log_to_driver": False,
             "configure_logging": False,
-            "logging_level": logging.ERROR,
         }
-        # What it warns of is for whoever listens to its logger, not for every terminal.
-        logging.getLogger("ray").addHandler(logging.NullHandler())
+        # It prints its warnings on the terminal, about signal handlers and the like.
+        logging.getLogger("ray").setLevel(logging.ERROR)
         address = os.environ.get("RAY_ADDRESS", "").strip()
         if _is_local():
             # A cluster of ours reports to nobody.

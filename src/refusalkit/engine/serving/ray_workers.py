@@ -3,7 +3,8 @@
 The driver, this process, keeps pace, retries, budget and the run folder, so limits hold over all
 workers together; a worker sends single requests (`refusalkit.engine.serving.worker`). Requests go
 over and answers come back several at a time: one call of each kind is under way for a worker, and
-what gathers meanwhile goes with the next.
+what gathers meanwhile goes with the next. Of many workers each gathers a while, so that the driver
+has a bounded number of calls to handle.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ _LOG = logging.getLogger("refusalkit")
 # Requests of one call, and the characters in them.
 _MAX_BATCH = 64
 _MAX_TEXT = 50_000
+# So many calls a second of each kind at most, however many workers; few need no such bound.
+_MAX_CALLS = 200
+_FEW_WORKERS = 8
 # Losses without an answer between them, for each worker, after which none is replaced.
 _MAX_LOSSES = 3
 _SLOW_S = 15.0
@@ -82,6 +86,7 @@ class RayWorkers:
             # Beside whichever worker sends.
             self.api_base = "http://127.0.0.1/v1"
         self._config = config
+        self._gather_s = max(0, placement.workers - _FEW_WORKERS) / _MAX_CALLS
         self._cluster = Cluster(placement)
         self._slots: list[_Slot] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -225,6 +230,8 @@ class RayWorkers:
         while slot.actor is actor:
             await slot.wake.wait()
             slot.wake.clear()
+            if self._gather_s:
+                await asyncio.sleep(self._gather_s)
             while slot.outbox and slot.actor is actor:
                 batch: list[Asked] = []
                 size = 0
@@ -239,7 +246,7 @@ class RayWorkers:
     async def _collect(self, slot: _Slot, actor: Any) -> None:
         while slot.actor is actor:
             try:
-                answers: list[Answer] = await actor.answers.remote()
+                answers: list[Answer] = await actor.answers.remote(self._gather_s)
             except self._cluster.errors as error:
                 await self._lose(slot, error)
                 return

@@ -164,10 +164,16 @@ class OwnServer:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._log.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(5.0):
+                    await guard.wait()  # reaped
 
     def failure(self) -> FatalProviderError:
         """Why no request can succeed, once it has ended."""
-        return FatalProviderError(f"the server of --serve ended: {self.ended.result()}")
+        error = FatalProviderError(f"the server of --serve ended: {self.ended.result()}")
+        if self._log is not None and self._log.path is not None:
+            error.add_note(f"its log: {printable(self._log.path, 400)}")
+        return error
 
     async def _read(self, guard: asyncio.subprocess.Process) -> None:
         assert self._log is not None

@@ -120,8 +120,8 @@ class Worker:
         for asked in batch:
             self._keep(self._ask(asked))
 
-    async def answers(self) -> list[Answer]:
-        """What has come since the last call, as soon as there is anything."""
+    async def answers(self, gather_s: float) -> list[Answer]:
+        """What has come since the last call, once there is anything and it has gathered a while."""
         if not self._answers:
             self._news.clear()
             try:
@@ -129,6 +129,8 @@ class Worker:
                     await self._news.wait()
             except TimeoutError:
                 return []
+        if gather_s:
+            await asyncio.sleep(gather_s)
         found: list[Answer] = []
         size = 0
         while self._answers and size < _MAX_TEXT:
