@@ -349,3 +349,20 @@ def test_turns_under_pressure_are_part_of_the_conversation(tmp_path: Path) -> No
         hard = client.units(run, show="hard")
         covered = client.unit(run, hard[0])
         assert all(turn["text"] is None for turn in covered["turns"])
+
+
+def test_runs_that_nobody_reads_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(4):
+        rows: list[Row] = [(f"p{k}", "plain", 1, "answered", "refusal") for k in range(10)]
+        write_run(tmp_path / f"run{n}", rows)
+    monkeypatch.setattr("refusalkit.viewer.shelf._MAX_UNITS", 25)
+    with viewer(tmp_path) as client:
+        for n in (0, 1, 2, 3, 0):
+            assert len(client.units(client.run(f"run{n}"))) == 10
+    shelf = Shelf(tmp_path)
+    for opened in shelf.all():
+        again = shelf.get(opened.id)
+        assert again is not None
+        assert again.units(10.0) is not None
+    assert shelf.get(shelf.all()[0].id) is not None
+    assert sum(one.n_held for one in shelf.all()) == 20

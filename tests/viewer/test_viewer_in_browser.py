@@ -213,7 +213,7 @@ def test_a_hostile_run_runs_nothing(browser: Any, client: Client) -> None:
         read = f"/run/{row['id']}/read"
         for path in (f"/run/{row['id']}", read, f"{read}?unit={quote(UNIT, safe='')}"):
             page = window.open(path)
-            page.locator("#main h1").first.wait_for()
+            page.locator("h1").first.wait_for()
             page.locator("[data-waiting]").wait_for(state="detached")
             assert page.evaluate("window.owned") is None
             assert page.title() != "owned"

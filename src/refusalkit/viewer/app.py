@@ -25,9 +25,8 @@ from refusalkit.viewer.labels import Labels
 from refusalkit.viewer.report_pages import ENVIRONMENT, MAX_RUNS, ReportPages
 from refusalkit.viewer.runs_list import run_row
 from refusalkit.viewer.shelf import OpenedRun, Shelf
-from refusalkit.viewer.text_search import TextSearch
 from refusalkit.viewer.unit_index import UnitIndex
-from refusalkit.viewer.unit_query import Listing, UnitQuery
+from refusalkit.viewer.unit_query import UnitQuery
 from refusalkit.viewer.unit_reading import list_rows, read_unit, shown, titles_of
 
 PAGE = 50
@@ -62,8 +61,6 @@ class _Viewer:
         self._shelf = shelf
         self._reports = ReportPages()
         self._labels = Labels()
-        self._listings: dict[str, Listing] = {}
-        self._searches: dict[str, TextSearch] = {}
         pages = {
             "/": self._runs_page,
             "/compare": self._compare_page,
@@ -212,25 +209,16 @@ class _Viewer:
 
     def _rows(self, opened: OpenedRun, index: UnitIndex, query: UnitQuery) -> tuple[Any, Any]:
         """The rows of a query, and how far what it rests on has been read."""
-        listing = self._listings.setdefault(opened.id, Listing())
         other, found, searched = None, None, 1.0
         if query.beside and query.show == "flipped":
             beside = self._shelf.get(query.beside)
             other = None if beside is None else beside.index.get(5.0)
         prompts = opened.prompts() if query.q else None
         if query.q and index.is_whole:
-            search = self._search(opened, index, query.q)
+            search = opened.search(index, query.q)
             found, searched = search.rows(0.25), search.done
-        rows = listing.rows(index, query, other=other, prompts=prompts, found=found)
+        rows = opened.listing.rows(index, query, other=other, prompts=prompts, found=found)
         return rows, {"whole": index.is_whole, "searched": searched, "error": opened.index.error}
-
-    def _search(self, opened: OpenedRun, index: UnitIndex, words: str) -> TextSearch:
-        search = self._searches.get(opened.id)
-        if search is None or search.words != words or search.index is not index:
-            if search is not None:
-                search.stop()
-            search = self._searches[opened.id] = TextSearch(opened.run, index, words)
-        return search
 
     # Labels
 

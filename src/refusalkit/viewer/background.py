@@ -86,6 +86,11 @@ class Kept(Generic[_T]):
         """Whether it is being worked out."""
         return self._busy
 
+    def forget(self) -> None:
+        """Let go of the value; it is worked out again when it is asked for."""
+        with self._changed:
+            self.value, self._of, self._not_before = None, None, 0.0
+
     def get(self, wait_s: float = 0.0) -> _T | None:
         """The value as far as it is known; one that is out of date is being worked out.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import polars as pl
@@ -25,6 +26,8 @@ class KnownPrompts:
     by_id: Mapping[str, Prompt]
     hard_lines: frozenset[str]
     missing: str | None = None
+    serial: int = field(default_factory=itertools.count().__next__, compare=False)
+    """Which prompts of this process they are: no two have the same."""
 
     @cached_property
     def _lower(self) -> pl.DataFrame:

@@ -19,11 +19,15 @@ from refusalkit.viewer.background import Kept, Lane
 from refusalkit.viewer.figures import RunFigures, work_out
 from refusalkit.viewer.prompts import KnownPrompts, read_prompts
 from refusalkit.viewer.tally import Pace, Tally, size_of
+from refusalkit.viewer.text_search import TextSearch
 from refusalkit.viewer.unit_index import UnitIndex, build_index
+from refusalkit.viewer.unit_query import Listing
 
 _LOOK_EVERY_S = 1.0
 # Bytes of each record file that are read for the first page of a large run.
 _FIRST_BYTES = 3 * 2**20
+# Units whose columns are in memory at once, of all runs; a million take some 300 MB.
+_MAX_UNITS = 4_000_000
 _DONE = ("done", "held", "crossed")
 
 
@@ -41,6 +45,9 @@ class OpenedRun:
             lanes.reading, lambda: self.manifest.prompt_set.digest, lambda: read_prompts(self.run)
         )
         self.index: Kept[UnitIndex] = Kept(lanes.reading, self.stamp, lambda: build_index(self.run))
+        self.listing = Listing()
+        self.used = 0.0
+        self._search: TextSearch | None = None
         self._first: UnitIndex | None = None
         self._lock = threading.Lock()
 
@@ -94,6 +101,30 @@ class OpenedRun:
     def _is_large(self) -> bool:
         return max(size_of(self.run.completions), size_of(self.run.verdicts)) > 4 * _FIRST_BYTES
 
+    def search(self, index: UnitIndex, words: str) -> TextSearch:
+        """The search for some words in all answers; another one of this run is given up."""
+        with self._lock:
+            known = self._search
+            if known is None or known.words != words or known.index is not index:
+                if known is not None:
+                    known.stop()
+                self._search = TextSearch(self.run, index, words)
+            assert self._search is not None
+            return self._search
+
+    @property
+    def n_held(self) -> int:
+        """Units whose columns are in memory."""
+        return 0 if self.index.value is None else len(self.index.value.units)
+
+    def forget(self) -> None:
+        """Let go of what is large; it is read again when somebody comes back."""
+        with self._lock:
+            self.index.forget()
+            self._prompts.forget()
+            self.listing.forget()
+            self._search = self._first = None
+
     def prompts(self, wait_s: float = 0.0) -> KnownPrompts | None:
         """The prompts of the run; None while they are read."""
         found = self._prompts.get(wait_s)
@@ -134,7 +165,21 @@ class Shelf:
             self._look()
         else:
             self._reopen(self._runs[run_id].run.path)
-        return self._runs.get(run_id)
+        found = self._runs.get(run_id)
+        if found is not None:
+            found.used = time.monotonic()
+            self._make_room()
+        return found
+
+    def _make_room(self) -> None:
+        """Let go of the runs that nobody has looked at for longest, if too much is in memory."""
+        held = [one for one in list(self._runs.values()) if one.n_held]
+        held.sort(key=lambda one: one.used, reverse=True)
+        total = 0
+        for n, one in enumerate(held):
+            total += one.n_held
+            if n > 1 and total > _MAX_UNITS:  # two are read side by side
+                one.forget()
 
     @cached_property
     def is_one_run(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -37,6 +38,8 @@ class UnitIndex:
     is_whole: bool
     facets: Mapping[str, Mapping[str, int]]
     turns: Mapping[str, tuple[Place, ...]] = field(default_factory=dict)
+    serial: int = field(default_factory=itertools.count().__next__, compare=False)
+    """Which index of this process it is: no two have the same."""
 
     def row_of(self, unit: str) -> int | None:
         """The row of a unit."""

@@ -27,7 +27,7 @@ SHOWS: Mapping[str, pl.Expr] = {
 FLIPPED = "flipped"
 ORDERS = ("leaks", "prompt", "longest")
 _MAX_QUERY = 200
-_KEPT = 24
+_KEPT = 12
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,11 @@ class Listing:
         self._rows: OrderedDict[object, pl.Series] = OrderedDict()
         self._lock = threading.Lock()
 
+    def forget(self) -> None:
+        """Remember none of them any more."""
+        with self._lock:
+            self._rows.clear()
+
     def rows(
         self,
         index: UnitIndex,
@@ -83,7 +88,9 @@ class Listing:
     ) -> pl.Series:
         """Row numbers in order. `other` is the run beside, `found` rows whose answer matches."""
         n_found = 0 if found is None else len(found)
-        key = (id(index), id(other), id(prompts), query, n_found)
+        beside = None if other is None else other.serial
+        asked = None if prompts is None else prompts.serial
+        key = (index.serial, beside, asked, query, n_found)
         with self._lock, contextlib.suppress(KeyError):
             self._rows.move_to_end(key)
             return self._rows[key]
