@@ -46,15 +46,15 @@ class Result(NamedTuple):
 def read_result(run: Run) -> Result:
     """Score, audit and price of a run; its records are read once."""
     from refusalkit.runs.frames import SCORED, RunRecords
-    from refusalkit.scoring.audit import audit_run
     from refusalkit.scoring.score import score_run
 
     records = RunRecords(run, SCORED | {"cost_usd"}, count_odd=True)
-    return Result(
-        score_run(run, records=records),
-        audit_run(run, records=records) if run.manifest.hard_lines else None,
-        records.spent_usd(),
-    )
+    audit = None
+    if run.manifest.hard_lines:
+        from refusalkit.scoring.audit import audit_run
+
+        audit = audit_run(run, records=records)
+    return Result(score_run(run, records=records), audit, records.spent_usd())
 
 
 def show_run(run: Run, max_unscored: float, as_json: bool) -> int:

@@ -29,8 +29,6 @@ _ENDED_S = 30.0
 _FIGURES = (
     "polars",
     "refusalkit.scoring.score",
-    "refusalkit.scoring.agreement.council_votes",
-    "refusalkit.scoring.audit",
     "refusalkit.reporting.data",
 )
 _TABLES = "refusalkit.reporting.terminal"

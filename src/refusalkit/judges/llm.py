@@ -35,7 +35,6 @@ from refusalkit.judges.rubrics import (
     fill,
     load_rubric,
 )
-from refusalkit.models.batches import BatchEndpoint, BatchResult
 from refusalkit.models.client import ChatClient, ParameterLog
 from refusalkit.models.endpoints import price_at
 from refusalkit.models.open import open_client
@@ -63,6 +62,7 @@ from refusalkit.untrusted import identifier, printable, well_formed
 
 if TYPE_CHECKING:
     from refusalkit.judges.lexical import LexicalJudge
+    from refusalkit.models.batches import BatchEndpoint, BatchResult
 
 OTHER_JUDGE = (
     "or take another judge: --judge-model PROVIDER/NAME, or --judge lexical, which asks no model"

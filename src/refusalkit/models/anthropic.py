@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from refusalkit import jsonl
 from refusalkit.errors import MissingKeyError
-from refusalkit.models.batches import BatchResult
 from refusalkit.models.client import LARGEST_BODY, ChatClient, is_unreachable
 from refusalkit.models.compressed import ENCODINGS, is_packed, new_unpacker, unpacked
 from refusalkit.models.dialects.filters import filter_in_fields
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
 
     from refusalkit.models.anthropic_batches import AnthropicBatches
+    from refusalkit.models.batches import BatchResult
 
 _NO_SAMPLING = re.compile(r"^claude-[a-z]+-([5-9]|\d{2})(-|$)")
 _THINKING_BUDGET = re.compile(r"^claude-(3-7-|(sonnet|opus|haiku)-4-(0|1|5|\d{8})(-|$))")

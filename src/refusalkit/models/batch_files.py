@@ -17,7 +17,6 @@ from refusalkit.display import shows
 from refusalkit.errors import ConfigurationError, RequestError
 from refusalkit.files import lines_of, make_folder, open_file, write_file
 from refusalkit.models.batches import BatchLimits, BatchRequest, BatchResult, BatchState
-from refusalkit.models.openai_batches import read_result, request_lines
 from refusalkit.untrusted import printable
 
 _LOG = logging.getLogger("refusalkit")
@@ -65,6 +64,8 @@ class BatchFiles:
         self, requests: Sequence[BatchRequest], label: str, on_upload: Callable[[str], None]
     ) -> BatchState:
         """Write the requests. Raises `RequestError` where that is not possible."""
+        from refusalkit.models.openai_batches import request_lines
+
         del on_upload
         batch_id = f"{_PREFIX}{label}"
         path = requests_file(self.folder, batch_id)
@@ -110,6 +111,8 @@ class BatchFiles:
 
     async def results(self, state: BatchState) -> AsyncIterator[BatchResult]:
         """The lines of its results file."""
+        from refusalkit.models.openai_batches import read_result
+
         path = results_file(self.folder, state.id)
         if not path.is_file():
             raise RequestError(f"{printable(path)} is not there", status=404)

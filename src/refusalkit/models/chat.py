@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from refusalkit.display import shows
 from refusalkit.errors import FatalProviderError, ModerationError, ProviderError
-from refusalkit.models.batches import BatchEndpoint, BatchResult
 from refusalkit.models.client import ChatClient, ParameterLog
 from refusalkit.models.dialects.finish import NATIVE_LOST
 from refusalkit.models.outcomes import Reply, read_reply
@@ -18,6 +18,9 @@ from refusalkit.models.prices import Price
 from refusalkit.models.request_form import ChatRequest
 from refusalkit.types import Completion, GenerationConfig, Message, Outcome, Prompt, Usage
 from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    from refusalkit.models.batches import BatchEndpoint, BatchResult
 
 # A Hermes model reasons when its system prompt asks for it; a template flag does the same where
 # the endpoint has one. In our own words.

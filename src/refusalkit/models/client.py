@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from refusalkit.errors import (
@@ -25,7 +25,6 @@ from refusalkit.errors import (
     TransientError,
     UnsupportedParameter,
 )
-from refusalkit.models.batches import BatchEndpoint, BatchResult
 from refusalkit.models.dialects.finish import Means
 from refusalkit.models.outcomes import ApiFailure, Reply, failure_error
 from refusalkit.models.pacing import Pacer
@@ -34,6 +33,9 @@ from refusalkit.models.token_limit import Demand, Spent
 from refusalkit.redaction import Keys
 from refusalkit.types import Usage
 from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    from refusalkit.models.batches import BatchEndpoint, BatchResult
 
 _Said = TypeVar("_Said", ApiFailure, Reply)
 _FIELDS = {said: tuple(one.name for one in fields(said)) for said in (ApiFailure, Reply)}

@@ -18,7 +18,6 @@ import aiohttp
 from refusalkit import jsonl
 from refusalkit.display import shows
 from refusalkit.errors import ConfigurationError, MissingKeyError
-from refusalkit.models.batches import BatchResult
 from refusalkit.models.client import (
     LARGEST_BODY,
     ChatClient,
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from refusalkit.models.batch_files import BatchFiles
+    from refusalkit.models.batches import BatchResult
     from refusalkit.models.openai_batches import OpenAIBatches
 
 # So much of an error in plain text is read.

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from refusalkit.errors import RetiredModelError
-from refusalkit.models.batch_dialects import batch_limits
 from refusalkit.types import Usage
 from refusalkit.untrusted import printable
 
@@ -90,6 +89,8 @@ def price_of(model_id: str) -> Price | None:
         return None
     if incoming == 0 and outgoing == 0:
         return None  # the list's way of saying that it does not know
+    from refusalkit.models.batch_dialects import batch_limits
+
     return Price(
         float(incoming),
         float(outgoing),

@@ -139,6 +139,11 @@ class _Tables:
         return re.compile(rf"(?:\s*(?:{self._any_last}))+\s*\Z")
 
     @cached_property
+    def last_signs(self) -> frozenset[str]:
+        """What such a token begins with."""
+        return frozenset(last[:2] for last in self._lasts)
+
+    @cached_property
     def last_chars(self) -> frozenset[str]:
         return frozenset(last[-1] for last in self._lasts)
 
@@ -348,7 +353,7 @@ def _later(tables: _Tables, text: str, used: set[int]) -> tuple[str, list[str], 
 def _bare(tables: _Tables, text: str, *, reasoned: bool) -> str:
     """A text without special tokens around it, and without the wrappers some models put on."""
     rest = text
-    if "<" in rest or "[" in rest:
+    if any(sign in rest for sign in tables.last_signs):
         ran_on = tables.ran_on.search(rest)
         if ran_on is not None and ran_on.start():
             rest = rest[: ran_on.start()]
