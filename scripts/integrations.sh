@@ -52,7 +52,9 @@ if [ ! -f "$READY" ] || [ "$(cat "$READY")" != "$wanted" ] || [ "$(fits "$PY")" 
     say "Setting up $HOME_OF with $("$python" --version) (a minute or two, once) ..."
     rm -rf "$HOME_OF"
     "$python" -m venv "$HOME_OF"
-    if ! "$PY" -m pip install --quiet --no-compile --requirement "$PINS"; then
+    # The list is whole, so nothing needs to be resolved.
+    if ! { command -v uv >/dev/null 2>&1 && uv pip install --quiet --python "$PY" --requirement "$PINS"; } \
+        && ! "$PY" -m pip install --quiet --no-compile --no-deps --requirement "$PINS"; then
         # A registry that gives nothing at all is no fault of the pins.
         "$PY" -m pip download --quiet --no-deps --dest "$HOME_OF/probe" pytest >/dev/null 2>&1 \
             || cannot "no package could be fetched."
@@ -60,6 +62,8 @@ if [ ! -f "$READY" ] || [ "$(cat "$READY")" != "$wanted" ] || [ "$(fits "$PY")" 
         exit 1
     fi
     "$PY" -m pip install --quiet --no-compile --no-deps --editable .
+    # Where Python may not write bytecode each process would compile all of it anew.
+    "$PY" -m compileall -q -j 0 "$HOME_OF/lib" >/dev/null 2>&1 || :
     if [ -n "${OLDEST:-}" ]; then
         oldest=$(sed -n 's/^inspect = \["inspect_ai>=\([0-9.]*\).*/\1/p' pyproject.toml)
         "$PY" -m pip install --quiet --no-compile "inspect_ai==$oldest"
