@@ -4,6 +4,7 @@
 #     sh scripts/integrations.sh              # the pinned, newest versions
 #     OLDEST=1 sh scripts/integrations.sh     # the oldest Inspect that the extra allows
 #     PYTHON=python3.13 sh scripts/integrations.sh
+#     SETUP_ONLY=1 sh scripts/integrations.sh # make the environment, test nothing
 #
 # Ends with 75 where the environment cannot be made: no Python 3.12 or newer, or no registry.
 set -eu
@@ -71,4 +72,5 @@ if [ ! -f "$READY" ] || [ "$(cat "$READY")" != "$wanted" ] || [ "$(fits "$PY")" 
     printf '%s\n' "$wanted" >"$READY"
 fi
 
+[ -z "${SETUP_ONLY:-}" ] || exit 0
 exec "$PY" -m pytest -n 2 -p no:cacheprovider "$FILES"
