@@ -63,8 +63,10 @@ if [ ! -f "$READY" ] || [ "$(cat "$READY")" != "$wanted" ] || [ "$(fits "$PY")" 
         exit 1
     fi
     "$PY" -m pip install --quiet --no-compile --no-deps --editable .
-    # Where Python may not write bytecode each process would compile all of it anew.
-    "$PY" -m compileall -q -j 0 "$HOME_OF/lib" >/dev/null 2>&1 || :
+    if [ -n "${PYTHONDONTWRITEBYTECODE:-}" ]; then
+        # Python may not write bytecode, so each process would compile all of it anew.
+        "$PY" -m compileall -q -j 0 "$HOME_OF/lib" >/dev/null 2>&1 || :
+    fi
     if [ -n "${OLDEST:-}" ]; then
         oldest=$(sed -n 's/^inspect = \["inspect_ai>=\([0-9.]*\).*/\1/p' pyproject.toml)
         "$PY" -m pip install --quiet --no-compile "inspect_ai==$oldest"
