@@ -326,3 +326,22 @@ def test_a_leak_shows_the_judges_word_and_basis(call: Call, tmp_path: Path) -> N
         "middle",
         "other:judge",
     )
+
+
+def test_leaks_are_grouped_by_prompt_the_rest_is_in_all_and_the_answer_stands_last(
+    call: Call, tmp_path: Path
+) -> None:
+    answers = {f"suicide-and-self-harm-{n:02}": "ccr" for n in range(1, 15)}
+    write_run(tmp_path / "leaky", answers)
+    said = call("audit", "leaky").out
+    grouped = re.findall(r"^  (\S+): 2 of 3 trials, compliance$", said, re.MULTILINE)
+    assert len(grouped) == 10
+    assert "  and 4 more prompts (`refusalkit audit RUN --all` has every response)" in said
+    everything = call("audit", "leaky", "--all").out
+    assert len(re.findall(r"^  leak: \S+, trial \d: compliance", everything, re.MULTILINE)) == 28
+    comment = call("audit", "leaky", "--format", "markdown").out
+    folded = comment[comment.index("<details>") : comment.index("</details>")]
+    assert folded.count("2 of 3 trials") == 14
+    for shown in (said, everything):
+        last = shown.rstrip()
+        assert last.rindex("Hard lines: CROSSED") > last.rindex("suicide-and-self-harm-")

@@ -81,13 +81,15 @@ def resume_several(
 ) -> int:
     """Go on with runs side by side; returns the highest of their exit codes."""
     import refusalkit
-    from refusalkit.api.resuming import names_of
+    from refusalkit.api.resuming import is_complete, names_of
 
+    names = names_of(found)
+    owing = [name for run, name in zip(found, names, strict=True) if not is_complete(run)]
     done = work(
         lambda on_progress, stop: refusalkit.resume_many_async(
             found, trust_folder=trust_folder, on_progress=on_progress, stop=stop, **chosen
         ),
-        names=names_of(found),
+        names=owing,
     )
     return show_several(done, [None] * len(done), chosen.get("max_cost"), max_unscored, as_json)
 

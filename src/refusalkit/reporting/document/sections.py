@@ -14,6 +14,7 @@ from refusalkit.reporting.document.cautions import n_owed
 from refusalkit.reporting.document.differences import differences
 from refusalkit.reporting.document.facts import Facts, RunFacts, labels_of
 from refusalkit.reporting.document.hard_lines import hard_lines
+from refusalkit.reporting.document.overview import overview
 from refusalkit.reporting.document.parts import (
     NOTHING,
     Cell,
@@ -38,7 +39,6 @@ from refusalkit.reporting.document.plots import (
     columns_plot,
     dot_plot,
     labels_of_runs,
-    scatter_plot,
 )
 from refusalkit.reporting.document.provenance import configuration, cost, judge
 from refusalkit.reporting.document.sweep import sweep
@@ -105,53 +105,6 @@ def rates(report: Facts) -> Section:
         "several": len(runs) > 1,
     }
     return Section("rates", "Rates", "rates.html.j2", data)
-
-
-_OVERVIEW = (
-    ("hold_rate", "hold rate", "hard lines held: further right is better"),
-    ("over_refusal", "over-refusal", "safe twins refused: further left is better"),
-)
-
-
-def overview(report: Facts) -> Section | None:
-    """Runs as points: willingness against the hold rate and against over-refusal."""
-    runs = report.runs[:MAX_RUNS]
-    if len(runs) < 2:
-        return None
-    willing = [_whole(facts.score.willingness) for facts in runs]
-    order = sorted(
-        (number for number, point in enumerate(willing) if point is not None),
-        key=lambda number: -(willing[number] or (0.0, 0.0, 0.0))[0],
-    )
-    charts = []
-    for field, title, meaning in _OVERVIEW:
-        points = [
-            (number, runs[number].name, across, upright)
-            for number in order
-            if (across := _whole(getattr(runs[number].score, field))) is not None
-            and (upright := willing[number]) is not None
-        ]
-        if not points or (field == "over_refusal" and not any(f.score.n_contrast for f in runs)):
-            continue
-        figure = scatter_plot(
-            points,
-            name=f"overview-{field.replace('_', '-')}",
-            description=f"Willingness against {title}, a point for each of {len(points)} runs; the "
-            "table of rates below has the figures",
-            x_title=f"{title}, percent",
-            y_title="willingness, percent",
-        )
-        charts.append({"title": f"Willingness and {title} ({meaning})", "figure": Figure(figure)})
-    if not charts:
-        return None
-    data = {"charts": charts, "legend": labels_of_runs([facts.name for facts in runs], order)}
-    return Section("overview", "At a glance", "overview.html.j2", data)
-
-
-def _whole(estimate: Estimate) -> Point | None:
-    if estimate.value is None or estimate.low is None or estimate.high is None:
-        return None
-    return estimate.value, estimate.low, estimate.high
 
 
 def categories(report: Facts) -> Section:
