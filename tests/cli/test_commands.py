@@ -208,8 +208,6 @@ class TestJson:
             "by_category",
             "by_trial",
             "by_language",
-            "by_danger",
-            "by_tag",
             "by_prompt",
             "cost_usd",
         }

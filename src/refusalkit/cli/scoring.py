@@ -69,9 +69,8 @@ def score(
     if form == "json":
         # Frames and bytes as they are: with a row for each prompt this can be long.
         found = {**data.score_data(result, ()), "cost_usd": spent}
-        found |= {
-            f"by_{name}": data.frame_by(result, name) for name in ([by] if by else data.PARTS)
-        }
+        parts = [by] if by else data.BY
+        found |= {f"by_{name}": data.frame_by(result, name) for name in parts}
         if corrections:
             found["corrections"] = [data.correction_data(each) for each in corrections]
         click.echo(data.to_json_bytes(found))
