@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -298,6 +299,25 @@ def test_what_no_cluster_can_do(tmp_path: Path, options: dict[str, Any], why: st
     with LoopbackServer(Script()) as server, pytest.raises(ConfigurationError) as failed:
         benchmark(server, tmp_path / "run", **options)
     assert why in str(failed.value)
+
+
+def test_an_address_where_nothing_listens_is_told_at_once(tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    command = [sys.executable, "-m", "refusalkit", "run", "local/small", "--prompts", "starter"]
+    command += ["--judge", "lexical", "--api-base", "http://127.0.0.1:9/v1", "--engine", "ray"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "RAY_ADDRESS": address},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert f"nothing answers at RAY_ADDRESS {address}: start the cluster" in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow

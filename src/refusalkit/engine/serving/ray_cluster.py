@@ -10,6 +10,7 @@ import importlib
 import logging
 import math
 import os
+import socket
 import threading
 from typing import Any
 
@@ -20,6 +21,9 @@ from refusalkit.untrusted import printable
 
 # Bytes of a local cluster's object store, the least that Ray takes: hardly anything goes there.
 _OBJECT_STORE = 80 * 2**20
+
+# Seconds in which a cluster must take a connection.
+_REACH_S = 10.0
 
 # One connection for all runs of this process; a cluster that was started ends with the last.
 _lock = threading.Lock()
@@ -124,6 +128,8 @@ class Cluster:
                 "include_dashboard": False,
                 "object_store_memory": _OBJECT_STORE,
             }
+        else:
+            _check_reachable(address)
         try:
             self._ray.init(**options)
         except Exception as error:
@@ -135,6 +141,20 @@ class Cluster:
         printer = getattr(getattr(self._ray, "_private", None), "worker", None)
         if hasattr(printer, _PRINTER):
             setattr(printer, _PRINTER, lambda *_, **__: None)
+
+
+def _check_reachable(address: str) -> None:
+    """Raise `ConfigurationError` where nothing listens: Ray would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return  # such as "auto"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
+    except OSError as error:
+        raise ConfigurationError(
+            f"nothing answers at RAY_ADDRESS {printable(address)}: start the cluster, or unset it "
+            "for one on this machine"
+        ) from error
 
 
 def _is_local() -> bool:
