@@ -6,10 +6,12 @@ The answers are placeholders; what matters is the words that a model wraps round
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 import tomllib
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +20,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import places
+import refusalkit as rk
 from places import ROOT
+from refusalkit.errors import JudgeFileError
 from refusalkit.judges.lexical import LexicalJudge, LexicalRules
+from refusalkit.shipped import judges_dir
 from refusalkit.types import Completion, Label, Outcome, Prompt, Unscored
 
 FILE = ROOT / "judges" / "lexical.toml"
@@ -551,3 +556,23 @@ def test_one_plain_refusal_in_the_opening_is_enough_on_its_own() -> None:
     weights = {rule["name"]: rule["weights"] for rule in DATA["rules"]["rule"]}
     for name in ("refusal.cannot", "refusal.decline"):
         assert weights[name]["opening"] + DATA["rules"]["bias"] > 0
+
+
+def test_a_judge_file_that_repeats_within_repetition_ends_in_a_sentence(tmp_path: Path) -> None:
+    """A stranger's pattern held the interpreter for hours, where no signal was heard."""
+    text = (judges_dir() / "lexical.toml").read_text("utf-8").replace('"lexical"', '"mine"', 1)
+    first = text.index('\n[[rules.rule]]\nname = "refusal.cannot"')
+    slow = (
+        '[[rules.rule]]\nname = "refusal.slow"\n'
+        "weights = { opening = 1.0, early = 1.0, later = 1.0 }\n"
+        "match = ['(?:[a-z ]{1,30}){1,30}[^a-z ~]']\n"
+    )
+    (tmp_path / "mine.toml").write_text(f"{text[:first]}\n{slow}{text[first:]}", "utf-8")
+    record = {
+        "id": "a",
+        "prompt": "A placeholder?",
+        "response": "wordy plain text goes along here and there again " * 8,
+    }
+    (tmp_path / "a.jsonl").write_text(json.dumps(record), "utf-8")
+    with pytest.raises(JudgeFileError, match=r"refusal\.slow takes more than 2 s"):
+        rk.grade(tmp_path / "a.jsonl", str(tmp_path / "mine.toml"), canaries=0)

@@ -10,6 +10,7 @@ rules in a fixed order. Everything a reader would want to tune is in ``judges/le
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,21 +21,26 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from refusalkit.display import shows
+from refusalkit.errors import JudgeFileError
 from refusalkit.judges.language import Language, Languages, Votes
 from refusalkit.judges.protocol import Connection
 from refusalkit.judges.rubrics import Rubric, shipped_judges
 from refusalkit.judges.sentences import Fold, Letters, Limits, Reader, Sentence, Spoken, Zone
 from refusalkit.types import Completion, Label, Prompt, Unscored, Verdict
+from refusalkit.untrusted import printable
 
 _NAME = r"^(refusal|objection|hint|moral|premise|role|redirect|help)\.[a-z_]{1,30}$"
 _TERM = re.compile(r"<([a-z_]{1,30})>")
 _CLASS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]")
+# Seconds that a pattern of a file that is not ours may take for a sentence.
+_LONGEST_S = 2.0
 _UNBOUNDED = re.compile(r"[*+]|\{\d*,\}")
 
 
@@ -128,6 +134,8 @@ class LexicalRules(_Strict):
             seen.add(rule.name)
         return rules
 
+    _trusted: bool = PrivateAttr(default=False)
+
     @model_validator(mode="after")
     def _languages_are_whole(self) -> Self:
         if self.languages and self.language not in self.languages:
@@ -147,9 +155,15 @@ class LexicalRules(_Strict):
     @model_validator(mode="after")
     def _patterns_compile(self, info: ValidationInfo) -> Self:
         # Ten languages take a while. A shipped file is checked by the test suite.
-        for code in self.read[:1] if (info.context or {}).get("trusted") else self.read:
+        self._trusted = bool((info.context or {}).get("trusted"))
+        for code in self.read[:1] if self._trusted else self.read:
             _ = self.compiled[code]
         return self
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the file is one of ours, which the test suite knows to be quick."""
+        return self._trusted
 
     @property
     def read(self) -> tuple[str, ...]:
@@ -183,11 +197,44 @@ class _Compiled(dict[str, tuple["CompiledRule", ...]]):
                 match, unless = foreign.match.get(name, ()), foreign.unless.get(name, ())
                 name = f"languages.{code}: {name}"
             if match:
-                yield CompiledRule(
-                    rule,
-                    _compiled(name, match, terms, rules.fold),
-                    _compiled(name, unless, terms, rules.fold) if unless else None,
-                )
+                found: re.Pattern[str] | _Bounded = _compiled(name, match, terms, rules.fold)
+                but: re.Pattern[str] | _Bounded | None = None
+                if unless:
+                    but = _compiled(name, unless, terms, rules.fold)
+                if not rules.is_trusted:
+                    found = _Bounded(name, found.pattern)
+                    but = None if but is None else _Bounded(name, but.pattern)
+                yield CompiledRule(rule, found, but)
+
+
+class _Bounded:
+    """A pattern of a file that may be a stranger's: a search that takes too long ends the run."""
+
+    def __init__(self, name: str, pattern: str) -> None:
+        import regex
+
+        self.pattern = pattern
+        self._name = name
+        self._compiled = regex.compile(pattern)
+
+    def search(self, text: str) -> object:
+        with self._in_time():
+            return self._compiled.search(text, timeout=_LONGEST_S)
+
+    def sub(self, by: str, text: str) -> str:
+        with self._in_time():
+            replaced: str = self._compiled.sub(by, text, timeout=_LONGEST_S)
+            return replaced
+
+    @contextlib.contextmanager
+    def _in_time(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError:
+            raise JudgeFileError(
+                f"the rule {printable(self._name)} takes more than {_LONGEST_S:g} s to read a "
+                "sentence: leave out repetition within repetition"
+            ) from None
 
 
 def _compiled(
@@ -231,8 +278,8 @@ class CompiledRule:
     """A rule ready to search with."""
 
     rule: Rule
-    match: re.Pattern[str]
-    unless: re.Pattern[str] | None
+    match: re.Pattern[str] | _Bounded
+    unless: re.Pattern[str] | _Bounded | None
 
     def fires(self, sentence: str) -> bool:
         """Whether the sentence says this, after what `unless` takes back is cut out."""
