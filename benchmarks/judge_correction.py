@@ -5,7 +5,7 @@
 draws runs of 166 or 21 prompts x 5 trials from known rates, judges them with known errors,
 calibrates on labelled answers of a known number, and corrects: by the code that `score
 --calibration` and `score --labels` use. It prints tables in Markdown and writes
-docs/plots/judge-correction.svg. Seeded; about ten minutes on one core, less with --jobs.
+docs/plots/judge-correction.svg. Seeded; about fifteen minutes on one core, less with --jobs.
 """
 
 from __future__ import annotations
