@@ -1,1 +1,1 @@
-"""One run's configuration: defaults < preset < TOML file < command line."""
+"""One run's configuration: defaults < preset < TOML file < environment < command line."""

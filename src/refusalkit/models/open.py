@@ -12,6 +12,7 @@ from refusalkit.models.client import ChatClient
 from refusalkit.models.demo import DemoModel
 from refusalkit.models.dialects.finish import parse_finish_word
 from refusalkit.models.endpoints import own_base, price_at
+from refusalkit.models.key_variables import provider_variables
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.prices import check_retired
 from refusalkit.models.protocol import Model
@@ -40,12 +41,8 @@ _ENDPOINT_KINDS = frozenset(
     }
 )
 
-
-_KEY_VARIABLES = {
-    "openai": "OPENAI_API_KEY",
-    "hosted_vllm": "HOSTED_VLLM_API_KEY",
-    "anthropic": "ANTHROPIC_API_KEY",
-}
+# Providers whose key is read here; litellm reads those of all others.
+_OWN_BACK_ENDS = frozenset({"openai", "hosted_vllm", "anthropic"})
 
 
 def open_model(
@@ -144,7 +141,6 @@ def _batched_client(
     None where it is reached in the usual way. Raises `ConfigurationError`: no key.
     """
     from refusalkit.models.batch_dialects import batch_providers
-    from refusalkit.models.key_variables import provider_variables
     from refusalkit.models.openai import OpenAIClient
 
     provider, name = _split(model_id)
@@ -248,9 +244,10 @@ def _key(provider: str, api_base: str | None, api_key_env: str | None) -> str | 
             )
         return _sendable(key, api_key_env)
     # Another provider's endpoint never gets the OpenAI key: --api-key-env names its own.
-    variable = _KEY_VARIABLES.get(provider)
-    key = os.environ.get(variable, "").strip() if variable else ""
-    return _sendable(key, variable) if variable and key else None
+    for variable in provider_variables(provider) if provider in _OWN_BACK_ENDS else ():
+        if key := os.environ.get(variable, "").strip():
+            return _sendable(key, variable)
+    return None
 
 
 def _sendable(key: str, variable: str) -> str:

@@ -1,7 +1,7 @@
 """Which answers never touch the disk.
 
 The prompt set and whoever runs the command decide; a run folder can only withhold more. What is
-withheld is left out by `RecordWriter`, in `runs/records.py`.
+withheld is left out of a record by `runs/record_json.py`.
 """
 
 from __future__ import annotations
