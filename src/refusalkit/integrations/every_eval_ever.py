@@ -161,7 +161,7 @@ def _result(
         },
         "evaluation_timestamp": evaluation.rpartition("/")[2],
         "metric_config": {
-            "evaluation_description": _MEANING[name],
+            "evaluation_description": _MEANING.get(name, f"{FIGURES[name]}: Score.{name}"),
             "metric_id": f"refusalkit.{name}",
             "metric_name": FIGURES[name],
             "metric_kind": "rate",
