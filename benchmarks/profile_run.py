@@ -25,14 +25,12 @@ _WHAT = (
     ("importlib", "importing modules"),
     ("/polars/", "reading records, scoring (polars)"),
     ("refusalkit/scoring", "reading records, scoring (polars)"),
-    ("refusalkit/store.py", "writing records"),
-    ("refusalkit/records.py", "writing records"),
+    ("refusalkit/runs", "writing records"),
     ("/aiohttp/", "HTTP (aiohttp)"),
     ("refusalkit/judges", "the judge: its prompt, reading its reply"),
     ("jsonschema", "the judge: its prompt, reading its reply"),
     ("refusalkit/models", "requests and replies: JSON, deadline, pace"),
-    ("refusalkit/outcomes.py", "requests and replies: JSON, deadline, pace"),
-    ("refusalkit/runner.py", "who is next, progress"),
+    ("refusalkit/engine", "who is next, progress"),
     ("/asyncio/", "event loop"),
 )
 

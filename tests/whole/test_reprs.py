@@ -253,6 +253,7 @@ def of_results(folder: Path) -> dict[str, Any]:
         "Usage": rk.Usage(1, 2),
         "GenerationConfig": rk.GenerationConfig(),
         "RunConfig": rk.RunConfig(model="demo/open"),
+        "Placement": rk.Placement(serve=f"server --api-key {MARK}"),
         "Council": rk.Council([rk.load_judge("lexical"), Other()]),
         "Completion": rk.Completion("a", "b", 1, "m", rk.Outcome.ANSWERED),
         "Verdict": rk.Verdict("a", "b", 1, "j", rk.Label.REFUSAL),
@@ -293,6 +294,7 @@ def test_every_public_object_has_a_line_and_a_table(
         assert "\n" not in line, name
         assert len(line) < 500, name
         assert " object at 0x" not in line, name
+        assert MARK not in line + one._repr_html_(), name
         parser = Cells()
         parser.feed(one._repr_html_())
         assert "table" in parser.tags, name

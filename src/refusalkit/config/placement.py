@@ -6,12 +6,13 @@ whose machines, is said by whoever runs the command, in its options or in their 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from refusalkit.config.run_config import WHERE, Cli, RunConfig, RunOptions, places_of
+from refusalkit.display import notebook_table
 from refusalkit.errors import ConfigurationError
 from refusalkit.untrusted import printable
 
@@ -79,6 +80,17 @@ class Placement(BaseModel):
         if self.engine is not None:
             said |= {"engine": self.engine, "workers": self.workers}
         return {**said, "gpus": self.gpus} if self.gpus else said
+
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        """Only what differs from the defaults; of a server's command that there is one."""
+        for name in sorted(self.model_fields_set):
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default:
+                yield name, True if name == "serve" else value
+
+    def _repr_html_(self) -> str:
+        rows = [(name.replace("_", " "), str(value)) for name, value in self.__repr_args__()]
+        return notebook_table("Placement", ("", ""), rows)
 
 
 PLACES = {**places_of(RunConfig), **places_of(Placement)}
