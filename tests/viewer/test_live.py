@@ -164,7 +164,7 @@ def test_what_cannot_be_served_is_told_in_a_sentence(
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     said = call("view", tmp_path)
     assert said.status == 4
-    assert 'pip install "refusalkit[view]"' in said.err
+    assert 'pip install ".[view]"' in said.err
 
 
 def test_one_run_is_opened_at_once(tmp_path: Path) -> None:
