@@ -33,6 +33,8 @@ def test_each_library_has_its_example() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+# Event loops that other libraries leave to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", sorted(PACKAGES))
 def test_the_example_runs_as_it_stands(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
