@@ -47,7 +47,8 @@ def test_the_example_runs_as_it_stands(
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(encodings))
     monkeypatch.chdir(tmp_path)
     code = EXAMPLES[name]
-    own = [line for line in code.strip().splitlines() if not line.startswith(("import", "from"))]
+    lines = filter(None, code.strip().splitlines())
+    own = [line for line in lines if not line.startswith(("import", "from"))]
     assert len(own) <= 5
     exec(compile(code, f"docs/ecosystem.md: {name}", "exec"), {"rk": rk})
     score = rk.score(f"runs/{name}")
