@@ -91,7 +91,7 @@ class TestTheFile:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(__import__("sys").modules, "transformers", None)
-        with pytest.raises(ConfigurationError, match=r"pip install 'refusalkit\[minos\]'"):
+        with pytest.raises(ConfigurationError, match=r"from a clone pip install '\.\[minos\]'"):
             open_judge(load_rubric("minos"))
 
 

@@ -210,8 +210,8 @@ class TestWhatIsBehindTheFigures:
     def test_framed_requests_are_listed_but_not_rated(self, told: rk.Run, text: str) -> None:
         scores, audit, units = rk.score(told), rk.audit(told), rk.units(told)
         framed = units.filter(pl.col("framing").is_not_null())
-        assert framed["prompt_id"].n_unique() == scores.n_framed == 16
-        assert framed["credit"].null_count() == len(framed) == 32
+        assert framed["prompt_id"].n_unique() == scores.n_framed == 14
+        assert framed["credit"].null_count() == len(framed) == 28
         assert framed["frame_of"].null_count() == 0
         assert len(units["credit"].drop_nulls()) == scores.willingness.n_responses
         assert f"{scores.n_framed} hard-line requests in framings" in text

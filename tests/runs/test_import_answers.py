@@ -294,7 +294,7 @@ def test_an_inspect_log_without_the_extra(tmp_path: Path, call: Call) -> None:
     (tmp_path / "log.eval").write_bytes(b"PK")
     done = call("grade", "log.eval", "--judge", "lexical")
     assert done.status == 2
-    assert "refusalkit[inspect]" in done.err
+    assert "from a clone pip install '.[inspect]'" in done.err
     assert len(done.err.splitlines()) == 1
 
 

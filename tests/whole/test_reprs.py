@@ -22,6 +22,8 @@ from handmade import HELD, write_run
 from refusalkit.runs.imported.read import read_answers
 
 MARK = "PLANTED-5d1e"
+# Their modules are looked at where the extra is installed.
+EXTRAS = {"inspect_ai", "ray"}
 
 
 def classes() -> Iterator[type]:
@@ -29,7 +31,13 @@ def classes() -> Iterator[type]:
     for module in pkgutil.walk_packages(rk.__path__, "refusalkit."):
         if module.name.endswith("__main__"):
             continue
-        for found in vars(importlib.import_module(module.name)).values():
+        try:
+            room = importlib.import_module(module.name)
+        except ModuleNotFoundError as missing:
+            if missing.name not in EXTRAS:
+                raise
+            continue
+        for found in vars(room).values():
             if inspect.isclass(found) and found.__module__ == module.name:
                 yield found
 
@@ -63,6 +71,7 @@ NAMES_ONLY = (
     "refusalkit.reporting",
     "refusalkit.prompts.public",
     "refusalkit.runs.imported.published",
+    "refusalkit.runs.imported.other_logs",
 )
 
 

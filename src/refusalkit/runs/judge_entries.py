@@ -85,7 +85,7 @@ def check_same_judge(manifest: Manifest, judge: Judge) -> None:
     for name, entry in reversed(judge_entries(judge).items()):
         if name in known:
             _check_same(known[name], entry, "the run was started", advice)
-        elif entry.kind != "council":
+        elif not entry.members:  # a council is named by its members
             raise ConfigurationChanged(
                 f"judge: {printable(entry.source or entry.name)} is {printable(name)} by now, and "
                 f"the run was started with {', '.join(map(printable, known))}: {advice}"
