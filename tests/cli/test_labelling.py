@@ -339,6 +339,7 @@ class TestPredictionPowered:
         alone = prompts_like_these(answers_of(true.ravel(), 5).prompt_rates(true.ravel()))
         assert (low, high) == pytest.approx((alone.low, alone.high))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("rate", "labels"), [(0.05, 60), (0.05, 400), (0.5, 400)])
     def test_the_interval_holds(self, rate: float, labels: int) -> None:
         """It held in 89.8 % of runs with 400 of 830 answers labelled, and with all."""

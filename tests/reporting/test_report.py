@@ -114,6 +114,7 @@ class TestPage:
         assert row is not None
         assert re.findall(r"<td[^>]*>(.*?)</td>", row[1]) == ["2 of 3", "\u00b7", "P", "C"]
 
+    @pytest.mark.slow
     def test_a_comparison_of_five_whole_runs_stays_below_1_5_mb(self, tmp_path: Path) -> None:
         made = rk.benchmark("demo/mixed", trials=3, out=tmp_path / "made")
         # All notable ones are listed, and no more than there is room for.

@@ -300,7 +300,8 @@ def changes(cells: Sequence[Sequence[int]]) -> tuple[list[PromptRate], list[Prom
     return ups, downs
 
 
-@pytest.mark.parametrize("prompts", [5, 30, pytest.param(120, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("prompts", [5, 30, 120])
 @pytest.mark.parametrize(("up", "down", "alike"), [(0.04, 0.02, 0.3), (0.25, 0.1, 0.5)])
 def test_the_interval_of_a_shift_covers_it(
     prompts: int, up: float, down: float, alike: float

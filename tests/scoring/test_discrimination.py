@@ -207,6 +207,7 @@ def test_the_interval_is_as_wide_as_its_two_sides_together() -> None:
     assert (low, high) == (pytest.approx(1 - 0.9 * 2**0.5), 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_pairs", [2, 6, 64])
 @pytest.mark.parametrize("rates", [(0.9, 0.1), (0.5, 0.5), (0.7, 0.05)])
 def test_the_interval_covers_the_truth(n_pairs: int, rates: tuple[float, float]) -> None:
