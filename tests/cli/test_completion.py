@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,10 +29,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with runs in it, and the command on the path under its own name."""
     command = tmp_path / "bin" / "refusalkit"
     command.parent.mkdir()
-    command.write_text(
-        f"#!{sys.executable}\nimport sys\nsys.argv[0] = 'refusalkit'\n"
-        "from refusalkit.cli import script\nscript()\n"
-    )
+    program = "import sys; sys.argv[0] = 'refusalkit'; from refusalkit.cli import script; script()"
+    # By way of sh: a path with a space cannot stand behind "#!".
+    command.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, "-c", program])} "$@"\n')
     command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
@@ -160,6 +160,8 @@ def test_the_address_is_a_link_to_filters_and_unit(desk: Window, client: Client)
     page.get_by_label("Show").select_option("differ")
     page.get_by_label("Label").select_option("refusal")
     page.locator("#units a").nth(1).click()
+    prompt, _, trial = parse_qs(urlsplit(page.url).query)["unit"][0].partition("#")
+    page.locator("#unit h1", has_text=f"{prompt} trial {trial}").wait_for()
     page.locator("#unit .said").nth(1).wait_for()
     link, title = page.url, said(page, "#unit h1")
     rows = page.locator("#units a").count()
