@@ -27,7 +27,8 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 
-from refusalkit.judges.lexical import LexicalJudge, LexicalRules
+from refusalkit.judges.lexical import LexicalJudge
+from refusalkit.judges.lexical_rules import LexicalRules
 from refusalkit.types import Label
 
 FILE = Path(__file__).resolve().parents[1] / "judges" / "lexical.toml"

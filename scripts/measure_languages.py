@@ -23,7 +23,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from refusalkit.judges.lexical import LexicalJudge, LexicalRules, Reading
+from refusalkit.judges.lexical import LexicalJudge, Reading
+from refusalkit.judges.lexical_rules import LexicalRules
 from refusalkit.types import Label
 
 ROOT = Path(__file__).resolve().parents[1]

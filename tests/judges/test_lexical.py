@@ -23,7 +23,8 @@ import places
 import refusalkit as rk
 from places import ROOT
 from refusalkit.errors import JudgeFileError
-from refusalkit.judges.lexical import LexicalJudge, LexicalRules
+from refusalkit.judges.lexical import LexicalJudge
+from refusalkit.judges.lexical_rules import LexicalRules
 from refusalkit.shipped import judges_dir
 from refusalkit.types import Completion, Label, Outcome, Prompt, Unscored
 

@@ -388,6 +388,7 @@ def _declines(text: str) -> bool:
 @cache
 def _rules() -> LexicalJudge:
     # Loaded where a judge declined, and only there.
-    from refusalkit.judges.lexical import LexicalJudge, LexicalRules
+    from refusalkit.judges.lexical import LexicalJudge
+    from refusalkit.judges.lexical_rules import LexicalRules
 
     return LexicalJudge(LexicalRules.model_validate(load_rubric("lexical").rules))

@@ -1,0 +1,282 @@
+"""The rules of the lexical judge: what a judge file says, checked and compiled.
+
+Patterns of a file that is not ours are searched with a time limit, so no answer can hang a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from refusalkit.errors import JudgeFileError
+from refusalkit.judges.language import Language
+from refusalkit.judges.sentences import Fold, Letters, Limits
+from refusalkit.untrusted import printable
+
+_NAME = r"^(refusal|objection|hint|moral|premise|role|redirect|help)\.[a-z_]{1,30}$"
+_TERM = re.compile(r"<([a-z_]{1,30})>")
+_CLASS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]")
+# Seconds that a pattern of a file that is not ours may take for a sentence.
+_LONGEST_S = 2.0
+_UNBOUNDED = re.compile(r"[*+]|\{\d*,\}")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Weights(_Strict):
+    """Log-odds that a rule adds for "held back", by where in the answer it is."""
+
+    opening: float = 0.0
+    early: float = 0.0
+    later: float = 0.0
+
+
+class Rule(_Strict):
+    """Patterns that mean the same. `unless` takes a match back, in the same sentence."""
+
+    name: Annotated[str, Field(pattern=_NAME)]
+    match: Annotated[tuple[str, ...], Field(min_length=1)]
+    unless: tuple[str, ...] = ()
+    weights: Weights = Weights()
+
+
+class Shapes(_Strict):
+    """Log-odds for what is counted instead of matched."""
+
+    list: float = 0.0
+    code: float = 0.0
+    headings: float = 0.0
+    long: float = 0.0
+    verse: float = 0.0
+    quoted: float = 0.0
+
+
+class Identification(_Strict):
+    """When a language is taken for known.
+
+    `density` is the least share of words that must speak for it, `margin` how much more must speak
+    for a language that is not read than for one that is, `strong` what a sentence needs to be in
+    another language than the answer. Fewer than `short` words need be in no language; an answer of
+    fewer than `brief` that no table claims is taken to be in the request's.
+    """
+
+    density: float = Field(default=0.1, gt=0, le=1)
+    margin: float = Field(default=1.2, ge=1)
+    strong: float = Field(default=2.0, ge=0)
+    short: int = Field(default=5, ge=1)
+    brief: int = Field(default=25, ge=1)
+
+
+class LanguageRules(Language):
+    """A language's table and its patterns, by the names of the rules whose weights they share.
+
+    Without `match` the language is known by name only, and never read.
+    """
+
+    terms: dict[str, str] = Field(default_factory=dict)
+    match: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    unless: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+
+
+class LexicalRules(_Strict):
+    """The ``[rules]`` table of ``judges/lexical.toml``, checked and compiled once.
+
+    Patterns are regular expressions over lower-case text with straight quotes and single spaces;
+    ``<term>`` stands for an entry of `terms`. Repetition must be bounded, so that no answer can
+    make a search slow. The patterns of `rule` are those of `language`; without `languages` every
+    answer is taken to be in it.
+    """
+
+    limits: Limits
+    bias: float
+    language: str = "en"
+    terms: dict[str, str] = {}
+    shapes: Shapes = Shapes()
+    speakers: tuple[str, ...] = ()
+    fold: Fold = Fold()
+    letters: Letters = Letters()
+    identification: Identification = Identification()
+    languages: dict[str, LanguageRules] = {}
+    rule: Annotated[tuple[Rule, ...], Field(min_length=1)]
+
+    @field_validator("rule")
+    @classmethod
+    def _names_are_unique(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        seen: set[str] = set()
+        for rule in rules:
+            if rule.name in seen:
+                raise ValueError(f"two rules are named {rule.name!r}")
+            seen.add(rule.name)
+        return rules
+
+    _trusted: bool = PrivateAttr(default=False)
+
+    @model_validator(mode="after")
+    def _languages_are_whole(self) -> Self:
+        if self.languages and self.language not in self.languages:
+            raise ValueError(f"[languages] must have {self.language!r}, the language of the rules")
+        names = {rule.name for rule in self.rule}
+        for code, table in self.languages.items():
+            if code == self.language and table.match:
+                raise ValueError(f"languages.{code}: its patterns belong in [[rule]]")
+            for name in (*table.match, *table.unless):
+                if name not in names:
+                    raise ValueError(f"languages.{code}: there is no rule {name!r}")
+        for patterns in (self.letters.opens, self.letters.closes):
+            for pattern in patterns:
+                _check_pattern("letters", pattern, _expanded("letters", pattern, {}))
+        return self
+
+    @model_validator(mode="after")
+    def _patterns_compile(self, info: ValidationInfo) -> Self:
+        # Ten languages take a while. A shipped file is checked by the test suite.
+        self._trusted = bool((info.context or {}).get("trusted"))
+        for code in self.read[:1] if self._trusted else self.read:
+            _ = self.compiled[code]
+        return self
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the file is one of ours, which the test suite knows to be quick."""
+        return self._trusted
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """Codes of the languages that are read, the rules' own first."""
+        others = (c for c, table in self.languages.items() if table.match and c != self.language)
+        return (self.language, *others)
+
+    @cached_property
+    def compiled(self) -> Mapping[str, tuple[CompiledRule, ...]]:
+        """The rules of each language that is read, compiled when they are first asked for."""
+        return _Compiled(self)
+
+
+class _Compiled(dict[str, tuple["CompiledRule", ...]]):
+    def __init__(self, rules: LexicalRules) -> None:
+        super().__init__()
+        self._rules = rules
+
+    def __missing__(self, code: str) -> tuple[CompiledRule, ...]:
+        self[code] = tuple(self._of(code))
+        return self[code]
+
+    def _of(self, code: str) -> Iterator[CompiledRule]:
+        rules = self._rules
+        foreign = None if code == rules.language else rules.languages[code]
+        terms = rules.terms if foreign is None else foreign.terms
+        for rule in rules.rule:
+            match, unless = rule.match, rule.unless
+            name = rule.name
+            if foreign is not None:
+                match, unless = foreign.match.get(name, ()), foreign.unless.get(name, ())
+                name = f"languages.{code}: {name}"
+            if match:
+                found: re.Pattern[str] | _Bounded = _compiled(name, match, terms, rules.fold)
+                but: re.Pattern[str] | _Bounded | None = None
+                if unless:
+                    but = _compiled(name, unless, terms, rules.fold)
+                if not rules.is_trusted:
+                    found = _Bounded(name, found.pattern)
+                    but = None if but is None else _Bounded(name, but.pattern)
+                yield CompiledRule(rule, found, but)
+
+
+class _Bounded:
+    """A pattern of a file that may be a stranger's: a search that takes too long ends the run."""
+
+    def __init__(self, name: str, pattern: str) -> None:
+        import regex
+
+        self.pattern = pattern
+        self._name = name
+        self._compiled = regex.compile(pattern)
+
+    def search(self, text: str) -> object:
+        with self._in_time():
+            return self._compiled.search(text, timeout=_LONGEST_S)
+
+    def sub(self, by: str, text: str) -> str:
+        with self._in_time():
+            replaced: str = self._compiled.sub(by, text, timeout=_LONGEST_S)
+            return replaced
+
+    @contextlib.contextmanager
+    def _in_time(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError:
+            raise JudgeFileError(
+                f"the rule {printable(self._name)} takes more than {_LONGEST_S:g} s to read a "
+                "sentence: leave out repetition within repetition"
+            ) from None
+
+
+def _compiled(
+    name: str, patterns: Sequence[str], terms: Mapping[str, str], fold: Fold
+) -> re.Pattern[str]:
+    whole = [fold(_expanded(name, pattern, terms)) for pattern in patterns]
+    try:
+        return re.compile("|".join(f"(?:{pattern})" for pattern in whole))
+    except re.error:
+        for written, pattern in zip(patterns, whole, strict=True):
+            _check_pattern(name, written, pattern)
+        raise
+
+
+def _check_pattern(name: str, written: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{name}: {written!r} is not a regular expression: {error}") from None
+
+
+def _expanded(name: str, pattern: str, terms: Mapping[str, str], depth: int = 0) -> str:
+    """A pattern with its terms put in; raises `ValueError` where it is not a valid pattern."""
+    if depth > 4:
+        raise ValueError(f"{name}: terms refer to each other in a circle")
+
+    def term(found: re.Match[str]) -> str:
+        key = found[1]
+        if key not in terms:
+            raise ValueError(f"{name}: there is no term <{key}>")
+        return f"(?:{_expanded(f'terms.{key}', terms[key], terms, depth + 1)})"
+
+    whole = _TERM.sub(term, pattern)
+    if _UNBOUNDED.search(_CLASS.sub("x", whole)):
+        raise ValueError(f"{name}: unbounded repetition in {pattern!r}; write {{0,40}}")
+    return whole
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRule:
+    """A rule ready to search with."""
+
+    rule: Rule
+    match: re.Pattern[str] | _Bounded
+    unless: re.Pattern[str] | _Bounded | None
+
+    def fires(self, sentence: str) -> bool:
+        """Whether the sentence says this, after what `unless` takes back is cut out."""
+        if not self.match.search(sentence):
+            return False
+        if self.unless is None:
+            return True
+        # Only the phrase is taken back: "I won't lie, but I can't help" still refuses.
+        return self.match.search(self.unless.sub(" ~ ", sentence)) is not None
