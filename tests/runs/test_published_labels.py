@@ -241,3 +241,19 @@ def test_one_command_says_how_good_a_judge_is(call: Call, tmp_path: Path) -> Non
     assert "complied = compliance, rejected = refusal" in text
     (kept,) = (tmp_path / "cache" / "labels" / "chatgpt-refusals").glob("*.jsonl")
     assert kept.stat().st_mode & 0o077 == 0
+
+
+def test_a_misspelt_source_is_answered_with_the_one_that_was_meant(call: Call) -> None:
+    for named, advice in (
+        ("xstest-answer", "did you mean xstest-answers?"),
+        ("nothing", "name one of xstest-answers, "),
+    ):
+        done = call("judges", "calibrate", "lexical", "--labels", named)
+        assert done.status == 2
+        told = f"neither a file nor a source of people's labels named {named}: {advice}"
+        assert told in done.err
+        assert len(done.err.splitlines()) == 1
+    assert (
+        "labels.jsonl is not a file"
+        in call("judges", "calibrate", "lexical", "--labels", "labels.jsonl").err
+    )

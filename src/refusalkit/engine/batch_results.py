@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
@@ -26,7 +27,7 @@ from refusalkit.untrusted import printable
 _GIVE_UP = 5
 
 
-class _Collector:
+class _Collector(ABC):
     """Reads the results of a batch and has the journal note what became of its requests."""
 
     def __init__(
@@ -55,9 +56,9 @@ class _Collector:
                 f"{self._failures[-1]}; fix the cause"
             )
 
+    @abstractmethod
     async def _read(self, batch: Batch, found: BatchState, owed: Owed) -> Counter[str]:
         """Write the results; returns the batch's requests by what became of them."""
-        raise NotImplementedError
 
 
 class AnswerCollector(_Collector):

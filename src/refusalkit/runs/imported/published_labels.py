@@ -6,6 +6,7 @@ our labels each of its words is. Nothing of them comes with refusalkit.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import re
@@ -144,6 +145,14 @@ def published_labels(named: str) -> PublishedLabels | None:
     name, mark, rest = named.partition(":")
     source = label_sources().get(name)
     if source is None:
+        if re.fullmatch(r"[A-Za-z][\w-]*", named) and not Path(named).exists():
+            known = label_sources()
+            near = difflib.get_close_matches(named.lower(), known, n=1)
+            advice = f"did you mean {near[0]}?" if near else f"name one of {', '.join(known)}"
+            raise UsageError(
+                f"there is neither a file nor a source of people's labels named {named[:80]}: "
+                f"{advice}"
+            )
         return None
     if mark and not rest:
         raise UsageError(f"{name}: names no file")
