@@ -146,14 +146,14 @@ if TYPE_CHECKING:
         JudgePair,
     )
     from refusalkit.scoring.audit import Audit
-    from refusalkit.scoring.compare.comparison import (
-        Comparison,
-        Difference,
-        Pair,
-    )
     from refusalkit.scoring.compare.gate import (
         Gate,
         GateStatus,
+    )
+    from refusalkit.scoring.compare.result import (
+        Comparison,
+        Difference,
+        Pair,
     )
     from refusalkit.scoring.families import same_family
     from refusalkit.scoring.hard_line import (
@@ -250,7 +250,7 @@ _WHERE = {
     "runs.record_checks": "Finding",
     "scoring.agreement.judge_pairs": "JudgeAgreements JudgePair",
     "scoring.audit": "Audit",
-    "scoring.compare.comparison": "Comparison Difference Pair",
+    "scoring.compare.result": "Comparison Difference Pair",
     "scoring.compare.gate": "Gate GateStatus",
     "scoring.families": "same_family",
     "scoring.hard_line": "AuditStatus HardLine",

@@ -71,7 +71,7 @@ NAMES_ONLY = (
     "refusalkit.reporting",
     "refusalkit.prompts.public",
     "refusalkit.runs.imported.published",
-    "refusalkit.runs.imported.other_logs",
+    "refusalkit.runs.imported.log_formats",
 )
 
 

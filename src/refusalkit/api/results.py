@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from refusalkit.runs.merging import Merged
     from refusalkit.scoring.audit import Audit
-    from refusalkit.scoring.compare.comparison import Comparison
     from refusalkit.scoring.compare.gate import Target
+    from refusalkit.scoring.compare.result import Comparison
     from refusalkit.scoring.judge_quality.calibration import Calibration
     from refusalkit.scoring.leaderboard import Leaderboard
     from refusalkit.scoring.score import Score

@@ -12,8 +12,8 @@ from refusalkit.cli.showing import score_exit
 from refusalkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from refusalkit.scoring.compare.comparison import Comparison
     from refusalkit.scoring.compare.gate import Target
+    from refusalkit.scoring.compare.result import Comparison
 
 _ON = ("willingness", "answer-rate", "hold-rate", "refusal-rate", "over-refusal")
 

@@ -9,8 +9,8 @@ from refusalkit.reporting.data.formats import markdown_text, to_markdown
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
-    from refusalkit.scoring.compare.comparison import Comparison, Difference, Pair
     from refusalkit.scoring.compare.gate import Gate
+    from refusalkit.scoring.compare.result import Comparison, Difference, Pair
     from refusalkit.scoring.leaderboard import Leaderboard
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from refusalkit.reporting.data import figure_title, interval_text, p_text
 from refusalkit.reporting.document.facts import Facts
 from refusalkit.reporting.document.parts import NOTHING, Cell, Section, Table, number, percent
-from refusalkit.scoring.compare.comparison import SIGNIFICANT, Comparison, Difference, Pair
+from refusalkit.scoring.compare.result import SIGNIFICANT, Comparison, Difference, Pair
 
 _MAX_FLIPPED = 50
 _MAX_CATEGORIES = 40

@@ -18,7 +18,7 @@ from refusalkit.scoring.agreement.judge_pairs import JudgeAgreements, judge_agre
 from refusalkit.scoring.audit import Audit, audit_run
 from refusalkit.scoring.compare.comparable import all_obstacles
 from refusalkit.scoring.compare.compare_runs import compare_scores
-from refusalkit.scoring.compare.comparison import Comparison
+from refusalkit.scoring.compare.result import Comparison
 from refusalkit.scoring.hard_line import AuditStatus
 from refusalkit.scoring.judge_quality.calibration import Calibration
 from refusalkit.scoring.judge_quality.correction import Correction, correct_score, languages_of

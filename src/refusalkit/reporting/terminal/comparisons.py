@@ -13,7 +13,7 @@ from refusalkit.reporting.terminal.table_layout import build_table
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:  # listing prompt sets must not import polars or the statistics
-    from refusalkit.scoring.compare.comparison import Comparison
+    from refusalkit.scoring.compare.result import Comparison
     from refusalkit.scoring.leaderboard import Leaderboard
 
 _STATUS_STYLE = {"passed": "bold green", "failed": "bold red", "inconclusive": "bold yellow"}

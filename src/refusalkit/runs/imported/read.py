@@ -10,7 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from refusalkit.errors import RecordError
 from refusalkit.jsonl import read_lines
 from refusalkit.runs.imported.answers import LABEL_WORDS, AnswerCollector, RecordedAnswers
-from refusalkit.runs.imported.other_logs import log_format_of, read_other_log
+from refusalkit.runs.imported.atropos_log import is_atropos_log, read_atropos_log
+from refusalkit.runs.imported.inspect_log import (
+    INSPECT_SUFFIXES,
+    is_inspect_json,
+    read_inspect_log,
+)
+from refusalkit.runs.imported.log_formats import log_format_of, read_log
 from refusalkit.types import Judgement, Label
 from refusalkit.untrusted import printable
 
@@ -37,7 +43,7 @@ def read_answers(path: Path) -> RecordedAnswers:
     - a folder with `samples.jsonl`, or that file: the reference environment's log;
     - a .eval file: an Inspect log, read with inspect_ai (an extra);
     - a .json or .jsonl file that another program wrote: lm-evaluation-harness, promptfoo, garak,
-      PyRIT, SpeechMap, chat messages; Inspect's .json logs (other_logs.toml lists them);
+      PyRIT, SpeechMap, chat messages; Inspect's .json logs (log_formats.toml lists them);
     - any other file: an object a line with `prompt` and `response`; `id` (else the line number),
       `category`, `trial` (else the how-manieth answer to that id it is), `lang` (else ``en``, as of
       prompts), `label` (people's), `annotators` (single people's labels by name), `judges` (other
@@ -46,10 +52,8 @@ def read_answers(path: Path) -> RecordedAnswers:
 
     Raises `RecordError`, naming file, line and field.
     """
-    from refusalkit.runs.imported import logs
-
-    if logs.is_atropos_log(path):
-        return logs.read_atropos_log(path)
+    if is_atropos_log(path):
+        return read_atropos_log(path)
     try:
         is_file = path.is_file()
     except OSError as error:  # a name that no file system takes
@@ -61,14 +65,14 @@ def read_answers(path: Path) -> RecordedAnswers:
         )
     log = log_format_of(path)
     if log is not None:
-        return read_other_log(path, log)
-    if path.suffix.lower() == ".json" and not logs.is_inspect_json(path):
+        return read_log(path, log)
+    if path.suffix.lower() == ".json" and not is_inspect_json(path):
         raise RecordError(
             f"{printable(path)} is JSON of no known kind: give JSONL of objects with prompt and "
             "response, or what promptfoo, PyRIT or Inspect wrote"
         )
-    if path.suffix.lower() in logs.INSPECT_SUFFIXES:
-        return logs.read_inspect_log(path)
+    if path.suffix.lower() in INSPECT_SUFFIXES:
+        return read_inspect_log(path)
     found = AnswerCollector()
     for place, record in read_lines(path, _AnswerRecord):
         number = place.rpartition(":")[2]

@@ -12,10 +12,10 @@ import polars as pl
 from refusalkit.errors import UsageError
 from refusalkit.runs.folder import Run
 from refusalkit.scoring.compare.comparable import all_obstacles, configuration_notes
-from refusalkit.scoring.compare.comparison import SIGNIFICANT, Comparison, Difference, Pair
 from refusalkit.scoring.compare.gate import FIGURES, Target, check_gate, gate_of
 from refusalkit.scoring.compare.in_order import compare_in_order
 from refusalkit.scoring.compare.judged import corrected_differences
+from refusalkit.scoring.compare.result import SIGNIFICANT, Comparison, Difference, Pair
 from refusalkit.scoring.compare.sides import Sides, sides_of
 from refusalkit.scoring.judge_quality.calibration import Calibration
 from refusalkit.scoring.judge_quality.correction import languages_of

@@ -16,7 +16,7 @@ from commandline import caller
 from places import ROOT
 from refusalkit.errors import RecordError, RefusalkitError
 from refusalkit.runs.imported.answers import RecordedAnswers
-from refusalkit.runs.imported.other_logs import log_format_of, log_formats
+from refusalkit.runs.imported.log_formats import log_format_of, log_formats
 from refusalkit.runs.imported.read import read_answers
 from refusalkit.types import Label
 

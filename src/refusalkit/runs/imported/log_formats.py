@@ -1,7 +1,7 @@
 """What other evaluation programs wrote, as recorded answers.
 
-Which fields hold what is data, in other_logs.toml. Here are the shapes that they share: a prompt is
-a text or a conversation, an answer a text, a message, or a list of them.
+Which fields hold what is data, in log_formats.toml. Here are the shapes that they share: a prompt
+is a text or a conversation, an answer a text, a message, or a list of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from refusalkit.runs.imported.answers import AnswerCollector, RecordedAnswers
 from refusalkit.types import Judgement, Label, Message
 from refusalkit.untrusted import printable
 
-FACTS = Path(__file__).with_name("other_logs.toml")
+FACTS = Path(__file__).with_name("log_formats.toml")
 # How deep a list of answers may be nested.
 _MAX_DEPTH = 6
 _ROLES = {"human": "user", "model": "assistant", "developer": "system"}
@@ -36,7 +36,7 @@ class _Strict(BaseModel):
 
 
 class LogJudge(_Strict):
-    """A judgement that comes with an answer; other_logs.toml says what each field means."""
+    """A judgement that comes with an answer; log_formats.toml says what each field means."""
 
     value: str
     words: Mapping[str, Label]
@@ -47,7 +47,7 @@ class LogJudge(_Strict):
 
 
 class LogFormat(_Strict):
-    """What one program writes; other_logs.toml says what each field means."""
+    """What one program writes; log_formats.toml says what each field means."""
 
     name: str
     source: str
@@ -105,7 +105,7 @@ def log_format_of(path: Path) -> LogFormat | None:
     return next((each for each in log_formats() if each.is_of(record)), None)
 
 
-def read_other_log(path: Path, log: LogFormat) -> RecordedAnswers:
+def read_log(path: Path, log: LogFormat) -> RecordedAnswers:
     """The answers of a file in a known format, and the judgements that come with them.
 
     Requests that failed and records without an answer are counted as left out. `lacks` names what
