@@ -23,6 +23,7 @@ import places
 import refusalkit as rk
 from places import ROOT
 from refusalkit.errors import JudgeFileError
+from refusalkit.judges import bounded_pattern
 from refusalkit.judges.lexical import LexicalJudge
 from refusalkit.judges.lexical_rules import LexicalRules
 from refusalkit.shipped import judges_dir
@@ -493,11 +494,25 @@ def test_a_judge_can_be_made_from_rules_of_ones_own() -> None:
         ("<nothing>", "there is no term <nothing>"),
         ("<round>", "in a circle"),
         ("(", "is not a regular expression"),
+        ("a{1000000000}", "refusal.no: more than 100,000 characters"),
+        ("(?:(?:a{1000}){1000}){1000}", "refusal.no: more than 100,000 characters"),
+        (r"(?:\(|[)]{9}|a{2,3}){20000}", "refusal.no: more than 100,000 characters"),
+        ("a" * 100_001, "refusal.no: more than 100,000 characters"),
+        ("(?:a{1000})(?#){1000}", "neither comments nor the flag x"),
+        ("(?ix:(?:a{1000}) {1000})", "neither comments nor the flag x"),
     ],
 )
 def test_a_bad_pattern_is_named_with_its_rule(pattern: str, complaint: str) -> None:
     bad = rules(rule=[{"name": "refusal.no", "match": [pattern]}], terms={"round": "<round>"})
     with pytest.raises(ValidationError, match=re.escape(complaint)):
+        LexicalRules.model_validate(bad)
+
+
+def test_terms_of_terms_of_terms_take_no_memory() -> None:
+    """A few kilobytes that stand for 10**12 characters."""
+    nested = {"a": "<b>" * 1000, "b": "<c>" * 1000, "c": "<d>" * 1000, "d": "x"}
+    bad = rules(rule=[{"name": "refusal.no", "match": ["<a>"]}], terms=nested)
+    with pytest.raises(ValidationError, match="more than 100,000 characters with its terms put in"):
         LexicalRules.model_validate(bad)
 
 
@@ -539,6 +554,8 @@ def test_bounded_patterns_and_literal_signs_are_welcome(harmless: str) -> None:
         {"languages": {"en": {"name": "E", "script": "latin", "match": {"refusal.no": ["x"]}}}},
         {"fold": {"letters": "ab", "as": "a"}},
         {"letters": {"opens": ["a*"]}},
+        {"letters": {"closes": ["("]}},
+        {"letters": {"opens": ["a{1000000000}"]}},
     ],
 )
 def test_a_file_with_a_mistake_is_not_loaded(changed: dict[str, Any]) -> None:
@@ -559,21 +576,34 @@ def test_one_plain_refusal_in_the_opening_is_enough_on_its_own() -> None:
         assert weights[name]["opening"] + DATA["rules"]["bias"] > 0
 
 
-def test_a_judge_file_that_repeats_within_repetition_ends_in_a_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rule", "table", "by"),
+    [
+        (
+            "refusal.slow",
+            '\n[[rules.rule]]\nname = "refusal.cannot"',
+            (
+                "[[rules.rule]]\nname = 'refusal.slow'\nmatch = ['PATTERN']\n"
+                "weights = { opening = 1.0, early = 1.0, later = 1.0 }\n"
+            ),
+        ),
+        ("letters.opens", "\nopens = [", "opens = [\n  'PATTERN',"),
+        ("letters.closes", "\ncloses = [", "closes = [\n  'PATTERN',"),
+    ],
+)
+def test_a_judge_file_that_repeats_within_repetition_ends_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str, table: str, by: str
+) -> None:
     """A stranger's pattern held the interpreter for hours, where no signal was heard."""
+    monkeypatch.setattr(bounded_pattern, "LONGEST_S", 0.2)
     text = (judges_dir() / "lexical.toml").read_text("utf-8").replace('"lexical"', '"mine"', 1)
-    first = text.index('\n[[rules.rule]]\nname = "refusal.cannot"')
-    slow = (
-        '[[rules.rule]]\nname = "refusal.slow"\n'
-        "weights = { opening = 1.0, early = 1.0, later = 1.0 }\n"
-        "match = ['(?:[a-z ]{1,30}){1,30}[^a-z ~]']\n"
-    )
-    (tmp_path / "mine.toml").write_text(f"{text[:first]}\n{slow}{text[first:]}", "utf-8")
-    record = {
-        "id": "a",
-        "prompt": "A placeholder?",
-        "response": "wordy plain text goes along here and there again " * 8,
-    }
+    slow = by.replace("PATTERN", "(?:[a-z ]{1,30}){1,30}[^a-z ~]")
+    assert text.count(table) == 1
+    added = f"\n{slow}{table if rule == 'refusal.slow' else ''}"
+    (tmp_path / "mine.toml").write_text(text.replace(table, added), "utf-8")
+    first = "Dear Ann,\n" if rule == "letters.closes" else ""
+    answer = first + "wordy plain text goes along here and there again " * 8
+    record = {"id": "a", "prompt": "A placeholder?", "response": answer}
     (tmp_path / "a.jsonl").write_text(json.dumps(record), "utf-8")
-    with pytest.raises(JudgeFileError, match=r"refusal\.slow takes more than 2 s"):
+    with pytest.raises(JudgeFileError, match=rf"{re.escape(rule)} takes more than 0\.2 s"):
         rk.grade(tmp_path / "a.jsonl", str(tmp_path / "mine.toml"), canaries=0)

@@ -69,7 +69,13 @@ class LexicalJudge:
         self.id = id
         self.rubric = rubric
         self._rules = rules
-        self._reader = Reader(rules.limits, rules.speakers, fold=rules.fold, letters=rules.letters)
+        self._reader = Reader(
+            rules.limits,
+            rules.speakers,
+            fold=rules.fold,
+            letters=rules.letters,
+            trusted=rules.is_trusted,
+        )
         tables = {
             code: table.model_copy(
                 update={

@@ -5,7 +5,6 @@ Patterns of a file that is not ours are searched with a time limit, so no answer
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,16 +21,18 @@ from pydantic import (
     model_validator,
 )
 
-from refusalkit.errors import JudgeFileError
+from refusalkit.judges.bounded_pattern import (
+    MAX_LENGTH,
+    BoundedPattern,
+    check_length,
+    too_long,
+    without_classes,
+)
 from refusalkit.judges.language import Language
 from refusalkit.judges.sentences import Fold, Letters, Limits
-from refusalkit.untrusted import printable
 
 _NAME = r"^(refusal|objection|hint|moral|premise|role|redirect|help)\.[a-z_]{1,30}$"
 _TERM = re.compile(r"<([a-z_]{1,30})>")
-_CLASS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]")
-# Seconds that a pattern of a file that is not ours may take for a sentence.
-_LONGEST_S = 2.0
 _UNBOUNDED = re.compile(r"[*+]|\{\d*,\}")
 
 
@@ -138,9 +139,8 @@ class LexicalRules(_Strict):
             for name in (*table.match, *table.unless):
                 if name not in names:
                     raise ValueError(f"languages.{code}: there is no rule {name!r}")
-        for patterns in (self.letters.opens, self.letters.closes):
-            for pattern in patterns:
-                _check_pattern("letters", pattern, _expanded("letters", pattern, {}))
+        for name, patterns in self.letters:
+            _compiled(f"letters.{name}", patterns, {}, Fold())
         return self
 
     @model_validator(mode="after")
@@ -188,52 +188,24 @@ class _Compiled(dict[str, tuple["CompiledRule", ...]]):
                 match, unless = foreign.match.get(name, ()), foreign.unless.get(name, ())
                 name = f"languages.{code}: {name}"
             if match:
-                found: re.Pattern[str] | _Bounded = _compiled(name, match, terms, rules.fold)
-                but: re.Pattern[str] | _Bounded | None = None
+                found: re.Pattern[str] | BoundedPattern = _compiled(name, match, terms, rules.fold)
+                but: re.Pattern[str] | BoundedPattern | None = None
                 if unless:
                     but = _compiled(name, unless, terms, rules.fold)
                 if not rules.is_trusted:
-                    found = _Bounded(name, found.pattern)
-                    but = None if but is None else _Bounded(name, but.pattern)
+                    found = BoundedPattern(name, found.pattern)
+                    but = None if but is None else BoundedPattern(name, but.pattern)
                 yield CompiledRule(rule, found, but)
-
-
-class _Bounded:
-    """A pattern of a file that may be a stranger's: a search that takes too long ends the run."""
-
-    def __init__(self, name: str, pattern: str) -> None:
-        import regex
-
-        self.pattern = pattern
-        self._name = name
-        self._compiled = regex.compile(pattern)
-
-    def search(self, text: str) -> object:
-        with self._in_time():
-            return self._compiled.search(text, timeout=_LONGEST_S)
-
-    def sub(self, by: str, text: str) -> str:
-        with self._in_time():
-            replaced: str = self._compiled.sub(by, text, timeout=_LONGEST_S)
-            return replaced
-
-    @contextlib.contextmanager
-    def _in_time(self) -> Iterator[None]:
-        try:
-            yield
-        except TimeoutError:
-            raise JudgeFileError(
-                f"the rule {printable(self._name)} takes more than {_LONGEST_S:g} s to read a "
-                "sentence: leave out repetition within repetition"
-            ) from None
 
 
 def _compiled(
     name: str, patterns: Sequence[str], terms: Mapping[str, str], fold: Fold
 ) -> re.Pattern[str]:
     whole = [fold(_expanded(name, pattern, terms)) for pattern in patterns]
+    together = "|".join(f"(?:{pattern})" for pattern in whole)
+    check_length(name, together)
     try:
-        return re.compile("|".join(f"(?:{pattern})" for pattern in whole))
+        return re.compile(together)
     except re.error:
         for written, pattern in zip(patterns, whole, strict=True):
             _check_pattern(name, written, pattern)
@@ -252,14 +224,23 @@ def _expanded(name: str, pattern: str, terms: Mapping[str, str], depth: int = 0)
     if depth > 4:
         raise ValueError(f"{name}: terms refer to each other in a circle")
 
+    room = MAX_LENGTH
+
     def term(found: re.Match[str]) -> str:
+        nonlocal room
         key = found[1]
         if key not in terms:
             raise ValueError(f"{name}: there is no term <{key}>")
-        return f"(?:{_expanded(f'terms.{key}', terms[key], terms, depth + 1)})"
+        inner = _expanded(f"terms.{key}", terms[key], terms, depth + 1)
+        # Terms of terms of terms can make a text of any length.
+        room -= len(inner)
+        if room < 0:
+            raise too_long(name)
+        return f"(?:{inner})"
 
     whole = _TERM.sub(term, pattern)
-    if _UNBOUNDED.search(_CLASS.sub("x", whole)):
+    check_length(name, whole)
+    if _UNBOUNDED.search(without_classes(whole)):
         raise ValueError(f"{name}: unbounded repetition in {pattern!r}; write {{0,40}}")
     return whole
 
@@ -269,8 +250,8 @@ class CompiledRule:
     """A rule ready to search with."""
 
     rule: Rule
-    match: re.Pattern[str] | _Bounded
-    unless: re.Pattern[str] | _Bounded | None
+    match: re.Pattern[str] | BoundedPattern
+    unless: re.Pattern[str] | BoundedPattern | None
 
     def fires(self, sentence: str) -> bool:
         """Whether the sentence says this, after what `unless` takes back is cut out."""

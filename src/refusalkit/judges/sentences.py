@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from refusalkit.display import shows
+from refusalkit.judges.bounded_pattern import BoundedPattern
 
 Zone = Literal["opening", "early", "later"]
 
@@ -137,13 +138,16 @@ class Reader:
         *,
         fold: Fold | None = None,
         letters: Letters | None = None,
+        trusted: bool = False,
     ) -> None:
+        """`trusted`: the patterns of `letters` are ours, which the test suite knows to be quick."""
         self._limits = limits
         self._own = frozenset(speakers)
         self._fold = fold or Fold()
         marks = letters or Letters()
-        self._opens = re.compile("|".join(marks.opens) or _NEVER, re.I)
-        self._closes = re.compile(f"(?:{'|'.join(marks.closes) or _NEVER})$", re.I)
+        self._opens = _line("letters.opens", "|".join(marks.opens) or _NEVER, trusted)
+        closes = f"(?:{'|'.join(marks.closes) or _NEVER})$"
+        self._closes = _line("letters.closes", closes, trusted)
 
     def read(self, text: str) -> Spoken:
         """The sentences of `text` that the answer itself speaks, and its shape."""
@@ -208,6 +212,12 @@ class Reader:
         if found is None or (found[1] and found[1].lower() in self._own):
             return None
         return found[0]
+
+
+def _line(name: str, pattern: str, trusted: bool) -> re.Pattern[str] | BoundedPattern:
+    if trusted:
+        return re.compile(pattern, re.IGNORECASE)
+    return BoundedPattern(name, pattern, ignore_case=True)
 
 
 def _width(line: str) -> int:
