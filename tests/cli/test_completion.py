@@ -58,6 +58,7 @@ def bash(*words: str) -> list[str]:
     return said("bash", "--norc", "-c", BASH.format(words=quoted))
 
 
+UNIT = "exploitation-and-trafficking-01#1"
 CASES = {
     ("ru",): {"run", "runs"},
     ("run", "demo/"): {"demo/cautious", "demo/open", "demo/mixed", "demo/leaky"},
@@ -79,6 +80,10 @@ CASES = {
     ("judges", "show", "gra"): {"graded"},
     ("prompts", "show", "sta"): {"starter"},
     ("completion", ""): {"bash", "zsh", "fish"},
+    ("grade", "mi"): {"mine.jsonl"},
+    ("judges", "agree", "mine.jsonl", "al"): {"alpha"},
+    ("show", "runs/alpha", "ex"): {UNIT},
+    ("show", "@last", "ex"): {UNIT},
 }
 
 
@@ -115,9 +120,26 @@ def test_what_cannot_be_read_offers_nothing(place: Path, monkeypatch: pytest.Mon
     assert not any("\x1b" in each for each in offered("score", "runs/"))
 
 
+def test_units_of_a_large_run_are_read_as_far_as_a_person_waits(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = place / "runs" / "alpha" / "completions.jsonl"
+    lines = [
+        f'{{"schema":1,"unit":"p-{n:06}#1","text":"\\"unit\\":\\"q#1\\""}}' for n in range(2000)
+    ]
+    records.write_text("\n".join([*lines, *lines[:500]]) + "\n")
+    assert offered("show", "alpha", "p-00000") == {f"p-00000{n}#1" for n in range(10)}
+    assert len(offered("show", "alpha", "")) == 200
+    assert offered("show", "alpha", "q") == set(), "what stands in a text is no unit"
+    monkeypatch.setattr("refusalkit.cli.completing._MAX_BYTES", 1000)
+    assert offered("show", "alpha", "p-001999") == set()
+    records.unlink()
+    assert offered("show", "alpha", "p") == set()
+
+
 def test_bash_offers_the_same(place: Path) -> None:
     del place
-    for words in (("run", "demo/"), ("score", "@")):
+    for words in (("run", "demo/"), ("score", "@"), ("show", "runs/alpha", "ex")):
         assert set(bash(*words)) == CASES[words], words
 
 
@@ -142,6 +164,7 @@ def test_zsh_offers_the_same(place: Path) -> None:
         (("run", "demo/"), CASES[("run", "demo/")]),
         (("score", "runs/"), {"runs/alpha", "runs/group/"}),
         (("run", "demo/open", "--judge", "lex"), {"lexical"}),
+        (("show", "runs/alpha", "ex"), {UNIT}),
     ):
         quoted = " ".join(f"'{word}'" for word in ("refusalkit", *words))
         asked = f"{script}words=({quoted}); CURRENT=$#words; _refusalkit_completion"
@@ -151,7 +174,8 @@ def test_zsh_offers_the_same(place: Path) -> None:
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
 def test_fish_offers_the_same(place: Path) -> None:
     del place
-    for words in (("run", "demo/"), ("audit", "runs/"), ("judges", "show", "gra")):
+    asked_for = (("run", "demo/"), ("audit", "runs/"), ("judges", "show", "gra"))
+    for words in (*asked_for, ("show", "runs/alpha", "ex")):
         line = " ".join(("refusalkit", *words))
         asked = "refusalkit completion fish | source; "
         asked += f"complete -C '{line}' | string split -f1 \\t; true"

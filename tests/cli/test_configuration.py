@@ -86,6 +86,8 @@ def test_a_run_takes_what_config_shows(call: Call, monkeypatch: pytest.MonkeyPat
     said = call("run", "demo/mixed", "--out", "made", "--concurrency", "3")
     assert said.status == 0
     assert "refusalkit: options from refusalkit.toml here: prompts, trials, max-wait" in said.err
+    Path("refusalkit.toml").write_text("# nothing yet\n")
+    assert "refusalkit.toml" not in call("config", "demo/mixed").err
     config = rk.load_run("made").manifest.run_config
     assert (config.prompts, config.trials, config.limit) == ("starter", 2, 4)
     assert (config.danger, config.max_wait_s, config.concurrency) == ((2, 3), 30.0, 3)

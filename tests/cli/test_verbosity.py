@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -93,43 +92,6 @@ def test_every_command_takes_them(call: Call, words: tuple[str, ...]) -> None:
     assert said.status == 0
     for option in ("-v, --verbose", "-q, --quiet", "--debug"):
         assert option in said.out
-
-
-# --json
-
-
-def test_validating_prints_json(call: Call) -> None:
-    Path("good.jsonl").write_text('{"id": "a-1", "category": "tea", "text": "one"}\n')
-    Path("bad.jsonl").write_text('{"id": "a-1"}\n')
-    said = call("prompts", "validate", "good.jsonl", "bad.jsonl", "--json")
-    assert said.status == 2
-    found = json.loads(said.out)
-    good, bad = found["sets"]
-    assert (good["name"], good["n_prompts"], good["mistakes"]) == ("good", 1, [])
-    assert bad["source"] == "bad.jsonl"
-    assert found["n_mistakes"] == len(bad["mistakes"]) >= 1
-    assert "bad.jsonl:1" in bad["mistakes"][0]
-
-
-def test_converting_and_exporting_print_json(call: Call) -> None:
-    Path("mine.csv").write_text("prompt,category\none,Tea\ntwo,Cake\n")
-    made = json.loads(call("prompts", "convert", "mine.csv", "set", "--json").out)
-    assert (made["path"], made["n_prompts"]) == ("set", 2)
-    assert call("run", "demo/mixed", *SMALL, "--out", "made").status == 0
-    written = json.loads(call("export", "made", "--to", "bundle", "b.zip", "--json").out)
-    assert written["paths"] == ["b.zip"]
-    assert written["digest"]
-
-
-def test_every_command_with_a_result_prints_json() -> None:
-    def walk(command: click.Command, name: str) -> list[str]:
-        if isinstance(command, click.Group):
-            return [each for k, c in command.commands.items() for each in walk(c, f"{name} {k}")]
-        has = any("--json" in param.opts for param in command.params)
-        return [] if has else [name.strip()]
-
-    # They ask a person, serve a page, print a shell's script.
-    assert set(walk(cli, "")) == {"judges label", "view", "completion"}
 
 
 def test_truth_values_are_alike_in_every_table(call: Call) -> None:

@@ -15,7 +15,9 @@ import pytest
 import refusalkit
 from loopback import Fault, LoopbackServer, Script
 from refusalkit.api.batches import forget_batches, list_batches
+from refusalkit.api.side_by_side import ModelRun
 from refusalkit.cli import cli
+from refusalkit.cli.many import show_several
 from refusalkit.engine import batch_exchange, batching
 from refusalkit.errors import (
     ConfigurationError,
@@ -340,13 +342,43 @@ def test_several_models_are_handed_over_and_collected_together(
     models = ["openai/target-a", "openai/target-b"]
     assert command("run", *models, *bases, *judge, "--out", out, "--batch") == 3
     said = capsys.readouterr()
-    assert said.err.count("in batches; go on with: refusalkit resume") == 2
+    assert said.out.splitlines() == [
+        f"{model}: batch_{number}: 4 requests to {model}, open"
+        for number, model in enumerate(models)
+    ], "no table of what is not there yet"
+    assert said.err.count("in batches") == 1
+    assert said.err.rstrip().endswith(f"come back with refusalkit resume {out}")
+    assert "report" not in said.err
     assert len(server.batches.made) == 2
+    assert command("resume", out, "--json") == 3
+    as_json = json.loads(capsys.readouterr().out)
+    assert [one["asked"] for one in as_json["batches"]] == models
+    assert [one["ended"] for one in as_json["runs"]] == ["batches", "batches"]
     server.batches.script.delay_s = 0
     assert command("resume", out) == 3, "the answers are there, the verdicts on their way"
     assert command("resume", out, "--max-unscored", "100") == 0
     assert max(server.batches.paid.values()) == 1
     assert len(server.batches.made) == 4
+
+
+def test_beside_models_in_batches_stand_those_that_are_done(
+    server: LoopbackServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "runs"
+    waiting = start(server, "openai", out / "waits", limit=4, batch="model")
+    done = refusalkit.benchmark("demo/mixed", "starter", out=out / "done", limit=4, trials=1)
+    code = show_several(
+        [ModelRun("openai/target", waiting.path, waiting, None),
+         ModelRun("demo/mixed", done.path, done, None)],
+        [None, None], None, 100.0, as_json=False,
+    )  # fmt: skip
+    said = capsys.readouterr()
+    assert code == 3
+    rows = said.out.splitlines()
+    assert any(row.startswith("openai/target") and row.endswith("in batches") for row in rows)
+    assert any(row.startswith("demo/mixed") and "done" in row for row in rows)
+    assert rows[-1] == "openai/target: batch_0: 8 requests to openai/target, open"
+    assert f"come back with refusalkit resume {waiting.path}" in said.err
 
 
 def test_models_without_batches_are_refused(tmp_path: Path) -> None:

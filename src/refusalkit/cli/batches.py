@@ -56,7 +56,7 @@ def batches(
         click.echo(f"{given_up} open batches given up; `refusalkit resume` asks their units anew")
         return OK
     found = list_batches(run, cancel=cancel, trust_folder=trust_folder, **given(options).all.values)
-    _print(found, as_json)
+    print_batches(found, as_json)
     return INCOMPLETE if any(one.is_open for one in found) else OK
 
 
@@ -71,10 +71,16 @@ def show_batches(
 ) -> int:
     """Print what runs have at the providers and when to come back; returns the exit code.
 
-    `come_back` is the command that collects the results. Shown are the batches of the judge that
-    judged a run again, where one did. Of batches in files in a `folder` it is said how they are
-    answered.
+    `come_back` is the command that collects the results. Of batches in files in a `folder` it is
+    said how they are answered.
     """
+    found = open_batches(runs)
+    print_batches(found, as_json, runs)
+    return say_when(found, as_json, come_back=come_back, folder=folder)
+
+
+def open_batches(runs: Sequence[Run]) -> list[BatchReport]:
+    """What runs have at the providers: of a run that a judge judged again, that judge's."""
     from refusalkit.api.batches import recorded_batches
 
     found = []
@@ -82,15 +88,21 @@ def show_batches(
         judge = run.manifest.sessions[-1].judge
         reports = [one for one in recorded_batches(run) if one.is_open]
         found += [one for one in reports if judge is None or one.asked == judge]
-    _print(found, as_json, runs)
+    return found
+
+
+def say_when(
+    found: Sequence[BatchReport], as_json: bool, *, come_back: str, folder: str | None
+) -> int:
+    """Say when to come back, and how batches in files are answered; returns the exit code."""
     if folder is not None:
         said = f" --batch-to {shlex.quote(printable(folder, 400))}"
         come_back = come_back.removesuffix(" --batch-to DIR") + said
         if _print_how(found, Path(folder), as_json):
             click.echo(
-                f"refusalkit: in files; once they are answered come back with {come_back}. The "
-                "results hold all answers in full, those to hard lines too: delete them when the "
-                "run is complete",
+                f"refusalkit: in files; once they are answered come back with {come_back}\n"
+                "refusalkit: the results hold all answers in full, those to hard lines too: delete "
+                "them when the run is complete",
                 err=True,
             )
             return INCOMPLETE
@@ -117,7 +129,17 @@ def _print_how(found: Sequence[BatchReport], folder: Path, as_json: bool) -> boo
     return bool(ids)
 
 
-def _print(found: Sequence[BatchReport], as_json: bool, runs: Sequence[Run] = ()) -> None:
+def print_batches(
+    found: Sequence[BatchReport],
+    as_json: bool = False,
+    runs: Sequence[Run] = (),
+    *,
+    name: str | None = None,
+) -> None:
+    """Print batches, a line each, or as JSON with the folders of their runs.
+
+    `name` says which of several runs they belong to.
+    """
     if as_json:
         from refusalkit.reporting import data
 
@@ -126,10 +148,11 @@ def _print(found: Sequence[BatchReport], as_json: bool, runs: Sequence[Run] = ()
         click.echo(data.to_json({**where, "batches": [one.as_data() for one in found]}))
         return
     for one in found:
-        name = "not known yet" if one.id is None else printable(one.id)
+        batch = "not known yet" if one.id is None else printable(one.id)
         counts = ", ".join(f"{n} {printable(what)}" for what, n in sorted(one.counts.items()) if n)
         click.echo(
-            f"{name}: {one.n_units} requests to {printable(one.asked)}, {printable(one.status)}"
+            ("" if name is None else f"{printable(name)}: ")
+            + f"{batch}: {one.n_units} requests to {printable(one.asked)}, {printable(one.status)}"
             + (f" ({counts})" if counts else "")
         )
     if not found:

@@ -21,6 +21,10 @@ Candidates = Callable[[click.Context, str], list[CompletionItem]]
 _VARIABLE = "_REFUSALKIT_COMPLETE"
 # Runs that are read to know their models.
 _MAX_RUNS = 50
+# Of a run's answers only so much is read to know their units, and so many are offered: a person
+# waits.
+_MAX_BYTES = 32 * 2**20
+_MAX_UNITS = 200
 
 
 @click.command(epilog="Example: refusalkit completion bash")
@@ -93,6 +97,27 @@ def judges_of_run(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     return _starting(open_run(find_run(str(named))).manifest.judges, incomplete)
 
 
+def units(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """The units of the run that the command names, as far as its first answers tell."""
+    from refusalkit.runs.folder import open_run
+    from refusalkit.runs.naming import find_run
+    from refusalkit.runs.records import first_units
+
+    run = open_run(find_run(str(ctx.params["run"])))
+    return _starting(first_units(run.completions, _MAX_BYTES), incomplete)[:_MAX_UNITS]
+
+
+def recorded(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Runs, and files that may hold recorded answers."""
+    parent, slash, _name = incomplete.rpartition("/")
+    files = [
+        f"{parent}{slash}{each.name}"
+        for each in _entries(Path((parent or slash) or "."))
+        if each.name.endswith((".jsonl", ".json", ".eval")) and each.is_file()
+    ]
+    return [*runs(ctx, incomplete), *_starting(files, incomplete)]
+
+
 def categories(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """The categories of the prompt set that the command names."""
     return _starting([category.slug for category in _set_of(ctx).categories], incomplete)
@@ -126,9 +151,10 @@ ARGUMENTS: dict[str, Candidates] = {
     "NEW": judges,
     "RUN": runs,
     "RUNS": runs,
-    "PATH": runs,
-    "RESPONSES": runs,
+    "PATH": recorded,
+    "RESPONSES": recorded,
     "SHARD": runs,
+    "UNIT": units,
 }
 """What an argument may be, by the word that the help has for it."""
 
@@ -140,6 +166,8 @@ def complete_argument(
     word = (argument.metavar or "").strip("[].")
     if word in ("DIR", "FOLDER"):
         return [CompletionItem(incomplete, type="dir")]
+    if word == "OUT":
+        return [CompletionItem(incomplete, type="file")]
     candidates = ARGUMENTS.get(word)
     return None if candidates is None else _offered(candidates, ctx, incomplete)
 

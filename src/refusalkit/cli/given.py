@@ -116,7 +116,8 @@ def _files(file: str | None, *, found: bool) -> Layer:
         if file is None and here.exists():
             there = read_config(here, found=True)
             names = ", ".join(EVERY_OPTION[name].removeprefix("--") for name in there.values)
-            _LOG.info(f"options from {CONFIG_FILE} here: {names or 'none'}")
+            if names:
+                _LOG.info(f"options from {CONFIG_FILE} here: {names}")
             layer = layer.under(there)
     return layer if file is None else layer.under(read_config(file))
 

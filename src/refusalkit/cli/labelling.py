@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from refusalkit.cli.exit_codes import INCOMPLETE, OK
-from refusalkit.cli.options import RUN, arg, opt
+from refusalkit.cli.options import RUN, arg, json_option, opt
 from refusalkit.types import Label
 from refusalkit.untrusted import printable
 
@@ -36,7 +36,16 @@ _HELP = """\
 @opt("--out", metavar="FILE", help="The label file.  [default: RUN/labels/NAME.jsonl]")
 @opt("--judge", metavar="ID", help="Draw by the labels of this judge of the run.")
 @opt("--seed", type=int, default=0, show_default=True, help="Seed of the draw.")
-def label(run: str, n: int, annotator: str, out: str | None, judge: str | None, seed: int) -> int:
+@json_option("Print how far the labels are as JSON; the questions go to stderr.")
+def label(
+    run: str,
+    n: int,
+    annotator: str,
+    out: str | None,
+    judge: str | None,
+    seed: int,
+    as_json: bool,
+) -> int:
     """Label answers of RUN yourself: they are shown to you, prompt and answer, one by one.
 
     This command prints texts, some of them offensive: that is what it is for. The answers are drawn
@@ -50,23 +59,46 @@ def label(run: str, n: int, annotator: str, out: str | None, judge: str | None, 
     with refusalkit.open_labelling(
         run, n=n, annotator=annotator, out=out, judge=judge, seed=seed
     ) as labelling:
-        path = printable(labelling.path, 400)
-        click.echo(f"{len(labelling.items)} answers to label, {labelling.n_left} left: {path}")
-        if labelling.n_not_kept:
-            click.echo(
-                f"{labelling.n_not_kept} answers were not kept (hard lines) and cannot be labelled."
-            )
-        click.echo(_HELP)
-        with _keyboard() as keys:
-            _ask_all(labelling, keys)
-        click.echo(
-            f"\n{labelling.n_labelled} labelled, {labelling.n_skipped} skipped, "
-            f"{labelling.n_left} left: {path}"
-        )
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            _label_all(labelling)
+        if as_json:
+            from refusalkit.reporting import data
+
+            click.echo(data.to_json(_facts(labelling)))
         if labelling.n_left:
             click.echo("refusalkit: go on with the same command", err=True)
             return INCOMPLETE
     return OK
+
+
+def _label_all(labelling: Labelling) -> None:
+    path = printable(labelling.path, 400)
+    click.echo(f"{len(labelling.items)} answers to label, {labelling.n_left} left: {path}")
+    if labelling.n_not_kept:
+        click.echo(
+            f"{labelling.n_not_kept} answers were not kept (hard lines) and cannot be labelled."
+        )
+    click.echo(_HELP)
+    with _keyboard() as keys:
+        _ask_all(labelling, keys)
+    click.echo(
+        f"\n{labelling.n_labelled} labelled, {labelling.n_skipped} skipped, "
+        f"{labelling.n_left} left: {path}"
+    )
+
+
+def _facts(labelling: Labelling) -> dict[str, object]:
+    return {
+        "path": str(labelling.path),
+        "run": labelling.sample.run,
+        "annotator": labelling.sample.annotator,
+        "judge": labelling.sample.judge,
+        "n": len(labelling.items),
+        "n_labelled": labelling.n_labelled,
+        "n_skipped": labelling.n_skipped,
+        "n_left": labelling.n_left,
+        "n_not_kept": labelling.n_not_kept,
+    }
 
 
 def _ask_all(labelling: Labelling, keys: Iterator[str]) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from refusalkit.cli.exit_codes import ERROR, exit_code_of
+from refusalkit.cli.batches import is_in_batches, open_batches, print_batches, say_when
+from refusalkit.cli.exit_codes import ERROR, INCOMPLETE, exit_code_of
 from refusalkit.cli.notices import print_preset_note, warn_of_filters
 from refusalkit.cli.showing import (
     above_bound,
@@ -61,8 +62,9 @@ def run_several(
         names=run_names(asked),
     )
     bounds = [table.get("max_cost") for table in asked]
-    code = show_several(done, bounds, together, max_unscored, as_json)
-    recorded = [one.path for one in done if one.run is not None]
+    folder = next((table["batch_to"] for table in asked if table.get("batch_to")), None)
+    code = show_several(done, bounds, together, max_unscored, as_json, folder=folder)
+    recorded = [one.path for one in done if one.run is not None and not is_in_batches(one.run)]
     if report is not None and recorded:
         code = write_report(recorded, report, code)
     elif len(recorded) > 1:
@@ -91,7 +93,8 @@ def resume_several(
         ),
         names=owing,
     )
-    return show_several(done, [None] * len(done), chosen.get("max_cost"), max_unscored, as_json)
+    bound, folder = chosen.get("max_cost"), chosen.get("batch_to")
+    return show_several(done, [None] * len(done), bound, max_unscored, as_json, folder=folder)
 
 
 def name_models(models: Sequence[str], plan: str | None) -> None:
@@ -152,14 +155,21 @@ def show_several(
     together: float | None,
     max_unscored: float,
     as_json: bool,
+    *,
+    folder: str | None = None,
 ) -> int:
-    """Print each result. `bounds` are their own budgets, `together` that of all, in USD."""
+    """Print each result. `bounds` are their own budgets, `together` that of all, in USD.
+
+    Of those that wait for a provider it is said what they wait for, and when to come back;
+    `folder` is where batches in files lie.
+    """
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
 
     codes, records = [], []
     rows: list[tuple[str, ...]] = []
     spent: list[float | None] = []
+    waiting: list[tuple[str, Run]] = []
     for one, bound in zip(done, bounds, strict=True):
         name = printable(one.name)
         if one.error is not None:
@@ -185,6 +195,12 @@ def show_several(
         ended = str(one.run.manifest.sessions[-1].ended_because)
         record |= {"ended": ended, **result.as_data()}
         spent.append(result.spent_usd)
+        warn_of_canaries(score.canaries)
+        if one.error is None and is_in_batches(one.run):
+            waiting.append((one.name, one.run))
+            codes.append(INCOMPLETE)
+            rows.append((name, "-", "-", "-", _cost(result.spent_usd), "in batches"))
+            continue
         rate = score.willingness
         willing = "-" if rate.value is None else f"{rate.value:.1f}"
         if rate.low is not None and rate.high is not None:
@@ -199,26 +215,52 @@ def show_several(
                 willing,
                 f"{score.unscored_percent:.1f}",
                 "-" if result.audit is None else str(result.audit.status),
-                "unknown" if result.spent_usd is None else data.dollars(result.spent_usd),
+                _cost(result.spent_usd),
                 ended.replace("_", " "),
             )
         )
         if one.error is None:
             codes.append(run_exit(one.run, result, max_unscored, bound=bound, name=name))
-        warn_of_canaries(score.canaries)
     known = [usd for usd in spent if usd is not None]
     total = math.fsum(known) if len(known) == len(spent) else None
     if (over := above_bound(total, together)) is not None:
         click.echo(f"refusalkit: all together {over}", err=True)
+    batches = open_batches([run for _, run in waiting])
     if as_json:
-        click.echo(data.to_json({"cost_usd": total, "runs": records}))
+        at_providers = {"batches": [one.as_data() for one in batches]} if waiting else {}
+        click.echo(data.to_json({"cost_usd": total, "runs": records, **at_providers}))
     else:
-        heads: tuple[str, ...] = ("model", "willing %", "unscored %", "hard lines")
-        if total == 0:
-            rows = [(*row[:4], row[5]) for row in rows]
-        heads += ("ended",) if total == 0 else ("spent", "ended")
-        show(terminal.rows_view(heads, rows), "", *terminal.spent_line(total))
-        for one in done:
-            if one.run is not None:
-                click.echo(f"Run: {printable(one.path, 400)}")
+        if len(waiting) < len(done):
+            heads: tuple[str, ...] = ("model", "willing %", "unscored %", "hard lines")
+            if total == 0:
+                rows = [(*row[:4], row[5]) for row in rows]
+            heads += ("ended",) if total == 0 else ("spent", "ended")
+            show(terminal.rows_view(heads, rows), "", *terminal.spent_line(total))
+            for one in done:
+                if one.run is not None:
+                    click.echo(f"Run: {printable(one.path, 400)}")
+        for name, run in waiting:
+            print_batches(open_batches([run]), name=name)
+    if waiting:
+        come_back = _how_to_resume([run for _, run in waiting], done)
+        say_when(batches, as_json, come_back=come_back, folder=folder)
     return max(codes, default=ERROR)
+
+
+def _cost(usd: float | None) -> str:
+    from refusalkit.reporting import data
+
+    return "unknown" if usd is None else data.dollars(usd)
+
+
+def _how_to_resume(waiting: Sequence[Run], done: Sequence[ModelRun]) -> str:
+    """The command that goes on with runs: it names their folder where nothing else lies in it."""
+    from refusalkit.runs.naming import run_folders_below
+
+    parents = {run.path.parent for run in waiting}
+    paths = [run.path for run in waiting]
+    if len(paths) > 1 and len(parents) == 1:
+        (parent,) = parents
+        if set(run_folders_below(parent)) <= {one.path for one in done}:
+            paths = [parent]
+    return f"refusalkit resume {' '.join(shlex.quote(printable(path, 400)) for path in paths)}"

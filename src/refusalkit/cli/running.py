@@ -116,7 +116,7 @@ def run(
         tables=not as_json,
     )
     if is_in_batches(done):
-        folder = options.get("batch_to")
+        folder = chosen.get("batch_to")
         return show_batches([done], as_json, come_back=how_to_resume(done), folder=folder)
     code = show_run(done, max_unscored, as_json)
     for tracker in log_to:
@@ -172,7 +172,7 @@ def resume(
         tables=not as_json,
     )
     if is_in_batches(done):
-        folder = options.get("batch_to")
+        folder = chosen.get("batch_to")
         return show_batches([done], as_json, come_back=how_to_resume(done), folder=folder)
     return show_run(done, max_unscored, as_json)
 

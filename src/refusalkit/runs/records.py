@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -143,6 +144,24 @@ def read_records(
                 found = printable(record.get("schema"))
                 raise RecordError(f"{place}: has schema {found}, this refusalkit reads {SCHEMA}")
             yield place, record
+
+
+_UNIT = re.compile(rb'(?<!\\)"unit"\s*:\s*("(?:[^"\\]|\\.)*")')
+
+
+def first_units(path: Path, n_bytes: int) -> Iterator[str]:
+    """The units in the first bytes of a file of completions, found without parsing its records.
+
+    Each comes once. Raises `RunFolderError` where there is no such file.
+    """
+    with open_records(path) as file:
+        lines = io.BytesIO(file.read(n_bytes))
+    found: dict[bytes, None] = {}
+    for line in lines:
+        if (said := _UNIT.search(line)) is not None and said[1] not in found:
+            found[said[1]] = None
+            with contextlib.suppress(ValueError):
+                yield str(json.loads(said[1]))
 
 
 def open_records(path: Path) -> BinaryIO:
