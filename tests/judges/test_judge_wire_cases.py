@@ -19,3 +19,9 @@ def test_a_judges_reply_gives_its_verdict_or_none(case: WireCase) -> None:
 @each_case("judge", "jlearn", file="third.jsonl")
 def test_a_reply_written_to_be_misread_gives_its_verdict_or_none(case: WireCase) -> None:
     assert play(case).wrong is None
+
+
+@pytest.mark.usefixtures("keys")
+@each_case("judge", "jlearn", file="fifth.jsonl")
+def test_a_smaller_vendors_reply_gives_its_verdict_or_none(case: WireCase) -> None:
+    assert play(case).wrong is None

@@ -32,3 +32,10 @@ def test_replies_written_to_be_misread_become_what_they_say(case: WireCase) -> N
 def test_replies_of_public_reports_become_what_they_say(case: WireCase) -> None:
     assert case.source
     assert play(case).wrong is None
+
+
+@pytest.mark.usefixtures("keys")
+@each_case("reply", "learn", file="fifth.jsonl")
+def test_gateways_and_smaller_vendors_replies_become_what_they_say(case: WireCase) -> None:
+    assert case.source
+    assert play(case).wrong is None

@@ -373,7 +373,7 @@ def parse_failure(
         parameter=found.parameter,
         retry_after=parse_retry_after(headers),
         filter_category=filtered_categories(data),
-        filtered=filter_in_fields(data),
+        filtered=filter_in_fields(data) or blocked_word(data),
         limit=exhausted_limit(headers) if status == 429 else None,
     )
 

@@ -45,7 +45,7 @@ _ADVICE = {
     "credit": "the account has no credit left: top it up, then resume the run",
     "path": "check --api-base",
 }
-_OF_STATUS = {401: "key", 402: "credit", 403: "key", 404: "model"}
+_OF_STATUS = {401: "key", 402: "credit", 403: "key", 404: "model", 410: "model"}
 
 
 @shows("status", "code", "codes", "parameter")
@@ -233,7 +233,7 @@ def failure_error(
             category=failure.filter_category,
         )
     about = _about(failure, codes)
-    gone = status in (403, 404) or (about in ("key", "model", "path") and status != 401)
+    gone = status in (403, 404, 410) or (about in ("key", "model", "path") and status != 401)
     if about is not None and not (answered and gone and about != "credit"):
         advice = base_advice if about in ("model", "path") and base_advice else _ADVICE[about]
         detail = f"{said}; {advice}" if said else advice

@@ -17,13 +17,13 @@ _TEXTS = frozenset(
     {
         *("message", "msg", "detail", "details", "error", "errors", "description", "reason", "raw"),
         *("error_msg", "errormsg", "error_message", "errormessage", "error_description"),
-        *("status_msg", "title", "innererror", "inner_error"),
+        *("status_msg", "title", "innererror", "inner_error", "fault", "faultstring"),
     }
 )
 _CODES = frozenset(
     {
         *("code", "type", "status", "reason", "status_code", "statuscode"),
-        *("error_code", "errcode", "error_type"),
+        *("error_code", "errcode", "errorcode", "error_type"),
     }
 )
 _DEEPEST = 8

@@ -31,6 +31,17 @@ def _lists() -> re.Pattern[str]:
 
 
 @cache
+def _within() -> frozenset[str]:
+    return frozenset(table("parameters")["within"])
+
+
+def _top_level(name: str) -> str:
+    """A parameter's name without where it was and what is within it: ``body.top_k.x`` is top_k."""
+    parts = name.split(".")
+    return next((part for part in parts if part not in _within()), parts[0])
+
+
+@cache
 def _order() -> Mapping[str, int]:
     return {name: at for at, name in enumerate(table("parameters")["order"])}
 
@@ -44,10 +55,10 @@ def refused_parameter(
     table count, as they must where the status says that the server failed.
     """
     optional = sent - NEVER_LEFT_OUT
-    said = said.split(".")[0] if said else None
+    said = _top_level(said) if said else None
     if said in NEVER_LEFT_OUT:
         return None
-    names = {word.split(".")[0].strip("_") for word in _NAME.findall(_lists().sub("", complaint))}
+    names = {_top_level(word).strip("_") for word in _NAME.findall(_lists().sub("", complaint))}
     named = {name for name in optional if name in names}
     if names & NEVER_LEFT_OUT and said not in optional:
         return None
