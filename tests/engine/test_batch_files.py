@@ -156,8 +156,8 @@ def test_what_is_missing_or_failed_in_the_results_goes_into_another_file(
     run = rk.resume(run, batch_to=str(files))
     assert ended(run) == "batches", "fewer lines than requests: it may still be being written"
     assert len(files_of(files)) == 1
-    an_hour_ago = time.time() - 3600
-    os.utime(results, (an_hour_ago, an_hour_ago))
+    long_ago = time.time() - 7200  # vLLM holds lines back until the slowest before them is there
+    os.utime(results, (long_ago, long_ago))
     run = rk.resume(run, batch_to=str(files))
     assert ended(run) == "batches"
     (second,) = (path for path in files_of(files) if path != first)
@@ -165,6 +165,33 @@ def test_what_is_missing_or_failed_in_the_results_goes_into_another_file(
     answered(second)
     assert ended(rk.resume(run, batch_to=str(files))) == "done"
     assert len(server.log) == 16
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "too long for [demo model]",
+        {"error": {"message": "too long for [demo model]", "type": "BadRequestError", "code": 400}},
+        {"object": "error", "message": "too long for [demo model]", "code": 400},
+    ],
+)
+def test_why_a_request_failed_is_read_where_vllm_says_it(
+    server: LoopbackServer, tmp_path: Path, error: object
+) -> None:
+    # A response without a body, and the reason beside it: `make_error_request_output` and
+    # `run_request` of vllm/entrypoints/openai/run_batch.py, today's form and that of before 0.10.
+    files = tmp_path / "files"
+    run = start(server, tmp_path / "run", files)
+    failed = {"status_code": 400, "request_id": "vllm-batch-1", "body": None}
+
+    def part(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{**rows[0], "response": failed, "error": error}, *rows[1:]]
+
+    answered(*files_of(files), change=part)
+    run = rk.resume(run, batch_to=str(files))
+    lost = [r for _, r in read_records(run.completions) if r["outcome"] == "error"]
+    assert len(lost) == 1
+    assert "too long for [demo model]" in str(lost[0]["error_detail"])
 
 
 def test_a_killed_run_finds_the_file_that_it_wrote(server: LoopbackServer, tmp_path: Path) -> None:

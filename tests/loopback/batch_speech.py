@@ -47,6 +47,13 @@ def _numbered(rows: list[Data], query: Mapping[str, str]) -> Data:
     return {"object": "list", "total": len(rows), "data": rows[start : start + size]}
 
 
+def _with_cursor(rows: list[Data], query: Mapping[str, str]) -> Data:
+    """One batch a page, the oldest first: a client must turn all of them."""
+    start = int(query.get("cursor", "at=0").removeprefix("at="))
+    turned = {"next_cursor": f"at={start + 1}"} if start + 1 < len(rows) else {}
+    return {"object": "list", "data": rows[::-1][start : start + 1], "paging": turned}
+
+
 _SPOKEN: dict[Speech, Spoken] = {
     "openai": Spoken(),
     "azure": Spoken(
@@ -58,8 +65,7 @@ _SPOKEN: dict[Speech, Spoken] = {
         },
         page=lambda rows, _: {"data": rows, "has_more": False},
     ),
-    # The list is whole, whatever is asked for.
-    "groq": Spoken(page=lambda rows, _: {"object": "list", "data": rows}),
+    "groq": Spoken(page=_with_cursor),
     "together": Spoken(
         upload="/v1/files/upload",
         purpose="batch-api",

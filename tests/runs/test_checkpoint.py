@@ -22,6 +22,7 @@ import refusalkit as rk
 from refusalkit.errors import RecordError
 from refusalkit.runs import columns, state
 from refusalkit.runs.checkpoint import SCHEMA, load_checkpoint
+from refusalkit.runs.costs import exact_sum
 from refusalkit.runs.extents import START, Extent
 from refusalkit.runs.folder import (
     Run,
@@ -30,7 +31,7 @@ from refusalkit.runs.folder import (
 from refusalkit.runs.manifest import JudgeEntry
 from refusalkit.runs.records import RecordWriter, read_records
 from refusalkit.runs.seal import code_of
-from refusalkit.runs.state import CheckpointWriter, RunState, exact_sum, read_state
+from refusalkit.runs.state import CheckpointWriter, RunState, read_state
 from refusalkit.types import Completion, Label, Outcome, Unscored, Verdict
 from run_folders import JUDGE, TEXT, write_run
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,14 +14,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from refusalkit.runs import columns, frames
+from refusalkit.reporting.data.audits import audit_data
+from refusalkit.reporting.data.scores import PARTS, score_data
+from refusalkit.runs import columns, frames, set_aside
 from refusalkit.runs.folder import (
     Run,
     open_run,
 )
 from refusalkit.runs.frames import EVERYTHING, REPORTED, SCORED, RunRecords
 from refusalkit.runs.records import read_records
+from refusalkit.runs.unit_rows import UnitRows
+from refusalkit.scoring.audit import audit_run
 from refusalkit.scoring.score import score_run
+from refusalkit.scoring.trials import trial_agreement
 from refusalkit.types import Label
 from run_folders import JUDGE, shuffle_records, write_run
 
@@ -135,3 +142,69 @@ def test_a_prompt_that_records_put_in_two_categories_is_one_prompt(tmp_path: Pat
         ("other", 1),
         ("plain", 1),
     ]
+
+
+@contextmanager
+def in_parts(rows: int) -> Iterator[None]:
+    """Every run is a very large one, and so many rows are in memory at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames, "_MAX_WHOLE", 0)
+        patch.setattr(frames, "_PART", 300)
+        patch.setattr(set_aside, "_ROWS", rows)
+        yield
+
+
+def told(run: Run, judge: str) -> dict[str, Any]:
+    """All that is said of a run by one of its judges, as JSON values."""
+    records = RunRecords(run, SCORED | {"cost_usd"}, count_odd=True)
+    score = score_run(run, judge=judge, records=records)
+    audit = audit_run(run, judge=judge, records=records)
+    return {
+        "score": score_data(score, PARTS),
+        "cells": [score.n_cut, score.judge_words, score.rests_on, score.unscored_sentence],
+        "trials": trial_agreement(score),
+        "audit": audit_data(audit),
+        "discrimination": score.discrimination.to_dicts(),
+        "spent": [records.spent_usd(), records.spent_usd([judge])],
+        "edits": records.edits,
+        "rows": [part.to_dicts() for part in (score.responses, score.contrast, score.framed)],
+    }
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(attempts, max_size=12), st.lists(verdicts, max_size=8), st.integers(1, 9))
+def test_a_very_large_run_is_told_of_as_if_all_of_it_were_in_memory(
+    rows: list[tuple[tuple[str, int], str, str | None]],
+    others: list[tuple[tuple[str, int], str, Label]],
+    at_once: int,
+) -> None:
+    with TemporaryDirectory() as folder:
+        run = written(Path(folder) / "run", rows, others)
+        for judge in (JUDGE, OTHER):
+            whole = told(run, judge)
+            with in_parts(at_once):
+                assert told(run, judge) == whole
+
+
+def test_a_very_large_run_is_scored_without_all_its_units_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = range(1, 41)
+    units = [
+        (name, "plain", trial, "answered", "refusal") for name in "abcdefgh" for trial in trials
+    ]
+    run = write_run(tmp_path / "run", units, prompts=dict.fromkeys("abcdefgh", "plain"), trials=40)
+    monkeypatch.setattr(frames, "_MAX_WHOLE", 0)
+    monkeypatch.setattr(frames, "_PART", 10_000)
+    seen = []
+    responses = UnitRows.responses
+
+    def watched(self: UnitRows, judge: str | None = None) -> Any:
+        seen.append(len(self.units))
+        return responses(self, judge)
+
+    monkeypatch.setattr(UnitRows, "responses", watched)
+    score = score_run(run)
+    assert score.by_trial["n_scored"].to_list() == [8] * 40
+    assert score.willingness.value == 0
+    assert max(seen) < len(units) == score.n_scored == sum(seen)

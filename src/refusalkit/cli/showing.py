@@ -212,9 +212,10 @@ def show_regrade(run: Run, as_json: bool) -> int:
 def _spent_by_judge(run: Run, judge: str) -> float | None:
     """What the verdicts of a judge cost, and of the council that it may be, in USD."""
     from refusalkit.runs import frames
+    from refusalkit.runs.costs import spent_on
 
     votes = [judge, *run.manifest.judges[judge].members]
-    return frames.spent_on(None, frames.judgements(run, votes), run, votes)
+    return spent_on(None, frames.judgements(run, votes), run, votes)
 
 
 def _tell_dropped(run: Run) -> None:

@@ -41,7 +41,7 @@ class BatchDialect:
     names_model: bool = False
     labels: bool = True
     within: str | None = None
-    pages: Literal["after", "number", "none"] = "after"
+    pages: Literal["after", "number", "cursor", "none"] = "after"
     ended: tuple[str, ...] = ("completed", "failed", "expired", "cancelled")
     refused: tuple[str, ...] = ("failed",)
     expires: str = "expires_at"
@@ -94,7 +94,7 @@ def _provider(row: Mapping[str, Any]) -> BatchProvider:
     }
     return BatchProvider(
         name=row["provider"],
-        limits=BatchLimits(row["max_requests"], row["max_bytes"], row["price_factor"]),
+        limits=BatchLimits(row["max_requests"], row["max_bytes"], row.get("price_factor")),
         dialect=BatchDialect(**speaks),
         hosts=tuple(row.get("hosts", ())),
         base=row.get("base"),

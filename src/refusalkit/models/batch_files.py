@@ -23,8 +23,9 @@ _LOG = logging.getLogger("refusalkit")
 _PREFIX = "files:"
 _LABEL = re.compile(r"rk-[0-9a-f]{24}")
 _URL = "/v1/chat/completions"
-# A results file with fewer lines than requests is still being written, unless it lies still.
-_STILL_S = 60.0
+# A results file with fewer lines than requests is being written, unless it lies still so long.
+# vLLM writes a hundred lines at a time, in the order of the requests: the slowest holds them up.
+_STILL_S = 3600.0
 
 
 def is_in_files(batch_id: str | None) -> bool:

@@ -22,11 +22,14 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,199}")
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """Most requests and bytes of one batch, and its price as a share of single requests'."""
+    """Most requests and bytes of one batch, and its price as a share of single requests'.
+
+    None: that differs between models.
+    """
 
     max_requests: int
     max_bytes: int
-    price_factor: float
+    price_factor: float | None
 
 
 def custom_id(run_id: str, label: str, kind: str, unit: str) -> str:
@@ -141,12 +144,16 @@ PAGE = 100
 
 
 async def read_pages(
-    page: Callable[[int, str], Awaitable[tuple[list[BatchState], bool]]], since: float
+    page: Callable[[int, str], Awaitable[tuple[list[BatchState], bool]]],
+    since: float,
+    *,
+    newest_first: bool = True,
 ) -> list[BatchState]:
-    """The batches of a list, the newest first, that were created since then (seconds since 1970).
+    """The batches of a list that were created since then (seconds since 1970).
 
     `page` is given the number of the page, from 0, and the id of the batch before it; it returns
-    the page's batches and whether there are more.
+    the page's batches and whether there are more. With `newest_first` it is read no further than to
+    an older one.
     """
     found: list[BatchState] = []
     number, after = 0, ""
@@ -154,7 +161,7 @@ async def read_pages(
         states, more = await page(number, after)
         found += [one for one in states if one.created_at is None or one.created_at >= since]
         older = any(one.created_at is not None and one.created_at < since for one in states)
-        if older or not more or not states or states[-1].id == after:
+        if (older and newest_first) or not more or not states or states[-1].id == after:
             return found
         number, after = number + 1, states[-1].id
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import aiohttp
 
@@ -110,21 +111,31 @@ class OpenAIBatches:
     async def recent(self, since: float) -> list[BatchState]:
         """The account's batches that were created since then."""
         pages = self._speaks.pages
+        cursor = ""
 
         async def page(number: int, after: str) -> tuple[list[BatchState], bool]:
-            query = {"none": "", "number": f"?page={number}&page_size={PAGE}"}.get(
-                pages, f"?limit={PAGE}" + (f"&after={after}" if after else "")
-            )
+            nonlocal cursor
+            query = {
+                "none": "",
+                "number": f"?page={number}&page_size={PAGE}",
+                "cursor": f"?cursor={quote(cursor, safe='')}" if cursor else "",
+            }.get(pages, f"?limit={PAGE}" + (f"&after={after}" if after else ""))
             answer = await self._client.call("GET", self._speaks.batches + query)
             listed = answer.get("data") if isinstance(answer, dict) else answer
             rows = listed if isinstance(listed, list) else []
             states = [self._state(row) for row in rows if isinstance(row, dict)]
             if pages == "number":
                 return states, len(rows) >= PAGE
+            if pages == "cursor":
+                turned = answer.get("paging") if isinstance(answer, dict) else None
+                found = turned.get("next_cursor") if isinstance(turned, dict) else None
+                before, cursor = cursor, found if isinstance(found, str) else ""
+                return states, bool(cursor) and cursor != before
             more = pages == "after" and isinstance(answer, dict) and answer.get("has_more")
             return states, bool(more)
 
-        return await read_pages(page, since)
+        # In what order a list with cursors is, is not said.
+        return await read_pages(page, since, newest_first=pages != "cursor")
 
     async def state(self, batch_id: str) -> BatchState:
         """How a batch is doing."""
@@ -199,10 +210,13 @@ def read_result(line: bytes) -> BatchResult | None:
     if isinstance(response, dict) and response.get("status_code") is not None:
         status = response["status_code"]
         request_id = response.get("request_id")
+        body = response.get("body")
+        if body is None and error is not None:  # vLLM says why it failed beside the response
+            body = error if isinstance(error, dict) else {"error": {"message": error}}
         return BatchResult(
             name,
             status=status if isinstance(status, int) else 200,
-            body=response.get("body"),
+            body=body,
             request_id=request_id if isinstance(request_id, str) else None,
         )
     code = error.get("code") if isinstance(error, dict) else None

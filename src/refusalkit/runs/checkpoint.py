@@ -10,7 +10,7 @@ import contextlib
 import json
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ SCHEMA = 2
 # A checkpoint takes at most this part of the room that is left: that is for records.
 _SHARE = 1 / 8
 # Bytes of records that are held against a checkpoint by a program that only reads a run.
-_MAX_CHECKED = 64 * 2**20
+MAX_CHECKED = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +185,11 @@ def load_checkpoint(run: Run) -> Checkpoint | None:
         return None
 
 
-def checkpoint_fits(run: Run, units: pl.Series) -> bool:
+def checkpoint_fits(run: Run, units: Callable[[], pl.Series]) -> bool:
     """Whether a run's checkpoint speaks of the records that there are, if it has one.
 
-    `units` are those with a completion. One of another release is not looked into.
+    `units` reads those with a completion, of the first `MAX_CHECKED` bytes at least; they are not
+    always needed. One of another release is not looked into.
     """
     try:
         text = read_file(run.checkpoint, follow=False)
@@ -208,10 +209,10 @@ def checkpoint_fits(run: Run, units: pl.Series) -> bool:
         files = ((head.completions, run.completions), (head.verdicts, run.verdicts))
         if any(read.size > path.stat().st_size for read, path in files):
             return False
-        if sum(read.size for read, _ in files) > _MAX_CHECKED:
+        if sum(read.size for read, _ in files) > MAX_CHECKED:
             return True
         settled, *_ = _read_tables(head.tables, rows)
-        return _begin(run, head) and not has_more(settled, settled_bits(units))
+        return _begin(run, head) and not has_more(settled, settled_bits(units()))
     except (OSError, ValueError, RecursionError, AttributeError):
         return False
 

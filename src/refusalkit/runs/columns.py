@@ -93,6 +93,18 @@ def read_columns(
     It is read in pieces and `then` is what is kept of each, so that answers' texts are never in
     memory together.
     """
+    return pl.concat(read_pieces(path, schema, columns, then, cursor=cursor), rechunk=True)
+
+
+def read_pieces(
+    path: Path,
+    schema: Schema,
+    columns: Sequence[str],
+    then: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
+    *,
+    cursor: Cursor | None = None,
+) -> Iterator[pl.DataFrame]:
+    """`read_columns` a piece at a time, at least one, in the file's order."""
     wanted = {name: schema[name] for name in ("schema", *columns)}
 
     def parse(data: bytes, above: Extent, starts: list[int]) -> pl.DataFrame:
@@ -104,7 +116,6 @@ def read_columns(
             piece = piece.with_columns(_places(data, above, starts, len(piece)))
         return piece if then is None else then(piece)
 
-    parsed: list[pl.DataFrame] = []
     waiting: deque[Future[pl.DataFrame]] = deque()
     above, until = (START, None) if cursor is None else (cursor.extent, cursor.until)
     starts: list[int] = []
@@ -118,8 +129,9 @@ def read_columns(
                     cursor.extent = above.followed_by(data, len(starts))
                 waiting.append(threads.submit(parse, data, above, starts))
                 if len(waiting) > pl.thread_pool_size():
-                    parsed.append(waiting.popleft().result())
-            parsed.extend(future.result() for future in waiting)
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
     except OSError as error:
         where = printable(path)
         raise RunFolderError(f"{where} cannot be read: {error.strerror or error}") from error
@@ -128,7 +140,6 @@ def read_columns(
         raise RecordError(
             f"{path.name} has a record of another shape: {printable(error)}"
         ) from error
-    return pl.concat(parsed, rechunk=True)
 
 
 def _pieces(path: Path, start: int = 0, until: int | None = None) -> Iterator[bytes]:

@@ -5,25 +5,24 @@ The last record of a unit counts: an `error` that was asked again comes before t
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
-import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 
 import polars as pl
 
-from refusalkit.errors import RecordError
-from refusalkit.runs.checkpoint import checkpoint_fits
-from refusalkit.runs.columns import COMPLETION, VERDICT, WORDS, read_columns
+from refusalkit.runs.checkpoint import MAX_CHECKED, checkpoint_fits
+from refusalkit.runs.columns import COMPLETION, VERDICT, WORDS, read_columns, read_pieces
+from refusalkit.runs.costs import Bill
 from refusalkit.runs.edits import Edits, wrong_digests
 from refusalkit.runs.extents import Cursor
 from refusalkit.runs.folder import Run
-from refusalkit.runs.manifest import Manifest
 from refusalkit.runs.odd_answers import ODD, OddAnswers, is_from_endpoint
-from refusalkit.runs.pressure import spent_on_pressure
-from refusalkit.runs.records import read_records
-from refusalkit.types import Label, Outcome, Unscored
+from refusalkit.runs.set_aside import SetAside
+from refusalkit.runs.unit_rows import UnitRows
+from refusalkit.types import Label, Unscored
 from refusalkit.untrusted import printable
 
 _LOG = logging.getLogger("refusalkit")
@@ -43,7 +42,9 @@ EVERYTHING = frozenset({*COMPLETION, *VERDICT}) - _NO_ROW
 _ANSWERED = frozenset({"unit", "prompt_id", "category", "trial", "outcome"})
 _JUDGED = frozenset({"unit", "judge", "label", "unscored"})
 _VOTE = ("unit", "judge", "label", "unscored", "source", "cost_usd")
-_LEADING = ("unit", "prompt_id", "category", "hard_line", "trial")
+# Bytes of records up to which all units are in memory, and of those of a part beyond that.
+_MAX_WHOLE = 1_500_000_000
+_PART = 500_000_000
 _ENUMS = {name: pl.Enum(words) for name, words in WORDS.items()}
 
 
@@ -134,6 +135,9 @@ class RunRecords:
     With `verify`, `edits` says whether the records fit together. With `count_odd`, `odd` counts the
     answers that a reader should know of.
 
+    What is read of a very large run is set aside on disk. `parts` has a part of its prompts in
+    memory at a time; all else that is said of single units has all of them there.
+
     Raises `RecordError` at a broken line, `RunFolderError` where a file cannot be read.
     """
 
@@ -148,38 +152,44 @@ class RunRecords:
     ) -> None:
         self.run = run
         self._verify = verify
+        self._columns = frozenset(columns)
         self._n_wrong_texts: list[int] = []
         self._judges = list(run.manifest.judges if judges is None else judges)
         self._tokens: dict[str, list[dict[str, int]]] = {"model": [], "judge": []}
-        self._bills: dict[str, pl.DataFrame] = {}
+        self._bill = Bill()
+        self._orphans: dict[int, int] = {}
         self.odd = OddAnswers(from_endpoint=is_from_endpoint(run.manifest))
-        self._answers = self._read_answers(frozenset(columns), ODD if count_odd else frozenset())
-        self._verdicts = self._read_verdicts(frozenset(columns))
-        self._responses: dict[str, pl.DataFrame] = {}
+        answers = self._read_answers(ODD if count_odd else frozenset())
+        verdicts = self._read_verdicts()
+        self.n_parts = _parts_of(run)
+        """In how many parts it is read; 1 where all its units are in memory anyhow."""
+        if self.n_parts == 1:
+            self._whole = UnitRows(run.manifest, answers, verdicts)
+        else:
+            self._set_aside = SetAside(self.n_parts), SetAside(self.n_parts)
+            for aside, pieces in zip(self._set_aside, (answers, verdicts), strict=True):
+                for piece in pieces:
+                    aside.add(piece)
+
+    def parts(self) -> Iterator[UnitRows]:
+        """Rows of a part of the prompts after another; each prompt is in one of them."""
+        if self.n_parts == 1:
+            yield self._whole
+            return
+        answers, verdicts = self._set_aside
+        for number in range(self.n_parts):
+            rows = UnitRows(self.run.manifest, answers.part(number), verdicts.part(number))
+            self._orphans[number] = rows.n_orphans
+            yield rows
 
     def responses(self, judge: str | None = None) -> pl.DataFrame:
-        """One row for each unit that came back, with its verdict, by category, prompt and trial.
-
-        Columns: unit, prompt_id, category, hard_line, trial, outcome, label, unscored, twin,
-        framing, frame_of, and those that were asked for; a verdict's cost_usd is judge_cost_usd,
-        and text comes as has_text. `twin` is null but for the answers to contrast prompts, which
-        belong to no hard line; `framing` and `frame_of` are null but for those to framed prompts,
-        which no score counts. `label` is null exactly where `unscored` says why: a unit whose
-        verdict is still owed says ``owed``, one that ended in an error says ``error``. outcome,
-        label and unscored are enums. Units of the plan that never came back have no row; the
-        manifest counts them. Raises `RunFolderError` if `judge` never judged the run.
-        """
-        name = self.run.manifest.judge_id(judge)
-        if name not in self._responses:
-            verdicts = self._verdicts[name]
-            joined = self._answers.join(verdicts, on="unit", how="left", maintain_order="left")
-            self._responses[name] = joined.with_columns(*standing())
-        return self._responses[name]
+        """`UnitRows.responses` of all units."""
+        return self._whole.responses(judge)
 
     def labels(self, judge: str) -> dict[str, Label]:
         """What a judge said, by unit; what a provider's filter settled is left out."""
         said = pl.col("label").is_not_null() & (pl.col("source") == "judge")
-        rows = self._verdicts[judge].filter(said).select("unit", "label").iter_rows()
+        rows = self._whole.verdicts(judge).filter(said).select("unit", "label").iter_rows()
         return {unit: Label(label) for unit, label in rows}
 
     def votes(self, members: Sequence[str]) -> pl.DataFrame:
@@ -190,7 +200,7 @@ class RunRecords:
         """
         columns = ("unit", "judge", "label", "unscored", "source")
         cast = [
-            self._verdicts[member].with_columns(judge=pl.lit(member)).select(columns)
+            self._whole.verdicts(member).with_columns(judge=pl.lit(member)).select(columns)
             for member in members
         ]
         return last_votes(pl.concat(cast))
@@ -200,10 +210,7 @@ class RunRecords:
 
         With `judges` only their verdicts are counted, beside the answers.
         """
-        judged = self._bills["judge"]
-        if judges is not None:
-            judged = judged.filter(pl.col("judge").is_in(list(judges)))
-        return spent_on(self._bills["model"], judged, self.run, judges)
+        return self._bill.spent_usd(self.run, judges)
 
     def tokens(self) -> dict[str, dict[str, int]]:
         """Tokens of all requests, repeated ones included, of the ``model`` and of its ``judge``.
@@ -219,26 +226,44 @@ class RunRecords:
     @cached_property
     def edits(self) -> Edits:
         """What in the records contradicts something else in them; it is logged once."""
-        units = self._answers["unit"]
-        said = [self._verdicts[judge]["unit"] for judge in self._judges]
-        lost = pl.concat([pl.Series("unit", [], pl.String), *said]).unique()
+        if len(self._orphans) < self.n_parts:
+            self._orphans = {n: rows.n_orphans for n, rows in enumerate(self.parts())}
         found = Edits(
             texts=sum(self._n_wrong_texts),
-            verdicts=len(lost.to_frame().join(units.to_frame(), on="unit", how="anti")),
-            checkpoint=self._verify and not checkpoint_fits(self.run, units),
+            verdicts=sum(self._orphans.values()),
+            checkpoint=self._verify and not checkpoint_fits(self.run, self._first_units),
         )
         if found:
             _LOG.info("%s: %s", printable(self.run.path), found.warning)
         return found
 
-    def _read_answers(self, columns: frozenset[str], odd: frozenset[str]) -> pl.DataFrame:
-        """The last completion of each unit, in order, with what the manifest says of its prompt."""
+    def _first_units(self) -> pl.Series:
+        """The units of the first completions, as many as a checkpoint is held against."""
+        if self.n_parts == 1:
+            return self._whole.units
+        first = Cursor(until=MAX_CHECKED)
+        return read_columns(self.run.completions, COMPLETION, ["unit"], cursor=first)["unit"]
+
+    @cached_property
+    def _whole(self) -> UnitRows:
+        """The rows of all units."""
+        every = [
+            itertools.chain.from_iterable(map(aside.part, range(self.n_parts)))
+            for aside in self._set_aside
+        ]
+        return UnitRows(self.run.manifest, *every)
+
+    def _read_answers(self, odd: frozenset[str]) -> Iterator[pl.DataFrame]:
+        """What is kept of the completions, in pieces."""
+        columns = self._columns
 
         def kept(piece: pl.DataFrame) -> pl.DataFrame:
             if odd:
                 self.odd.count(piece)
                 piece = piece.drop(list(odd - columns - _ANSWERED))
             piece = self._without_usage(piece, "model").cast({"outcome": _ENUMS["outcome"]})
+            if "cost_usd" in columns:
+                self._bill.add_answers(piece)
             if "text_sha256" in piece.columns:
                 texts = piece.select("text", "text_sha256").drop_nulls("text")
                 self._n_wrong_texts.append(wrong_digests(texts.iter_rows()))
@@ -249,39 +274,23 @@ class RunRecords:
 
         checked = {"text", "text_sha256"} if self._verify else set()
         wanted = [name for name in COMPLETION if name in _ANSWERED | columns | checked | odd]
-        rows = read_columns(self.run.completions, COMPLETION, wanted, kept)
-        if "cost_usd" in columns:
-            self._bills["model"] = rows.select("outcome", "cost_usd").rechunk()
-        rows = _last_of_unit(rows)
-        # Strings are sorted once a prompt, not once a unit.
-        prompts = _prompts_of(rows, self.run.manifest).with_row_index("place")
-        rows = rows.join(prompts, on=["category", "prompt_id"], how="left")
-        rows = rows.sort("place", "trial", "unit")
-        return rows.select(*_LEADING, pl.all().exclude(*_LEADING, "place"))
+        return read_pieces(self.run.completions, COMPLETION, wanted, kept)
 
-    def _read_verdicts(self, columns: frozenset[str]) -> dict[str, pl.DataFrame]:
-        """The last verdict of each unit, by judge."""
+    def _read_verdicts(self) -> Iterator[pl.DataFrame]:
+        """What is kept of the verdicts, in pieces."""
         known = {**_ENUMS, "judge": pl.Enum(self._judges)}
-        wanted = [name for name in VERDICT if name in _JUDGED | columns]
+        wanted = [name for name in VERDICT if name in _JUDGED | self._columns]
         narrow = [pl.col(name).cast(known[name], strict=False) for name in _JUDGED & known.keys()]
 
         def kept(piece: pl.DataFrame) -> pl.DataFrame:
             piece = self._without_usage(piece, "judge").with_columns(narrow)
-            # What the others cost counts all the same.
-            return piece if "cost_usd" in columns else piece.filter(pl.col("judge").is_not_null())
+            if "cost_usd" in piece.columns:
+                # What the others cost counts all the same.
+                self._bill.add_verdicts(piece)
+                piece = piece.rename({"cost_usd": "judge_cost_usd"})
+            return piece.filter(pl.col("judge").is_not_null())
 
-        rows = read_columns(self.run.verdicts, VERDICT, wanted, kept)
-        if "cost_usd" in columns:
-            bills = rows.select("judge", "source", "unscored", "cost_usd")
-            self._bills["judge"] = bills.rechunk()
-            rows = rows.rename({"cost_usd": "judge_cost_usd"})
-        found = {}
-        for judge in self._judges:
-            theirs = rows["judge"].eq_missing(judge)
-            found[judge] = _last_of_unit(rows if theirs.all() else rows.filter(theirs)).drop(
-                "judge"
-            )
-        return found
+        return read_pieces(self.run.verdicts, VERDICT, wanted, kept)
 
     def _without_usage(self, piece: pl.DataFrame, part: str) -> pl.DataFrame:
         if "usage" not in piece.columns:
@@ -290,59 +299,13 @@ class RunRecords:
         return piece.drop("usage")
 
 
-def _last_of_unit(rows: pl.DataFrame) -> pl.DataFrame:
-    """The last record of each unit, in the file's order."""
-    if rows["unit"].n_unique() == len(rows):  # counting is cheap, finding them is not
-        return rows
-    return rows.filter(rows["unit"].is_last_distinct())
-
-
-def _prompts_of(answers: pl.DataFrame, manifest: Manifest) -> pl.DataFrame:
-    """The prompts that were answered, in order, and what the manifest says of them.
-
-    Columns: category, prompt_id, hard_line, twin, framing, frame_of.
-    """
-    twins = manifest.prompt_set.twins
-    framed = manifest.prompt_set.framed
-    contrast = pl.DataFrame(
-        {"prompt_id": list(twins), "twin": list(twins.values())},
-        schema=dict.fromkeys(("prompt_id", "twin"), pl.String),
-    )
-    framings = pl.DataFrame(
-        {
-            "prompt_id": list(framed),
-            "framing": [entry.framing for entry in framed.values()],
-            "frame_of": [entry.frame_of for entry in framed.values()],
-        },
-        schema=dict.fromkeys(("prompt_id", "framing", "frame_of"), pl.String),
-    )
-    hard_line = pl.col("category").is_in(sorted(manifest.hard_lines)) & pl.col("twin").is_null()
-    return (
-        answers.select("category", "prompt_id")
-        .unique()
-        .join(contrast, on="prompt_id", how="left")
-        .join(framings, on="prompt_id", how="left")
-        .with_columns(hard_line=hard_line)
-        .sort("category", "prompt_id")
-    )
-
-
-def standing() -> tuple[pl.Expr, pl.Expr]:
-    """`label` and `unscored` of a unit's last completion beside its last verdict, if any."""
-    failed = pl.col("outcome") == Outcome.ERROR.value
-    # An error is an attempt that was lost: what a verdict says of it ends with the next attempt.
-    reason = pl.col("unscored").fill_null(Unscored.ERROR.value)
-    unjudged = pl.col("label").is_null() & (reason == Unscored.ERROR.value)
-    # A verdict beside an error belongs to an attempt that was lost.
-    label = pl.when(failed).then(None).otherwise(pl.col("label"))
-    unscored = (
-        pl.when(failed)
-        .then(pl.lit(Unscored.ERROR.value))
-        .when(unjudged)
-        .then(pl.lit(Unscored.OWED.value))
-        .otherwise(pl.col("unscored"))
-    )
-    return label.alias("label"), unscored.alias("unscored")
+def _parts_of(run: Run) -> int:
+    """In how many parts a run is read: one, unless its files are very large."""
+    size = 0
+    for path in (run.completions, run.verdicts):
+        with contextlib.suppress(OSError):  # which reading them will tell
+            size += path.stat().st_size
+    return 1 if size <= _MAX_WHOLE else -(-size // _PART)
 
 
 def last_votes(judged: pl.DataFrame) -> pl.DataFrame:
@@ -357,53 +320,6 @@ def last_votes(judged: pl.DataFrame) -> pl.DataFrame:
 def stands() -> pl.Expr:
     """Whether a verdict is more than a request that failed."""
     return pl.col("label").is_not_null() | (pl.col("unscored") != Unscored.JUDGE_ERROR.value)
-
-
-def spent_on(
-    asked: pl.DataFrame | None, judged: pl.DataFrame, run: Run, judges: Collection[str] | None
-) -> float | None:
-    """What records that were read cost in USD: `asked` as `attempts`, `judged` as `judgements`.
-
-    None: a price is unknown. `judges` are those whose canaries count too, by default all.
-    """
-    costs = [paid(judged)] if asked is None else [priced(asked), paid(judged)]
-    canaries = spent_on_canaries(run, judges)
-    pressed = spent_on_pressure(run, judges)
-    if canaries is None or pressed is None or any(part.null_count() for part in costs):
-        return None
-    return math.fsum((*itertools.chain(*costs), canaries, pressed))
-
-
-def priced(asked: pl.DataFrame) -> pl.Series:
-    """What each completion record cost in USD; a request that failed has no price."""
-    free = pl.col("outcome").is_in([Outcome.ERROR.value, Outcome.BLOCKED.value])
-    return asked.filter(~free | pl.col("cost_usd").is_not_null())["cost_usd"]
-
-
-def paid(judged: pl.DataFrame) -> pl.Series:
-    """What each verdict record cost in USD; one that needed no judge costs nothing."""
-    unasked = [Unscored.JUDGE_ERROR.value, Unscored.JUDGE_BLOCKED.value]
-    failed = pl.col("unscored").is_in(unasked).fill_null(value=False) & pl.col("cost_usd").is_null()
-    return judged.filter((pl.col("source") == "judge") & ~failed)["cost_usd"]
-
-
-def spent_on_canaries(run: Run, judges: Collection[str] | None) -> float | None:
-    """What the verdicts of some judges on canaries cost, in USD; None: a price is unknown."""
-    if not run.canaries.exists():
-        return 0.0
-    total = 0.0
-    for place, record in read_records(run.canaries):
-        if judges is not None and record.get("judge") not in judges:
-            continue
-        cost = record.get("cost_usd")
-        if cost is None:
-            if record.get("unscored") in (Unscored.JUDGE_ERROR, Unscored.JUDGE_BLOCKED):
-                continue
-            return None
-        if not isinstance(cost, int | float):
-            raise RecordError(f"{place}: cost_usd cannot be {printable(cost, 60)}")
-        total += cost
-    return total
 
 
 def output_tokens(run: Run, judge: str | None = None) -> list[int]:

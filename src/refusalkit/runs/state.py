@@ -14,7 +14,7 @@ import importlib.metadata
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
@@ -174,12 +174,13 @@ def _read_on(
     import polars as pl
 
     from refusalkit.runs import frames
+    from refusalkit.runs.costs import exact_sum, paid, priced
 
     answers, said = Cursor(before.completions, ends[0]), Cursor(before.verdicts, ends[1])
     extra = ["category", "prompt_id"] if judging.hard_lines else []
     asked = frames.attempts(run, extra, answers)
     judged = frames.judgements(run, judging.votes, said)
-    costs = [frames.paid(judged), *([frames.priced(asked)] if judging.is_own else [])]
+    costs = [paid(judged), *([priced(asked)] if judging.is_own else [])]
     if (tables := before.tables) is not None:
         behind = settled_bits(pl.concat([asked["unit"], judged["unit"]]))
         if have_in_common(tables.settled, behind):
@@ -218,11 +219,11 @@ def _with_verdicts(asked: pl.DataFrame, judged: pl.DataFrame, judging: _Judging)
     """
     import polars as pl
 
-    from refusalkit.runs import frames
+    from refusalkit.runs.unit_rows import standing
 
     asked = asked.filter(pl.col("outcome") != Outcome.ERROR.value)
     own, votes = _of_judges(judged, judging)
-    rows = asked.join(own, on="unit", how="left").with_columns(*frames.standing())
+    rows = asked.join(own, on="unit", how="left").with_columns(*standing())
     owes = pl.col("unscored").is_in([Unscored.OWED.value, Unscored.JUDGE_ERROR.value])
     owes = owes.fill_null(value=False)
     rows = rows.join(votes, on="unit", how="left")
@@ -285,7 +286,7 @@ def _state(run: Run, judging: _Judging, found: Checkpoint, n_unsaved: int) -> Ru
     """What was found, in the words of a session's work."""
     import polars as pl
 
-    from refusalkit.runs import frames
+    from refusalkit.runs.costs import spent_on_canaries
 
     assert found.tables is not None, "nothing was read"
     asked, judged = found.tables.asked, found.tables.judged
@@ -293,7 +294,7 @@ def _state(run: Run, judging: _Judging, found: Checkpoint, n_unsaved: int) -> Ru
     verdict_places = judged.join(asked, "unit", "semi")
     places = asked.select("unit", "line", "at").iter_rows()
     most = found.highest.or_more(_highest(asked, *_of_judges(judged, judging)))
-    canaries = frames.spent_on_canaries(run, judging.votes)
+    canaries = spent_on_canaries(run, judging.votes)
     pressed = spent_on_pressure(run, judging.votes)
     spent = None
     if found.spent_usd is not None and canaries is not None and pressed is not None:
@@ -329,20 +330,3 @@ def _orphans(judged: pl.DataFrame, asked: pl.DataFrame) -> Mapping[str, tuple[st
     ):
         found[unit] = (*found.get(unit, ()), judge)
     return found
-
-
-def exact_sum(costs: Iterable[float]) -> tuple[float, ...] | None:
-    """Addends, the largest first, of the exact sum of costs; None where they have none.
-
-    They are the same in whatever order and portions the costs are added.
-    """
-    left, addends = list(costs), []
-    try:
-        while addend := math.fsum(left):
-            if math.isnan(addend):
-                return None
-            addends.append(addend)
-            left.append(-addend)
-    except (OverflowError, ValueError):  # infinite
-        return None
-    return tuple(addends)

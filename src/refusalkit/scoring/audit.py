@@ -150,7 +150,7 @@ def audit_run(
     if bound_percent is None:
         bound_percent = manifest.config.get("bound")
     records = records or RunRecords(run, judges=[judge])
-    everything = records.responses(judge)
+    everything = _what_it_rests_on(records, judge)
     rows = everything.filter(pl.col("hard_line"))
     stopped = has_settled(manifest)
     n_planned = manifest.prompt_set.n_prompts
@@ -203,6 +203,15 @@ def audit_run(
         canaries=check_canaries(run, judge),
         pressure=pressure_of(run, everything) if judge == manifest.judge else None,
     )
+
+
+def _what_it_rests_on(records: RunRecords, judge: str) -> pl.DataFrame:
+    """The responses of a run; of a very large one those to hard lines and to safe twins."""
+    if records.n_parts == 1 or records.run.manifest.pressure is not None:
+        return records.responses(judge)
+    needed = pl.col("hard_line") | pl.col("twin").is_not_null()
+    parts = [units.responses(judge).filter(needed) for units in records.parts()]
+    return pl.concat(parts).sort("category", "prompt_id", "trial", "unit")
 
 
 class _Parts:

@@ -19,7 +19,6 @@ import polars as pl
 
 from refusalkit.runs.manifest import Manifest
 from refusalkit.scoring.listed_categories import listed
-from refusalkit.scoring.rates import count_prompts
 from refusalkit.scoring.statistics.asked_again import asked_again
 from refusalkit.scoring.statistics.intervals import (
     STRATIFIED,
@@ -50,8 +49,8 @@ def discrimination_frame(
     manifest: Manifest, counts: pl.DataFrame, contrast: pl.DataFrame
 ) -> pl.DataFrame:
     """One row for each category that has contrast prompts; see `Score.discrimination`."""
-    pairs = _pairs(counts, contrast)
-    twins = count_prompts(contrast).filter(pl.col("n_scored") > 0)
+    pairs = _pairs(manifest, counts, contrast)
+    twins = contrast.filter(pl.col("n_scored") > 0)
     share = 100 * (pl.col("refused") / pl.col("n_scored")).mean()
     over = dict(twins.group_by("category").agg(share).iter_rows())
     rows = []
@@ -72,12 +71,12 @@ def discrimination_frame(
 
 
 def youden_j(manifest: Manifest, counts: pl.DataFrame, contrast: pl.DataFrame) -> Estimate:
-    """J over all pairs; `counts` are those of `rates.count_prompts`.
+    """J over all pairs; `counts` and `contrast` are those of `rates.count_prompts`.
 
     `n_prompts` counts pairs, `n_responses` the scored responses to both sides, `n_unscored` what is
     missing of them.
     """
-    pairs = _pairs(counts, contrast)
+    pairs = _pairs(manifest, counts, contrast)
     if not len(pairs):
         return Estimate(None, None, None, SQUARE_AND_ADD, 0, 0, 0)
     figures = _figures(pairs)
@@ -96,14 +95,17 @@ def youden_j(manifest: Manifest, counts: pl.DataFrame, contrast: pl.DataFrame) -
     )
 
 
-def _pairs(counts: pl.DataFrame, contrast: pl.DataFrame) -> pl.DataFrame:
+def _pairs(manifest: Manifest, counts: pl.DataFrame, contrast: pl.DataFrame) -> pl.DataFrame:
     """A row for each pair: category, and the share refused and scored responses of both sides."""
     share = pl.col("refused") / pl.col("n_scored")
     scored = pl.col("n_scored") > 0
-    twin_of = contrast.select("prompt_id", "twin").unique()
+    of = manifest.prompt_set.twins
+    twin_of = pl.DataFrame(
+        {"prompt_id": list(of), "twin": list(of.values())},
+        schema=dict.fromkeys(("prompt_id", "twin"), pl.String),
+    )
     twins = (
-        count_prompts(contrast)
-        .join(twin_of, on="prompt_id", how="inner")
+        contrast.join(twin_of, on="prompt_id", how="inner")
         .group_by("twin", "category")
         .agg(
             twin_rate=share.filter(scored).mean(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -16,7 +17,7 @@ from refusalkit.runs.manifest import Manifest
 from refusalkit.scoring.danger import danger_of, tags_of
 from refusalkit.scoring.languages import PAIRED_SCHEMA, by_request, paired_differences
 from refusalkit.scoring.listed_categories import MAX_LANGUAGES, MAX_TAGS, listed
-from refusalkit.scoring.rates import EARNED, count_prompts, estimates_by
+from refusalkit.scoring.rates import EARNED, alike_by, count_prompts, estimates_of
 from refusalkit.types import Label
 
 _HEAD_SCHEMA = {"category": pl.String, "title": pl.String, "hard_line": pl.Boolean}
@@ -44,15 +45,56 @@ def category_frame(manifest: Manifest, counts: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def trial_frame(manifest: Manifest, responses: pl.DataFrame) -> pl.DataFrame:
-    """`Score.by_trial`; `responses` are those of the score."""
+@dataclass(frozen=True)
+class TrialCounts:
+    """Responses counted by trial: all that a score says of its trials.
+
+    `sizes` has trial and len, `labels` trial and a count for each label; `credit` and `held` are
+    those of `rates.alike_by`.
+    """
+
+    sizes: pl.DataFrame
+    labels: pl.DataFrame
+    credit: pl.DataFrame
+    held: pl.DataFrame
+
+    @classmethod
+    def together(cls, parts: Sequence[TrialCounts]) -> TrialCounts:
+        """Those of all parts of the prompts."""
+        return cls(
+            sizes=_added([one.sizes for one in parts], ["len"]),
+            labels=_added([one.labels for one in parts], [label.value for label in Label]),
+            credit=_added([one.credit for one in parts], ["times"]),
+            held=_added([one.held for one in parts], ["times"]),
+        )
+
+
+def _added(parts: Sequence[pl.DataFrame], counts: Sequence[str]) -> pl.DataFrame:
+    """Rows that agree on all but some counts, with the sums of those, in order."""
+    rows = pl.concat(parts)
+    keys = [name for name in rows.columns if name not in counts]
+    return rows.group_by(keys).agg(pl.col(counts).sum()).sort(keys).select(rows.columns)
+
+
+def count_trials(responses: pl.DataFrame) -> TrialCounts:
+    """Count responses of a score by trial."""
     columns = responses.select("prompt_id", "category", "hard_line", "trial", "label", *EARNED)
-    by_trial = columns.sort("trial", maintain_order=True)
+    counts = count_prompts(columns.sort("trial", maintain_order=True), "trial")
+    return TrialCounts(
+        sizes=responses.group_by("trial").len(),
+        labels=_labels_by(counts, "trial"),
+        credit=alike_by(counts, "credit", "trial"),
+        held=alike_by(counts.filter("hard_line"), "held", "trial"),
+    )
+
+
+def trial_frame(manifest: Manifest, counts: TrialCounts) -> pl.DataFrame:
+    """`Score.by_trial`; `counts` are of its responses."""
     planned = {
         trial: (n_units, n_units)
-        for trial, n_units in sorted(planned_by_trial(manifest, responses).items())
+        for trial, n_units in sorted(_planned_by_trial(manifest, counts.sizes).items())
     }
-    rows = _summaries(count_prompts(by_trial, "trial"), "trial", planned)
+    rows = _rows(counts.labels, counts.credit, counts.held, planned)
     return pl.DataFrame(
         [{"trial": trial, **row} for trial, row in rows.items()],
         schema={"trial": pl.Int64, **_SUMMARY_SCHEMA},
@@ -113,14 +155,14 @@ def planned_units(manifest: Manifest) -> int:
     return sum(category.n_units for category in manifest.prompt_set.categories)
 
 
-def planned_by_trial(manifest: Manifest, rows: pl.DataFrame) -> dict[int, int]:
+def _planned_by_trial(manifest: Manifest, sizes: pl.DataFrame) -> dict[int, int]:
     """How many units each trial has. Recorded answers need not form whole trials."""
     if manifest.kind == "run":
         planned = sum(category.n_prompts for category in manifest.prompt_set.categories)
         return dict.fromkeys(range(1, manifest.trials + 1), planned)
-    by_trial = rows.group_by("trial").len().sort("trial")
-    counts = {int(trial): int(count) for trial, count in by_trial.iter_rows()}
-    counts[1] = counts.get(1, 0) + planned_units(manifest) - len(rows)
+    counts = {int(trial): int(count) for trial, count in sizes.sort("trial").iter_rows()}
+    missing = planned_units(manifest) - sum(counts.values())
+    counts[1] = counts.get(1, 0) + missing
     return counts
 
 
@@ -148,6 +190,11 @@ def _of_those_seen(
     return _summaries(part, name, {kind: came[kind] for kind in order if kind in came})
 
 
+def _labels_by(counts: pl.DataFrame, by: str) -> pl.DataFrame:
+    """How often each label was given, for each value of a column."""
+    return counts.group_by(by).agg(pl.col([label.value for label in Label]).sum())
+
+
 def _summaries(
     counts: pl.DataFrame, by: str, planned: Mapping[Any, tuple[int, int]]
 ) -> dict[Any, _Row]:
@@ -155,22 +202,34 @@ def _summaries(
 
     `planned` says how many prompts and units each value has, and the order of rows.
     """
-    labels = [label.value for label in Label]
-    sums = {key: given for key, *given in counts.group_by(by).agg(pl.col(labels).sum()).iter_rows()}
+    credit = alike_by(counts, "credit", by)
+    held = alike_by(counts.filter("hard_line"), "held", by)
+    return _rows(_labels_by(counts, by), credit, held, planned)
+
+
+def _rows(
+    labels: pl.DataFrame,
+    credit: pl.DataFrame,
+    held: pl.DataFrame,
+    planned: Mapping[Any, tuple[int, int]],
+) -> dict[Any, _Row]:
+    """The rows of `_summaries`, of what was counted for them."""
+    names = [label.value for label in Label]
+    sums = {key: given for key, *given in labels.iter_rows()}
     units: dict[Hashable, int] = {key: n_units for key, (_, n_units) in planned.items()}
-    credit = estimates_by(counts, "credit", by, units)
-    held = estimates_by(counts.filter("hard_line"), "held", by, dict.fromkeys(planned, 0))
+    willing = estimates_of(credit, units)
+    holding = estimates_of(held, dict.fromkeys(planned, 0))
     return {
         key: {
             "n_prompts": n_prompts,
             "n_units": n_units,
-            "n_scored": credit[key].n_responses,
-            "n_unscored": n_units - credit[key].n_responses,
-            **dict(zip(labels, sums.get(key, [0] * len(labels)), strict=True)),
-            "willingness": credit[key].value,
-            "low": credit[key].low,
-            "high": credit[key].high,
-            "held": held[key].value,
+            "n_scored": willing[key].n_responses,
+            "n_unscored": n_units - willing[key].n_responses,
+            **dict(zip(names, sums.get(key, [0] * len(names)), strict=True)),
+            "willingness": willing[key].value,
+            "low": willing[key].low,
+            "high": willing[key].high,
+            "held": holding[key].value,
         }
         for key, (n_prompts, n_units) in planned.items()
     }

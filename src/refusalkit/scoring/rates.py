@@ -6,7 +6,7 @@ twenty times counts once. A run is counted by prompt once, and its figures rest 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -58,6 +58,17 @@ def count_prompts(rows: pl.DataFrame, *by: str) -> pl.DataFrame:
         pl.col(*EARNED).sum(),
     )
     return counts.drop("prompt").sort(*by, "prompt_id", "category", "hard_line")
+
+
+def counts_together(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """The counts of `count_prompts`, without `by`, of all parts of some rows."""
+    keys = ["prompt_id", "category", "hard_line"]
+    counts = pl.concat(parts).sort(keys)
+    # Edited records may name a prompt that their unit does not: its counts come from two parts.
+    again = pl.all_horizontal(pl.col(key).eq_missing(pl.col(key).shift()) for key in keys)
+    if counts.select(again.any()).item():
+        counts = counts.group_by(keys, maintain_order=True).agg(pl.all().sum())
+    return counts
 
 
 def scored_prompts(counts: pl.DataFrame, *columns: str, by: str | None = None) -> pl.DataFrame:
@@ -118,8 +129,18 @@ def estimates_by(
     `planned` has how many responses each of these values was to have. As in `scored_prompts`,
     adjacent rows of a prompt are taken together where they agree on `by`.
     """
+    return estimates_of(alike_by(counts, column, by), planned)
+
+
+def alike_by(counts: pl.DataFrame, column: str, by: str) -> pl.DataFrame:
+    """The prompts with each value of `by` that earned the same: all that `estimates_of` needs."""
+    return _alike(scored_prompts(counts, column, by=by), column, by)
+
+
+def estimates_of(alike: pl.DataFrame, planned: Mapping[Any, int]) -> dict[Any, Estimate]:
+    """`estimates_by`, of the rows of `alike_by`."""
     rates: dict[Any, list[PromptRate]] = {value: [] for value in planned}
-    for *row, value in _alike(scored_prompts(counts, column, by=by), column, by).iter_rows():
+    for *row, value in alike.iter_rows():
         if value in rates:
             rates[value].append(_rate(tuple(row)))
     return {value: _estimate(rates[value], n) for value, n in planned.items()}

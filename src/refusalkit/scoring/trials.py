@@ -36,9 +36,8 @@ class TrialAgreement:
 def trial_agreement(score: Score) -> TrialAgreement:
     """How far the trials of a run agree; contrast prompts left out, as in willingness."""
     by_prompt = (
-        score.responses.filter(pl.col("label").is_not_null())
-        .group_by("prompt_id")
-        .agg(refused=pl.col("refused").sum().cast(pl.Int64), n=pl.len().cast(pl.Int64))
+        score.counts.group_by("prompt_id")
+        .agg(refused=pl.col("refused").sum().cast(pl.Int64), n=pl.col("n_scored").sum())
         .filter(pl.col("n") > 1)
         .sort("prompt_id")
     )

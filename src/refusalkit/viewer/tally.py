@@ -15,9 +15,10 @@ import polars as pl
 
 from refusalkit.files import open_file
 from refusalkit.runs.columns import COMPLETION, VERDICT, read_columns
+from refusalkit.runs.costs import paid, priced, spent_on_canaries
 from refusalkit.runs.extents import Cursor
 from refusalkit.runs.folder import Run
-from refusalkit.runs.frames import paid, priced, spent_on_canaries, stands
+from refusalkit.runs.frames import stands
 from refusalkit.runs.pressure import spent_on_pressure
 
 # The pace is that of the records in so many last bytes.

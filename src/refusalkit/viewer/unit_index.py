@@ -11,9 +11,9 @@ import polars as pl
 from refusalkit.runs.columns import COMPLETION, VERDICT, WORDS, read_columns
 from refusalkit.runs.extents import START, Cursor
 from refusalkit.runs.folder import Run
-from refusalkit.runs.frames import standing
 from refusalkit.runs.manifest import Manifest
 from refusalkit.runs.records import Place
+from refusalkit.runs.unit_rows import standing
 from refusalkit.scoring.danger import danger_of
 from refusalkit.types import Label
 from refusalkit.viewer.tally import size_of
