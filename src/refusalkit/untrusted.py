@@ -66,3 +66,15 @@ def well_formed(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     return text
+
+
+# What a reader does not see: zero-width marks, bidi controls, escapes.
+_UNSEEN = {"Cc", "Cf"}
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing: white space, control and format characters at most."""
+    bare = text.lstrip()
+    if not bare or bare[0].isprintable():
+        return not bare
+    return all(char.isspace() or unicodedata.category(char) in _UNSEEN for char in bare)

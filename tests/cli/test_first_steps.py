@@ -98,6 +98,65 @@ def test_what_ends_a_run_is_told_as_the_judges(call: Call, reply: Canned, said: 
     assert "refusalkit resume" in done.err
 
 
+@pytest.mark.parametrize("whose", ["model", "judge"])
+def test_a_base_without_v1_is_told_with_the_one_that_may_be_meant(call: Call, whose: str) -> None:
+    def reply(body: dict[str, Any], path: str) -> Canned:
+        found = path == "/v1/chat/completions"
+        return completion("[demo answer]") if found else failed(404, "404 page not found")
+
+    with CannedServer(reply) as at:
+        bare, whole = at.url, f"{at.url}/v1"
+        options = ("--category", "assault", "--limit", 3, "--trials", 1, "--canaries", 0)
+        base = (bare, whole) if whose == "model" else (whole, bare)
+        judge = ("--judge", "graded", "--judge-model", "local/judge", "--judge-api-base", base[1])
+        done = call("run", "local/m", "--api-base", base[0], *options, *judge)
+    assert done.status == 4
+    assert "HTTP 404" in done.err
+    assert f"most servers answer below {whole}" in done.err
+    assert ("the judge graded" in done.err) == (whose == "judge")
+
+
+def test_a_rate_limit_that_holds_the_run_back_is_told_in_one_line(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("refusalkit.models.pacing._TOLD_FROM_S", 0.05)
+    turned_away = 0
+
+    def reply(*_: object) -> Canned:
+        nonlocal turned_away
+        turned_away += 1
+        if turned_away > 2:
+            return completion("[demo answer]")
+        headers = {"Retry-After": "0.1", "x-ratelimit-remaining-requests": "0"}
+        return Canned(429, b'{"error": {"message": "slow down"}}', headers)
+
+    with CannedServer(reply) as at:
+        done = first_run(call, at, "--judge", "lexical", "--concurrency", 1)
+    assert done.status == 0, done.err
+    (line,) = [line for line in done.err.splitlines() if "rate limit" in line]
+    assert "local/m at 127.0.0.1" in line
+    assert "its limit of requests being used up" in line
+    assert "--max-wait bounds the wait" in line
+
+
+def test_a_rate_limit_longer_than_max_wait_ends_the_run(call: Call) -> None:
+    away = Canned(429, b'{"error": {"message": "slow down"}}', {"Retry-After": "5"})
+    with CannedServer(lambda *_: away) as at:
+        done = first_run(call, at, "--judge", "lexical", "--max-wait", 1)
+    assert done.status == 4
+    assert "asks to wait 5 s, longer than --max-wait 1" in done.err
+
+
+def test_where_nothing_listens_at_all_it_is_soon_told(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("refusalkit.models.pacing._MAX_UNREACHABLE_S", 0.1)
+    words = ("--category", "assault", "--judge", "lexical", "--canaries", 0)
+    done = call("run", "local/m", "--api-base", "http://127.0.0.1:9/v1", *words)
+    assert done.status == 4
+    assert "nothing listens there: start the server, or check --api-base" in done.err
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions/", "/v1/messages"])
 def test_a_base_that_is_the_address_of_requests(call: Call, path: str) -> None:
     words = ("run", "local/m", "--judge", "lexical", "--api-base", f"http://127.0.0.1:9{path}")

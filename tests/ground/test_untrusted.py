@@ -19,7 +19,7 @@ from handmade import CROSSED, write_run
 from refusalkit.redaction import redact
 from refusalkit.reporting.data import to_csv, to_markdown
 from refusalkit.reporting.data.formats import to_json
-from refusalkit.untrusted import printable, well_formed
+from refusalkit.untrusted import is_blank, printable, well_formed
 
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 anything = st.text(
@@ -305,3 +305,16 @@ def test_printed_json_is_ascii_and_says_what_the_data_say(value: dict[str, Any])
 
 def test_printed_json_has_lone_surrogates_escaped() -> None:
     assert to_json({"path": "runs/\udcff"}) == '{\n  "path": "runs/\\udcff"\n}'
+
+
+@pytest.mark.parametrize(
+    "text", ["", " \n\t\u00a0\u3000", "\u200b\u200e\ufeff", "\x00\x1b\x7f", " \u202e "]
+)
+def test_what_shows_nothing_is_blank(text: str) -> None:
+    assert is_blank(text)
+
+
+@given(st.text(), st.sampled_from("a0.\u00e9\u4e2d\U0001f600\u0301"))
+def test_a_text_with_a_character_to_see_is_not_blank(text: str, seen: str) -> None:
+    assert not is_blank(text + seen)
+    assert not is_blank(seen + text)

@@ -21,6 +21,7 @@ from refusalkit.models.outcomes import ApiFailure, Reply, token_count
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.request_form import ChatRequest, ReplyForm
 from refusalkit.types import Usage
+from refusalkit.untrusted import is_blank
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
@@ -291,7 +292,7 @@ def _reply(data: Mapping[str, Any], request_id: object) -> Reply:
         served_model=_string(data.get("model")),
         request_id=_string(request_id) or _string(data.get("id")),
         filter_category=_string(details.get("category")),
-        filtered=None if text.strip() else filter_in_fields(data),
+        filtered=filter_in_fields(data) if is_blank(text) else None,
     )
 
 

@@ -32,7 +32,7 @@ from refusalkit.models.request_form import ChatRequest, ReplyForm, RequestForm, 
 from refusalkit.models.token_limit import Demand, Spent
 from refusalkit.redaction import Keys
 from refusalkit.types import Usage
-from refusalkit.untrusted import printable
+from refusalkit.untrusted import is_blank, printable
 
 if TYPE_CHECKING:
     from refusalkit.models.batches import BatchEndpoint, BatchResult
@@ -340,7 +340,7 @@ class ChatClient(ABC):
         if finish is not None and finish.means is Means.FAULT:
             failure = reply.failure or ApiFailure("no cause given", status=200)
             failure.message = f"finish reason {finish.word!r}: {failure.message}"
-        elif reply.failure is not None and not reply.text.strip() and reply.filtered is None:
+        elif reply.failure is not None and is_blank(reply.text) and reply.filtered is None:
             failure = reply.failure
         else:
             return reply

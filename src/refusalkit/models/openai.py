@@ -39,6 +39,7 @@ from refusalkit.models.outcomes import (
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.request_form import ChatRequest, ReplyForm
 from refusalkit.types import GenerationConfig, Usage
+from refusalkit.untrusted import is_blank
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -398,7 +399,7 @@ def parse_chat_completion(data: Mapping[str, Any], *, structured: bool) -> Reply
         return _filtered_reply(data, filtered)
     native = choice.get("native_finish_reason")
     filtered = None
-    if not text.strip():
+    if is_blank(text):
         filtered = filter_in_fields(data)
     else:
         of_body, of_choice = flag_fields()

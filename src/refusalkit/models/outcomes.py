@@ -32,7 +32,7 @@ from refusalkit.models.dialects.reasoning import split_reasoning
 from refusalkit.models.dialects.rows import any_of, folded, table
 from refusalkit.redaction import redact
 from refusalkit.types import Outcome, Usage
-from refusalkit.untrusted import identifier, printable, well_formed
+from refusalkit.untrusted import identifier, is_blank, printable, well_formed
 
 # More is not a count of tokens, and no column of 64-bit numbers could hold it.
 _MAX_TOKENS = 10**15
@@ -151,7 +151,7 @@ def read_reply(reply: Reply) -> Reading:
         reading.error = f"unknown finish reason {word!r}"
         return reading
     reading.finish_reason = finish.word
-    has_text = bool(text.strip()) and not split.unclosed
+    has_text = not is_blank(text) and not split.unclosed
     means = finish.with_text if has_text else finish.means
     if means is Means.BLOCKED:
         reading.outcome = Outcome.BLOCKED
