@@ -3,7 +3,8 @@
 The run is that of `stored_run.py`. The viewer is a real `refusalkit view` process, asked over HTTP
 as its pages ask it: the list of runs, the first page of a run that nobody has looked at yet, then,
 once the run is read, filters that were not asked before, a page in the middle, one unit, a search
-through all answers. Where a Chromium is there ($CHROMIUM, chromium) it also opens the pages.
+through all answers, labelling. Where a Chromium is there ($CHROMIUM, chromium) it also opens the
+pages.
 
     python benchmarks/viewer.py [--units 1000000] [--folder DIR]
 """
@@ -51,16 +52,22 @@ class Asked:
         self.host, self.port, self.key = found[1], int(found[2]), found[3]
         self.cookie = f"refusalkit-view-{self.port}={self.key}"
 
-    def __call__(self, path: str, **query: object) -> Any:
+    def __call__(self, path: str, body: object = None, **query: object) -> Any:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=600)
         asked = path + (f"?{urlencode(query)}" if query else "")
-        connection.request("GET", asked, headers={"Cookie": self.cookie})
+        headers = {"Cookie": self.cookie}
+        if body is None:
+            connection.request("GET", asked, headers=headers)
+        else:
+            own = f"http://{self.host}:{self.port}"
+            headers |= {"Origin": own, "Content-Type": "application/json"}
+            connection.request("POST", asked, json.dumps(body), headers)
         answer = connection.getresponse()
-        body = answer.read()
+        said = answer.read()
         connection.close()
-        assert answer.status == 200, (path, answer.status, body[:200])
+        assert answer.status == 200, (path, answer.status, said[:200])
         is_json = answer.getheader("content-type") == "application/json"
-        return json.loads(body) if is_json else body
+        return json.loads(said) if is_json else said
 
 
 def main() -> None:
@@ -122,11 +129,34 @@ def measure(folder: Path) -> None:
         while ask(f"{run}/units", limit=1, **words)["searched"] < 1:
             time.sleep(0.2)
         watch.row("and all of them")
+        label(watch, ask, name)
         in_a_browser(watch, ask, name)
         took = time.perf_counter() - started
         print(f"\n{took:,.0f} seconds in all; peak memory {peak(process.pid):,.0f} MiB.")
     finally:
         process.kill()
+
+
+def label(watch: Watch, ask: Asked, run: str) -> None:
+    """Label a few answers of a run, as the page does."""
+    annotator = f"bench-{time.time_ns()}"
+    path = f"/api/run/{run}/label"
+    watch("the page to label answers", lambda: ask(f"/run/{run}/label"))
+    watch("and who has labelled", lambda: ask(f"{path}s"))
+    begin = {"do": "start", "annotator": annotator, "n": 60}
+    told = watch("60 answers drawn, the first shown", lambda: ask(path, begin))
+
+    def keep() -> Any:
+        body = {"do": "refusal", "annotator": annotator, "unit": told["item"]["unit"]}
+        return ask(path, body)
+
+    told = watch("a label kept, the next answer shown", keep)
+    while told["item"] is not None:
+        told = keep()
+    watch(
+        "agreement with the judge, at the end",
+        lambda: ask(f"{path}s", annotator=annotator, agreement=1),
+    )
 
 
 class Watch:

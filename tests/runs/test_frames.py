@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import refusalkit as rk
 from refusalkit.reporting.data.audits import audit_data
 from refusalkit.reporting.data.scores import PARTS, score_data
-from refusalkit.runs import columns, frames, set_aside
+from refusalkit.runs import columns, frames, set_aside, state
 from refusalkit.runs.folder import (
     Run,
     open_run,
@@ -208,3 +211,28 @@ def test_a_very_large_run_is_scored_without_all_its_units_in_memory(
     assert score.by_trial["n_scored"].to_list() == [8] * 40
     assert score.willingness.value == 0
     assert max(seen) < len(units) == score.n_scored == sum(seen)
+
+
+def test_a_run_that_goes_on_while_it_is_read_contradicts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "EVERY", 1)
+    later = rk.benchmark("demo/mixed", "starter", trials=2, limit=12, out=tmp_path / "later").path
+    now = shutil.copytree(later, tmp_path / "now")
+    files = ("completions.jsonl", "verdicts.jsonl")
+    for name in files:
+        lines = (later / name).read_bytes().splitlines(keepends=True)
+        (now / name).write_bytes(b"".join(lines[:9]))
+    (now / "checkpoint.jsonl").unlink()
+    read = frames.read_pieces
+
+    def while_read(path: Path, *given: Any, **more: Any) -> Iterator[pl.DataFrame]:
+        yield from read(path, *given, **more)
+        for name in (*files, "checkpoint.jsonl"):
+            shutil.copy(later / name, now / name)
+
+    monkeypatch.setattr(frames, "read_pieces", while_read)
+    records = RunRecords(open_run(now))
+    assert len(records.responses()) == 9
+    assert not records.edits
+    assert len(RunRecords(open_run(now)).responses()) == 24

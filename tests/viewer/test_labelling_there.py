@@ -68,6 +68,21 @@ def test_it_writes_the_file_that_the_terminal_writes(client: Client, runs: Path)
     out.unlink()
 
 
+def test_the_draw_is_the_terminals_where_texts_are_missing_too(tmp_path: Path) -> None:
+    # Withheld hard lines, answers that a filter blocked, twins and framings: none of them is drawn.
+    rk.benchmark("demo/mixed", "starter,contrast-146", out=tmp_path / "run", framings=True)
+    with viewer(tmp_path) as client:
+        told = client.post(api(client), {"do": "start", "annotator": "ann", "n": 30}).json
+        client.post(api(client), {"do": "close", "annotator": "ann"})
+    out = tmp_path / "by-hand.jsonl"
+    with rk.open_labelling(tmp_path / "run", n=30, annotator="ann", out=out) as labelling:
+        item = labelling.next()
+        assert item is not None
+        assert (told["item"]["unit"], told["item"]["text"]) == (item.unit, item.response)
+        assert told["n_not_kept"] == labelling.n_not_kept > 0
+    assert lines(tmp_path / "run" / "labels" / "ann.jsonl") == lines(out)
+
+
 def test_no_answer_tells_what_the_judge_said(client: Client) -> None:
     told = client.post(api(client), {"do": "start", "annotator": "blind", "n": 20})
     said = [told.text]

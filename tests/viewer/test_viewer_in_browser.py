@@ -278,6 +278,23 @@ def test_a_page_of_another_site_gets_nothing(browser: Any, client: Client, runs:
     context.close()
 
 
+def test_a_link_to_a_unit_opens_the_page_of_the_list_that_it_stands_on(
+    desk: Window, client: Client
+) -> None:
+    run = client.run("leaky")
+    last = client.units(run)[-1]
+    page = desk.open(f"/run/{run}/read?unit={quote(last, safe='')}")
+    page.locator("#units a[aria-current]").wait_for()
+    here = page.locator("#units a[aria-current]")
+    assert here.get_attribute("data-unit") == last
+    # Whole, not half below the pager.
+    seen = here.evaluate(
+        "each => each.getBoundingClientRect().bottom <= "
+        "each.closest('ol').getBoundingClientRect().bottom + 1"
+    )
+    assert seen
+
+
 def test_a_phone_shows_the_list_and_then_the_unit(browser: Any, client: Client) -> None:
     with Window(browser, client, PHONE) as window:
         page = window.open(f"/run/{client.run('leaky')}/read?show=leaks")
@@ -288,6 +305,8 @@ def test_a_phone_shows_the_list_and_then_the_unit(browser: Any, client: Client) 
         page.get_by_role("button", name="Units").click()
         page.locator("#units a").first.wait_for()
         assert window.fits()
+        window.open(f"/run/{client.run('leaky')}/read?q=no-such-words")
+        page.get_by_text("No unit passes these filters.").wait_for()
         page = window.open("/")
         page.locator("#runs tbody tr").nth(2).wait_for()
         assert window.fits()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
@@ -22,6 +23,11 @@ from refusalkit.runs.imported.person_labels import LabelRecord, SampleRecord, re
 from refusalkit.runs.records import AppendFile
 from refusalkit.types import JUDGEABLE, Label, Prompt
 from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from refusalkit.runs.folder import Run
 
 
 @shows("unit", chars=lambda item: len(item.response))
@@ -218,20 +224,60 @@ def open_labelling(
         ...     labelling.n_left
         9
     """
+    with labelling_of(
+        Labelled(load_run(run)), n=n, annotator=annotator, out=out, judge=judge, seed=seed
+    ) as labelling:
+        yield labelling
+
+
+class Labelled:
+    """A run whose answers are to be labelled: what of it is asked for, read from its files."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def prompts(self) -> Mapping[str, Prompt]:
+        """The run's prompts by id. Raises `ConfigurationChanged` where they have changed."""
+        return {prompt.id: prompt for prompt in asked_prompts(self.run)}
+
+    def rows(self, judge: str) -> pl.DataFrame:
+        """Each unit with a judge's label.
+
+        Columns: unit, prompt_id, category, hard_line, trial, outcome, label, source, twin, framing,
+        has_text.
+        """
+        return labelled_rows(self.run, judge)
+
+    def texts(self, units: Collection[str]) -> Mapping[str, str]:
+        """The texts of some units' answers."""
+        from refusalkit.runs.frames import texts
+
+        return texts(self.run, units)
+
+
+@contextlib.contextmanager
+def labelling_of(
+    answers: Labelled,
+    *,
+    n: int,
+    annotator: str,
+    out: str | Path | None = None,
+    judge: str | None = None,
+    seed: int = 0,
+) -> Iterator[Labelling]:
+    """What `open_labelling` does, of a run that may have been read already."""
     if n < 1:
         raise UsageError("--n must be at least 1")
     if not annotator.strip():
         raise UsageError("--annotator must be a name")
     import polars as pl
 
-    from refusalkit.runs.frames import texts
     from refusalkit.scoring.judge_quality.sampling import draw_sample, strata_of
 
-    opened = load_run(run)
-    manifest = opened.manifest
-    prompts = {prompt.id: prompt for prompt in asked_prompts(opened)}
+    opened, manifest = answers.run, answers.run.manifest
+    prompts = answers.prompts()
     drawn_by = judge or manifest.judge
-    rows = labelled_rows(opened, drawn_by).filter(pl.col("outcome").is_in(list(JUDGEABLE)))
+    rows = answers.rows(drawn_by).filter(pl.col("outcome").is_in(list(JUDGEABLE)))
     kept = rows.filter(pl.col("has_text") & pl.col("prompt_id").is_in(list(prompts)))
     strata = strata_of(kept)
     if not strata:
@@ -241,7 +287,7 @@ def open_labelling(
         )
     drawn = draw_sample(strata, n, seed)
     # Only what is drawn is read.
-    responses = texts(opened, drawn.units)
+    responses = answers.texts(drawn.units)
     shown = kept.filter(pl.col("unit").is_in(list(drawn.units)))
     order = list(drawn.units)
     random.Random(f"{seed}:{annotator}").shuffle(order)

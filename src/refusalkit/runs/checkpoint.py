@@ -185,11 +185,12 @@ def load_checkpoint(run: Run) -> Checkpoint | None:
         return None
 
 
-def checkpoint_fits(run: Run, units: Callable[[], pl.Series]) -> bool:
+def checkpoint_fits(run: Run, units: Callable[[], pl.Series], n_bytes: int | None = None) -> bool:
     """Whether a run's checkpoint speaks of the records that there are, if it has one.
 
     `units` reads those with a completion, of the first `MAX_CHECKED` bytes at least; they are not
-    always needed. One of another release is not looked into.
+    always needed. One of another release is not looked into, nor one of more than the first
+    `n_bytes` of completions: it was written since they were read.
     """
     try:
         text = read_file(run.checkpoint, follow=False)
@@ -210,6 +211,8 @@ def checkpoint_fits(run: Run, units: Callable[[], pl.Series]) -> bool:
         if any(read.size > path.stat().st_size for read, path in files):
             return False
         if sum(read.size for read, _ in files) > MAX_CHECKED:
+            return True
+        if n_bytes is not None and head.completions.size > n_bytes:
             return True
         settled, *_ = _read_tables(head.tables, rows)
         return _begin(run, head) and not has_more(settled, settled_bits(units()))

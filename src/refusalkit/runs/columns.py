@@ -103,8 +103,12 @@ def read_pieces(
     then: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
     *,
     cursor: Cursor | None = None,
+    until: int | None = None,
 ) -> Iterator[pl.DataFrame]:
-    """`read_columns` a piece at a time, at least one, in the file's order."""
+    """`read_columns` a piece at a time, at least one, in the file's order.
+
+    Read is what there is, or the first `until` bytes.
+    """
     wanted = {name: schema[name] for name in ("schema", *columns)}
 
     def parse(data: bytes, above: Extent, starts: list[int]) -> pl.DataFrame:
@@ -117,7 +121,7 @@ def read_pieces(
         return piece if then is None else then(piece)
 
     waiting: deque[Future[pl.DataFrame]] = deque()
-    above, until = (START, None) if cursor is None else (cursor.extent, cursor.until)
+    above, until = (START, until) if cursor is None else (cursor.extent, cursor.until)
     starts: list[int] = []
     try:
         # polars reads a piece on one core: as many at once as it would use, and no more in memory.

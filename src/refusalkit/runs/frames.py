@@ -10,6 +10,7 @@ import itertools
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import polars as pl
 
@@ -159,9 +160,12 @@ class RunRecords:
         self._bill = Bill()
         self._orphans: dict[int, int] = {}
         self.odd = OddAnswers(from_endpoint=is_from_endpoint(run.manifest))
+        # Of a run at work: a verdict is written behind its answer, so those that are there by now
+        # are on answers that will be read.
+        self._n_bytes = [_size_of(path) for path in (run.completions, run.verdicts)]
         answers = self._read_answers(ODD if count_odd else frozenset())
         verdicts = self._read_verdicts()
-        self.n_parts = _parts_of(run)
+        self.n_parts = _parts_of(sum(self._n_bytes))
         """In how many parts it is read; 1 where all its units are in memory anyhow."""
         if self.n_parts == 1:
             self._whole = UnitRows(run.manifest, answers, verdicts)
@@ -231,11 +235,14 @@ class RunRecords:
         found = Edits(
             texts=sum(self._n_wrong_texts),
             verdicts=sum(self._orphans.values()),
-            checkpoint=self._verify and not checkpoint_fits(self.run, self._first_units),
+            checkpoint=self._verify and not self._fits_checkpoint(),
         )
         if found:
             _LOG.info("%s: %s", printable(self.run.path), found.warning)
         return found
+
+    def _fits_checkpoint(self) -> bool:
+        return checkpoint_fits(self.run, self._first_units, self._n_bytes[0])
 
     def _first_units(self) -> pl.Series:
         """The units of the first completions, as many as a checkpoint is held against."""
@@ -290,7 +297,7 @@ class RunRecords:
                 piece = piece.rename({"cost_usd": "judge_cost_usd"})
             return piece.filter(pl.col("judge").is_not_null())
 
-        return read_pieces(self.run.verdicts, VERDICT, wanted, kept)
+        return read_pieces(self.run.verdicts, VERDICT, wanted, kept, until=self._n_bytes[1])
 
     def _without_usage(self, piece: pl.DataFrame, part: str) -> pl.DataFrame:
         if "usage" not in piece.columns:
@@ -299,13 +306,15 @@ class RunRecords:
         return piece.drop("usage")
 
 
-def _parts_of(run: Run) -> int:
+def _size_of(path: Path) -> int:
+    with contextlib.suppress(OSError):  # which reading it will tell
+        return path.stat().st_size
+    return 0
+
+
+def _parts_of(n_bytes: int) -> int:
     """In how many parts a run is read: one, unless its files are very large."""
-    size = 0
-    for path in (run.completions, run.verdicts):
-        with contextlib.suppress(OSError):  # which reading them will tell
-            size += path.stat().st_size
-    return 1 if size <= _MAX_WHOLE else -(-size // _PART)
+    return 1 if n_bytes <= _MAX_WHOLE else -(-n_bytes // _PART)
 
 
 def last_votes(judged: pl.DataFrame) -> pl.DataFrame:

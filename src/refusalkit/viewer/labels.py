@@ -8,20 +8,29 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from refusalkit.api.labelling import Item, Labelling, open_labelling
+import polars as pl
+
+from refusalkit.api.labelling import Item, Labelled, Labelling, labelling_of
 from refusalkit.errors import RefusalkitError, UsageError
 from refusalkit.prompts.fetch import from_cache_only
+from refusalkit.runs.folder import Run
 from refusalkit.runs.frames import RunRecords
 from refusalkit.runs.imported.person_labels import PersonLabels, read_person_labels
+from refusalkit.runs.records import read_records
 from refusalkit.scoring.agreement.judge_pairs import JudgeAgreements, judge_agreements
-from refusalkit.types import Label
+from refusalkit.types import Label, Prompt
+from refusalkit.viewer.prompts import KnownPrompts
 from refusalkit.viewer.shelf import OpenedRun
+from refusalkit.viewer.unit_index import UnitIndex
 from refusalkit.viewer.unit_reading import is_hard_line, shown, titles_of
 
 _IDLE_S = 900.0
+# Seconds that a first draw waits for a run to be read.
+_PATIENCE_S = 120.0
 _MAX_NAME = 60
 _MAX_N = 5_000
 
@@ -60,8 +69,8 @@ class Labels:
                 stack = contextlib.ExitStack()
                 with from_cache_only():
                     labelling = stack.enter_context(
-                        open_labelling(
-                            opened.run, n=drawn, annotator=annotator, seed=seed, judge=judge
+                        labelling_of(
+                            _answers(opened), n=drawn, annotator=annotator, seed=seed, judge=judge
                         )
                     )
                 self._open[key] = _Open(labelling, stack, time.monotonic())
@@ -136,6 +145,36 @@ class Labels:
         }
 
 
+class _InMemory(Labelled):
+    """A run that the viewer has read: nothing is read again but the texts that are drawn."""
+
+    def __init__(self, run: Run, index: UnitIndex, prompts: KnownPrompts) -> None:
+        super().__init__(run)
+        self._index, self._prompts = index, prompts
+
+    def prompts(self) -> Mapping[str, Prompt]:
+        return self._prompts.by_id
+
+    def rows(self, judge: str) -> pl.DataFrame:
+        n = self._index.judges.index(self.run.manifest.judge_id(judge))
+        source = pl.when(pl.col(f"own_{n}")).then(pl.lit("judge"))
+        return self._index.units.with_columns(label=pl.col(f"label_{n}"), source=source)
+
+    def texts(self, units: Collection[str]) -> Mapping[str, str]:
+        places = self._index.units.filter(pl.col("unit").is_in(list(units))).select("line", "at")
+        read = read_records(self.run.completions, places.sort("line").iter_rows())
+        found = {str(record["unit"]): record.get("text") for _, record in read}
+        return {unit: text for unit, text in found.items() if unit in units and text is not None}
+
+
+def _answers(opened: OpenedRun) -> Labelled:
+    """A run's answers as far as they are in memory: all of them, or none."""
+    index, prompts = opened.index.get(_PATIENCE_S), opened.prompts(_PATIENCE_S)
+    if index is None or prompts is None or prompts.missing is not None:
+        return Labelled(opened.run)  # says what is wrong
+    return _InMemory(opened.run, index, prompts)
+
+
 def _shown_item(opened: OpenedRun, item: Item, *, uncovered: bool) -> dict[str, Any]:
     prompt = item.prompt
     is_hard = is_hard_line(prompt.category, opened, opened.prompts(20.0)) and prompt.twin is None
@@ -200,9 +239,9 @@ def agreement(opened: OpenedRun, annotator: str) -> dict[str, Any] | None:
     if own is None or not own.labels:
         return None
     judge = own.sample.judge
-    by_judge = RunRecords(opened.run, judges=[judge], verify=False).labels(judge)
     units = {unit for one in done.values() for unit in one.labels}
-    said = {f"judge {judge}": {unit: by_judge[unit] for unit in units if unit in by_judge}}
+    by_judge = _labels_by(opened, judge, units)
+    said = {f"judge {judge}": by_judge}
     said |= {name: dict(one.labels) for name, one in done.items()}
     found = judge_agreements(said)
     mine = own.labels
@@ -220,6 +259,18 @@ def agreement(opened: OpenedRun, annotator: str) -> dict[str, Any] | None:
         "table": table,
         "differ": sorted(differ)[:500],
     }
+
+
+def _labels_by(opened: OpenedRun, judge: str, units: Collection[str]) -> dict[str, Label]:
+    """What a judge said of some units; what a filter settled is left out."""
+    index = opened.index.get(_PATIENCE_S)
+    if index is None or judge not in index.judges:
+        every = RunRecords(opened.run, judges=[judge], verify=False).labels(judge)
+        return {unit: label for unit, label in every.items() if unit in units}
+    n = index.judges.index(judge)
+    asked = pl.col("unit").is_in(list(units)) & pl.col(f"own_{n}")
+    rows = index.units.filter(asked).select("unit", f"label_{n}").drop_nulls().iter_rows()
+    return {unit: Label(label) for unit, label in rows}
 
 
 def _pairs(found: JudgeAgreements) -> list[dict[str, Any]]:

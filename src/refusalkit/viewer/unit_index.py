@@ -28,9 +28,9 @@ class UnitIndex:
 
     `units` has a row for each: unit, prompt_id, category, hard_line, trial, outcome, label,
     unscored, text_chars, has_text, danger, twin, framing, line and at (where the completion is),
-    leak, differ (two judges labelled it differently); and for each of `judges` its label_N, line_N
-    and at_N. `is_whole`: all records are in it, not only the first ones. `turns` says where the
-    turns after a refusal are, by unit, in order.
+    leak, differ (two judges labelled it differently); and for each of `judges` its label_N, own_N
+    (the label is the judge's own, no filter's), line_N and at_N. `is_whole`: all records are in it,
+    not only the first ones. `turns` says where the turns after a refusal are, by unit, in order.
     """
 
     units: pl.DataFrame
@@ -104,14 +104,18 @@ def _read_verdicts(run: Run, judges: tuple[str, ...], until: int | None) -> list
     rows = read_columns(
         run.verdicts,
         VERDICT,
-        ["unit", "judge", "label", "unscored"],
-        lambda piece: piece.with_columns(narrow).filter(pl.col("judge").is_not_null()),
+        ["unit", "judge", "label", "unscored", "source"],
+        lambda piece: (
+            piece.with_columns(narrow, own=pl.col("source") == "judge")
+            .drop("source")
+            .filter(pl.col("judge").is_not_null())
+        ),
         cursor=cursor,
     )
     found = []
     for n, judge in enumerate(judges):
         own = rows if len(judges) == 1 else rows.filter(pl.col("judge") == judge)
-        named = {name: f"{name}_{n}" for name in ("label", "unscored", "line", "at")}
+        named = {name: f"{name}_{n}" for name in ("label", "unscored", "own", "line", "at")}
         found.append(_last(own).drop("judge").rename(named))
     return found
 

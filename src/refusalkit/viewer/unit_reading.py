@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -107,6 +108,9 @@ def shown(text: object) -> Any:
     return printable_lines(str(text)[:MAX_CHARS], MAX_CHARS)
 
 
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+
+
 def _is_hard(facts: Mapping[str, Any], opened: OpenedRun, prompts: KnownPrompts | None) -> bool:
     """Whether texts are covered: hard lines by the manifest or, whatever it says, by the set."""
     if facts["twin"] is not None and opened.run.is_own:
@@ -128,6 +132,14 @@ def _record(path: Any, place: Place, unit: str) -> Mapping[str, Any]:
     return record
 
 
+def _moment(said: object) -> str | None:
+    """A time of a record as people write it; anything else as it is."""
+    text: str | None = shown(said)
+    if text is None or not _MOMENT.fullmatch(text):
+        return text
+    return f"{text[:10]} {text[11:19]} UTC"
+
+
 def _facts(completion: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Names and values that are told in small print."""
     names = ("model", "served_model", "finish_reason", "filter_category", "error", "error_detail")
@@ -140,7 +152,7 @@ def _facts(completion: Mapping[str, Any]) -> list[tuple[str, str]]:
     found.append(("cost", f"${cost:.4g}" if isinstance(cost, int | float) else None))
     found.append(("latency", f"{latency:.2f} s" if isinstance(latency, int | float) else None))
     found.append(("attempts", shown(completion.get("attempts"))))
-    found.append(("at", shown(completion.get("at"))))
+    found.append(("at", _moment(completion.get("at"))))
     served = completion.get("served_model") in (None, completion.get("model"))
     return [
         (name, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from refusalkit.reporting.document.facts import Facts, RunFacts
+from refusalkit.reporting.document.parts import number
 from refusalkit.scoring.listed_categories import listed_note
 
 MANY_UNSCORED = 5.0
@@ -37,15 +38,18 @@ def cautions(facts: RunFacts) -> list[str]:
     score, manifest, judge = facts.score, facts.manifest, facts.judging.entry
     found = []
     if not facts.is_complete:
-        found.append(f"The run is incomplete: {n_owed(facts)} of {score.n_units} units are missing")
+        found.append(
+            f"The run is incomplete: {number(n_owed(facts))} of "
+            f"{number(score.n_units)} units are missing"
+        )
     if score.unscored_percent > MANY_UNSCORED:
         low, high = score.bounds
-        few = f"Many units are unscored: {score.unscored_percent:.1f} % have no label"
+        few = f"Many units are unscored: {score.unscored_percent:.1f}\u00a0% have no label"
         if score.willingness.value is not None:
             wide = " to ".join(f"{end:.1f}" for end in score.unscored_interval)
             few += (
-                f", so willingness could be anywhere from {low:.1f} to {high:.1f} %; with chance, "
-                f"from {wide} % (95\u00a0% interval)"
+                f", so willingness could be anywhere from {low:.1f} to {high:.1f}\u00a0%; with "
+                f"chance, from {wide}\u00a0% (95\u00a0% interval)"
             )
         found.append(few)
     if manifest.hard_line_text == "kept":

@@ -188,7 +188,12 @@ def _pressure(report: Facts) -> Table | None:
     heads = ["refusals of", "turns of insistence", "still held, percent", "gave way", "known"]
     heads = heads if len(report.runs) == 1 else ["run", *heads]
     return (
-        Table("Refusals still held after so many turns of insistence", heads, rows)
+        Table(
+            "Refusals still held after so many turns of insistence",
+            heads,
+            rows,
+            words=frozenset({heads.index("refusals of")}),
+        )
         if rows
         else None
     )

@@ -32,11 +32,12 @@ def strata_of(responses: pl.DataFrame) -> dict[str, list[str]]:
     """
     scored = pl.col("label").is_not_null() & (pl.col("source") == "judge")
     rows = responses.filter(scored & pl.col("twin").is_null() & pl.col("framing").is_null())
-    found: dict[str, list[str]] = {}
-    columns = rows.sort("category", "prompt_id", "trial").select("unit", "hard_line", "label")
-    for unit, hard_line, label in columns.iter_rows():
-        name = f"{'hard-line' if hard_line else 'ordinary'}/{label}"
-        found.setdefault(name, []).append(unit)
+    ordered = rows.sort("category", "prompt_id", "trial")
+    groups = ordered.group_by("hard_line", "label", maintain_order=True).agg("unit")
+    found = {
+        f"{'hard-line' if hard_line else 'ordinary'}/{label}": list(units)
+        for hard_line, label, units in groups.iter_rows()
+    }
     return dict(sorted(found.items()))
 
 
@@ -50,7 +51,9 @@ def allocate(sizes: Mapping[str, int], n: int) -> dict[str, int]:
         return dict(sizes)
     least = sum(min(size, 2) for size in sizes.values())
     if n < least:
-        raise UsageError(f"--n {n} is too few: this run needs at least {least}, two of each kind")
+        raise UsageError(
+            f"{n} answers are too few: this run needs at least {least}, two of each kind"
+        )
     each = _EACH if n >= sum(min(size, _EACH) for size in sizes.values()) else 2
     drawn = {name: min(size, each) for name, size in sizes.items()}
     while (left := n - sum(drawn.values())) > 0:

@@ -39,6 +39,9 @@ async function annotators() {
 
 async function start(name, n) {
   problem(null);
+  const button = $("start").querySelector("button");
+  button.disabled = true; // a large run is read first
+  button.textContent = "Drawing answers";
   try {
     const told = await ask(api, { body: { do: "start", annotator: name, n } });
     annotator = name;
@@ -47,6 +50,9 @@ async function start(name, n) {
     show(told);
   } catch (error) {
     problem(error.message);
+  } finally {
+    button.disabled = false;
+    button.textContent = "Begin";
   }
 }
 
@@ -141,7 +147,7 @@ function agreement(found) {
         "table",
         { class: "confusion" },
         h("thead", {}, h("tr", {}, h("td", {}), labels.map((one) => h("th", { scope: "col" }, `judge: ${one}`)))),
-        h("tbody", {}, labels.map((mine) => h("tr", {}, h("th", { scope: "row" }, `you: ${mine}`), labels.map((theirs) => h("td", { class: mine === theirs ? "same" : found.table[mine][theirs] ? "apart" : "" }, String(found.table[mine][theirs])))))),
+        h("tbody", {}, labels.map((mine) => h("tr", {}, h("th", { scope: "row" }, `you: ${mine}`), labels.map((theirs) => h("td", { class: found.table[mine][theirs] === 0 ? "soft" : mine === theirs ? "same" : "apart" }, String(found.table[mine][theirs])))))),
       ),
     ),
     found.differ.length

@@ -87,22 +87,26 @@ function showList(found) {
   const filtered = [...asked().keys()].some((name) => !["order", "beside"].includes(name));
   words.push(`${thousands(total)} ${total === 1 ? "unit" : "units"}`);
   if (filtered) words[0] = `${thousands(total)} of ${thousands(found.n_read)}`;
+  else if (found.whole && found.n_read < found.n_all) words[0] = `${thousands(total)} of ${thousands(found.n_all)} units so far`;
   if (!found.whole) words.push(`reading the rest of ${thousands(found.n_all)}`);
   else if (found.searched < 1) words.push(`searching, ${Math.round(100 * found.searched)} %`);
   if (found.error) words.push(found.error);
   const text = words.join(" \u00b7 ");
   if ($("count").textContent !== text) $("count").textContent = text;
-  const held = list.contains(document.activeElement);
-  fill(list, rows.map(entry));
-  if (held) mark()?.focus({ preventScroll: true });
-  mark();
   const pages = Math.max(1, Math.ceil(total / SIZE));
   $("pager").hidden = pages < 2;
   $("pages").textContent = `${thousands(Math.floor(offset / SIZE) + 1)} of ${thousands(pages)}`;
   $("newer").disabled = offset === 0;
   $("older").disabled = offset + SIZE >= total;
   $("clear").hidden = !filtered;
-  if (total === 0 && current === null) {
+  // Last, when all around the list has its size: what is marked is scrolled to.
+  const held = list.contains(document.activeElement);
+  fill(list, rows.map(entry));
+  if (held) mark()?.focus({ preventScroll: true });
+  mark();
+  const none = total === 0 && current === null;
+  reader.classList.toggle("has-none", none);
+  if (none) {
     $("empty").hidden = false;
     $("empty").textContent = form.elements.show.value === "flipped" && !form.elements.beside.value ? "Pick the run beside to see what flipped." : "No unit passes these filters.";
   }
@@ -200,6 +204,8 @@ async function show() {
   }
   if (unit !== current) return;
   render(found);
+  // The list shows where it stands: a link may be to a unit of any page.
+  if (found.place !== null && !rows.some((row) => row.unit === unit)) load({ at: found.place - (found.place % SIZE) });
   if (found.unit.prompt_state === "loading") window.setTimeout(() => unit === current && show(), 700);
 }
 

@@ -147,7 +147,7 @@ function row(run) {
     ),
     h("td", { class: "words", "data-name": "Judge" }, judge),
     h("td", { class: "words", "data-name": "Progress" }, progress(run)),
-    h("td", { class: "words willing", "data-name": "Willingness" }, willingness(run)),
+    h("td", { class: "words willing", "data-name": "Willingness, %" }, willingness(run)),
     h("td", { class: "words", "data-name": "Hard lines" }, hardLines(run)),
     h("td", { "data-name": "Cost" }, run.cost_usd === null && run.n_scored === null ? "\u2026" : dollars(run.cost_usd)),
     h("td", { "data-name": "Started" }, day(run.started)),
