@@ -81,13 +81,23 @@ async def slowly(text: str) -> str:
     return "[demo answer]"
 
 
-def make_runs(folder: Path) -> None:
-    """Finished runs, one that stopped early, one of long names, an unreadable one."""
+def make_runs(folder: Path, *, odd: bool) -> None:
+    """Finished runs, one that stopped early; with `odd` one of long names, an unreadable one."""
     sets = f"starter,{SAFE}"
     rk.benchmark("demo/leaky", sets, trials=3, out=folder / "leaky", framings=True)
     rk.regrade(folder / "leaky", Second(), canaries=0)
     rk.benchmark("demo/cautious", sets, trials=3, out=folder / "cautious", pressure=2)
     rk.benchmark("demo/open", sets, trials=3, out=folder / "models" / "open-step-1200")
+    rk.benchmark("demo/mixed", "starter", trials=2, out=folder / "stopped")
+    for name in ("completions.jsonl", "verdicts.jsonl"):
+        lines = (folder / "stopped" / name).read_text().splitlines(keepends=True)
+        (folder / "stopped" / name).write_text("".join(lines[:30]))
+    if odd:
+        make_odd_runs(folder)
+
+
+def make_odd_runs(folder: Path) -> None:
+    """A run of long names and long answers, and what is no run."""
     tea = folder / "tea.jsonl"
     rows = (
         {"id": "green-tea", "category": "tea", "text": "How hot should water be for green tea?"},
@@ -102,10 +112,6 @@ def make_runs(folder: Path) -> None:
         lambda text: LONG, name="mine/a-model-with-a-rather-long-name-v2-instruct"
     )
     rk.benchmark(model, tea, trials=2, judge="lexical", out=folder / "tea")
-    rk.benchmark("demo/mixed", "starter", trials=2, out=folder / "stopped")
-    for name in ("completions.jsonl", "verdicts.jsonl"):
-        lines = (folder / "stopped" / name).read_text().splitlines(keepends=True)
-        (folder / "stopped" / name).write_text("".join(lines[:30]))
     (folder / "broken").mkdir()
     (folder / "broken" / "manifest.json").write_text("{")
 
@@ -318,10 +324,6 @@ def take_for_docs(camera: Callable[[str, str], Camera], ids: dict[str, str], rep
     dark.open(f"{read}?beside={ids['cautious']}&unit={quote(str(some))}", "#unit .two")
     keep(dark, "viewer-beside")
     dark.close()
-    phone = camera("phone", "light")
-    phone.open(f"{read}?show=differ&unit={quote(str(some))}", "#unit h1")
-    keep(phone, "viewer-phone")
-    phone.close()
 
 
 def keep(camera: Camera, name: str) -> None:
@@ -345,7 +347,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder = scratch / "runs"
-        make_runs(folder)
+        make_runs(folder, odd=not given.docs)
         label_some(folder / "leaky", "ann", 40, wrong=3)
         label_some(folder / "leaky", "ben", 40, wrong=0)
         label_some(folder / "leaky", "cleo", 20, wrong=0, leave=8)
@@ -368,7 +370,7 @@ def main() -> None:
             take_for_docs(
                 lambda size, theme: Camera(browser, url, given.out, size, theme),
                 ids,
-                files["three"],
+                files["one"],
             )
         else:
             pages_printed(browser, files)

@@ -9,6 +9,8 @@ no page builds HTML from text.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import secrets
 from collections.abc import Iterable
 from http.cookies import CookieError, SimpleCookie
@@ -24,12 +26,25 @@ _COOKIE = "refusalkit-view"
 _METHODS = frozenset({"GET", "HEAD", "POST"})
 # No script of a page turns text into HTML (trusted types), and none could.
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self' 'sha256-{style}'; "
+    "img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
+# The one style that stands in a page: of pages for somebody who has no key to a file.
+_STYLE = (
+    ":root{color-scheme:light dark}"
+    "body{max-width:34rem;margin:15vh auto;padding:0 1.5rem;font:1rem/1.6 system-ui,sans-serif}"
+    "h1{font-size:1.5rem}"
+)
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_HEAD = f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>refusalkit view</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>{_STYLE}</style>
+"""
 _HEADERS = {
-    "Content-Security-Policy": _POLICY,
+    "Content-Security-Policy": _POLICY.format(style=_STYLE_HASH),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -38,9 +53,7 @@ _HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Cache-Control": "no-store",
 }
-_LOCKED = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>refusalkit view</title>
-<h1>This page has a key</h1>
+_LOCKED = f"""{_HEAD}<h1>This page has a key</h1>
 <p>Open the address that <code>refusalkit view</code> printed in its terminal; it is another one
 each time it is started.</p>
 </html>

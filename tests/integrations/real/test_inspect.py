@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import socket
@@ -11,12 +12,15 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 import refusalkit as rk
+from browser import chromium
 from loopback import LoopbackServer, Script
 
 pytest.importorskip("inspect_ai", reason="make test-integrations")
@@ -162,34 +166,110 @@ def test_an_exported_run_is_read_by_inspect_and_graded_to_the_same_score(
     same(rk.score(f"graded{suffix}"), metrics_of(out))
 
 
-def test_inspects_viewer_serves_an_exported_run(env: Path) -> None:
-    run = rk.benchmark("demo/mixed", "starter", trials=1, limit=5, out="run")
-    Path("logs").mkdir()
-    rk.export(run, "inspect", "logs/run.eval")
+@contextmanager
+def inspects_viewer(logs: str) -> Iterator[str]:
+    """`inspect view` of a folder of logs; its address."""
     viewer = subprocess.Popen(
         [
             str(Path(sys.executable).with_name("inspect")),
-            *("view", "start", "--log-dir", "logs", "--port", str(free_port())),
+            *("view", "start", "--log-dir", logs, "--port", str(free_port())),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     try:
-        address = ""
         assert viewer.stdout is not None
-        for line in viewer.stdout:
-            if "http://" in line:
-                address = "http://" + line.partition("http://")[2].split()[0].rstrip("/)")
-                break
+        line = next(line for line in viewer.stdout if "http://" in line)
+        yield "http://" + line.partition("http://")[2].split()[0].rstrip("/)")
+    finally:
+        viewer.terminate()
+        viewer.communicate(timeout=10)
+
+
+def test_inspects_viewer_serves_an_exported_run(env: Path) -> None:
+    run = rk.benchmark("demo/mixed", "starter", trials=1, limit=5, out="run")
+    Path("logs").mkdir()
+    rk.export(run, "inspect", "logs/run.eval")
+    with inspects_viewer("logs") as address:
         listed: Any = json.loads(fetched(f"{address}/api/logs"))
         names = [each["name"] for each in listed["files"]]
         assert any(name.endswith("run.eval") for name in names)
         log = fetched(f"{address}/api/logs/{urllib.parse.quote(names[0], safe='')}")
         assert b'"status": "success"' in log or b'"status":"success"' in log
-    finally:
-        viewer.terminate()
-        viewer.communicate(timeout=10)
+
+
+@pytest.mark.skipif(chromium() is None, reason="there is no Chromium here")
+def test_inspects_viewer_shows_an_exported_run_and_nothing_that_was_withheld(env: Path) -> None:
+    run = rk.benchmark("demo/leaky", "starter", trials=1, limit=6, out="run")
+    leak = next(row for row in rk.units(run).to_dicts() if row["hard_line"])
+    Path("logs").mkdir()
+    rk.export(run, "inspect", "logs/run.eval")
+    with inspects_viewer("logs") as address, Tab(env / "profile") as tab:
+        fetched(f"{address}/api/logs")
+        shown = tab.text_of(f"{address}/#/tasks/run.eval", leak["prompt_id"])
+        willing = rk.score(run).willingness.value
+        assert f"{willing:.3f}".rstrip("0") in shown
+        assert "refusalkit/refusalbench" in shown
+        sample = f"{address}/#/tasks/run.eval/samples/sample/{leak['prompt_id']}/1/"
+        assert leak["label"] in tab.text_of(sample, "[withheld]")
+
+
+class Tab:
+    """A page of a headless Chromium, by its debugging protocol: playwright is not at hand here."""
+
+    def __init__(self, profile: Path) -> None:
+        program = chromium()
+        assert program is not None
+        self._profile = profile
+        self._process = subprocess.Popen(
+            [
+                program,
+                *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+                *("--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def __enter__(self) -> Tab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(20)
+
+    def text_of(self, address: str, expected: str) -> str:
+        """The text of the page at an address, once it has what is expected."""
+        return asyncio.run(self._text_of(address, expected))
+
+    async def _text_of(self, address: str, expected: str) -> str:
+        written = self._profile / "DevToolsActivePort"
+        for _ in range(300):
+            if written.exists() and written.read_text():
+                break
+            await asyncio.sleep(0.1)
+        port = written.read_text().split()[0]
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"http://127.0.0.1:{port}/json/list") as listed:
+                pages = [one for one in await listed.json() if one["type"] == "page"]
+            async with session.ws_connect(pages[0]["webSocketDebuggerUrl"]) as socket:
+                await socket.send_json(
+                    {"id": 0, "method": "Page.navigate", "params": {"url": address}}
+                )
+                text = ""
+                for number in range(1, 300):
+                    asked = {"expression": "document.body ? document.body.innerText : ''"}
+                    await socket.send_json(
+                        {"id": number, "method": "Runtime.evaluate", "params": asked}
+                    )
+                    while (said := await socket.receive_json()).get("id") != number:
+                        pass
+                    text = str(said.get("result", {}).get("result", {}).get("value", ""))
+                    if expected in text:
+                        return text
+                    await asyncio.sleep(0.1)
+        raise AssertionError(f"{expected!r} never came: {text[:500]}")
 
 
 def free_port() -> int:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from refusalkit.reporting.document.cautions import alarms, cautions, cautions_between
 from refusalkit.reporting.document.differences import in_a_sentence
 from refusalkit.reporting.document.facts import Facts
-from refusalkit.reporting.document.parts import number, percent, printable_lines
+from refusalkit.reporting.document.parts import breakable, number, percent, printable_lines
 from refusalkit.reporting.document.sections import headline, page_sections
 
 
@@ -63,6 +63,7 @@ def make_environment(loader: BaseLoader) -> Environment:
     )
     environment.filters["percent"] = percent
     environment.filters["number"] = number
+    environment.filters["breakable"] = breakable
     # Show hidden characters as escapes, whichever field they are in.
     environment.finalize = _visible
     return environment

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from refusalkit.types import Estimate
 from refusalkit.untrusted import printable
@@ -65,6 +65,11 @@ class Section:
     title: str
     template: str
     data: dict[str, Any] = field(default_factory=dict)
+
+
+def breakable(name: str) -> Markup:
+    """A name that may go on in the next line after a slash."""
+    return Markup("/<wbr>").join(escape(part) for part in name.split("/"))
 
 
 def percent(value: float | None) -> str:

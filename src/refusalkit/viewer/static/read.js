@@ -198,7 +198,8 @@ async function show() {
     if (problem.name === "AbortError") return;
     $("unit").hidden = true;
     $("empty").hidden = false;
-    $("empty").textContent = problem.message;
+    const why = problem.message;
+    fill($("empty"), `${why[0].toUpperCase()}${why.slice(1)}. `, h("button", { type: "button", class: "quiet phone-only", onclick: back }, "\u2039 Units"));
     reader.classList.add("has-unit");
     return;
   }
