@@ -13,6 +13,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -281,6 +282,86 @@ def test_a_run_in_batches_that_is_killed_again_and_again_pays_for_nothing_twice(
             assert base not in text
     assert kills >= KILLS
     print(f"{api}: {kills} kills in {runs} runs, by the journal's last step: {dict(after)}")
+
+
+def answer_files(folder: Path, until: threading.Event) -> None:
+    """Answer each file of requests, all lines at once, as `vllm run-batch` does in its order."""
+    while not until.wait(0.02):
+        for asked in sorted(folder.glob("rk-*.jsonl")):
+            results = asked.with_name(f"{asked.stem}.results.jsonl")
+            if asked.name.endswith(".results.jsonl") or results.exists():
+                continue
+            rows = []
+            for name, unit in requests_in(asked):
+                refuses = chance("refuses", unit.rpartition("#")[0]) < 0.4
+                text = f"<{unit}> {REFUSAL if refuses else '[demo answer]'}"
+                choice = {"index": 0, "message": {"content": text}, "finish_reason": "stop"}
+                body = {"model": "target", "choices": [choice], "usage": None}
+                response = {"status_code": 200, "request_id": "vllm-batch-1", "body": body}
+                row = {"id": "vllm-1", "custom_id": name, "response": response, "error": None}
+                rows.append(json.dumps(row) + "\n")
+            half = results.with_suffix(".half")
+            half.write_text("".join(rows), encoding="utf-8")
+            half.rename(results)
+
+
+def requests_in(path: Path) -> Iterator[tuple[str, str]]:
+    """The ids and units in a file of requests."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        prompt = TEXTS[row["body"]["messages"][-1]["content"]]
+        yield row["custom_id"], f"{prompt}#{row['body']['seed'] - SEED + 1}"
+
+
+def test_a_run_through_files_that_is_killed_again_and_again_asks_for_nothing_twice(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    dice = random.Random("files")
+    kills, runs = 0, 0
+    after: Counter[str] = Counter()
+    until = threading.Event()
+    with LoopbackServer(Script(target_reply=reply)) as server:
+        server.batches.script.delay_s, server.batches.script.list_lag_s = 0.15, 0.15
+        base = server.openai_base
+        options = {**OPTIONS, "judge_model": "openai/judge-x", "judge_api_base": base}
+        alone = refusalkit.benchmark(
+            "openai/target", out=tmp_path / "alone", api_base=base, **options
+        )
+        while kills < KILLS:
+            server.reset()
+            runs += 1
+            out, files = tmp_path / f"run{runs}", tmp_path / f"files{runs}"
+            answering = threading.Thread(target=answer_files, args=(files, until))
+            answering.start()
+            where = ["--batch-to", str(files), "--batch", "--wait"]
+            start = ["run", "hosted_vllm/target", "--out", str(out), *where]
+            for name, value in options.items():
+                start += [f"--{name.replace('_', '-')}", str(value)]
+            try:
+                done, enough = False, kills + dice.randrange(5, 15)
+                while not done and kills < min(KILLS, enough):
+                    words = ["resume", str(out), *where]
+                    command = words if (out / "manifest.json").exists() else start
+                    done = not killed(nursery, command, out, dice)
+                    kills += not done
+                    if not done:
+                        after[last_step(out / "batches.jsonl")] += 1
+                command = words if (out / "manifest.json").exists() else start
+                assert nursery.run(command) in (0, 1), nursery.said
+            finally:
+                until.set()
+                answering.join()
+                until.clear()
+            assert open_run(out).manifest.sessions[-1].ended_because == "done"
+            assert standing(out) == standing(alone.path), "nothing lost"
+            requests = (p for p in files.glob("rk-*.jsonl") if ".results" not in p.name)
+            asked = Counter(unit for path in requests for _, unit in requests_in(path))
+            assert set(asked.values()) == {1}, "nothing asked twice"
+            judged = Counter(map(asked_for, server.log))
+            assert not {what: n for what, n in judged.items() if what[0] == "judge" and n > 1}
+            assert {what[0] for what in judged} <= {"judge", "canary"}
+    assert kills >= KILLS
+    print(f"files: {kills} kills in {runs} runs, by the journal's last step: {dict(after)}")
 
 
 @pytest.mark.parametrize("command", ["grade", "regrade"])

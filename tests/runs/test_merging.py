@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,8 @@ from refusalkit.errors import ConfigurationChanged, RecordError, RunFolderError,
 from refusalkit.prompts.prompt_set import root_id, shard_of
 from refusalkit.reporting.data import score_data, to_json
 
+# `REFUSALKIT_SPLITS=1000` for the long form.
+SPLITS = int(os.environ.get("REFUSALKIT_SPLITS", "8"))
 SMALL: dict[str, Any] = {"danger": [3], "trials": 1, "canaries": 0}
 OPTIONS: dict[str, Any] = {"judge": "lexical", "trials": 2, "canaries": 2}
 
@@ -219,7 +222,7 @@ class TestRefused:
         assert "a shard cannot know what the others found" in said.err
 
 
-@settings(max_examples=8, suppress_health_check=list(HealthCheck))
+@settings(max_examples=SPLITS, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_however_it_was_split_and_killed_the_whole_is_the_same(
     data: st.DataObject, small: Path, tmp_path_factory: pytest.TempPathFactory
@@ -236,7 +239,7 @@ def test_however_it_was_split_and_killed_the_whole_is_the_same(
                 keep = data.draw(st.integers(0, file.stat().st_size), label="bytes kept")
                 with file.open("r+b") as opened:
                     opened.truncate(keep)
-                (part / "checkpoint.json").unlink(missing_ok=True)
+                (part / "checkpoint.jsonl").unlink(missing_ok=True)
         if data.draw(st.booleans(), label=f"resume {k}"):
             rk.resume(part)
         parts.append(part)

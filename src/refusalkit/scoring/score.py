@@ -152,6 +152,11 @@ class Score:
         return self._tally.rows.framed
 
     @property
+    def contrast_counts(self) -> pl.DataFrame:
+        """`contrast` counted by prompt, as `counts`."""
+        return self._tally.contrast
+
+    @property
     def n_cut(self) -> int:
         """How many answers, contrast prompts' too, the judge was shown without their middle."""
         return self._tally.n_cut
@@ -230,7 +235,7 @@ class Score:
         right; in an ordinary category it need not be, and J says only how far the model tells the
         two apart.
         """
-        return discrimination_frame(self.manifest, self.counts, self._tally.contrast)
+        return discrimination_frame(self.manifest, self.counts, self.contrast_counts)
 
     @cached_property
     def by_trial(self) -> pl.DataFrame:

@@ -189,15 +189,17 @@ def sides_of(first: Score, second: Score, figure: str) -> Sides | None:
 
 
 def _by_prompt(score: Score, figure: str) -> pl.DataFrame:
-    column = _COLUMN[figure]
-    rows = score.contrast if figure == "over_refusal" else score.responses
+    counts = score.contrast_counts if figure == "over_refusal" else score.counts
     if figure in ("answer_rate", "hold_rate"):
-        rows = rows.filter(pl.col("hard_line") == (figure == "hold_rate"))
-    planned = pl.len() if score.manifest.kind == "grade" else pl.lit(score.trials)
-    return rows.group_by("prompt_id", "category", "hard_line").agg(
-        sum=pl.col(column).sum(),
-        n=pl.col(column).count().cast(pl.Int64),
-        planned=planned.cast(pl.Int64),
+        counts = counts.filter(pl.col("hard_line") == (figure == "hold_rate"))
+    planned = "n_units" if score.manifest.kind == "grade" else pl.lit(score.trials, pl.Int64)
+    return counts.select(
+        "prompt_id",
+        "category",
+        "hard_line",
+        sum=_COLUMN[figure],
+        n="n_scored",
+        planned=planned,
     )
 
 
