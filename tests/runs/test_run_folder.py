@@ -445,6 +445,27 @@ def test_a_run_folder_that_exists_is_refused(run: Run, tmp_path: Path) -> None:
         rk.benchmark("demo/mixed", out=tmp_path / "file")
 
 
+def test_what_a_start_that_was_killed_left_is_no_run_and_in_nobodys_way(
+    finished: Run, tmp_path: Path
+) -> None:
+    # SIGKILL between the folder and its manifest: a scheduler repeats the command.
+    out = tmp_path / "run"
+    out.mkdir()
+    for name in ("completions.jsonl", "verdicts.jsonl", ".lock", f".manifest.json.{'0' * 16}"):
+        (out / name).touch()
+    assert create_run(out, finished.manifest).manifest.id == open_run(out).manifest.id
+
+
+@pytest.mark.parametrize("name", ["completions.jsonl", "notes.txt", ".manifest.json.mine"])
+def test_what_somebody_put_there_is_left_alone(finished: Run, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / name).write_text("mine")
+    with pytest.raises(RunFolderError, match="exists and is not empty"):
+        create_run(out, finished.manifest)
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, "mine")]
+
+
 def test_of_two_that_make_one_folder_at_the_same_moment_one_gets_it(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,8 @@ from refusalkit.untrusted import printable
 
 CHECKPOINT = "checkpoint.jsonl"
 _LOCK = ".lock"
+# A manifest that was being written.
+_SCRATCH = re.compile(rf"\.{re.escape(MANIFEST)}\.[0-9a-f]{{16}}")
 # A repr reads the records of a run up to this size.
 _MAX_BYTES_SHOWN = 20_000_000
 
@@ -218,20 +221,36 @@ def create_run(path: Path, manifest: Manifest) -> Run:
     try:
         if path.exists() and not path.is_dir():
             raise RunFolderError(f"{printable(path)} is a file: choose another --out")
-        if path.exists() and any(path.iterdir()):
-            raise RunFolderError(f"{printable(path)} exists and is not empty: choose another --out")
+        _check_empty(path)
         files.make_folder(path)
         path.chmod(0o700)
-        for name in (COMPLETIONS, VERDICTS):
-            # Of two that make the same folder at the same moment, one gets it.
-            os.close(os.open(path / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except FileExistsError as error:
+        # Of two that make the same folder at the same moment, one gets it.
+        files.check_lock_file(path / _LOCK)
+        with FileLock(path / _LOCK, mode=0o600, blocking=False):
+            if holds_run(path):
+                raise Timeout(str(path))
+            _check_empty(path)
+            for name in (COMPLETIONS, VERDICTS):
+                os.close(files.open_for_appending(path / name, create=True))
+            return Run(path, manifest, _write_manifest(path, manifest, own=True))
+    except Timeout as error:
         raise RunFolderError(
             f"{printable(path)} is being made already: choose another --out"
-        ) from (error)
+        ) from error
     except OSError as error:
         raise storage_error(path, error) from error
-    return Run(path, manifest, _write_manifest(path, manifest, own=True))
+
+
+def _check_empty(path: Path) -> None:
+    """Raise `RunFolderError` where a folder holds more than a start that was killed leaves."""
+    if not path.exists():
+        return
+    for entry in path.iterdir():
+        begun = entry.name == _LOCK or bool(_SCRATCH.fullmatch(entry.name))
+        if entry.name in (COMPLETIONS, VERDICTS):
+            begun = not entry.lstat().st_size
+        if not begun or entry.is_symlink() or not entry.is_file():
+            raise RunFolderError(f"{printable(path)} exists and is not empty: choose another --out")
 
 
 def open_run(path: str | Path) -> Run:
