@@ -105,7 +105,9 @@ def llama(python: Path, weights: Path, threads: int) -> tuple[list[str], int, di
     port = free_port()
     words = [str(python), "-m", "llama_cpp.server", "--host", "127.0.0.1", "--port", str(port)]
     words += ["--model", str(weights), "--model_alias", MODEL, "--n_ctx", "2048"]
-    return [*words, "--n_threads", str(threads)], port, {}
+    # Those that read prompts wait busily too, and are as many as processors if not said.
+    words += ["--n_threads", str(threads), "--n_threads_batch", str(threads)]
+    return words, port, {}
 
 
 def proxy(python: Path, base: str) -> tuple[list[str], int, dict[str, str]]:

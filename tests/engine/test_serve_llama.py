@@ -43,7 +43,8 @@ def serve(pids: Path) -> str:
     """The server's command."""
     (weights,) = ENVIRONMENT.glob(WEIGHTS)
     words = [str(ENVIRONMENT / "bin" / "python"), "-m", "llama_cpp.server", "--model", str(weights)]
-    words += ["--model_alias", "smollm2", "--n_ctx", "2048", "--n_threads", "1"]
+    words += ["--model_alias", "smollm2", "--n_ctx", "2048"]
+    words += ["--n_threads", "1", "--n_threads_batch", "1"]
     start = f"echo $$ >{pids}; exec {shlex.join(words)} --host 127.0.0.1 --port {{port}}"
     return shlex.join(["sh", "-c", start])
 
