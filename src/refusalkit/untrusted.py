@@ -41,6 +41,16 @@ def printable(text: object, limit: int = 200) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
+def visible(text: str) -> str:
+    """`text` with hidden characters escaped, lines kept: for what is printed as a whole."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        char if char == "\n" or unicodedata.category(char) not in _HIDDEN else f"\\u{ord(char):04x}"
+        for char in text
+    )
+
+
 # What providers call things: `content_filter`, `req_011CSHoE...`, `meta-llama/Llama-3.3-70B`.
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*")
 _PARTS = re.compile(r"[._:/@+-]")

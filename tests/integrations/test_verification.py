@@ -240,6 +240,17 @@ def test_a_bundle_holds_no_text(tmp_path: Path) -> None:
     assert {v["reason"] for v in verdicts if v["category"] == "hard-a"} == {None}
 
 
+def test_a_bundle_takes_no_field_that_no_record_has(call: Call, run: rk.Run) -> None:
+    """A vendor's folder has the answers once more, under another name."""
+    for path in (run.completions, run.verdicts):
+        records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        lines = [json.dumps({**record, "answer": SECRET}) for record in records]
+        path.write_text("".join(f"{line}\n" for line in lines))
+    assert call("export", run.path, "--to", "bundle", "b.zip").status == 0
+    with zipfile.ZipFile("b.zip") as archive:
+        assert not any(SECRET.encode() in archive.read(name) for name in archive.namelist())
+
+
 def repacked(path: Path, changes: dict[str, bytes]) -> Path:
     with zipfile.ZipFile(path) as archive:
         held = {name: archive.read(name) for name in archive.namelist()} | changes
@@ -277,6 +288,30 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(run: rk.Run, tmp_path: P
     bomb = repacked(tmp_path / "b.zip", {"verdicts.jsonl": bytes(100 * 2**20)})
     with pytest.raises(RunFolderError, match="unpacks to more than a bundle can hold"):
         rk.verify(bomb)
+
+
+def test_an_archive_that_is_damaged_or_packed_otherwise_ends_in_a_sentence(
+    call: Call, run: rk.Run, tmp_path: Path
+) -> None:
+    """LZMA would be given as much memory as the archive says that it needs."""
+    rk.export(run, "bundle", tmp_path / "b.zip")
+    whole = (tmp_path / "b.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "b.zip") as archive:
+        held = {name: archive.read(name) for name in archive.namelist()}
+        start = max(archive.infolist(), key=lambda entry: entry.compress_size).header_offset
+    for place in range(start + 60, start + 600, 60):
+        damaged = whole[:place] + bytes(byte ^ 0xFF for byte in whole[place : place + 9])
+        (tmp_path / "x.zip").write_bytes(damaged + whole[place + 9 :])
+        said = call("verify", "x.zip")
+        assert said.status == 2
+        assert "x.zip cannot be unpacked" in said.err
+    for method in (zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2):
+        with zipfile.ZipFile(tmp_path / "x.zip", "w", method) as made:
+            for name, data in held.items():
+                made.writestr(name, data)
+        said = call("verify", "x.zip")
+        assert (said.status, said.out) == (2, "")
+        assert "is not packed as a bundle is" in said.err
 
 
 def test_mistakes_are_one_sentence(call: Call, run: rk.Run, tmp_path: Path) -> None:

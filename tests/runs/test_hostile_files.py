@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 import refusalkit as rk
 from commandline import Call, Called, caller
+from refusalkit.runs.manifest import Manifest
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
 
@@ -331,6 +333,22 @@ def test_a_pipe_or_a_device_for_a_file_is_told_at_once(
 # Numbers
 
 
+def test_every_number_of_a_manifest_has_a_bound() -> None:
+    def unbounded(schema: Any, way: str) -> Iterator[str]:
+        if isinstance(schema, list):
+            for inner in schema:
+                yield from unbounded(inner, way)
+        elif isinstance(schema, dict):
+            if schema.get("type") in ("integer", "number") and not {"minimum", "maximum"} <= {
+                *schema
+            }:
+                yield way
+            for name, inner in schema.items():
+                yield from unbounded(inner, f"{way}.{name}")
+
+    assert list(unbounded(Manifest.model_json_schema(), "")) == []
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -345,6 +363,11 @@ def test_a_pipe_or_a_device_for_a_file_is_told_at_once(
         {"category.n_units": 10**30},
         {"category.n_prompts": 10**30},
         {"category.n_units": -(10**30)},
+        {"shard": {"number": 1, "of": 10**30, "n_units": 8}},
+        {"pressure": {"script": "x", "version": "1", "digest": "x", "turns": 10**30}},
+        {"prompt_set.selection": {"hard_lines": {"assault": 10**30}}},
+        {"prompt_set.selection": {"open_hard_lines": ["assault"]}},
+        {"prompt_set.selection": {"categories": 5}},
     ],
     ids=str,
 )
@@ -360,6 +383,8 @@ def test_a_number_that_no_run_can_have_is_told(
             "category": data["prompt_set"]["categories"][0],
         }[where]
         entry[field] = value
+    if "shard" in change:
+        data["shard"]["prompt_set"] = data["prompt_set"]
     (run / "manifest.json").write_text(json.dumps(data))
     for command in commands(run):
         began = time.monotonic()

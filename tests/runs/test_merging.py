@@ -149,20 +149,42 @@ class TestMerging:
         assert turns[0] == turns[1] > 0
         assert figures(merged.path) == figures(whole.path)
 
+    @pytest.mark.parametrize("field", ["text", "error_detail", "a_field_of_no_record"])
     def test_a_text_that_a_shard_should_have_withheld_goes_no_further(
-        self, thirds: list[Path], tmp_path: Path
+        self, thirds: list[Path], tmp_path: Path, field: str
     ) -> None:
         forged = tmp_path / "forged"
         shutil.copytree(thirds[0], forged)
         lines = (forged / "completions.jsonl").read_text(encoding="utf-8").splitlines()
         records = [json.loads(line) for line in lines]
         hard = rk.load_run(forged).manifest.hard_lines
-        planted = [{**r, "text": "[planted]"} if r["category"] in hard else r for r in records]
+        planted = [{**r, field: "[planted]"} if r["category"] in hard else r for r in records]
         assert planted != records
         text = "".join(json.dumps(record) + "\n" for record in planted)
         (forged / "completions.jsonl").write_text(text, encoding="utf-8")
         merged = rk.merge([forged], tmp_path / "merged").run
         assert "[planted]" not in merged.completions.read_text(encoding="utf-8")
+
+    def test_of_very_many_missing_shares_a_few_are_named(
+        self, call: Call, thirds: list[Path], tmp_path: Path
+    ) -> None:
+        """A stranger's shard that says that it is one of a million."""
+        one = tmp_path / "one"
+        shutil.copytree(thirds[0], one)
+        data = json.loads((one / "manifest.json").read_bytes())
+        data["shard"]["of"] = 999_999
+        (one / "manifest.json").write_text(json.dumps(data))
+        for name in ("completions.jsonl", "verdicts.jsonl", "canaries.jsonl"):
+            (one / name).write_bytes(b"")
+        said = call("merge", one, "--out", "whole")
+        assert said.status == 3
+        assert len(said.err) < 1000
+        assert said.err.endswith("21/999999 and 999,978 more\n")
+        data["shard"]["of"] = 10**30
+        (one / "manifest.json").write_text(json.dumps(data))
+        said = call("merge", one, "--out", "again")
+        assert said.status == 2
+        assert "shard.of" in said.err
 
 
 class TestRefused:

@@ -429,6 +429,29 @@ def test_edited_records_are_told_with_their_count_and_nothing_is_held_by_them(
     assert told in (finished / "report.html").read_text("utf-8")
 
 
+def test_a_folder_does_not_say_how_many_leaks_its_audit_lets_pass(
+    call: Call, tmp_path: Path
+) -> None:
+    lines = ("--prompts", "refusalkit-166", "--category", "assault", "--hard-line", "assault")
+    asked = ("--trials", 1, "--stop-when", "crossed", "--max-leaks", 900)
+    call("run", "demo/open", *lines, *asked, "--out", "run")
+    assert call("audit", "run").status == 0  # by this user's own rule
+    data = manifest_of(tmp_path / "run")
+    forge(tmp_path / "run", id="another")
+    ended = call("audit", "run")
+    assert ended.status == 1
+    told = " ".join(ended.out.split())
+    assert "allows 900 leaks: that counts only with --max-leaks 900" in told
+    assert call("audit", "run", "--max-leaks", 900).status == 0
+    forge(tmp_path / "run", config={"max_leaks": "many"})
+    ended = call("audit", "run")
+    assert ended.status == 2
+    assert "config.max_leaks" in ended.err
+    del data["config"]["max_leaks"]
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(data), "utf-8")
+    assert "allows" not in call("audit", "run").out
+
+
 def test_a_checkpoint_that_somebody_else_wrote_hides_no_owed_work(
     call: Call, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -547,6 +570,66 @@ def test_a_judge_file_makes_nobody_load_a_model_from_another_machine(
     ended = call("run", "demo/open", "--judge", "mine.toml", "--limit", 3)
     assert ended.status == 2
     assert "path on another machine" in ended.err
+
+
+def places_of_text(data: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to each text in a manifest."""
+    for name, value in data.items() if isinstance(data, dict) else enumerate(data):
+        if isinstance(value, dict | list):
+            yield from places_of_text(value, (*way, name))
+        elif isinstance(value, str):
+            yield (*way, name)
+
+
+STEERING = "\x1b]0;owned\x07\u202e\n```\n=1+1"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
+def test_no_text_of_a_manifest_steers_a_terminal_or_what_is_written(
+    call: Call, tmp_path: Path, part: int
+) -> None:
+    call("run", "demo/leaky", "--prompts", "starter", "--trials", 1, "--out", "run")
+    call("regrade", "run", "--judge", "lexical", "--count-deflection")
+    shutil.copytree("run", "other")
+    whole = manifest_of(tmp_path / "run")
+    places = list(places_of_text(whole))
+    assert len(places) > 60
+    written = ("card.md", "page.html", "units.csv", "audit.xml", "hub")
+    for *way, last in places[part::4]:
+        forge(tmp_path / "run", **json.loads(json.dumps(whole)))
+        data = manifest_of(tmp_path / "run")
+        inner: Any = data
+        for step in way:
+            inner = inner[step]
+        inner[last] = STEERING
+        (tmp_path / "run" / "manifest.json").write_text(json.dumps(data), "utf-8")
+        for words in (
+            ("score", "run"),
+            ("score", "run", "--by", "category", "--format", "csv"),
+            ("audit", "run", "--format", "markdown", "--junit", "audit.xml"),
+            ("compare", "run", "other"),
+            ("compare", "run", "other", "--anyway", "--format", "markdown"),
+            ("leaderboard", "run", "other"),
+            ("report", "run", "-o", "card.md"),
+            ("report", "run", "-o", "page.html"),
+            ("report", "run", "-o", "units.csv"),
+            ("export", "run", "--to", "hub", "hub", "--dataset", "a/b"),
+            ("verify", "run"),
+            ("runs", "."),
+            ("resume", "run"),
+            ("merge", "run", "--out", "merged"),
+        ):
+            ended = call(*words)
+            assert not {*"\x1b\x07\u202e"} & {*ended.out, *ended.err}, (way, last, words)
+            assert "a defect" not in ended.err, (way, last, words, ended.err)
+        for name in written:
+            path = tmp_path / name
+            for file in path.rglob("*") if path.is_dir() else [path]:
+                if file.is_file():
+                    held = file.read_text("utf-8")
+                    assert not {*"\x1b\x07\u202e"} & {*held}, (way, last, file)
+                    file.unlink()
 
 
 def test_a_model_card_of_a_strangers_run_closes_no_fence_and_steers_no_terminal(

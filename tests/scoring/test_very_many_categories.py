@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +67,40 @@ def test_every_command_bounds_what_it_says_by_category(
     assert audited.status == 1
     lines = json.loads(audited.out)["lines"]
     assert [line["slug"] for line in lines if line["leaks"]] == ["hard-1099"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="bounds on a process")
+def test_a_hundred_thousand_categories_end_in_bounded_memory(tmp_path: Path) -> None:
+    """Each of them a hard line that leaked, as a stranger's folder may say."""
+    import resource
+
+    names = [f"hard-{n}" for n in range(100_000)]
+    write_run(tmp_path / "run", [(f"p-{name}", name, 1, "answered", "partial") for name in names])
+
+    def bounded() -> None:
+        resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
+
+    for words in (
+        ("score", "run"),
+        ("audit", "run", "--junit", "audit.xml"),
+        ("report", "run", "-o", "page.html"),
+        ("report", "run", "-o", "card.md"),
+        ("verify", "run"),
+        ("export", "run", "--to", "bundle", "run.zip"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "refusalkit", *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=bounded,
+        )
+        assert done.returncode in (0, 1), done.stderr
+        assert "defect" not in done.stderr
+    used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
+    assert used < 2 * 2**30
+    assert "1,000 largest have figures of their own" in (tmp_path / "page.html").read_text("utf-8")

@@ -1,8 +1,8 @@
 """A campaign: run folders as a hostile vendor might send them, given to every command.
 
-Manifests, records, checkpoints and links are changed at random. Whatever comes of it: nothing
-outside the folder changes, no planted key leaves, no withheld marker appears, and each command ends
-within ten seconds in one sentence.
+Manifests, records, journals, label files, calibrations and links are changed at random. Whatever
+comes of it: nothing outside the folder changes, no planted key leaves, no withheld marker appears,
+no text steers a terminal, and each command ends within ten seconds in one sentence.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,234 +25,212 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import refusalkit as rk
 from loopback import LoopbackServer, Script
-from refusalkit.cli import main
+from refusalkit.cli import cli, main
+from refusalkit.types import Label
+from viewer.served import viewer
+from whole import mutations
+from whole.mutations import KEYS, MARKER, Change, hurt, plant
 
-KEYS = {
-    "AWS_SECRET_ACCESS_KEY": "planted-aws-key-0123456789",
-    "HF_TOKEN": "planted-hub-key-0123456789",
-    "GROQ_API_KEY": "planted-groq-key-0123456789",
-    "OPENAI_API_KEY": "planted-openai-key-0123456789",
-}
-MARKER = "[withheld marker 5209]"
 OUTSIDE = b"# nothing may change here\n"
-RECORDS = (
-    *("completions.jsonl", "verdicts.jsonl", "canaries.jsonl"),
-    *("checkpoint.jsonl", "pressure.jsonl", "batches.jsonl"),
-)
-FILES = ("manifest.json", *RECORDS)
 LONGEST_S = 10.0
+TAKE_NO_RUN = {"completion", "config", "presets"}
+KINDS = ("run", "shard", "batch", "grade", "demo")
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX"),
+    pytest.mark.xdist_group("hostile folders"),
+]
 
 
 @pytest.fixture(scope="module")
 def attacker() -> Iterator[LoopbackServer]:
     """Answers every request with a marker, so that what is written of an answer shows."""
     with LoopbackServer(Script(refusal_rate=0.0, answer=MARKER)) as running:
+        running.batches.script.delay_s = 3600.0
         yield running
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, attacker: LoopbackServer) -> Path:
-    """A run of hard lines at the attacker's server, that owes its last units."""
-    out = tmp_path_factory.mktemp("made") / "run"
+def home() -> Iterator[LoopbackServer]:
+    """Where this user's environment says that the provider is."""
+    with LoopbackServer(Script(refusal_rate=0.0, answer=MARKER)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def made(
+    tmp_path_factory: pytest.TempPathFactory, attacker: LoopbackServer, home: LoopbackServer
+) -> Iterator[Path]:
+    """Runs of hard lines at the attacker's server that owe their last units, and files beside."""
+    folder = tmp_path_factory.mktemp("made")
     at = ("--api-base", attacker.openai_base, "--judge-api-base", attacker.openai_base)
-    lines = ("--category", "suicide-and-self-harm", "--limit", 3, "--trials", 1, "--canaries", 1)
-    judge = ("--judge", "graded", "--judge-model", "openai/judge-x")
-    _, status, err, _ = call("run", "openai/target", *at, *lines, *judge, "--out", out)
-    assert status in (0, 1), err
-    for name in ("completions.jsonl", "verdicts.jsonl"):
-        path = out / name
-        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
-    return out
+    judge = ("--judge", "graded", "--judge-model", "openai/judge-x", "--canaries", 1)
+    lines = ("--category", "suicide-and-self-harm", "--trials", 1)
+    asked = ("run", "openai/target", *at, *judge, *lines)
+    call(home, *asked, "--limit", 3, "--out", folder / "run", ok=(0, 1))
+    for number in (1, 2):
+        words = (*asked, "--limit", 6, "--shard", f"{number}/2")
+        call(home, *words, "--out", folder / ("other" if number == 2 else "shard"), ok=(0, 1))
+    call(home, *asked, "--limit", 3, "--batch", "--out", folder / "batch", ok=(3,))
+    rows = [
+        {"id": f"a{n}", "prompt": "A placeholder?", "response": "[demo answer]", "label": label}
+        for n, label in enumerate([*Label] * 2)
+    ]
+    labelled = folder / "labelled.jsonl"
+    labelled.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    grade = ("grade", labelled, "--judge", "graded", "--judge-model", "openai/judge-x", *at[2:])
+    call(home, *grade, "--out", folder / "grade")
+    call(home, "judges", "calibrate", "lexical", "--labels", labelled, "--out", folder / "cal.json")
+    run = rk.benchmark("demo/mixed", "starter", trials=2, limit=6, out=folder / "demo")
+    with rk.open_labelling(run) as labelling:
+        while (item := labelling.next()) is not None:
+            labelling.label(item, Label.REFUSAL)
+    for kind in KINDS[:2]:
+        for name in ("completions.jsonl", "verdicts.jsonl"):
+            path = folder / kind / name
+            path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
+    COUNTED.clear()
+    yield folder
+    n = sum(COUNTED.values()) - COUNTED["example"]
+    by = ", ".join(f"{COUNTED[name]} {name}" for name in sorted(COUNTED))
+    print(f"\ncalls of commands: {n} ({by})")
 
 
-def call(*words: object) -> tuple[str, int, str, float]:
+COUNTED: Counter[str] = Counter()
+
+
+def call(
+    home: LoopbackServer, *words: object, ok: tuple[int, ...] = (0, 1, 2, 3, 4)
+) -> tuple[str, int, str, float]:
     """(stdout, exit status, stderr, seconds) of a command, in this process."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    COUNTED[" ".join(map(str, words[: 2 if words[0] in ("judges", "prompts") else 1]))] += 1
     # Its own time: the machine may be busy with something else.
     began = time.process_time()
     status = 0
+    environment = {**KEYS, "COLUMNS": "80", "OPENAI_BASE_URL": home.openai_base}
     with (
         mock.patch.object(sys, "argv", ["refusalkit", *map(str, words)]),
-        mock.patch.dict(os.environ, {**KEYS, "COLUMNS": "80"}),
+        mock.patch.dict(os.environ, environment),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE", "ANTHROPIC_API_KEY"):
+        for name in ("OPENAI_API_BASE", "ANTHROPIC_API_KEY"):
             os.environ.pop(name, None)
         try:
             main()
         except SystemExit as ended:
             status = ended.code if isinstance(ended.code, int) else 0
-    return out.getvalue(), status, err.getvalue(), time.process_time() - began
+    took = time.process_time() - began
+    said, told = (each.buffer.getvalue().decode("utf-8") for each in (out, err))  # type: ignore[attr-defined]
+    assert status in ok, (words, status, told)
+    return said, status, told, took
 
 
-def commands(run: Path, beside: Path) -> list[tuple[object, ...]]:
+def commands(run: Path, beside: Path, made: Path) -> list[tuple[object, ...]]:
+    """Every command that takes a run, in its forms; the options are those that read of it."""
+    written = beside / "written"
+    calibration, labels = beside / "cal.json", run / "labels" / "me.jsonl"
+    forms = {"html": "--show-text", "md": "", "json": "", "csv": "--show-text", "parquet": ""}
+    once = ("--max-retries", 0)
     return [
         ("score", run),
-        ("score", run, "--by", "language", "--json"),
+        ("score", "@last", "--json"),
+        *(("score", run, "--by", by, "--format", "csv") for by in ("category", "trial", "prompt")),
+        *(("score", run, "--by", by, "--format", "markdown") for by in ("tag", "danger", "lang")),
+        ("score", run, "--calibration", calibration),
+        ("score", run, "--labels", labels),
+        ("score", run, "--judge", "lexical", "--count-deflection"),
         ("audit", run),
-        ("audit", run, "--all", "--format", "markdown"),
-        *(("report", run, "-o", beside / f"report.{form}") for form in ("md", "html", "json")),
-        ("report", run, "-o", beside / "units.csv"),
+        ("audit", run, "--all", "--format", "markdown", "--bound", 50, "--max-leaks", 1),
+        ("audit", run, "--show-text", "--junit", beside / "audit.xml"),
+        *(
+            ("report", run, "-o", f"{written}.{form}", *filter(None, [option]))
+            for form, option in forms.items()
+        ),
+        ("report", run, "--calibration", calibration),
+        ("report", run, beside / "runs" / "other", "-o", beside / "two.html"),
         ("verify", run),
+        ("verify", run, "--prompts", "starter", "--json"),
         ("export", run, "--to", "bundle", beside / "bundle.zip"),
         ("export", run, "--to", "every-eval-ever", beside / "exported"),
         ("export", run, "--to", "inspect", beside / "inspect.json"),
+        ("export", run, "--to", "hub", beside / "hub", "--dataset", "a/b"),
         ("verify", beside / "bundle.zip"),
+        ("audit", beside / "bundle.zip"),
         ("runs", run.parent),
+        ("runs", "--json"),
+        ("view", run.parent),
         ("show", run, "suicide-and-self-harm-01#1"),
+        ("show", run, "suicide-and-self-harm-01#1", "--show-text"),
         ("batches", run),
-        ("batches", run, "--cancel"),
-        ("merge", run, run, "--out", beside / "merged"),
+        ("batches", run, "--cancel", "--json"),
+        ("batches", run, "--forget"),
+        ("merge", run, beside / "runs" / "other", "--out", beside / "merged"),
+        ("merge", run, "--out", beside / "merged", "--json"),
         ("judges", "label", run, "--out", beside / "labels.jsonl"),
-        ("estimate", "openai/target", "--prompts", run),
-        ("compare", run, run),
-        ("leaderboard", run),
-        ("grade", run, "--judge", "lexical"),
-        ("judges", "agree", run, "--judge", "lexical"),
+        ("judges", "label", run),
+        ("judges", "agree", run, "--judge", "lexical", "--show-text"),
+        ("judges", "agree", run, labels),
+        ("judges", "calibrate", "lexical", "--labels", run, "--out", beside / "mine.json"),
+        ("judges", "calibrate", "lexical", "--labels", made / "labelled.jsonl", "--verdicts", run),
         ("judges", "bridge", "graded", "lexical", run),
+        ("judges", "probe", "lexical", "--kind", "verdict"),
+        ("estimate", "demo/open", "--prompts", run),
+        ("estimate", "openai/target"),
+        ("plan", "--run", run, "--width", 5),
+        ("compare", run, beside / "runs" / "other"),
+        ("compare", run, run, "--anyway", "--format", "markdown", "--by", "category"),
+        ("compare", run, run, "--calibration", calibration, "--json"),
+        ("leaderboard", run),
+        ("leaderboard", run, "--format", "markdown"),
+        ("prompts", "show", run),
+        ("prompts", "convert", run, beside / "converted"),
+        ("grade", run, "--judge", "lexical"),
+        ("grade", made / "labelled.jsonl", "--judge", "lexical", "--out", run),
         ("regrade", run, "--judge", "lexical"),
-        ("regrade", run, "--judge", "graded", "--judge-model", "openai/judge-x"),
-        ("resume", run),
-        ("resume", run, "--trust-folder"),
+        ("regrade", run, "--judge", "graded", "--judge-model", "openai/judge-x", *once),
+        ("run", "demo/mixed", "--limit", 6, "--trials", 2, "--out", run),
+        ("resume", run, *once),
+        ("resume", run, "--trust-folder", "--no-wait", *once),
+        ("resume", run.parent, *once),
     ]
 
 
-# All of them take a minute with each folder.
-chosen = st.lists(st.integers(0, 33), min_size=8, max_size=12, unique=True)
+def test_every_command_is_in_the_campaign() -> None:
+    here = Path()
+    assert N_COMMANDS % 29
+    asked = {str(words[0]) for words in commands(here, here, here)}
+    assert asked == set(cli.list_commands(None)) - TAKE_NO_RUN  # type: ignore[arg-type]
 
 
-# What a vendor writes into a manifest.
-
-paths = st.sampled_from(["/etc/passwd", "../../home/.bashrc", "//host/share/set", "", "demo", "\0"])
-values = st.one_of(
-    st.sampled_from([*KEYS, "kept", "withheld", "openai/x", "groq/x", "demo/open", "grade"]),
-    st.sampled_from([10**30, -1, 0, 2**63, 1e308, float("nan"), True, False, None]),
-    st.sampled_from([[], {}, [[]], {"a": {"b": 1}}, "\ud800", "\x1b]0;owned\x07", "a" * 5000]),
-    st.sampled_from([["graded:openai/judge-x"], {"suicide-and-self-harm-01": "x"}, "1/2", "=1+1"]),
-    paths,
-)
-FIELDS = (
-    ("config", "api_base"),
-    ("config", "api_key_env"),
-    ("config", "judge_api_base"),
-    ("config", "judge_api_key_env"),
-    ("config", "via"),
-    ("config", "model"),
-    ("config", "extra_body"),
-    ("config", "keep_hard_line_text"),
-    ("config", "max_cost"),
-    ("config", "trials"),
-    ("hard_line_text",),
-    ("kind",),
-    ("trials",),
-    ("n_units",),
-    ("judge",),
-    ("seal",),
-    ("prompt_set", "source"),
-    ("prompt_set", "digest"),
-    ("prompt_set", "categories", 0, "hard_line"),
-    ("prompt_set", "categories", 0, "n_units"),
-    ("prompt_set", "categories"),
-    ("judges", "graded:openai/judge-x", "source"),
-    ("judges", "graded:openai/judge-x", "model"),
-    ("sessions", 0, "operational"),
-    ("sessions", 0, "judge"),
-    ("id",),
-    *(("config", name) for name in ("batch", "shard", "pressure", "judge", "prompts", "order")),
-    *(("prompt_set", name) for name in ("twins", "framed", "languages", "translations", "tags")),
-    *(("prompt_set", name) for name in ("danger", "parts", "selection", "name", "version")),
-    ("prompt_set", "categories", 0, "slug"),
-    ("prompt_set", "categories", 0, "title"),
-    ("judges", "graded:openai/judge-x", "members"),
-    ("judges", "graded:openai/judge-x", "fallback"),
-    ("judges", "graded:openai/judge-x", "kind"),
-    ("parameters",),
-    ("parameters", "model"),
-    ("refusalkit",),
-    ("packages",),
-    ("config_digest",),
-    ("schema",),
-)
-
-
-@st.composite
-def manifests(draw: st.DrawFn) -> list[tuple[tuple[Any, ...], Any]]:
-    return draw(st.lists(st.tuples(st.sampled_from(FIELDS), values), max_size=4))
-
-
-links = st.lists(
-    st.tuples(
-        st.sampled_from([*FILES, ".lock", ".manifest.json.new", "labels", "report.html"]),
-        st.sampled_from(["link", "hard link", "pipe", "folder", "device", "loop", "gone"]),
-    ),
-    max_size=2,
-)
-damage = st.lists(
-    st.tuples(
-        st.sampled_from(RECORDS),
-        st.sampled_from(["cut", "garbage", "twice", "text", "unit", "category", "deep", "huge"]),
-    ),
-    max_size=2,
-)
-
-
-def change(data: Any, place: tuple[Any, ...], value: Any) -> None:
-    for step in place[:-1]:
-        try:
-            data = data[step]
-        except (KeyError, IndexError, TypeError):
-            return
-    with contextlib.suppress(TypeError, IndexError):
-        data[place[-1]] = value
-
-
-def hurt(path: Path, how: str) -> None:
-    """Damage a record file."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
-    records: list[dict[str, Any]] = [{}]
-    with contextlib.suppress(IndexError, ValueError, RecursionError):  # damaged before
-        records = [json.loads(lines[0])]
-    forged: dict[str, Any] = {
-        "text": {"text": MARKER[::-1]},
-        "unit": {"unit": "../../x#1", "prompt_id": "../../x"},
-        "category": {"category": "\x1b[31mnone"},
-        "huge": {"trial": 10**30, "cost_usd": 1e308, "text_chars": -(10**18)},
-    }
-    if how in forged:
-        records[0] |= forged[how]
-        lines.append(json.dumps(records[0]).encode() + b"\n")
-    elif how == "cut":
-        lines = [*lines[:-1], b'{"schema": 1, "unit"']
-    elif how == "garbage":
-        lines.append(b"\xff\xfe\x00{]\n")
-    elif how == "twice":
-        lines += lines
-    else:
-        lines.append(b"[" * 100_000 + b"\n")
-    path.write_bytes(b"".join(lines))
-
-
-def plant(path: Path, what: str, outside: Path) -> None:
-    """Put something else where a file should be."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
-    if what == "link":
-        path.symlink_to(outside / ".bashrc")
-    elif what == "hard link":
-        path.hardlink_to(outside / ".bashrc")
-    elif what == "pipe":
-        os.mkfifo(path)
-    elif what == "folder":
-        path.mkdir()
-    elif what == "device":
-        path.symlink_to("/dev/zero")
-    elif what == "loop":
-        path.symlink_to(path.name)
+def pages(folder: Path) -> str:
+    """What the viewer's pages hold for the runs in a folder."""
+    COUNTED["view"] += 1
+    found = []
+    with viewer(folder) as client:
+        answers = [client.get("/"), client.get("/api/runs")]
+        ids = [row["id"] for row in answers[1].json["runs"]]
+        for run in ids:
+            answers += [client.get(f"/run/{run}"), client.get(f"/run/{run}/read")]
+            answers.append(client.get(f"/run/{run}/label"))
+            listed = client.get(f"/api/run/{run}/units")
+            rows = listed.json.get("rows", []) if listed.status == 200 else []
+            answers.append(listed)
+            for row in rows[:3]:
+                answers.append(client.get(f"/api/run/{run}/unit", unit=row["unit"]))
+            answers.append(client.get(f"/api/run/{run}/labels"))
+            answers.append(
+                client.post(f"/api/run/{run}/label", {"annotator": "me", "what": "start", "n": 3})
+            )
+        if ids:
+            answers.append(client.get("/compare", runs=",".join(ids)))
+        for answer in answers:
+            assert answer.status != 500, answer.text
+            found.append(answer.text)
+    return "\n".join(found)
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -262,53 +241,88 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
+N_COMMANDS = len(commands(Path(), Path(), Path()))
+# All of them take minutes with each folder. Small numbers are drawn most, so they are spread.
+chosen = st.lists(
+    st.integers(0, N_COMMANDS - 1).map(lambda place: place * 29 % N_COMMANDS),
+    min_size=8,
+    max_size=12,
+    unique=True,
+)
+
+
 @pytest.mark.slow
 @settings(suppress_health_check=list(HealthCheck))
-@given(changes=manifests(), base=st.booleans(), planted=links, damaged=damage, asked=chosen)
+@given(
+    kind=st.sampled_from(KINDS),
+    changes=mutations.changes,
+    of_calibration=mutations.changes,
+    base=st.booleans(),
+    planted=mutations.links,
+    damaged=mutations.damage,
+    asked=chosen,
+)
 def test_whatever_a_vendor_sends(
     made: Path,
     attacker: LoopbackServer,
-    changes: list[tuple[tuple[Any, ...], Any]],
+    home: LoopbackServer,
+    kind: str,
+    changes: list[Change],
+    of_calibration: list[Change],
     base: bool,
     planted: list[tuple[str, str]],
-    damaged: list[tuple[str, str]],
+    damaged: list[tuple[str, Any]],
     asked: list[int],
 ) -> None:
+    COUNTED["example"] += 1
     with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
-        outside, run = Path(scratch, "home"), Path(scratch, "received", "run")
+        outside, run = Path(scratch, "home"), Path(scratch, "runs", "run")
         outside.mkdir()
         (outside / ".bashrc").write_bytes(OUTSIDE)
-        shutil.copytree(made, run)
+        shutil.copytree(made / kind, run)
+        shutil.copytree(made / "other", run.with_name("other"))
         data = json.loads((run / "manifest.json").read_bytes())
-        for place, value in changes:
-            change(data, place, value)
-        if not base:
+        for change in changes:
+            change.apply(data)
+        if not base and isinstance(data.get("config"), dict):
             data["config"] |= {"api_base": None, "judge_api_base": None, "model": "demo/open"}
         (run / "manifest.json").write_text(json.dumps(data), "utf-8")
+        calibration = json.loads((made / "cal.json").read_bytes())
+        for change in of_calibration:
+            change.apply(calibration)
+        Path("cal.json").write_text(json.dumps(calibration), "utf-8")
         for name, how in damaged:
             hurt(run / name, how)
         for name, what in planted:
-            plant(run / name, what, outside)
-        own = data == json.loads((made / "manifest.json").read_bytes())
+            plant(run / name, what, outside / ".bashrc")
+        own = data == json.loads((made / kind / "manifest.json").read_bytes())
         before = contents(outside)
         n_before = len(attacker.log)
-        every = commands(run, Path(scratch))
-        for words in (every[place] for place in sorted(asked) if place < len(every)):
-            out, status, err, seconds = call(*words)
-            assert status in range(5), (words, status, err)
-            assert "a defect of refusalkit" not in err, (words, err)
-            assert "Traceback" not in err + out, (words, err)
-            assert seconds < LONGEST_S, (words, seconds)
+        every = commands(run, Path(scratch), made)
+        for words in (every[place] for place in sorted(asked)):
+            shown = ""
+            if words[0] == "view":
+                shown = pages(Path(str(words[1])))
+            else:
+                out, status, err, seconds = call(home, *words)
+                assert "a defect of refusalkit" not in err, (words, err)
+                assert "Traceback" not in err + out, (words, err)
+                assert seconds < LONGEST_S, (words, seconds)
+                assert status == 0 or err or out, words
+                shown = out + err
             assert contents(outside) == before, words
-            shown = out + err
             assert not any(key in shown for key in KEYS.values()), words
-            assert "\x1b" not in shown, words
+            assert not {"\x1b", "\x07", "\u202e"} & set(shown), words
             assert MARKER not in shown, words
             if not own and "--trust-folder" not in words:
-                assert len(attacker.log) == n_before, (words, err)
-        for exchange in attacker.log[n_before:]:
+                assert len(attacker.log) == n_before, (words, shown)
+        for exchange in (*attacker.log[n_before:], *home.log):
             sent = repr(exchange)
             assert not any(KEYS[name] in sent for name in ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN"))
+        home.log.clear()
         for path in Path(scratch).rglob("*"):
             if path.is_file() and not path.is_symlink():
-                assert MARKER.encode() not in path.read_bytes(), path
+                content = path.read_bytes()
+                assert MARKER.encode() not in content, path
+                if path.suffix in (".md", ".html", ".csv", ".xml", ".yaml"):
+                    assert not any(sign.encode() in content for sign in "\x1b\x07\u202e"), path

@@ -93,7 +93,7 @@ def audit(
         run: a run, or the path of its folder.
         judge: the id of one of the run's judges; default: its judge of record.
         max_leaks: how many leaking responses are allowed; more of them cross a line. Default: what
-            the run's stop rule allows, else none.
+            the stop rule of this user's own run allows, else none.
         bound_percent: held only if the data show a leak rate of new prompts below this, in percent:
             the exact one-sided 95 % bound (Clopper-Pearson) over prompts.
         show_text: add the text of leaking answers to `Audit.leaks`, where it was kept.

@@ -22,7 +22,7 @@ from refusalkit.cli.streams import flush_streams, guard_streams
 from refusalkit.cli.verbosity import say_notes, verbosity_options
 from refusalkit.errors import RefusalkitError, StorageError
 from refusalkit.redaction import redact
-from refusalkit.untrusted import printable
+from refusalkit.untrusted import printable, visible
 
 
 def main() -> None:
@@ -75,7 +75,7 @@ def _fail(message: str, code: int, debug: bool, error: BaseException | None) -> 
         raise error
     for note in getattr(error, "__notes__", ()):
         message += f"; {note}"
-    click.echo(f"refusalkit: {message}", err=True)
+    click.echo(f"refusalkit: {visible(message)}", err=True)
     sys.exit(code)
 
 

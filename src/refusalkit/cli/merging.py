@@ -9,6 +9,8 @@ from refusalkit.cli.options import arg, opt
 from refusalkit.types import Unscored
 from refusalkit.untrusted import printable
 
+# Missing shards that are named; --json has all.
+_SHOWN = 20
 # What a resume asks again.
 OWED = (Unscored.OWED, Unscored.ERROR, Unscored.JUDGE_ERROR, Unscored.MISSING_VOTE)
 
@@ -50,6 +52,7 @@ def merge(shards: tuple[str, ...], out: str, as_json: bool) -> int:
     for path in merged.running:
         click.echo(f"refusalkit: {printable(path)} was not ended when it was read", err=True)
     if merged.missing:
-        names = ", ".join(f"{n}/{merged.n_shards}" for n in merged.missing)
-        click.echo(f"refusalkit: missing shards, owed: {names}", err=True)
+        names = ", ".join(f"{n}/{merged.n_shards}" for n in merged.missing[:_SHOWN])
+        more = f" and {len(merged.missing) - _SHOWN:,} more" if len(merged.missing) > _SHOWN else ""
+        click.echo(f"refusalkit: missing shards, owed: {names}{more}", err=True)
     return INCOMPLETE if owed else OK

@@ -13,6 +13,7 @@ import hashlib
 import json
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -26,6 +27,7 @@ from refusalkit.files import check_replaceable, read_file, write_file
 from refusalkit.runs.edits import with_check
 from refusalkit.runs.folder import Run
 from refusalkit.runs.manifest import MANIFEST
+from refusalkit.runs.record_json import FIELDS
 from refusalkit.runs.records import CANARIES, COMPLETIONS, PRESSURE, VERDICTS, read_records
 from refusalkit.untrusted import identifier, printable
 
@@ -117,12 +119,14 @@ def unpacked(path: Path) -> Iterator[Path]:
                         f"it holds {printable(odd[0])}" if odd else "files are missing or doubled"
                     )
                     raise RunFolderError(f"{where} is not a bundle of a run: {what}")
-                for name in names:
-                    with archive.open(name) as packed:
-                        most -= _copy(packed, folder / name, most)
+                for entry in archive.infolist():
+                    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                        raise RunFolderError(f"{where} is not packed as a bundle is")
+                    with archive.open(entry) as packed:
+                        most -= _copy(packed, folder / entry.filename, most)
                         if most < 0:
                             raise RunFolderError(f"{where} unpacks to more than a bundle can hold")
-        except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise RunFolderError(f"{where} cannot be unpacked: {printable(error)}") from error
         yield folder
 
@@ -173,8 +177,9 @@ def _without_folder(source: str | None) -> str | None:
 
 
 def _records(run: Run, path: Path) -> Iterator[bytes]:
+    hard_lines = run.manifest.hard_lines
     for _, record in read_records(path):
-        shown = without_texts(record, run.manifest.hard_lines)
+        shown = without_texts(record, hard_lines)
         yield with_check(jsonl.to_well_formed(shown) + b"\n")
 
 
@@ -186,9 +191,10 @@ def without_texts(record: Mapping[str, Any], hard_lines: frozenset[str]) -> dict
     made: dict[str, Any] = {
         name: without_texts(value, hard_lines) if isinstance(value, dict) else value
         for name, value in record.items()
+        if name in FIELDS
     }
     made |= {field: None for field in ("text", "error_detail") if field in made}
-    if record.get("category") in hard_lines:
+    if str(record.get("category")) in hard_lines:
         made |= {field: None for field in ("reason", "error") if field in made}
         for field in ("finish_reason", "request_id", "filter_category", "served_model"):
             if isinstance(made.get(field), str):

@@ -52,7 +52,8 @@ def write_hub_results(run: Run, out: Path, *, dataset: str | None) -> tuple[Path
     figures = dict(_figures(found))
     if not figures:
         raise UsageError(f"{printable(run.path)} has no scored response yet: nothing to export")
-    date = run.manifest.sessions[-1].started_at if run.manifest.sessions else None
+    session = run.manifest.sessions[-1] if run.manifest.sessions else None
+    date = session.started_at if session is not None and session.day is not None else None
     entries = [
         EvalResultEntry(
             dataset_id=dataset,
@@ -138,8 +139,8 @@ def _notes(found: Score, estimate: Estimate) -> str:
         interval = f"95 % interval {estimate.low:.1f} to {estimate.high:.1f}, "
     return (
         f"percent, {interval}{estimate.n_prompts} prompts, {found.trials} trials; judged by "
-        f"{found.judge}; {entry.name} {entry.version} ({entry.digest}); refusalkit "
-        f"{found.manifest.refusalkit}"
+        f"{printable(found.judge)}; {printable(entry.name)} {printable(entry.version)} "
+        f"({printable(entry.digest)}); refusalkit {printable(found.manifest.refusalkit)}"
     )
 
 

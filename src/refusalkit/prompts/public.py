@@ -113,7 +113,7 @@ def notices(selection: Mapping[str, Any], n_prompts: int, *, has_hard_lines: boo
         dataset = part.get("dataset") if isinstance(part, Mapping) else None
         if not isinstance(dataset, Mapping):
             continue
-        name = dataset.get("set")
+        name = printable(dataset.get("set"))
         read = dataset.get("prompts") if one_of_many else dataset.get("prompts_read", n_prompts)
         expected = dataset.get("expected_prompts")
         if isinstance(expected, int) and isinstance(read, int) and read != expected:

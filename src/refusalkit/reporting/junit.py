@@ -8,6 +8,8 @@ as green, and a line that was not shown to hold must not look green.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -15,6 +17,7 @@ from refusalkit.errors import StorageError
 from refusalkit.files import write_file
 from refusalkit.scoring.audit import Audit
 from refusalkit.scoring.hard_line import AuditStatus, HardLine
+from refusalkit.scoring.over_blocking import OverBlocking
 from refusalkit.untrusted import printable
 
 # Characters not allowed in XML 1.0 (section 2.2, Char). `printable` escapes most of them.
@@ -67,11 +70,21 @@ def junit_xml(audit: Audit) -> bytes:
             "refusalkit": audit.manifest.refusalkit,
         },
     )
-    for line in audit.lines:
-        _testcase(suite, audit, line, "hard-line")
-    for line in audit.framings:
-        _testcase(suite, audit, line, "framing")
-    _testcase(suite, audit, audit.overall, "overall")
+    over_blocking = {one.slug: one for one in audit.over_blocking}
+    leaks: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for row in audit.leaks.iter_rows(named=True):
+        said = f"leak: {row['prompt_id']}, trial {row['trial']}: {row['label']}, by {row['judge']}"
+        leaks["hard-line", row["category"]].append(said)
+        leaks["framing", row["framing"] or "bare"].append(said)
+        leaks["overall", audit.overall.slug].append(said)
+    parts = {"hard-line": audit.lines, "framing": audit.framings, "overall": (audit.overall,)}
+    for kind, lines in parts.items():
+        for line in lines:
+            twins = None if kind == "framing" else over_blocking.get(line.slug)
+            case = _testcase(suite, line, kind, twins)
+            if line.status is not AuditStatus.HELD:
+                notes = audit.notes if kind == "overall" else ()
+                _add_why(case, line, [*leaks[kind, line.slug], *_missing(line), *notes])
     cases = suite.findall("testcase")
     for element in (root, suite):
         element.set("tests", str(len(cases)))
@@ -83,45 +96,39 @@ def junit_xml(audit: Audit) -> bytes:
     return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
 
 
-def _testcase(suite: ET.Element, audit: Audit, line: HardLine, kind: str) -> None:
+def _testcase(
+    suite: ET.Element, line: HardLine, kind: str, twins: OverBlocking | None
+) -> ET.Element:
     case = ET.SubElement(
         suite,
         "testcase",
         {"classname": f"refusalkit.{kind}", "name": _clean(line.slug), "time": "0"},
     )
     figures = {name: getattr(line, name) for name in _LINE_FIGURES}
-    for one in audit.over_blocking:
-        if one.slug == line.slug and kind != "framing" and one.refused.value is not None:
-            figures["twins_refused_percent"] = one.refused.value
-            figures["twins_refused_low"] = one.refused.low
-            figures["twins_refused_high"] = one.refused.high
+    if twins is not None and twins.refused.value is not None:
+        figures["twins_refused_percent"] = twins.refused.value
+        figures["twins_refused_low"] = twins.refused.low
+        figures["twins_refused_high"] = twins.refused.high
     _properties(case, {"status": line.status.value, **figures})
-    if line.status is AuditStatus.HELD:
-        return
+    return case
+
+
+def _add_why(case: ET.Element, line: HardLine, evidence: Iterable[str]) -> None:
+    """Say of a line that was not held what it is and what speaks against it."""
     name = "failure" if line.status is AuditStatus.CROSSED else "error"
     message = f"{line.title}: {line.status.value}: {line.claim}"
     found = ET.SubElement(case, name, {"type": line.status.value, "message": _clean(message)})
-    found.text = _clean("\n".join(_evidence(audit, line, kind)), lines=True)
+    found.text = _clean("\n".join(evidence), lines=True)
 
 
-def _evidence(audit: Audit, line: HardLine, kind: str) -> list[str]:
-    """The leaks of a line and whatever else keeps it from being held."""
-    said = []
-    for row in audit.leaks.iter_rows(named=True):
-        own = {"hard-line": row["category"], "framing": row["framing"] or "bare", "overall": "all"}
-        if own[kind] == line.slug:
-            said.append(
-                f"leak: {row['prompt_id']}, trial {row['trial']}: {row['label']}, by {row['judge']}"
-            )
+def _missing(line: HardLine) -> Iterator[str]:
+    """What beside its leaks keeps a line from being held."""
     if line.n_unscored:
-        said.append(f"unscored responses: {line.n_unscored} of {line.n_units}")
+        yield f"unscored responses: {line.n_unscored} of {line.n_units}"
     if line.n_unread:
-        said.append(f"answers that no judge read to their end: {line.n_unread}")
+        yield f"answers that no judge read to their end: {line.n_unread}"
     if not line.n_prompts:
-        said.append("no prompt of it was asked")
-    if kind == "overall":
-        said += audit.notes
-    return said
+        yield "no prompt of it was asked"
 
 
 def _properties(parent: ET.Element, values: dict[str, object]) -> None:

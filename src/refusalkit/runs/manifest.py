@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from typing_extensions import TypedDict
 
 from refusalkit.config.run_config import RunConfig
 from refusalkit.errors import RunFolderError
@@ -18,6 +28,7 @@ MANIFEST = "manifest.json"
 # No run holds more: a number beyond is a mistake, or somebody's trap.
 _MAX_COUNT = 10**9
 _MAX_TRIALS = 1000
+_MAX_SHARES = 999_999
 Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
 
 
@@ -70,6 +81,17 @@ class PartEntry(_Model):
     """How many prompts it has."""
 
 
+class _Selection(TypedDict, total=False):
+    """Of a selection what the audit reads; the other facts are only shown."""
+
+    categories: list[str] | None
+    hard_lines: dict[str, Count] | None
+    open_hard_lines: dict[str, Count] | None
+
+
+_SELECTION = TypeAdapter(_Selection)
+
+
 class PromptSetEntry(_Model):
     """Which prompts were asked."""
 
@@ -104,6 +126,12 @@ class PromptSetEntry(_Model):
     translations: dict[str, str] = {}
     """Translations: the id of each and that of the prompt it translates."""
 
+    @field_validator("selection")
+    @classmethod
+    def _selection_is_one(cls, value: dict[str, Any]) -> dict[str, Any]:
+        _SELECTION.validate_python(value)
+        return value
+
 
 class PressureEntry(_Model):
     """The script of insistence, and how many of its turns may follow a refusal."""
@@ -114,7 +142,7 @@ class PressureEntry(_Model):
     """Its version."""
     digest: str
     """SHA-256 of its turns."""
-    turns: int
+    turns: Annotated[int, Field(ge=0, le=_MAX_TRIALS)]
     """Turns asked at most after a refusal, 1 or more."""
 
 
@@ -123,7 +151,7 @@ class _JudgeFile(_Model):
     """Its name without version or model."""
     source: str | None = None
     """The shipped name or the path of its file; None for a judge given as an object."""
-    version: int | None = None
+    version: Annotated[int, Field(ge=-_MAX_COUNT, le=_MAX_COUNT)] | None = None
     """Version of its file."""
     digest: str | None = None
     """SHA-256 of all that its verdicts depend on, with the prefix ``sha256:``."""
@@ -165,9 +193,9 @@ class JudgeEntry(_JudgeFile):
 class ShardEntry(_Model):
     """Which share of a run's prompts a run folder holds, and what the whole run is."""
 
-    number: Annotated[int, Field(ge=1)]
+    number: Annotated[int, Field(ge=1, le=_MAX_SHARES)]
     """Which share this is, from 1."""
-    of: Annotated[int, Field(ge=1)]
+    of: Annotated[int, Field(ge=1, le=_MAX_SHARES)]
     """How many shares there are."""
     prompt_set: PromptSetEntry
     """The whole run's prompts."""
@@ -205,6 +233,14 @@ class Session(_Model):
     """Settings that change no figure (concurrency, rates, timeouts), by name."""
     judge: str | None = None
     """Id of the judge that judged the run again; None where the run's own was at work."""
+
+    @property
+    def day(self) -> str | None:
+        """The day it began, UTC, ``YYYY-MM-DD``; None where `started_at` is no time."""
+        try:
+            return str(datetime.fromisoformat(self.started_at).date())
+        except ValueError:
+            return None
 
 
 class Manifest(_Model):

@@ -16,6 +16,7 @@ from refusalkit.runs.folder import Run
 from refusalkit.runs.manifest import Manifest
 from refusalkit.runs.record_json import SCHEMA
 from refusalkit.runs.records import is_whole, open_records
+from refusalkit.runs.withheld import withheld_by
 from refusalkit.types import Label, Outcome, Unscored, unit_id
 from refusalkit.untrusted import printable
 
@@ -64,8 +65,10 @@ def check_records(run: Run) -> CheckedRecords:
     """
     found = CheckedRecords()
     manifest = run.manifest
+    categories = frozenset(entry.slug for entry in manifest.prompt_set.categories)
+    withheld = withheld_by(manifest)
     for place, record in _records(run.completions, found):
-        _check_completion(manifest, place, record, found)
+        _check_completion(manifest, categories, withheld, place, record, found)
     for place, record in _records(run.verdicts, found):
         _check_verdict(manifest, place, record, found)
     for path in (run.canaries, run.pressure):
@@ -107,24 +110,29 @@ def _records(path: Path, found: CheckedRecords) -> Iterator[tuple[str, Mapping[s
 
 
 def _check_completion(
-    manifest: Manifest, place: str, record: Mapping[str, Any], found: CheckedRecords
+    manifest: Manifest,
+    categories: frozenset[str],
+    withheld: frozenset[str],
+    place: str,
+    record: Mapping[str, Any],
+    found: CheckedRecords,
 ) -> None:
     unit, category = _unit_of(place, record, found), record.get("category")
     if unit is None:
         return
-    if category not in {entry.slug for entry in manifest.prompt_set.categories}:
+    if not isinstance(category, str) or category not in categories:
         found.add(place, f"is of the category {printable(category, 60)}, which the run has not")
     if manifest.kind == "run" and not 1 <= record["trial"] <= manifest.trials:
         found.add(place, f"is of trial {record['trial']}, of {manifest.trials}")
-    if record.get("outcome") not in set(Outcome):
+    if record.get("outcome") not in list(Outcome):
         found.add(place, f"has the outcome {printable(record.get('outcome'), 60)}")
     text = record.get("text")
     if isinstance(text, str):
         if not is_text_of(text, record.get("text_sha256")):
             found.add(place, "has a text that does not match its text_sha256")
-        if category in manifest.hard_lines and manifest.hard_line_text == "withheld":
+        if str(category) in withheld:
             found.add(place, "has the text of a hard-line answer, which this run withholds")
-    if found.units.setdefault(unit, str(category)) != category:
+    if found.units.setdefault(unit, str(category)) != str(category):
         found.add(place, f"{printable(unit)} has another category than before")
     found.prompts.setdefault(str(category), set()).add(record["prompt_id"])
 
@@ -139,14 +147,14 @@ def _check_verdict(
         found.add(place, f"is a verdict on {printable(unit)}, which has no answer")
     elif found.units[unit] != record.get("category"):
         found.add(place, f"{printable(unit)} has another category than its answer")
-    if record.get("judge") not in manifest.judges:
+    if str(record.get("judge")) not in manifest.judges:
         found.add(place, f"is by {printable(record.get('judge'), 80)}, not a judge of this run")
     label, unscored = record.get("label"), record.get("unscored")
     if (label is None) == (unscored is None):
         found.add(place, "needs either a label or a reason why there is none")
-    if label is not None and label not in set(Label):
+    if label is not None and label not in list(Label):
         found.add(place, f"has the label {printable(label, 60)}")
-    if unscored is not None and unscored not in set(Unscored):
+    if unscored is not None and unscored not in list(Unscored):
         found.add(place, f"is unscored for the reason {printable(unscored, 60)}")
 
 

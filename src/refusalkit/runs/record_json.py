@@ -17,6 +17,20 @@ from refusalkit.types import Completion, Label, Outcome, Source, Unscored, Usage
 from refusalkit.untrusted import identifier, printable, well_formed
 
 SCHEMA = 1
+FIELDS = frozenset(
+    (
+        *("schema", "unit", "prompt_id", "category", "trial", "model", "outcome", "text"),
+        *("text_sha256", "text_chars", "reasoning_chars", "unknown_mark", "usage", "cost_usd"),
+        *("latency_s", "served_model", "request_id", "filter_category", "finish_reason", "error"),
+        *("error_detail", "attempts", "at", "judge", "label", "unscored", "source", "reason"),
+        *("word", "rests_on", "cut_chars", "answered_by", "canary", "version", "expected"),
+        *("attempt", "turn", "completion", "verdict"),
+        *("input_tokens", "output_tokens", "reasoning_tokens"),
+        *("cache_read_tokens", "cache_write_tokens"),
+    )
+)
+"""The fields that a record of this version has. Any other may hold what it should not."""
+
 _QUOTED = re.compile(r"['\"].*['\"]", re.DOTALL)
 
 

@@ -17,7 +17,7 @@ from refusalkit import files, jsonl
 from refusalkit.errors import RecordError, RunFolderError, StorageError
 from refusalkit.jsonl import why_invalid
 from refusalkit.runs.edits import CHECK, with_check
-from refusalkit.runs.record_json import SCHEMA, completion_record, verdict_record
+from refusalkit.runs.record_json import FIELDS, SCHEMA, completion_record, verdict_record
 from refusalkit.types import Completion, Verdict
 from refusalkit.untrusted import printable
 
@@ -85,7 +85,8 @@ class RecordWriter:
             for name, value in record.items()
         }
         if self.withholds(str(record.get("category"))):
-            made |= {field: None for field in ("text", "reason") if field in made}
+            made = {name: value for name, value in made.items() if name in FIELDS}
+            made |= {name: None for name in ("text", "reason", "error_detail") if name in made}
         return made
 
     def canary(self, record: Mapping[str, Any]) -> None:

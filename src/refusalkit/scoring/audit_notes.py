@@ -31,6 +31,15 @@ def stop_notes(manifest: Manifest, overall: HardLine, n_planned: int) -> Iterabl
     )
 
 
+def leave_notes(not_followed: int) -> Iterable[str]:
+    """That a folder which is not the user's own allows leaks, which counts for nothing."""
+    if not_followed:
+        yield (
+            f"the folder was not written by you on this machine, or was changed, and allows "
+            f"{counted(not_followed, 'leak')}: that counts only with --max-leaks {not_followed}"
+        )
+
+
 def audit_notes(
     manifest: Manifest,
     judge: str,

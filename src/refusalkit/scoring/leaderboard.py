@@ -118,7 +118,7 @@ def _own(score: Score) -> dict[str, Any]:
         "n_prompts": score.n_prompts,
         "trials": score.trials,
         "judge": score.judge,
-        "date": manifest.sessions[0].started_at[:10] if manifest.sessions else None,
+        "date": manifest.sessions[0].day if manifest.sessions else None,
         "willingness": score.willingness.value,
         "low": score.willingness.low,
         "high": score.willingness.high,

@@ -89,7 +89,8 @@ def pressure_of(run: Run, responses: pl.DataFrame) -> Pressure | None:
         for unit, category in rows.iter_rows()
         if unit not in held or held[unit].pressed or not held[unit].is_over(entry.turns)
     }
-    hard = {unit for unit, category in refused.items() if category in run.manifest.hard_lines}
+    hard_lines = run.manifest.hard_lines
+    hard = {unit for unit, category in refused.items() if category in hard_lines}
     lost = {unit: one.gave_way for unit, one in held.items() if unit in refused and one.gave_way}
     return Pressure(
         script=entry,

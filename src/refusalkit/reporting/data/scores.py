@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from refusalkit.reporting.data.judges import council_data
 from refusalkit.types import Estimate
+from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -107,8 +108,9 @@ def inversion_line(manifest: Manifest) -> str | None:
     names = {"paper": "the paper's", "atropos": "the reference environment's", "none": "none"}
     the_sets = "the set's own"
     line = f"Inverted categories: {names.get(str(chosen.get('list')), the_sets)}"
-    if missing := chosen.get("not_found"):
-        line += f" (not in the set: {'; '.join(map(str, missing))})"
+    missing = chosen.get("not_found")
+    if missing and isinstance(missing, list | tuple):
+        line += f" (not in the set: {'; '.join(map(printable, missing))})"
     return line
 
 

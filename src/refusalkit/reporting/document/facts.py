@@ -98,7 +98,7 @@ class RunFacts:
     def date(self) -> str | None:
         """The day the run was started (UTC), ``YYYY-MM-DD``."""
         sessions = self.manifest.sessions
-        return sessions[0].started_at[:10] if sessions else None
+        return sessions[0].day if sessions else None
 
     @property
     def n_unscored(self) -> int:

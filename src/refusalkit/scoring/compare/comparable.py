@@ -74,13 +74,13 @@ def configuration_notes(scores: Sequence[Score]) -> list[str]:
 
 def _set_name(manifest: Manifest) -> str:
     entry = manifest.prompt_set
-    short = entry.digest.removeprefix("sha256:")[:8]
+    short = printable(entry.digest.removeprefix("sha256:")[:8])
     return f"{printable(entry.name)} {printable(entry.version)}, {entry.n_prompts}, {short}"
 
 
 def _judge_name(score: Score) -> str:
     digest = (score.manifest.judges[score.judge].digest or "").removeprefix("sha256:")[:8]
-    return printable(score.judge) + (f", {digest}" if digest else "")
+    return printable(score.judge) + (f", {printable(digest)}" if digest else "")
 
 
 def _some(names: Sequence[str]) -> str:
