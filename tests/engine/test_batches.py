@@ -406,6 +406,53 @@ def test_a_strangers_journal_is_followed_only_where_the_folder_is_trusted(
     assert not any(made.cancelled for made in server.batches.made.values())
 
 
+def test_a_strangers_batches_are_not_read_for_another_judge_either(
+    server: LoopbackServer, tmp_path: Path
+) -> None:
+    run = start(server, "openai", tmp_path / "run", batch="judge", canaries=0)
+    run = collected(run)
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    manifest["python"] = "3.0"  # the seal does not fit any more
+    (run.path / "manifest.json").write_text(json.dumps(manifest))
+    stranger = open_run(run.path)
+    sent = len(server.log)
+    again = {"judge_model": "openai/judge-y", "judge_api_base": server.openai_base}
+    with pytest.raises(FolderNotTrusted, match="names batches at a provider"):
+        refusalkit.regrade(stranger, "refusalbench", batch="judge", **again)
+    assert len(server.log) == sent
+    refusalkit.regrade(stranger, "lexical")
+
+
+@pytest.mark.parametrize("how", ["another id", "no seal", "of another run"])
+def test_a_journal_that_was_changed_has_no_other_batch_of_the_account_cancelled(
+    server: LoopbackServer, api: str, tmp_path: Path, how: str
+) -> None:
+    """One's own folder comes back from a colleague: its manifest is as it was."""
+    server.batches.script.delay_s = 3600
+    mine, other = (start(server, api, tmp_path / name, batch="model") for name in ("a", "b"))
+    lines = [json.loads(line) for line in mine.batches.read_text().splitlines()]
+    theirs = [json.loads(line) for line in other.batches.read_text().splitlines()]
+    made = next(line for line in lines if line["event"] == "created")
+    its = next(line for line in theirs if line["event"] == "created")
+    if how == "no seal":
+        del made["seal"]
+    else:
+        made["batch"] = its["batch"]
+        if how == "of another run":
+            made["seal"] = its["seal"]
+    mine.batches.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    for act in (
+        lambda: refusalkit.resume(mine),
+        lambda: list_batches(mine, cancel=True),
+        lambda: forget_batches(mine),
+    ):
+        with pytest.raises(FolderNotTrusted, match="names batches at a provider"):
+            act()
+    assert not any(one.cancelled for one in server.batches.made.values())
+    assert list_batches(other, cancel=True)[0].is_open
+    assert any(one.cancelled for one in server.batches.made.values())
+
+
 @pytest.mark.parametrize(
     "line",
     [

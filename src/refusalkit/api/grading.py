@@ -17,6 +17,7 @@ from refusalkit.engine.batch_checks import judged_in_batches
 from refusalkit.engine.opening import config_of_call, open_configured_judge, ready_config
 from refusalkit.engine.session import work_session
 from refusalkit.errors import ConfigurationChanged, RunFolderError, UsageError
+from refusalkit.runs.batch_journal import check_trusted
 from refusalkit.runs.folder import Run, holds_run, open_run
 from refusalkit.runs.judge_entries import rubrics_of
 from refusalkit.runs.new import continued_run, new_manifest
@@ -200,6 +201,8 @@ async def judged_records(
     with tempfile.TemporaryDirectory(prefix="refusalkit-") as scratch:
         default = RUNS / manifest.id if keep else Path(scratch) / "run"
         run = continued_run(Path(out) if out is not None else default, manifest)
+        if config.batch is not None:
+            check_trusted(run, trust_folder=trust_folder)
         plan = plan_units(answers.units)
         done = await work_session(
             run,

@@ -19,6 +19,7 @@ from refusalkit.engine.session import work_session
 from refusalkit.errors import ConfigurationError, RunFolderError, UsageError
 from refusalkit.models.outcomes import Reply, read_reply
 from refusalkit.prompts.prompt_set import PromptSet
+from refusalkit.runs.batch_journal import check_trusted
 from refusalkit.runs.folder import Run
 from refusalkit.runs.prompt_choice import same_prompts
 from refusalkit.runs.records import read_records
@@ -140,6 +141,8 @@ async def regrade_async(
             grader = open_configured_judge(config, judge, hard_lines=hard_lines)
     config = ready_config(config, grader, asks_model=False, named_judge=isinstance(judge, str))
     config = judged_in_batches(config, grader)
+    if config.batch is not None:
+        check_trusted(folder, trust_folder=trust_folder)
     if config.batch is not None and grader.id == manifest.judge and manifest.kind == "run":
         # Its batches have answers that only the run itself can read again.
         raise ConfigurationError(

@@ -22,6 +22,7 @@ from refusalkit.models.batches import custom_id, is_provider_id
 from refusalkit.runs.folder import Run
 from refusalkit.runs.record_json import SCHEMA
 from refusalkit.runs.records import RecordWriter, read_records
+from refusalkit.runs.seal import code_of, has_code
 from refusalkit.untrusted import printable
 
 Kind = Literal["model", "judge"]
@@ -36,7 +37,7 @@ class Batch:
     `asked` is the id of the model or of the judge that it is sent to. Without an `id` it is not
     known whether the provider has it. `collected`: its results are on record; `void`: it was never
     made. `planned_at`, `expires_at` and `doubted_at`, when it was first looked for in the
-    provider's list, are UTC, ISO 8601.
+    provider's list, are UTC, ISO 8601. `is_own`: a code says that this user made it, in this run.
     """
 
     label: str
@@ -50,6 +51,7 @@ class Batch:
     doubted_at: str | None = None
     collected: bool = False
     void: bool = False
+    is_own: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -78,6 +80,7 @@ class BatchJournal:
 
     def __init__(self, run: Run, writer: RecordWriter) -> None:
         self._writer = writer
+        self._run_id = run.manifest.id
         self._batches = {batch.label: batch for batch in read_batches(run)}
 
     def __repr__(self) -> str:
@@ -113,8 +116,9 @@ class BatchJournal:
 
     def created(self, batch: Batch, batch_id: str, expires_at: str | None) -> None:
         """Write down that the provider has it."""
-        self._write(batch.label, "created", batch=batch_id, expires_at=expires_at)
-        self._change(batch, id=batch_id, expires_at=expires_at)
+        code = code_of(_sealed_part(self._run_id, batch.label, batch_id))
+        self._write(batch.label, "created", batch=batch_id, expires_at=expires_at, seal=code)
+        self._change(batch, id=batch_id, expires_at=expires_at, is_own=code is not None)
 
     def doubted(self, batch: Batch) -> None:
         """Write down that from now on it is looked for in the provider's list."""
@@ -159,7 +163,11 @@ def read_batches(run: Run) -> list[Batch]:
         elif label not in found:
             raise RecordError(f"{place}: {printable(event)} before it was planned")
         else:
-            found[label] = replace(found[label], **_changes(record, place))
+            changes = _changes(record, place)
+            if "id" in changes:
+                what = _sealed_part(run.manifest.id, label, changes["id"])
+                changes["is_own"] = has_code(what, record.get("seal"))
+            found[label] = replace(found[label], **changes)
     return list(found.values())
 
 
@@ -180,12 +188,21 @@ def check_none_open(run: Run, judge: str, *, of_model: bool) -> None:
 
 def check_trusted(run: Run, *, trust_folder: bool) -> None:
     """Raise `FolderNotTrusted` where somebody else's folder names batches in an account."""
-    if run.is_own or trust_folder or not run.batches.exists():
+    if trust_folder or not run.batches.exists():
+        return
+    # Of one's own folder, too, the journal may have been changed: it would have others' batches
+    # in the account cancelled.
+    if run.is_own and all(one.is_own for one in read_batches(run) if one.is_open and one.id):
         return
     raise FolderNotTrusted(
         f"{printable(run.path)} was not written by you on this machine, or was changed, and it "
         "names batches at a provider: add --trust-folder if they are yours"
     )
+
+
+def _sealed_part(run_id: str, label: str, batch_id: str) -> bytes:
+    """What the code of a batch is made of: a batch of another run or label has another one."""
+    return repr(("batch", run_id, label, batch_id)).encode("ascii", "backslashreplace")
 
 
 def _planned(label: str, record: Mapping[str, Any], place: str) -> Batch:
