@@ -237,3 +237,25 @@ def test_litellm_is_a_version_after_the_compromised_ones() -> None:
     assert not any(asked.specifier.contains(bad) for bad in ("1.82.7", "1.82.8", "1.88.9", "2.0"))
     (pinned,) = (found for name, found in exported() if name == "litellm")
     assert asked.specifier.contains(pinned)
+
+
+def test_the_table_of_the_ecosystem_has_the_versions_that_are_tested() -> None:
+    pins = (ROOT / "tests" / "integrations" / "real" / "requirements.txt").read_text()
+    pinned = dict(re.findall(r"^([a-z0-9-]+)==([0-9.]+)", pins, re.M))
+    page = (ROOT / "docs" / "ecosystem.md").read_text()
+    table = page[page.index("| what |") : page.index("Versions are those")]
+    told = re.findall(
+        r"`?(inspect_ai|inspect view|pytest-xdist|pytest|langchain-core|pydantic-ai-slim"
+        r"|Every Eval Ever|huggingface_hub|mlflow-skinny|trackio|wandb)`? ([0-9.]+[0-9])",
+        table,
+    )
+    names = {"Every Eval Ever": "every-eval-ever", "inspect view": "inspect-ai"}
+    assert len(told) >= 12
+    for name, version in told:
+        own = pinned[names.get(name, name.replace("_", "-"))]
+        oldest = re.search(r'"inspect_ai>=([0-9.]+)"', (ROOT / "pyproject.toml").read_text())
+        assert oldest is not None
+        is_oldest = name == "inspect_ai" and version == oldest[1]
+        assert is_oldest or own == version or own.startswith(f"{version}."), (name, version, own)
+    for newest in re.findall(r"`inspect_ai` [0-9.]+ and ([0-9.]+[0-9])", table):
+        assert newest == pinned["inspect-ai"]
