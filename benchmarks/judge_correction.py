@@ -6,7 +6,8 @@ draws runs of 166 or 21 prompts x 5 trials from known rates, judges them with kn
 calibrates on labelled answers of a known number, and corrects: by the code that `score
 --calibration` and `score --labels` use. It prints tables in Markdown and writes
 docs/plots/judge-correction.svg. The points at which fewest intervals held are drawn again, many
-times more and from other seeds: the lowest of hundreds is low by chance. Seeded; about fifteen
+times more, from other seeds and with 4,000 draws for each interval (a score takes 20,000): the
+lowest of hundreds is low by chance, and ends of few draws lie anywhere. Seeded; about fifteen
 minutes on one core, less with --jobs.
 """
 
@@ -359,7 +360,8 @@ def main() -> None:
         lowest = sorted(cells, key=lambda cell: cell.covered)[:LOWEST]
         # In portions, so that no core waits for the last of them.
         turns = range(1, 1 + max(1, given.again // PORTION))
-        portions = [(cell, PORTION, given.draws, turn) for cell in lowest for turn in turns]
+        many = max(given.draws, 4000)
+        portions = [(cell, PORTION, many, turn) for cell in lowest for turn in turns]
         drawn = list(pool.map(simulate, portions))
     error = 100 * (0.95 * 0.05 / given.runs) ** 0.5
     print(

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 
 from .batch_speech import Speech, in_its_words, speech_of
 from .script import Api
@@ -120,20 +120,25 @@ class Batches:
         return 200, in_its_words(self.script.speaks, self._state(batch))
 
     async def _upload(self, request: web.BaseRequest) -> tuple[int, Any] | None:
-        form = await request.post()
-        file = form["file"]
-        assert isinstance(file, web.FileField)
+        # Not `request.post()`, which leaves a temporary file open where the client is killed.
+        form: dict[str, bytes] = {}
+        filename = ""
+        async for part in await request.multipart():
+            assert isinstance(part, BodyPartReader)
+            data = bytearray()
+            while chunk := await part.read_chunk():
+                data += chunk
+            form[str(part.name)] = bytes(data)
+            filename = part.filename or filename
         speech = speech_of(self.script.speaks)
-        assert form["purpose"] == speech.purpose
-        assert not speech.names_file or (form["file_name"], form["file_type"]) == (
-            file.filename,
-            "jsonl",
-        )
+        assert form["purpose"].decode() == speech.purpose
+        named = (form.get("file_name", b"").decode(), form.get("file_type", b"").decode())
+        assert not speech.names_file or named == (filename, "jsonl")
         name = f"file-{len(self.files)}"
-        self.files[name] = file.file.read()
+        self.files[name] = form["file"]
         if self._loses("upload"):
             return None
-        made = {"id": name, "object": "file", "purpose": "batch", "filename": file.filename}
+        made = {"id": name, "object": "file", "purpose": "batch", "filename": filename}
         return 200, made | ({"status": speech.file_status} if speech.file_status else {})
 
     async def _create(self, api: Api, body: dict[str, Any]) -> tuple[int, Any] | None:
