@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import refusalkit as rk
+from commandline import caller
 from loopback.canned import Canned, CannedServer
 from refusalkit.cli import cli
 from refusalkit.errors import FatalProviderError
@@ -186,7 +187,9 @@ def test_a_parameter_can_be_left_out_from_the_start(tmp_path: Path) -> None:
     assert "top_k" not in done.manifest.parameters["model"].sent
 
 
-def test_what_is_odd_about_answers_is_told_above_the_figures(tmp_path: Path) -> None:
+def test_what_is_odd_about_answers_is_told_above_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     count = iter(range(10_000))
     texts = [ANSWER, f"<musing>Hmm.</musing>{ANSWER}"]
 
@@ -217,6 +220,6 @@ def test_what_is_odd_about_answers_is_told_above_the_figures(tmp_path: Path) -> 
         "native_lost": {},
         "only_reasoning": 0,
     }
-    as_csv = CliRunner().invoke(cli, ["score", str(done.path), "--format", "csv"])
-    assert without_reason in as_csv.stderr
-    assert "musing" not in as_csv.stdout
+    as_csv = caller(monkeypatch, capsys, tmp_path)("score", done.path, "--format", "csv")
+    assert without_reason in as_csv.err
+    assert "musing" not in as_csv.out

@@ -271,7 +271,7 @@ def _about(failure: ApiFailure, codes: list[str]) -> str | None:
     status = failure.status
     if status is None:
         return None
-    if status in (200, 400, 402, 403, 404, 405):
+    if status in (200, 400, 402, 403, 404, 405, 429):
         for words, means in _failure_words():
             if words.search(failure.message):
                 return means
