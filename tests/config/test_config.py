@@ -274,6 +274,15 @@ class TestNothingSecretIsWritten:
         assert "abcdef" not in str(caught.value)
 
     @pytest.mark.parametrize(
+        "path",
+        ["sk-abcdefghijklmnop1234567890abcd/v1", "v1/token/abcdef0123456789", "v1/key=abcdef"],
+    )
+    def test_a_url_with_a_key_in_its_path_is_refused(self, path: str) -> None:
+        with pytest.raises(ConfigurationError, match="looks like a key in its path") as caught:
+            resolve_config({"model": MODEL, "api_base": f"https://host.example/{path}"})
+        assert "abcdef" not in str(caught.value)
+
+    @pytest.mark.parametrize(
         "url",
         [
             "localhost:8000",
@@ -305,6 +314,8 @@ class TestNothingSecretIsWritten:
             {"token": "abc"},
             {"access_token": "abc"},
             {"client_secret": "abc"},
+            {"credential": "abc"},
+            {"passwd": "abc"},
             {"headers": {"x-api-key": "abc"}},
             {"x-jwt": 0},
             {"tools": [{"server": {"auth_token": "abc"}}]},

@@ -405,6 +405,10 @@ REFUSED = {
     "too large": (Page(b"x" * 5000), "is larger than"),
     "in a circle": (Page(status=302, headers={"Location": "/circle"}), "HTTP 302"),
     "elsewhere": (Page(status=302, headers={"Location": "file:///etc/hosts"}), "HTTP 302"),
+    "in the clear": (
+        Page(status=302, headers={"Location": "http://plain.invalid/x"}),
+        "a redirect does not lead to https",
+    ),
     "slow": (Page(b"x" * 10, drip_s=1.0), "no answer within 0.3 s"),
     "another file": (Page(b"id,prompt,type\n"), "is not the file that refusalkit knows"),
 }
@@ -462,6 +466,26 @@ def test_a_changed_copy_in_the_cache_is_fetched_again(host: Host, tmp_path: Path
     good.path.write_bytes(b"changed")
     assert fetch.fetch(place, facts.files[0], good.sha256).sha256 == good.sha256
     assert len(host.asked) == 2
+
+
+def test_a_set_without_a_pinned_digest_stays_what_was_fetched_first(
+    host: Host, tmp_path: Path
+) -> None:
+    body = sample("xstest", tmp_path).read_bytes()
+    revision = "1" * 40
+    host.pages[url_of("xstest", revision)] = Page(body)
+    rk.load_prompts(f"xstest@{revision}")
+    files = filter(Path.is_file, (tmp_path / "cache").rglob("*"))
+    (kept,) = (path for path in files if path.read_bytes() == body)
+    kept.write_bytes(b"changed")
+    with pytest.raises(DownloadError, match="is not what was fetched first"):
+        rk.load_prompts(f"xstest@{revision}")
+    # Nor may the server say something else under the same revision.
+    kept.unlink()
+    host.pages[url_of("xstest", revision)] = Page(body + b"\n")
+    with pytest.raises(DownloadError, match="though its revision 111111111111 is the same"):
+        rk.load_prompts(f"xstest@{revision}")
+    assert not kept.exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -98,6 +98,15 @@ def test_every_command_that_reads_a_table_is_bounded(tables: Path, words: tuple[
     assert not (tables / "made").exists()
 
 
+@pytest.mark.slow
+def test_two_prompts_of_twelve_megabytes_are_checked_in_bounded_memory(tmp_path: Path) -> None:
+    rows = [f'{{"prompt": "{f"word{n} ordinary text " * 550_000}"}}\n' for n in range(2)]
+    (tmp_path / "two.jsonl").write_text("".join(rows))
+    status, err, most = refusalkit("prompts", "validate", "two.jsonl", cwd=tmp_path)
+    assert status == 0, err
+    assert most < 1e9
+
+
 def test_what_lies_in_the_working_directory_is_not_imported(tmp_path: Path) -> None:
     """The other process is isolated: a stranger's folder holds data, never code."""
     small = tmp_path / "small.parquet"

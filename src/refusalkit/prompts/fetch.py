@@ -336,6 +336,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         # In the clear only from this machine to this machine.
         local = {there.hostname, urlsplit(req.full_url).hostname} <= set(_LOOPBACK)
         if there.scheme != "https" and not (local and req.type == "http"):
+            fp.close()
             raise urllib.error.URLError("a redirect does not lead to https")
         following = super().redirect_request(req, fp, code, msg, headers, newurl)
         if following is not None and _origin(newurl) == _origin(req.full_url):
