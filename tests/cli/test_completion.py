@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +22,7 @@ from refusalkit.cli import cli
 
 BASH = """
 eval "$(refusalkit completion bash)"
-COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+COMP_LINE={line}; COMP_POINT=${{#COMP_LINE}}
 _refusalkit_completion refusalkit
 printf '%s\\n' "${{COMPREPLY[@]}}"
 """
@@ -54,8 +58,8 @@ def said(*command: str) -> list[str]:
 
 
 def bash(*words: str) -> list[str]:
-    quoted = " ".join(f"'{word}'" for word in ("refusalkit", *words))
-    return said("bash", "--norc", "-c", BASH.format(words=quoted))
+    line = shlex.quote(" ".join(("refusalkit", *words)))
+    return said("bash", "--norc", "-c", BASH.format(line=line))
 
 
 UNIT = "exploitation-and-trafficking-01#1"
@@ -139,8 +143,34 @@ def test_units_of_a_large_run_are_read_as_far_as_a_person_waits(
 
 def test_bash_offers_the_same(place: Path) -> None:
     del place
-    for words in (("run", "demo/"), ("score", "@"), ("show", "runs/alpha", "ex")):
+    for words in (("run", "demo/"), ("show", "runs/alpha", "ex"), ("show", "@last", "ex")):
         assert set(bash(*words)) == CASES[words], words
+    assert bash("score", "@l") == bash("score", "@") == ["@last"]
+    # bash keeps what stands before a sign that breaks words, and replaces the rest.
+    assert set(bash("run", "demo/open", "--judge=lex")) == {"lexical"}
+
+
+def test_a_person_at_bash_completes_the_last_run_and_its_unit(place: Path) -> None:
+    del place
+    process, terminal = pty.fork()
+    if process == 0:
+        os.environ |= {"PS1": "$ ", "TERM": "dumb", "INPUTRC": "/dev/null"}
+        os.execvp("bash", ["bash", "--norc", "-i"])
+    load = 'eval "$(refusalkit completion bash)"; echo loa""ded\n'
+    steps = ((load, "\nloaded"), ("refusalkit show @l\t", "last "), ("ex\t", UNIT))
+    try:
+        for keys, expected in steps:
+            os.write(terminal, keys.encode())
+            seen = ""
+            deadline = time.monotonic() + 60
+            while expected not in seen and time.monotonic() < deadline:
+                if select.select([terminal], [], [], 0.2)[0]:
+                    seen += os.read(terminal, 65536).decode("utf-8", "replace")
+            assert expected in seen
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        os.close(terminal)
 
 
 @pytest.mark.slow

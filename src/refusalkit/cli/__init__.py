@@ -31,6 +31,8 @@ def main() -> None:
     # Fewer garbage collections: they slow the start, and imported modules stay anyway.
     gc.set_threshold(50_000, 20, 20)
     say_notes()
+    if "_REFUSALKIT_COMPLETE" in os.environ:
+        importlib.import_module("refusalkit.cli.completing")  # how a shell's words are read
     try:
         sys.exit(cli.main(standalone_mode=False) or OK)
     except click.exceptions.NoArgsIsHelpError as error:

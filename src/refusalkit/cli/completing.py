@@ -5,12 +5,19 @@ Nothing here asks a network, and what cannot be read offers nothing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    add_completion_class,
+    get_completion_class,
+    split_arg_string,
+)
 
 from refusalkit.errors import RefusalkitError
 
@@ -18,13 +25,54 @@ if TYPE_CHECKING:
     from refusalkit.prompts.prompt_set import PromptSet
 
 Candidates = Callable[[click.Context, str], list[CompletionItem]]
-_VARIABLE = "_REFUSALKIT_COMPLETE"
+VARIABLE = "_REFUSALKIT_COMPLETE"
+_BASH = """\
+%(complete_func)s() {
+    local IFS=$'\\n' line response typed breaks kept="" type value
+    line="${COMP_LINE:0:$COMP_POINT}"
+    response=$(env COMP_LINE="$line" %(complete_var)s=bash_complete $1)
+    # Of a word bash replaces only what stands behind a sign that breaks words.
+    typed="${line##* }"
+    breaks="${COMP_WORDBREAKS//[!=:]/}"
+    if [[ -n $breaks && $typed == *[$breaks]* ]]; then
+        kept="${typed%%"${typed##*[$breaks]}"}"
+    fi
+    COMPREPLY=()
+    for completion in $response; do
+        IFS=',' read -r type value <<< "$completion"
+        if [[ $type == 'dir' ]]; then
+            compopt -o dirnames
+        elif [[ $type == 'file' ]]; then
+            compopt -o default
+        elif [[ $type == 'plain' ]]; then
+            COMPREPLY+=("${value#"$kept"}")
+        fi
+    done
+    return 0
+}
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
 # Runs that are read to know their models.
 _MAX_RUNS = 50
 # Of a run's answers only so much is read to know their units, and so many are offered: a person
 # waits.
 _MAX_BYTES = 32 * 2**20
 _MAX_UNITS = 200
+
+
+@add_completion_class
+class _Bash(BashComplete):
+    """bash breaks words at more signs than a shell does when it runs a command: the line counts."""
+
+    name = "bash"
+    source_template = _BASH
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """The words before the one that is typed, and that one."""
+        line = os.environ.get("COMP_LINE", "")
+        words = split_arg_string(line)
+        incomplete = words.pop() if words and not line.endswith((" ", "\t")) else ""
+        return words[1:], incomplete
 
 
 @click.command(epilog="Example: refusalkit completion bash")
@@ -39,7 +87,7 @@ def completion(shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None, "one of the choices"
     root = click.get_current_context().find_root().command
-    click.echo(kind(root, {}, "refusalkit", _VARIABLE).source())
+    click.echo(kind(root, {}, "refusalkit", VARIABLE).source())
 
 
 def runs(_: click.Context, incomplete: str) -> list[CompletionItem]:
