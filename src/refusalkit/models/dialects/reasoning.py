@@ -125,9 +125,12 @@ class _Tables:
         return frozenset(char for one in chars for char in (one.lower(), one.upper()))
 
     @cached_property
-    def sign_chars(self) -> frozenset[str]:
-        """One of them is in each text that has a closing mark or a last token."""
-        return frozenset(sign[0] for sign in (*self.stray_signs, *self._lasts, "["))
+    def signs(self) -> frozenset[str]:
+        """One of them is in each text that has a closing mark, a last token or a wrapper."""
+        wrappers = (wrapper.opening for wrapper in self.wrappers)
+        found = ("[/", *self.stray_signs, *self._lasts, *wrappers)
+        # A bracket alone is in many an answer: in its lists and links.
+        return frozenset(sign[:2] if sign[0] == "[" else sign[0] for sign in found)
 
     @cached_property
     def first(self) -> re.Pattern[str]:
@@ -191,10 +194,13 @@ def split_reasoning(text: str, *, apart: bool = False, cut: bool = False) -> Spl
     answer was stopped before its end.
     """
     tables = _tables()
-    if text[:_NEAR].lstrip()[:1] not in tables.begins and not any(
-        char in text for char in tables.sign_chars
-    ):
-        return Split(text)
+    if not any(sign in text for sign in tables.signs):
+        # Nothing ends in it: only what leads it can be a mark.
+        if text[:_NEAR].lstrip()[:1] not in tables.begins:
+            return Split(text)
+        start = _after_tokens(tables, text, 0)
+        if not text[:start].strip() and tables.leading(text, start) is None:
+            return Split(text, unknown=_unknown(tables, text))
     thoughts: list[str] = []
     used: set[int] = set()
     at = 0
