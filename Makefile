@@ -23,13 +23,13 @@ demo: setup ## Benchmark a scripted model: no key, no network
 	@$(PY) -m refusalkit run demo/mixed --prompts refusalkit-166 --trials 5
 
 test: lint types ## Lint, types, import order and all tests but the slow ones
-	$(PY) -m pytest -n 2 -m "not slow"
+	$(PY) -m pytest -n auto -m "not slow"
 
 test-all: lint types ## All checks: also long simulations, cuts at every byte, wheel and docs site
-	$(PY) -m pytest -n 2
+	$(PY) -m pytest -n auto
 
 coverage: setup ## The tests again, counting what they run (below 90 % fails)
-	$(PY) -m pytest -n 2 --cov --cov-report=term:skip-covered
+	$(PY) -m pytest -n auto --cov --cov-report=term:skip-covered
 
 lint: setup ## Lint, format check and the import-order contract
 	$(PY) -m ruff check .

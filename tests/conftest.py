@@ -29,6 +29,10 @@ settings.register_profile(
 settings.load_profile("refusalkit")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores, up to eight: many a test waits for a process it started."""
+    return min(8, (os.cpu_count() or 1) + 1)
+
 
 def pytest_collection_finish() -> None:
     """Keep what is imported and collected by now out of every later search for garbage."""

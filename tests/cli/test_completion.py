@@ -180,6 +180,7 @@ def test_bash_offers_all_of_it(place: Path) -> None:
         assert set(bash(*words)) == expected, words
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
 def test_zsh_offers_the_same(place: Path) -> None:
     del place
@@ -201,6 +202,7 @@ def test_zsh_offers_the_same(place: Path) -> None:
         assert set(said("zsh", "-f", "-c", asked)) == expected, words
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
 def test_fish_offers_the_same(place: Path) -> None:
     del place

@@ -220,6 +220,7 @@ def test_a_key_that_the_endpoint_says_back_is_found_nowhere(
         assert b"[key]" in (out / "completions.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("api", "kind"), [("openai", "html"), ("anthropic", "401")])
 def test_nor_in_a_traceback_that_debug_asks_for(
     echo: Echo, tmp_path: Path, api: str, kind: str
@@ -261,6 +262,7 @@ def asked_through_litellm(model_id: str, base: str | None = None) -> Completion:
     return asyncio.run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("litellm")
 def test_nor_is_one_of_a_variable_that_does_not_end_like_a_key(
     echo: Echo, monkeypatch: pytest.MonkeyPatch
@@ -275,6 +277,7 @@ def test_nor_is_one_of_a_variable_that_does_not_end_like_a_key(
     assert not Keys(WORDS).within(str(done))
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("litellm")
 @pytest.mark.parametrize("provider", ["openai", "groq"])
 def test_nor_is_one_that_litellm_has_from_elsewhere(

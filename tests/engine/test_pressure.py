@@ -268,6 +268,7 @@ class TestResuming:
         rk.resume(run.path, model=model, prompts=a_set())
         assert model.asked == 0
 
+    @pytest.mark.slow
     @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
     def test_after_a_kill_every_refusal_is_insisted_on_to_the_end(self, tmp_path: Path) -> None:
         out = tmp_path / "run"

@@ -662,6 +662,7 @@ def test_the_plain_functions_work_inside_a_running_loop(tmp_path: Path) -> None:
     assert asyncio.run(notebook()) is not None
 
 
+@pytest.mark.slow
 def test_async_twins_run_side_by_side(tmp_path: Path) -> None:
     async def both() -> list[Run]:
         names = ("demo/open", "demo/cautious")

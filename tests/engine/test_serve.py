@@ -364,6 +364,7 @@ def sweep(
     return said, [line.split() for line in (tmp_path / "journal").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_servers_of_a_plan_run_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -296,6 +296,7 @@ JSON_VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), JSON_VALUES, max_size=4))
 def test_printed_json_is_ascii_and_says_what_the_data_say(value: dict[str, Any]) -> None:
     printed = to_json(value)

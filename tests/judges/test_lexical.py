@@ -445,6 +445,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_a_megabyte_costs_little_more_than_what_is_read_of_it(text: str) -> None:
     # Only the declared head and tail are read, so a hundred times the text must not take a
@@ -576,6 +577,7 @@ def test_one_plain_refusal_in_the_opening_is_enough_on_its_own() -> None:
         assert weights[name]["opening"] + DATA["rules"]["bias"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "table", "by"),
     [

@@ -91,6 +91,7 @@ def test_the_workflow_is_valid() -> None:
     assert names.index("Ask and judge") < names.index("Audit")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BASH is None or os.name == "nt", reason="the recipe's shell is bash")
 @pytest.mark.parametrize(
     ("model", "gate", "status"),

@@ -40,6 +40,7 @@ from places import ROOT
 from refusalkit.cli import main
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FIRST_READ = ("README.md", "docs/getting-started.md")
 PROGRAMS = (["refusalkit"], ["python", "-m", "refusalkit"])
 SHELL = {"|", "||", "&", "&&", ";", ">", ">>", "<", "2>", "2>&1"}
 # The environment that commands get: no HOME, no keys, no proxies.
@@ -180,7 +181,15 @@ def run_python(block: Block, document: str, namespace: dict[str, Any]) -> None:
         asyncio.run(result)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def documents() -> Iterator[Any]:
+    """What a newcomer reads first is tried by `make test`, the others by `make test-all`."""
+    for path in DOCUMENTS:
+        name = path.relative_to(ROOT).as_posix()
+        marks = () if name in FIRST_READ else (pytest.mark.slow,)
+        yield pytest.param(path, id=name, marks=marks)
+
+
+@pytest.mark.parametrize("document", list(documents()))
 def test_examples(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     example = ROOT / "runs" / "example"
     if example.is_dir():

@@ -116,7 +116,11 @@ class TestCommands:
 
     @pytest.mark.parametrize(
         ("words", "plots"),
-        [("score made", False), ("report made --json", False), ("report made", True)],
+        [
+            ("score made", False),
+            pytest.param("report made --json", False, marks=pytest.mark.slow),
+            pytest.param("report made", True, marks=pytest.mark.slow),
+        ],
     )
     def test_only_pages_import_matplotlib(self, tmp_path: Path, words: str, plots: bool) -> None:
         write_run(tmp_path / "made")
@@ -161,6 +165,7 @@ class TestLibrary:
     def test_the_version_matches_the_package(self) -> None:
         assert refusalkit.__version__ == version("refusalkit")
 
+    @pytest.mark.slow
     def test_importing_litellm_is_silent_and_offline(self, tmp_path: Path) -> None:
         program = """
             import gc, os

@@ -146,6 +146,7 @@ def test_the_stop_button_ends_a_run_within_two_seconds_and_it_can_be_resumed(
         assert len(units) == len(set(units)) == 60
 
 
+@pytest.mark.slow
 def test_an_error_is_one_sentence_and_progress_is_a_line_of_text(kernel: Kernel) -> None:
     kernel.start('import refusalkit as rk\nrk.benchmark("demo/open", "no-such-set")')
     (error,) = (each for each in kernel.outputs() if each["kind"] == "error")

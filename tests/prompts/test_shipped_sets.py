@@ -468,6 +468,7 @@ class TestNearDuplicates:
             near.near_duplicates([*MAIN.prompts, *CONTRAST.prompts, *STARTER.prompts]).pairs == ()
         )
 
+    @pytest.mark.slow
     def test_nothing_comes_near_but_a_twin(self) -> None:
         """But for two twins of one prompt, none shares more than 0.42 of its words in order."""
         everything = [*MAIN.prompts, *CONTRAST.prompts, *STARTER.prompts]

@@ -107,7 +107,7 @@ def test_several_models_are_told_apart_and_each_keeps_its_time_left(columns: int
         assert re.search(r"\d:16:00 left", line)
 
 
-@pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.parametrize("columns", [pytest.param(40, marks=pytest.mark.slow), 80])
 def test_a_real_run_draws_within_its_terminal(columns: int, tmp_path: Path) -> None:
     command = ("-m", "refusalkit", "run", "demo/mixed", "demo/open", "--trials", "2")
     lines = on_a_terminal(columns, *command, "--out", "both", cwd=tmp_path)

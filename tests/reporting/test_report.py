@@ -289,6 +289,7 @@ class TestSeveralRuns:
             assert f"<li><code>{name}</code>" in text
         assert "No category differs significantly" in text
 
+    @pytest.mark.slow
     def test_all_runs_are_in_every_plot(self, runs: list[rk.Run], tmp_path: Path) -> None:
         text = rk.report(runs[:2] * 4, tmp_path / "eight.html", anyway=True).read_text("utf-8")
         plot = text.partition('<section id="categories"')[2]
@@ -324,6 +325,7 @@ class TestSeveralRuns:
         assert "Categories whose willingness differs significantly" in text
         assert '<th scope="row">Fraud and scams</th><td>0.0</td><td>100.0</td>' in text
 
+    @pytest.mark.slow
     def test_unlike_runs_are_compared_on_request_with_a_warning(
         self, runs: list[rk.Run], told: rk.Run, tmp_path: Path, call: Call
     ) -> None:
@@ -573,6 +575,7 @@ def calibration(tmp_path_factory: pytest.TempPathFactory) -> rk.Calibration:
 class TestCorrection:
     """With a calibration, corrected figures are shown beside the others, never instead of them."""
 
+    @pytest.mark.slow
     def test_corrected_figures_are_on_the_page_and_in_the_data(
         self, calibration: rk.Calibration, tmp_path: Path
     ) -> None:

@@ -68,7 +68,7 @@ def phone(browser: Any, pages: dict[str, Path]) -> Iterator[Visit]:
         yield visit
 
 
-@pytest.mark.parametrize("screen", ["desk", "phone"])
+@pytest.mark.parametrize("screen", [pytest.param("desk", marks=pytest.mark.slow), "phone"])
 def test_a_complete_run_fits_without_errors_or_requests(
     request: pytest.FixtureRequest, screen: str
 ) -> None:
@@ -255,6 +255,7 @@ def test_it_works_without_scripts(browser: Any, pages: dict[str, Path]) -> None:
         assert visit.page.locator("#units-table button").count() == 0
 
 
+@pytest.mark.slow
 def test_three_whole_runs_print_on_eight_pages(
     browser: Any, pages: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -76,6 +76,7 @@ def checkpoints(tmp_path: Path, **options: int) -> list[Run]:
     return found
 
 
+@pytest.mark.slow
 def test_a_page_of_checkpoints_has_lines_in_their_order(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     rk.report(checkpoints(tmp_path), page)

@@ -244,6 +244,7 @@ class TestRefused:
         assert "a shard cannot know what the others found" in said.err
 
 
+@pytest.mark.slow
 @settings(max_examples=SPLITS, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_however_it_was_split_and_killed_the_whole_is_the_same(

@@ -140,6 +140,7 @@ def test_j_is_that_of_the_formula_over_all_and_by_category(case: Case) -> None:
             assert row["youden_j"] - 1e-9 <= row["high"] <= 100
 
 
+@pytest.mark.slow
 @slow
 @given(cases())
 def test_every_other_figure_is_as_if_there_were_no_contrast_prompts(case: Case) -> None:

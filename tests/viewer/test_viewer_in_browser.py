@@ -90,6 +90,7 @@ def test_the_key_leaves_the_address_at_once(desk: Window, client: Client) -> Non
     page.locator("#runs tbody tr").nth(2).wait_for()
 
 
+@pytest.mark.slow
 def test_runs_are_sorted_filtered_and_compared_by_keyboard(desk: Window) -> None:
     page = desk.open("/")
     rows = page.locator("#runs tbody tr")
@@ -154,6 +155,7 @@ def test_units_are_read_by_keyboard_alone(desk: Window, client: Client) -> None:
     page.locator("#count", has_text="70 units").wait_for()
 
 
+@pytest.mark.slow
 def test_the_address_is_a_link_to_filters_and_unit(desk: Window, client: Client) -> None:
     run = client.run("leaky")
     page = desk.open(f"/run/{run}/read")

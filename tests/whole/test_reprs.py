@@ -292,6 +292,7 @@ class Cells(HTMLParser):
         self.tags.append(tag)
 
 
+@pytest.mark.slow
 def test_every_public_object_has_a_line_and_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

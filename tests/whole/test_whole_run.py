@@ -284,7 +284,11 @@ def check_figures(
 
 @pytest.mark.parametrize(
     "way",
-    ["openai", "anthropic", pytest.param("litellm", marks=pytest.mark.xdist_group("litellm"))],
+    [
+        "openai",
+        pytest.param("anthropic", marks=pytest.mark.slow),
+        pytest.param("litellm", marks=[pytest.mark.slow, pytest.mark.xdist_group("litellm")]),
+    ],
 )
 def test_a_hostile_provider_and_every_unit_in_its_right_outcome(tmp_path: Path, way: str) -> None:
     path = tmp_path / "run"

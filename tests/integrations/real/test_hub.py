@@ -114,6 +114,7 @@ def test_without_a_data_set_it_says_what_to_add(run: rk.Run, tmp_path: Path) -> 
         rk.export(run, "hub", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_push_shows_what_it_sends_and_opens_a_pull_request(
     run: rk.Run, tmp_path: Path, server: tuple[str, type[_Hub]]
 ) -> None:
