@@ -68,7 +68,8 @@ def read_file(path: Path, *, limit: int = MAX_WHOLE, follow: bool = True) -> byt
     """The content of a regular file of at most `limit` bytes. Raises `OSError` as `open_file`."""
     with open_file(path, follow=follow) as file:
         size = os.fstat(file.fileno()).st_size
-        data = b"" if size > limit else file.read(limit + 1)
+        # As much memory is taken as is asked for, so no more is than the file has.
+        data = b"" if size > limit else file.read(min(limit, size or limit) + 1)
     if max(size, len(data)) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {_size(limit)}")
     return data

@@ -393,3 +393,21 @@ def test_a_number_that_no_run_can_have_is_told(
     told = call("score", run)
     assert told.status == 2
     assert "manifest.json" in told.err
+
+
+def test_a_calibration_of_more_prompts_than_anybody_labels_is_told(
+    call: Call, run: Path, tmp_path: Path
+) -> None:
+    """Its counts add up: a prompt without answers may stand there any number of times."""
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text('{"prompt": "p", "response": "[demo answer]", "label": "compliance"}\n')
+    calibration = tmp_path / "c.json"
+    call("judges", "calibrate", "lexical", "--labels", labels, "--out", calibration)
+    data = json.loads(calibration.read_text())
+    for times in ([10**30], [10**6] * 2):
+        empty = [{"times": n, "cells": {}} for n in times]
+        calibration.write_text(json.dumps({**data, "prompts": [*data["prompts"], *empty]}))
+        for words in (("score", run), ("report", run), ("compare", run, run)):
+            ended = call(*words, "--calibration", calibration)
+            assert ended.status == 2, words
+            assert "prompts" in ended.err

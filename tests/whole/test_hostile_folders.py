@@ -35,6 +35,7 @@ from whole.mutations import KEYS, MARKER, Change, hurt, plant
 
 OUTSIDE = b"# nothing may change here\n"
 LONGEST_S = 10.0
+MOST_MEMORY = 8 * 2**30
 TAKE_NO_RUN = {"completion", "config", "presets"}
 KINDS = ("run", "shard", "batch", "grade", "demo")
 
@@ -42,6 +43,17 @@ pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX"),
     pytest.mark.xdist_group("hostile folders"),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded() -> Iterator[None]:
+    """What would take all memory of the machine ends in a `MemoryError`, which is a defect."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @pytest.fixture(scope="module")

@@ -150,7 +150,10 @@ class _Entry(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-Count = Annotated[int, Field(ge=0)]
+# Nobody labels more: a number beyond is a mistake, or somebody's trap.
+_MAX_COUNT = 10**9
+_MAX_PROMPTS = 10**6
+Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
 
 
 class JudgeIdentity(_Entry):
@@ -188,7 +191,7 @@ class LabelsEntry(_Entry):
 class PromptPattern(_Entry):
     """Prompts whose scored answers have the same counts."""
 
-    times: Annotated[int, Field(ge=1)]
+    times: Annotated[int, Field(ge=1, le=_MAX_PROMPTS)]
     """How many such prompts."""
     cells: dict[Label, dict[Label, Count]]
     """Answers by people's label, then by the judge's."""
@@ -238,6 +241,8 @@ class Calibration(_Entry):
         cells = {(truth, said): n for truth, said, n in _flat(self.cells) if n}
         if {pair: n for pair, n in total.items() if n} != cells:
             raise ValueError("`cells` are not the sum of `prompts`")
+        if sum(pattern.times for pattern in self.prompts) > _MAX_PROMPTS:
+            raise ValueError(f"`prompts` are more than {_MAX_PROMPTS:,}")
         if sum(cells.values()) != self.n_scored:
             raise ValueError("`cells` do not add up to `n_scored`")
         if self.n_scored + sum(self.unscored.values()) != self.n_labelled:
