@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections import Counter
@@ -27,7 +28,7 @@ from refusalkit.errors import (
     RunFolderError,
 )
 from refusalkit.models.batch_dialects import batch_providers
-from refusalkit.models.batches import BatchLimits, custom_id
+from refusalkit.models.batches import BatchLimits, BatchState, custom_id, read_pages
 from refusalkit.runs.batch_journal import read_batches
 from refusalkit.runs.folder import (
     Run,
@@ -404,6 +405,13 @@ def test_a_strangers_journal_is_followed_only_where_the_folder_is_trusted(
         with pytest.raises(FolderNotTrusted, match="names batches at a provider"):
             act()
     assert not any(made.cancelled for made in server.batches.made.values())
+
+
+def test_a_list_of_batches_that_never_ends_is_read_no_further() -> None:
+    async def page(number: int, after: str) -> tuple[list[BatchState], bool]:
+        return [BatchState(id=f"b{number}", ended=True, status="ended")], True
+
+    assert len(asyncio.run(read_pages(page, 0.0))) == 1000
 
 
 def test_a_strangers_batches_are_not_read_for_another_judge_either(

@@ -145,5 +145,14 @@ def _notes(found: Score, estimate: Estimate) -> str:
 
 
 def _as_yaml(data: Any) -> bytes:
-    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=1000)
+    text: str = yaml.safe_dump(_shown(data), sort_keys=False, allow_unicode=True, width=1000)
     return text.encode()
+
+
+def _shown(data: Any) -> Any:
+    """The data with hidden characters escaped in all texts: names may be a stranger's."""
+    if isinstance(data, dict):
+        return {_shown(name): _shown(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_shown(value) for value in data]
+    return printable(data, 1000) if isinstance(data, str) else data

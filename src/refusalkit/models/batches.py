@@ -143,6 +143,10 @@ class BatchEndpoint(Protocol):
 PAGE = 100
 
 
+# A list that never ends is read no further.
+_MOST_PAGES = 1000
+
+
 async def read_pages(
     page: Callable[[int, str], Awaitable[tuple[list[BatchState], bool]]],
     since: float,
@@ -161,7 +165,8 @@ async def read_pages(
         states, more = await page(number, after)
         found += [one for one in states if one.created_at is None or one.created_at >= since]
         older = any(one.created_at is not None and one.created_at < since for one in states)
-        if (older and newest_first) or not more or not states or states[-1].id == after:
+        ended = (older and newest_first) or not more or not states or states[-1].id == after
+        if ended or number + 1 == _MOST_PAGES:
             return found
         number, after = number + 1, states[-1].id
 
