@@ -632,6 +632,22 @@ def test_no_text_of_a_manifest_steers_a_terminal_or_what_is_written(
                     file.unlink()
 
 
+@pytest.mark.parametrize("field", ["system", "reasoning", "preset", "prompts"])
+def test_half_a_character_in_a_manifest_keeps_no_report_from_being_written(
+    call: Call, finished: Path, field: str
+) -> None:
+    forge(finished, config={field: "\ud800"})
+    for words in (
+        ("report", finished, "-o", "card.md"),
+        ("report", finished, "-o", "page.html"),
+        ("leaderboard", finished),
+        ("export", finished, "--to", "bundle", "run.zip"),
+    ):
+        ended = call(*words)
+        assert ended.status in (0, 2), words
+        assert "a defect" not in ended.err, (words, ended.err)
+
+
 def test_a_model_card_of_a_strangers_run_closes_no_fence_and_steers_no_terminal(
     call: Call, run: Path, tmp_path: Path
 ) -> None:

@@ -261,6 +261,9 @@ def open_run(path: str | Path) -> Run:
     try:
         written = files.read_file(file, follow=False)
         data = json.loads(written)
+        if b"\\u" in written:
+            # Perhaps half of a character, which no file that is written of it could hold.
+            data = json.loads(json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
     except FileNotFoundError as error:
         what = f"it has no {MANIFEST}" if folder.is_dir() else "there is no such folder"
         raise RunFolderError(f"{where} is not a run: {what}") from error
