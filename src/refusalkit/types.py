@@ -22,6 +22,8 @@ from refusalkit.display import shows
 
 Role = Literal["system", "user", "assistant"]
 Reasoning = Literal["off", "on", "auto"]
+Via = Literal["litellm"]
+"""Back ends that an option can force, whatever the model's id says."""
 Source = Literal["judge", "provider"]
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import importlib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import refusalkit
-from refusalkit.judges.kinds import KINDS, kind_named
+from refusalkit.judges.kinds import KINDS, Kind, kind_named
 from refusalkit.judges.rubrics import load_rubric, shipped_judges
 
 SOURCE = Path(refusalkit.__file__).parent
@@ -20,6 +21,10 @@ def test_every_shipped_judge_has_a_kind_whose_module_opens_it(name: str) -> None
     kind = load_rubric(name).of_kind
     assert kind.module is not None
     assert callable(importlib.import_module(kind.module).open_rubric)
+
+
+def test_a_judge_file_may_name_each_kind_that_has_a_module() -> None:
+    assert set(get_args(Kind)) == {kind.name for kind in KINDS.values() if kind.module}
 
 
 def test_a_kind_from_a_later_version_is_known_by_its_name_alone() -> None:

@@ -18,12 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from refusalkit.config.no_secrets import checked_base, checked_body, checked_variable
 from refusalkit.display import notebook_table
-from refusalkit.types import GenerationConfig, Reasoning
+from refusalkit.types import GenerationConfig, Reasoning, Via
 
 Preset = Literal["paper", "atropos", "modern"]
 Inversion = Literal["paper", "atropos", "none"]
 CouncilRule = Literal["majority", "unanimous", "any"]
-Via = Literal["litellm"]
 StopWhen = Literal["crossed", "held"]
 
 DEFAULT_PROMPTS = "refusalkit-166"

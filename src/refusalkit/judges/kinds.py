@@ -1,7 +1,8 @@
 """The kinds of judges, and what sets each apart.
 
-Code asks a kind for its properties, never for its name. A new kind is a row here and a module with
-an ``open_rubric``; one whose file needs a check of its own has that in `judges.rubrics`.
+Code asks a kind for its properties, never for its name. A new kind is a row here, its name in
+`Kind`, and a module with an ``open_rubric``. Only one whose file needs a check or a table of its
+own touches `judges.rubrics`; any kind may have the table ``[rules]``.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+Kind = Literal["llm", "lexical", "classifier"]
+"""The kinds that a judge file may name: those below that have a module."""
 
 
 @dataclass(frozen=True, slots=True)

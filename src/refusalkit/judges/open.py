@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from refusalkit.errors import JudgeFileError
 from refusalkit.judges.protocol import Connection, Judge
 from refusalkit.judges.rubrics import Rubric, load_rubric
-from refusalkit.models.open import Via
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.request_form import RequestForm
+from refusalkit.types import Via
 from refusalkit.untrusted import printable
 
 Opener = Callable[[Rubric, Connection], Judge]

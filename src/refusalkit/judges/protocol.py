@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from refusalkit.types import Completion, Prompt, Verdict
+from refusalkit.types import Completion, Prompt, Verdict, Via
 
 if TYPE_CHECKING:
     from refusalkit.models.pacing import Pacer
@@ -47,7 +47,7 @@ class Connection:
     pacer: Pacer
     api_base: str | None = None
     api_key_env: str | None = None
-    via: Literal["litellm"] | None = None
+    via: Via | None = None
     timeout_s: float = 600.0
     share_form: Callable[[RequestForm], RequestForm] | None = None
     finish_words: Sequence[str] = ()

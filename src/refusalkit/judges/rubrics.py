@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -43,7 +43,7 @@ from pydantic import (
 from refusalkit.display import shows
 from refusalkit.errors import JudgeFileError
 from refusalkit.files import read_file
-from refusalkit.judges.kinds import KINDS, JudgeKind
+from refusalkit.judges.kinds import KINDS, JudgeKind, Kind
 from refusalkit.shipped import judges_dir
 from refusalkit.types import Label
 from refusalkit.untrusted import is_network_path, printable
@@ -55,7 +55,6 @@ POSITIONS = ("beginning", "middle", "end", "throughout")
 """What `rests_on` may say: where in an answer the deciding part is."""
 
 DEFAULT_ASKS = 2
-Kind = Literal["llm", "lexical", "classifier"]
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
@@ -218,7 +217,8 @@ class _JudgeFile(BaseModel):
         for table in KINDS[self.kind].tables:
             if not getattr(self, "reply_schema" if table == "schema" else table):
                 raise ValueError(f"a judge of the kind {self.kind} needs [{table}]")
-        _CHECKS[self.kind](self)
+        if (check := _CHECKS.get(self.kind)) is not None:
+            check(self)
         return self
 
     @property
@@ -264,7 +264,7 @@ class _JudgeFile(BaseModel):
             raise ValueError("[schema] must have additionalProperties = false")
 
 
-# What a file of each kind is held to beside its tables.
+# Checks of a file beyond the tables that its kind needs; a kind may do without.
 _CHECKS: Mapping[Kind, Callable[[_JudgeFile], None]] = {
     "llm": _JudgeFile._check_schema,
     "lexical": _JudgeFile._check_own_limits,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Literal
 
 from refusalkit.errors import ConfigurationError, MissingKeyError, UsageError
 from refusalkit.models.chat import ChatModel
@@ -18,10 +17,8 @@ from refusalkit.models.prices import check_retired
 from refusalkit.models.protocol import Model
 from refusalkit.models.provider_names import meant
 from refusalkit.redaction import redact
+from refusalkit.types import Via
 from refusalkit.untrusted import printable
-
-Via = Literal["litellm"]
-
 
 # Prefixes that name a kind of endpoint rather than a part of the model's own name; with an API
 # base, `Qwen/Qwen3-8B` is a whole name and `hosted_vllm/Qwen/Qwen3-8B` is not.

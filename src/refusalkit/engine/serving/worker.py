@@ -21,11 +21,12 @@ from refusalkit.engine.serving.log import ServerLog
 from refusalkit.engine.serving.server import OwnServer
 from refusalkit.errors import ConfigurationError, ProviderError, RefusalkitError
 from refusalkit.models.client import ChatClient, RetryWithChanges
-from refusalkit.models.open import Via, open_client, served_name
+from refusalkit.models.open import open_client, served_name
 from refusalkit.models.outcomes import Reply
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.request_form import ChatRequest
 from refusalkit.redaction import Keys
+from refusalkit.types import Via
 
 # A result of more bytes would go through Ray's object store, which may spill to a disk.
 _MAX_TEXT = 50_000
