@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import shutil
@@ -69,7 +70,8 @@ class Change:
         with contextlib.suppress(KeyError, IndexError, TypeError):
             for step in way:
                 data = data[step]
-            data[last] = self.value
+            # A copy: a list put into itself would have no end.
+            data[last] = copy.deepcopy(self.value)
 
 
 changes = st.lists(st.builds(Change, st.integers(0, 10**6), st.booleans(), values), max_size=4)
