@@ -128,7 +128,7 @@ def test_requests_go_to_a_file_and_answers_come_from_one(
     answered(asked, change=mess)
     run = rk.resume(run, batch_to=str(tmp_path / "files"))
     assert ended(run) == "done"
-    assert "1 that nobody asked for, 1 that are there twice" in caplog.text
+    assert "1 for requests that are not in the batch, 1 that are there twice" in caplog.text
     records = [r for _, r in read_records(run.completions)]
     assert len(records) == 16
     assert {r["outcome"] for r in records} == {"answered"}
@@ -259,10 +259,10 @@ def test_the_command_says_how_to_answer_the_file_and_how_to_come_back(
 @pytest.mark.parametrize(
     ("model", "options", "says"),
     [
-        (MODEL, {"batch": "judge"}, "give batch model, or both"),
+        (MODEL, {"batch": "judge"}, "set batch to model or both"),
         ("anthropic/claude-sonnet-5-5", {}, "leave out --batch-to"),
         ("demo/mixed", {"judge": "lexical", "judge_model": None}, "leave out"),
-        (MODEL, {"batch_to": " "}, "names no folder"),
+        (MODEL, {"batch_to": " "}, "batch_to is empty"),
         (MODEL, {"engine": "ray"}, "leave out serve and engine"),
         (MODEL, {"pressure": 2}, "pressure"),
     ],

@@ -315,9 +315,9 @@ def test_shards_with_open_batches_are_not_merged(server: LoopbackServer, tmp_pat
         ({"batch": "both", "pressure": 2}, "pressure"),
         ({"batch": "both", "stop_when": "crossed"}, "stop_when"),
         ({"batch": "both", "max_cost": 5.0}, "max.cost"),
-        ({"batch": "judge", "judge": "lexical", "judge_model": None}, "asks no model"),
+        ({"batch": "judge", "judge": "lexical", "judge_model": None}, "calls no model"),
         ({"batch": "both", "judge": "graded,refusalbench"}, "--batch model"),
-        ({"wait": True}, "wait is for batches"),
+        ({"wait": True}, "wait is only for batches"),
     ],
 )
 def test_what_cannot_go_in_a_batch_is_refused_before_anything_is_made(

@@ -213,7 +213,7 @@ def test_a_broken_run_that_was_not_named_is_passed_over_and_named_in_a_note(
     broken.completions.write_bytes(b"{broken\n" + broken.completions.read_bytes())
     found = rk.estimate("demo/open", limit=3)
     assert found.shares[0].basis == "3 answers of 1 earlier run"
-    assert f"{broken.path} was passed over: its records cannot be read" in found.notes
+    assert f"{broken.path} was skipped: its records cannot be read" in found.notes
     assert not any(str(whole.path) in note for note in found.notes)
     with pytest.raises(RecordError, match=r"completions.jsonl:1"):
         rk.estimate("demo/open", limit=3, earlier=[whole, broken])
@@ -246,7 +246,7 @@ def test_answers_with_another_reasoning_say_nothing_of_these(
     run = rk.benchmark("demo/open", **options)
     found = rk.estimate("demo/open", reasoning="on", earlier=[run], **options)
     assert found.shares[0].basis == "assumed: no earlier run of this model with reasoning on"
-    why = "were not used: asked with reasoning auto, not on"
+    why = "were not used: made with reasoning auto, not on"
     assert f"the answers of {run.path} {why}" in found.notes
     unnamed = rk.estimate("demo/open", reasoning="on", **options)
     assert any(note.startswith("1 earlier run of this model was not") for note in unnamed.notes)
@@ -372,7 +372,7 @@ def test_several_models_are_estimated_each_and_together(
         assert data["cost_usd"][end] == pytest.approx(both)
     shown = call(*words)
     assert shown.status == 0
-    assert shown.out.count("requests that are sent again") == 1
+    assert shown.out.count("retries are not counted") == 1
     assert max(map(len, shown.out.splitlines())) <= 80
     assert not list(tmp_path.iterdir()), "nothing was made"
 

@@ -260,11 +260,11 @@ def test_the_commands_hand_over_and_the_same_command_collects(
 @pytest.mark.parametrize(
     ("judge", "options", "says"),
     [
-        ("graded", {"batch": "model"}, "give --batch judge"),
+        ("graded", {"batch": "model"}, "use --batch judge"),
         ("graded", {"batch": "judge", "max_cost": 5.0}, "max.cost"),
-        ("graded", {"wait": True}, "wait is for batches"),
-        ("graded,refusalbench", {"batch": "judge"}, "a batch only one"),
-        ("lexical", {"batch": "judge", "judge_model": None}, "asks no model"),
+        ("graded", {"wait": True}, "wait is only for batches"),
+        ("graded,refusalbench", {"batch": "judge"}, "a batch holds requests to one"),
+        ("lexical", {"batch": "judge", "judge_model": None}, "calls no model"),
         ("graded", {"batch": "judge", "out": None}, "give --out"),
     ],
 )

@@ -250,7 +250,7 @@ def test_a_server_that_dies_is_replaced_with_its_worker(
         **OWN,
     )
     assert refusalkit.score(run).n_scored == 35
-    assert "exit code 70, the last it said: MemoryError" in caplog.text
+    assert "exit code 70, and last said: MemoryError" in caplog.text
 
 
 def test_a_server_that_does_not_start_ends_the_run_with_its_words(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_server_that_does_not_start_ends_the_run_with_its_words(tmp_path: Path
             serve=f"{PROGRAM} {{port}} --crash-at-start",
             **OWN,
         )
-    assert "exit code 1, the last it said: ValueError: the weights" in str(failed.value)
+    assert "exit code 1, and last said: ValueError: the weights" in str(failed.value)
     assert "the weights of this model" in (tmp_path / "run" / "server.log").read_text()
 
 

@@ -137,7 +137,7 @@ def test_a_crash_at_start_says_how_and_where_its_log_is(
     run = ["run", "local/small", "--prompts", "starter", "--judge", "lexical", "--out", "run"]
     said = call(*run, "--serve", f"{SERVE} --crash-at-start")
     assert said.status == 4
-    assert "ended before it answered: exit code 1, the last it said: ValueError: the we" in said.err
+    assert "ended before it answered: exit code 1, and last said: ValueError: the we" in said.err
     assert "run/server.log" in said.err
     assert 'refusalkit resume run --serve "COMMAND"' in said.err
     assert "the weights of this model are not here" in log_of(tmp_path / "run")
@@ -170,7 +170,7 @@ def test_a_command_that_cannot_be_started(tmp_path: Path, command: str, why: str
         ({"api_base": "https://models.example/v1"}, "is not one"),
         ({"batch": "model"}, "leave out one of them"),
         ({"workers": 2}, "give engine ray too"),
-        ({"gpus": 0.5}, "whole GPUs"),
+        ({"gpus": 0.5}, "whole number of GPUs"),
     ],
 )
 def test_options_that_do_not_go_with_it(tmp_path: Path, options: dict[str, Any], why: str) -> None:
@@ -208,7 +208,7 @@ def test_a_server_that_dies_at_work_ends_the_run_with_one_sentence(tmp_path: Pat
         benchmark(out, f"{SERVE} --crash-at 3", concurrency=1)
     # Of a line that may repeat a request no more than the exception's name.
     assert str(failed.value) == (
-        "the server of --serve ended: exit code 70, the last it said: MemoryError"
+        "the server of --serve ended: exit code 70, and last said: MemoryError"
     )
     assert failed.value.__notes__ == [
         f"its log: {out}/server.log",
@@ -393,7 +393,7 @@ def test_a_server_takes_no_more_gpus_than_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    with pytest.raises(ConfigurationError, match="gpus is 3, and CUDA_VISIBLE_DEVICES names 2"):
+    with pytest.raises(ConfigurationError, match="gpus is 3, but CUDA_VISIBLE_DEVICES names 2"):
         benchmark(tmp_path / "run", gpus=3)
     log = benchmark(tmp_path / "other", f"{SERVE} --journal {tmp_path / 'journal'}", gpus=1)
     assert refusalkit.score(log).n_scored == 4

@@ -1,1 +1,1 @@
-"""Working through a run: what is owed, the runner, budgets, sessions and estimates."""
+"""Working through a run: open tasks, the runner, budgets, sessions and estimates."""

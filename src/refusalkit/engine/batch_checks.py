@@ -1,4 +1,4 @@
-"""Whether what is asked for can be asked in batches; told before anything is sent."""
+"""Checks, before anything is sent, that a run can be done in batches as configured."""
 
 from __future__ import annotations
 
@@ -20,61 +20,64 @@ if TYPE_CHECKING:
 
 
 def check_batch(config: RunConfig, model: Model | None, judge: Judge) -> None:
-    """Raise `ConfigurationError` where a run cannot be worked through in batches as asked."""
+    """Raise `ConfigurationError` if a run cannot be done in batches as configured."""
     if config.batch is None:
         if config.wait:
-            raise ConfigurationError("wait is for batches: give batch too")
+            raise ConfigurationError("wait is only for batches: set batch as well")
         return
     for name, value in (("pressure", config.pressure), ("stop_when", config.stop_when)):
         if value:
             raise ConfigurationError(
-                f"{name} needs one answer before the next request: leave out it or batch"
+                f"{name} needs each answer before the next request: leave out {name} or batch"
             )
     if config.max_cost is not None:
         raise ConfigurationError(
-            "max_cost cannot hold over a batch, which is paid for once it is handed over: bound "
-            "the run with limit, and see what `refusalkit estimate` says"
+            "max_cost cannot stop a batch, which is paid for once it is submitted: bound the run "
+            "with limit, and check the price with `refusalkit estimate`"
         )
     if config.batch in ("model", "both"):
         if not isinstance(model, ChatModel):
             raise ConfigurationError(
-                f"{printable(config.model)} is not asked through a provider, which batches need: "
-                "leave out --batch"
+                f"{printable(config.model)} is not called through a provider's API, which batches "
+                "need: leave out --batch"
             )
         model.batches()
     if config.batch in ("judge", "both") and _asks(judge):
         if not isinstance(judge, LLMJudge):
             raise ConfigurationError(
-                f"the judge {printable(judge.id)} asks several in turn, and a batch only one: "
-                "give --batch model"
+                f"the judge {printable(judge.id)} calls several models in turn, and a batch holds "
+                "requests to one: use --batch model"
             )
         judge.batches()
     if config.batch == "judge" and not _asks(judge):
-        raise ConfigurationError(f"the judge {printable(judge.id)} asks no model: nothing to batch")
+        raise ConfigurationError(
+            f"the judge {printable(judge.id)} calls no model, so there is nothing to batch: leave "
+            "out --batch"
+        )
 
 
 def _asks(judge: Judge) -> bool:
-    """Whether a judge asks a model."""
+    """Whether a judge calls a model."""
     return any(rubric.asks_model for rubric in rubrics_of(judge)) or isinstance(judge, LLMJudge)
 
 
 def batched_to_files(config: RunConfig, folder: str | None) -> RunConfig:
-    """The configuration of a run whose model's batches are files in a folder, if there is one.
+    """The configuration with the model in batches, if `folder` says where to write their files.
 
-    Raises `ConfigurationError` where the model is not to be batched.
+    Raises `ConfigurationError` if the configuration keeps the model out of batches.
     """
     if folder is None:
         return config
     if not folder.strip():
-        raise ConfigurationError("batch_to names no folder")
+        raise ConfigurationError("batch_to is empty: name a folder")
     if config.batch == "judge":
-        raise ConfigurationError("batch_to is for the model's batches: give batch model, or both")
+        raise ConfigurationError("batch_to is for the model's batches: set batch to model or both")
     return config.model_copy(update={"batch": config.batch or "model"})
 
 
 def check_place(run: Run, folder: str | None) -> None:
-    """Raise `ConfigurationError` where open batches are in files and no folder is given, or the
-    reverse.
+    """Raise `ConfigurationError` if open batches are in files and no folder is given, or if a
+    folder is given and open batches are at the provider.
     """
     give_up = f"give it up by `refusalkit batches {printable(run.path)} --forget`"
     for batch in read_batches(run):
@@ -93,19 +96,19 @@ def check_place(run: Run, folder: str | None) -> None:
 
 
 def judged_in_batches(config: RunConfig, judge: Judge, *, kept_by: str | None = None) -> RunConfig:
-    """The configuration of work that only judges, with its batches those of the judge.
+    """The configuration of a command that only judges: its batches are the judge's.
 
-    `kept_by` is the option that says where the verdicts are kept, if it was not given. Raises
-    `ConfigurationError` where the judge cannot be asked in batches as asked.
+    `kept_by` names the option for the output folder, if the caller left it out. Raises
+    `ConfigurationError` if the judge cannot be called in batches as configured.
     """
     if config.batch == "model":
-        raise ConfigurationError("no model is asked here, only the judge: give --batch judge")
+        raise ConfigurationError("only the judge is called here, no model: use --batch judge")
     if config.batch is not None:
         config = config.model_copy(update={"batch": "judge"})
     check_batch(config, None, judge)
     if config.batch is not None and kept_by is not None:
         raise ConfigurationError(
-            f"the verdicts of a batch are collected later: give --{kept_by}, the folder that keeps "
-            "track of it"
+            f"the verdicts of a batch arrive later: give --{kept_by}, the folder that keeps track "
+            "of the batch"
         )
     return config

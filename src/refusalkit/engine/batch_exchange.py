@@ -1,4 +1,4 @@
-"""What passes between a run and the batches of one endpoint, each step in the run's journal."""
+"""Submits, finds and reads a run's batches at one endpoint; each step is in the run's journal."""
 
 from __future__ import annotations
 
@@ -23,29 +23,30 @@ from refusalkit.runs.folder import Run
 from refusalkit.untrusted import printable
 
 _LOG = logging.getLogger("refusalkit")
-# A new batch may be missing from the provider's list for so long.
+# Seconds for which a new batch may be missing from the provider's list.
 LIST_LAG_S = 300.0
-# Clocks may differ by so much.
+# Seconds by which our clock and the provider's may differ.
 _SKEW_S = 3600.0
-# So often one session asks for the same unit.
+# How many times one session requests the same unit.
 MAX_ROUNDS = 3
-# Bytes that a batch adds to a request's body, and a little more.
+# Upper bound on the bytes that a batch adds to a request's body.
 _AROUND = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The model or the judge of a run, as batches are made for it."""
+    """The part of a run that goes into batches: its model or its judge."""
 
     kind: Kind
     asked: str
+    """Id of the model or of the judge."""
     endpoint: BatchEndpoint
 
 
 class Exchange:
-    """The batches of one part of a run: found again, looked at, read, made.
+    """The batches of one part of a run: recovers, polls, reads and creates them.
 
-    `stop`, once set, has no further batch made.
+    Once `stop` is set no further batch is created.
     """
 
     def __init__(self, run: Run, journal: BatchJournal, part: Part, stop: asyncio.Event) -> None:
@@ -58,12 +59,12 @@ class Exchange:
 
     @property
     def batches(self) -> list[Batch]:
-        """All batches that were made for this part, the first first."""
+        """All batches that were created for this part, oldest first."""
         return [batch for batch in self._journal.batches if self._is_mine(batch)]
 
     @property
     def open(self) -> list[Batch]:
-        """Those of which something is still to come."""
+        """Batches that are neither collected nor void."""
         return [batch for batch in self._journal.open if self._is_mine(batch)]
 
     @property
@@ -75,14 +76,14 @@ class Exchange:
         return (batch.kind, batch.asked) == (self._part.kind, self._part.asked)
 
     async def recover(self) -> None:
-        """Find out what became of batches of which only the intention is on record."""
+        """Find out whether batches that were planned, and never confirmed, exist."""
         for batch in self.open:
             if batch.id is not None:
                 continue
             if batch.file is None and self._part.endpoint.uploads:
                 self._journal.void(batch, "its requests were not uploaded")
             elif batch.doubted_at is None:
-                # It may have been sent up to now.
+                # It may have been sent at any moment until now.
                 self._journal.doubted(batch)
         doubtful = {batch.label: batch for batch in self.open if batch.id is None}
         if not doubtful:
@@ -114,7 +115,7 @@ class Exchange:
                 self._journal.void(batch, "it is not in the provider's list")
 
     async def _told_by_ids(self, one: BatchState, doubtful: Mapping[str, Batch]) -> str | None:
-        """Which of ours a batch without a label is, by the custom ids of its results."""
+        """The label of a batch that the provider lists without one, by its results' custom ids."""
         sizes = {len(batch.units) for batch in doubtful.values()}
         if one.n_requests is not None and one.n_requests not in sizes:
             return None
@@ -129,7 +130,7 @@ class Exchange:
         return None
 
     async def state_of(self, batch_id: str) -> BatchState:
-        """How a batch is doing. Raises `FatalProviderError` where it is not known there."""
+        """The state of a batch. Raises `FatalProviderError` if the provider does not know it."""
         try:
             return await self._part.endpoint.state(batch_id)
         except (RequestError, FatalProviderError) as error:
@@ -140,7 +141,7 @@ class Exchange:
                 made = "give --batch-to the folder it was written to"
             raise FatalProviderError(
                 f"{error.summary}: the batch {printable(batch_id)} is not known there",
-                detail=f"{made}, or give it up and ask anew by "
+                detail=f"{made}, or give it up and ask again by "
                 f"`refusalkit batches {printable(self._run.path)} --forget`",
                 status=error.status,
             ) from error
@@ -148,10 +149,10 @@ class Exchange:
     async def results(
         self, batch: Batch, found: BatchState, counts: Counter[str], *, again: bool = False
     ) -> list[tuple[str, BatchResult]]:
-        """The results of units of the batch that were answered: the first of each.
+        """The batch's answered units, each with its first result.
 
-        Those that were not are added to `counts`. What nobody asked for, or is there twice, is told
-        in the log, unless they are read `again`.
+        Unanswered ones are added to `counts`. Results for unknown or repeated custom ids are
+        skipped; a log line counts them, unless the results are read `again`.
         """
         ids = batch.custom_ids(self._run.manifest.id)
         left, strange, twice = dict(ids), 0, 0
@@ -169,13 +170,13 @@ class Exchange:
         if (strange or twice) and not again:
             _LOG.log(
                 logging.WARNING if is_in_files(found.id) else logging.INFO,
-                f"of the results of {printable(found.id)} were passed over: {strange} that nobody "
-                f"asked for, {twice} that are there twice",
+                f"skipped results of {printable(found.id)}: {strange} for requests that are not "
+                f"in the batch, {twice} that are there twice",
             )
         return results
 
     async def results_again(self, batch: Batch) -> list[tuple[str, BatchResult]]:
-        """The results of a batch that was collected before; none where they are no longer kept."""
+        """The results of a batch collected earlier; empty if the provider has deleted them."""
         assert batch.id is not None, "it was collected"
         try:
             there = await self._part.endpoint.state(batch.id)
@@ -186,9 +187,9 @@ class Exchange:
             return []
 
     async def send(self, owed: Iterable[tuple[str, Callable[[], bytes]]]) -> None:
-        """Hand requests over, in as many batches as the provider's limits make of them.
+        """Submit requests, in as many batches as the provider's limits require.
 
-        `owed` are units and what makes the bodies of their requests.
+        `owed` are pairs of a unit and a function that makes its request's body.
         """
         for units, bodies in self._portions(owed):
             if self._stop.is_set():
@@ -199,12 +200,12 @@ class Exchange:
                 BatchRequest(ids[unit], body) for unit, body in zip(units, bodies, strict=True)
             ]
             if (made := await self._create(batch, requests)) is None:
-                # It may have been made all the same: the list of batches will say.
+                # It may have been created all the same: the provider's list will show it.
                 return
             self._journal.created(batch, made.id, _iso(made.expires_at))
 
     async def _create(self, batch: Batch, requests: Sequence[BatchRequest]) -> BatchState | None:
-        """Make a batch; None where it is not known whether it was made."""
+        """Create a batch; None if it is unknown whether the provider created it."""
 
         def on_upload(file: str) -> None:
             self._journal.uploaded(batch, file)
@@ -236,7 +237,7 @@ class Exchange:
         size = 0
         for unit, make in owed:
             if self._rounds[unit] >= MAX_ROUNDS:
-                continue  # what failed so often is left to a later session
+                continue  # it has failed every time: left to a later session
             self._rounds[unit] += 1
             body = make()
             more = len(body) + _AROUND

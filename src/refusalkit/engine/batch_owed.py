@@ -1,4 +1,4 @@
-"""What a run in batches owes, and the answers that owe a verdict."""
+"""The units of a run in batches that still need an answer or a verdict."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ _READABLE = frozenset({Outcome.ANSWERED.value, Outcome.TRUNCATED.value})
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """What a run owes: units without an answer, and units whose answer has no verdict."""
+    """What is still to be done: units without an answer, and units whose answer has no verdict."""
 
     state: RunState
     answers: Mapping[str, tuple[Prompt, int]]
+    """Prompt and trial of each unit without an answer, by unit."""
     verdicts: Mapping[str, tuple[Prompt, int]]
+    """Prompt and trial of each unit whose answer has no verdict, by unit."""
 
     @classmethod
     def of(cls, state: RunState, plan: Plan) -> Owed:
-        """What the plan has and the state has not settled."""
+        """The units of the plan that are not settled."""
         there = state.to_judge | state.withheld
         answers: dict[str, tuple[Prompt, int]] = {}
         verdicts: dict[str, tuple[Prompt, int]] = {}
@@ -39,11 +41,11 @@ class Owed:
 
 
 class AnswerReader:
-    """Reads answers that owe a verdict: from disk, or where they came from.
+    """Reads answers that need a verdict, from disk or from their source.
 
-    An answer that was not kept is read again from the results of the model's batches (`in_batches`
-    and `target` are the model's), from the `recorded` answers that are graded, or from `texts`,
-    which are known by unit. All three may be missing.
+    An answer whose text was not kept is read again from the results of the model's batches
+    (`in_batches`, `target`), from the `recorded` answers that are graded, or from `texts` by unit.
+    Each of these sources may be missing.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class AnswerReader:
     async def read(
         self, units: Mapping[str, tuple[Prompt, int]], state: RunState
     ) -> dict[str, Completion]:
-        """The answers to `units`; those that are gone are not among them."""
+        """The answers to `units`; those whose text is lost are left out."""
         found: dict[str, Completion] = {}
         gone: dict[str, Mapping[str, object]] = {}
         places = {state.answers[unit]: unit for unit in units}
@@ -88,7 +90,7 @@ class AnswerReader:
         gone: Mapping[str, Mapping[str, object]],
         units: Mapping[str, tuple[Prompt, int]],
     ) -> dict[str, Completion]:
-        """Answers that were not kept, from the records that are graded."""
+        """Answers whose text was not kept, from the recorded answers that are graded."""
         found: dict[str, Completion] = {}
         if self._recorded is None:
             return found
@@ -104,9 +106,9 @@ class AnswerReader:
         gone: Mapping[str, Mapping[str, object]],
         units: Mapping[str, tuple[Prompt, int]],
     ) -> dict[str, Completion]:
-        """Answers that were not kept, from the last batch first.
+        """Answers whose text was not kept, from the model's batches, the latest first.
 
-        Each is the one on record: its digest says so.
+        Only an answer with the digest on record is taken.
         """
         found: dict[str, Completion] = {}
         if not gone or self._in_batches is None or self._target is None:
@@ -126,7 +128,7 @@ class AnswerReader:
 
 
 def is_of(record: Mapping[str, object], completion: Completion) -> bool:
-    """Whether the record of a withheld answer is this very answer's."""
+    """Whether a withheld answer's record belongs to this completion."""
     written = completion_record(completion, withhold_text=True)
     fields = ("text_sha256", "request_id")
     return all(record.get(name) == written[name] for name in fields)

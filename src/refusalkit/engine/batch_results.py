@@ -1,4 +1,4 @@
-"""Writes down what came of batches that have ended: answers and verdicts."""
+"""Records the results of batches that have ended: answers and verdicts."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from refusalkit.runs.records import RecordWriter, read_records
 from refusalkit.types import Completion, GenerationConfig, Outcome, Unscored
 from refusalkit.untrusted import printable
 
-# So many failures and nothing else in a batch mean that the next one would fail as well.
+# A batch with at least this many failures and no answer: the next one would fail as well.
 _GIVE_UP = 5
 
 
 class _Collector(ABC):
-    """Reads the results of a batch and has the journal note what became of its requests."""
+    """Records the results of a batch, and their counts in the journal."""
 
     def __init__(
         self, run: Run, exchange: Exchange, journal: BatchJournal, writer: RecordWriter
@@ -37,9 +37,9 @@ class _Collector(ABC):
         self._failures: list[str] = []
 
     async def collect(self, batch: Batch, found: BatchState, owed: Owed) -> None:
-        """Write down what came of a batch that has ended.
+        """Record the results of a batch that has ended.
 
-        Raises `FatalProviderError` where nothing came of it and nothing would of the next one.
+        Raises `FatalProviderError` if every request failed and those of a next batch would too.
         """
         self._failures.clear()
         counts = await self._read(batch, found, owed)
@@ -58,13 +58,13 @@ class _Collector(ABC):
 
     @abstractmethod
     async def _read(self, batch: Batch, found: BatchState, owed: Owed) -> Counter[str]:
-        """Write the results; returns the batch's requests by what became of them."""
+        """Write the results; returns how many requests were answered, failed and so on."""
 
 
 class AnswerCollector(_Collector):
-    """Writes down the answers of the model's batches.
+    """Records the answers of the model's batches.
 
-    `judge` is the id of the run's judge: what needs no judge is settled at once.
+    `judge` is the id of the run's judge: outcomes that need no judge get its verdict at once.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class AnswerCollector(_Collector):
         counts: Counter[str] = Counter()
         for unit, result in await self._exchange.results(batch, found, counts):
             if unit not in owed.answers and unit not in again:
-                counts["answered"] += 1  # on record since before a kill
+                counts["answered"] += 1  # recorded before a session was killed
                 continue
             prompt, trial = (owed.verdicts if unit in again else owed.answers)[unit]
             completion = await self._target.read_batched(prompt, self._generation, trial, result)
@@ -115,7 +115,7 @@ class AnswerCollector(_Collector):
         self._failures.append(why or "error")
 
     def _not_judged(self, batch: Batch, owed: Owed) -> dict[str, Mapping[str, object]]:
-        """The records of withheld answers to this batch's units that are not judged, by unit."""
+        """Records of withheld answers in this batch that have no verdict, by unit."""
         units = owed.state.withheld.intersection(batch.units) & owed.verdicts.keys()
         places = [owed.state.answers[unit] for unit in units]
         return {
@@ -124,7 +124,7 @@ class AnswerCollector(_Collector):
         }
 
     def _failures_on_record(self, units: set[str]) -> set[tuple[str, str]]:
-        """The failed requests of some units that are on record, by unit and request id."""
+        """Failed requests of these units that are on record: pairs of unit and request id."""
         return {
             (str(record["unit"]), str(record["request_id"]))
             for _, record in read_records(self._run.completions)
@@ -135,7 +135,10 @@ class AnswerCollector(_Collector):
 
 
 class VerdictCollector(_Collector):
-    """Writes down the verdicts of the judge's batches, `at_once` replies being asked again."""
+    """Records the verdicts of the judge's batches.
+
+    Replies that cannot be read are requested again, at most `at_once` at a time.
+    """
 
     def __init__(
         self,
@@ -157,8 +160,8 @@ class VerdictCollector(_Collector):
         results = dict(await self._exchange.results(batch, found, counts))
         wanted = {unit: what for unit, what in owed.verdicts.items() if unit in results}
         answers = await self._answers.read(wanted, owed.state)
-        # The others are on record since before a kill; or their answer is gone, and is asked for
-        # again, and its verdict then.
+        # The others were recorded before a session was killed, or their answer is lost: then the
+        # model is asked again, and the new answer is judged.
         counts["answered"] += len(results) - len(answers)
 
         async def read(unit: str, completion: Completion) -> None:
@@ -177,7 +180,7 @@ class VerdictCollector(_Collector):
 
 
 async def _side_by_side(work: Iterable[Callable[[], Awaitable[None]]], at_once: int) -> None:
-    """Run coroutines, so many at once; the first that fails ends the others."""
+    """Run coroutines, at most `at_once` at a time; the first failure cancels the others."""
     left = iter(work)
 
     async def worker() -> None:

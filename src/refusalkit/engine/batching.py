@@ -1,9 +1,9 @@
-"""Works through a run in batches: hands requests over, comes back for the results.
+"""Works through a run in batches: submits requests, and collects the results later.
 
 What is not batched (the judge with ``--batch model``, the model with ``--batch judge``, canaries)
-is asked by the ordinary `Runner`. Nothing of a batch's answers is kept but what a run keeps: a
-hard-line answer is read from the provider's results again where a judge needs it, or from the
-records that are graded.
+goes through the ordinary `Runner`. A batch keeps no more of an answer than any run does: where a
+judge needs a withheld answer, it is read again from the provider's results or from the recorded
+answers that are graded.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ if TYPE_CHECKING:
     from refusalkit.models.protocol import Model
     from refusalkit.runs.canaries import Canary
 
-# Seconds between two looks at batches that are waited for.
+# Seconds between two polls of the batches that `wait` waits for.
 POLL_S = 30.0
 
 _Start = Callable[..., "Runner"]
 
 
 class BatchWork:
-    """Does what a run owes in batches. Each session needs a new one.
+    """Does the open work of a run in batches. Each session needs a new one.
 
-    Without a `model` the run is judged again; `texts` then holds answers by unit that the run
-    withheld and that are known from elsewhere. `start` makes a `Runner` for what is asked alone,
-    given its plan, its model, and further arguments. With `wait` it stays until everything is
-    collected.
+    Without a `model` the run is judged again; `texts` then has, by unit, answers that the run
+    withheld and the caller knows from elsewhere. `start` makes a `Runner` for requests outside
+    batches, given its plan, its model, and further arguments. With ``config.wait`` it polls until
+    everything is collected.
     """
 
     def __init__(
@@ -90,10 +90,10 @@ class BatchWork:
         self._of_judge: Exchange | None = None
 
     async def work(self, writer: RecordWriter) -> Ended:
-        """Collect what is there, hand over what is owed, and wait where that is wanted.
+        """Collect finished batches, submit open units, and poll if the configuration says so.
 
-        Raises `FatalProviderError` where no request can succeed and `StorageError` where the disk
-        refuses; what was collected before is on disk.
+        Raises `FatalProviderError` if no request can succeed and `StorageError` if a write fails;
+        what was collected before is on disk.
         """
         self._writer, self._journal = writer, BatchJournal(self._run, writer)
         self._open()
@@ -123,10 +123,10 @@ class BatchWork:
         return [one for one in (self._of_model, self._of_judge) if one is not None]
 
     def _open(self) -> None:
-        """Open the batches of what is batched.
+        """Set up an exchange for each part that is batched.
 
-        Raises where an open batch is of a part that this session asks and does not batch. Batches
-        for a judge that judges the run again are that judge's to collect.
+        Raises `ConfigurationError` if a batch is open for a part that this session calls without
+        batches. Batches of another judge are left to that judge's own session.
         """
         batch, parts = self._config.batch, dict[Kind, Part]()
         if batch in ("model", "both") and self._target is not None:
@@ -180,7 +180,7 @@ class BatchWork:
         return Owed.of(state, self._plan)
 
     async def _collect(self) -> Owed:
-        """Write down the results of batches that have ended; returns what is owed then."""
+        """Record the results of batches that have ended; returns what is still to be done."""
         owed = self._read()
         collectors: list[tuple[Exchange, AnswerCollector | VerdictCollector]] = []
         if self._of_model is not None and self._target is not None:
@@ -216,7 +216,7 @@ class BatchWork:
         return owed
 
     async def _ask_alone(self, owed: Owed) -> Ended | None:
-        """What is not batched, by the ordinary runner."""
+        """Do what is not batched with the ordinary runner."""
         if self._stop.is_set():
             return Ended.INTERRUPTED
         first, self._asked_alone = not self._asked_alone, True
@@ -238,7 +238,7 @@ class BatchWork:
         return await runner.work(self._writer)
 
     async def _answer_alone(self, owed: Owed, canaries: Sequence[Canary]) -> Ended:
-        """The answers that a batch of the judge needs, and what it cannot judge."""
+        """Get answers for a batch of the judge, and verdicts that such a batch cannot give."""
         if self._recorded is not None:
             # Every answer can be read again, the withheld ones too.
             runner = self._start(
@@ -250,14 +250,14 @@ class BatchWork:
         elif self._model is not None:
             runner = self._start(self._plan, self._model, canaries=canaries, judge_later="kept")
         else:
-            # Answers that were not kept and cannot be read again: said to be withheld.
+            # Answers that were not kept and cannot be read again: their verdict is `withheld`.
             known = self._texts.keys()
             gone = [owed.verdicts[u] for u in owed.state.withheld & owed.verdicts.keys() - known]
             runner = self._start(_plan_of(gone), None, canaries=canaries)
         return await runner.work(self._writer)
 
     async def _submit(self, owed: Owed) -> None:
-        """Hand over what is owed and in no batch yet."""
+        """Submit what is still to be done and in no open batch."""
         lost: set[str] = set()
         if self._of_judge is not None:
             lost = await self._submit_verdicts(self._of_judge, owed)
@@ -275,7 +275,7 @@ class BatchWork:
         )
 
     async def _submit_verdicts(self, exchange: Exchange, owed: Owed) -> set[str]:
-        """Hand over what is to be judged; returns the units whose answers are gone."""
+        """Submit answers to be judged; returns the units whose answers are lost."""
         assert self._grader is not None, "a judge in batches is one"
         waiting, grader = exchange.waiting, self._grader
         units = {u: w for u, w in owed.verdicts.items() if u not in waiting}
@@ -285,7 +285,7 @@ class BatchWork:
         answers = await self._answers.read(units, owed.state)
         lost = units.keys() - answers.keys()
         for unit, answer in list(answers.items()):
-            # Killed between an answer that needs no judge and its verdict.
+            # A session was killed after this answer and before its verdict, which needs no judge.
             if (verdict := verdict_of_outcome(answer, self._judge.id)) is not None:
                 self._writer.verdict(verdict)
                 del answers[unit]
@@ -297,7 +297,7 @@ class BatchWork:
 
 
 def _plan_of(units: Iterable[tuple[Prompt, int]]) -> Plan:
-    """A plan of these units alone."""
+    """A plan with only these units."""
     by_trial: dict[int, list[Prompt]] = {}
     for prompt, trial in units:
         by_trial.setdefault(trial, []).append(prompt)

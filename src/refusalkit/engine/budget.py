@@ -1,10 +1,10 @@
 """Budgets in USD: what runs have cost, and whether one more unit fits.
 
-The cost of an answer is unknown until it has come; only an upper bound is known, where there are a
-price and a limit on tokens. So a unit may start beside others only if all of them at their upper
-bounds stay within the budget. A unit alone may start if one as expensive as the most expensive so
-far would. And never more units are in flight than have ended, so that real costs are seen before
-many units are paid for.
+The cost of an answer is unknown until it arrives. Before that there is only an upper bound, from
+the price and the limit on tokens. So a unit may start while others are in flight only if all of
+them at their upper bounds stay within the budget. With nothing in flight it may start if the budget
+has room for a unit as expensive as the most expensive so far. There are never more units in flight
+than have ended, so real costs are seen before many units are paid for.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Budget:
         return self._runs
 
     def join(self, run: RunBudget) -> None:
-        """Add a run. What it spends counts for good."""
+        """Add a run. What it spends still counts after it has ended."""
         self._runs.append(run)
 
     def has_room(self, run: RunBudget, *, completes: bool) -> bool:
@@ -65,10 +65,10 @@ class RunBudget:
         return self._in_flight > 0
 
     def may_find_room(self, *, completes: bool) -> bool:
-        """Whether units in flight may turn out cheaper and so make room.
+        """Whether units in flight may turn out cheaper than their upper bound and so make room.
 
-        They may be this run's, or of other runs within a budget that is short. A run that has
-        reached its own budget does not wait for other runs.
+        They may belong to this run, or to other runs that share an exhausted budget. A run that
+        has reached its own budget does not wait for other runs.
         """
         short = [one for one in self._budgets if not one.has_room(self, completes=completes)]
         return self.is_at_work or all(any(run.is_at_work for run in one.runs) for one in short)
@@ -80,9 +80,9 @@ class RunBudget:
             budget.join(self)
 
     def begin(self, *, completes: bool) -> bool:
-        """Start a unit if there is room; with `completes` it asks the model as well as the judge.
+        """Start a unit if there is room; with `completes` it calls the model and then the judge.
 
-        Raises `ConfigurationError` where there is a budget and a price is unknown.
+        Raises `ConfigurationError` if there is a budget and a price is unknown.
         """
         if not self._has_room(completes=completes):
             return False
@@ -91,7 +91,7 @@ class RunBudget:
         return True
 
     def completed(self) -> None:
-        """A unit's completion has come, or failed."""
+        """A unit's completion has arrived or failed."""
         self._completing -= 1
         self._tell()
 
@@ -119,13 +119,13 @@ class RunBudget:
         self.spent_usd = (self.spent_usd or 0.0) + (cost or 0.0) if known else None
 
     def saw_completion(self, cost: float | None) -> None:
-        """Note a completion's cost, which may be the highest so far."""
+        """Track the highest cost of a completion."""
         dearest = max(self._dearest.completion or 0.0, cost or 0.0)
         if dearest != self._dearest.completion:
             self._dearest = replace(self._dearest, completion=dearest)
 
     def saw_verdict(self, cost: float | None) -> None:
-        """Note a verdict's cost, which may be the highest so far."""
+        """Track the highest cost of a verdict."""
         dearest = max(self._dearest.verdict or 0.0, cost or 0.0)
         if dearest != self._dearest.verdict:
             self._dearest = replace(self._dearest, verdict=dearest)
@@ -154,8 +154,8 @@ class RunBudget:
             return True
         if self.spent_usd is None:
             raise ConfigurationError(
-                "what the run costs is not known, so max_cost cannot hold: a completion or a "
-                "verdict came without its cost_usd (0.0 where it is free)"
+                "the run's cost is unknown, so max_cost cannot hold: a completion or a verdict has "
+                "no cost_usd; set it (0.0 if it is free)"
             )
         if self._in_flight >= max(1, self._ended):
             return False

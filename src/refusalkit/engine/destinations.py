@@ -1,4 +1,4 @@
-"""What a session sends where, in one sentence."""
+"""Says in one sentence where a session sends its requests."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def destinations(config: RunConfig, model: Model | None, judge: Judge) -> str | None:
-    """Which model and judge are asked at which host, with the key of which variable.
+    """The host and the key's variable for the model and for each judge, as one sentence.
 
-    None where nothing is sent: scripted models and recorded answers, judges that ask no model, and
-    objects of the caller's, which know themselves where they send.
+    None if nothing is sent: for scripted models, recorded answers and judges that call no model.
+    Models and judges that the caller passes as objects are left out.
     """
     from refusalkit.models.chat import ChatModel
 
@@ -44,7 +44,7 @@ def _place(model_id: str, base: str | None, variable: str | None, via: str | Non
     there = own_base(model_id, base, via) or OFFICIAL.get(provider)
     host = f"{printable(provider)}'s own address" if there is None else _host(there)
     usual = (name for name in provider_variables(model_id) if os.environ.get(name, "").strip())
-    # With an address of its own, only these providers' usual key is sent along.
+    # At a custom base URL only these providers' usual key is sent.
     own = base is None or via == "litellm" or provider in (*OFFICIAL, "hosted_vllm")
     named = variable or (next(usual, None) if own else None)
     key = "no key" if named is None else f"key: {printable(named)}"

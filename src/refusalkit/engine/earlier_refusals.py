@@ -1,4 +1,4 @@
-"""How often the model of a finished run refused, and held when the user insisted."""
+"""How often the model of an earlier run refused, and still refused when the user insisted."""
 
 from __future__ import annotations
 
@@ -19,26 +19,28 @@ class RefusalsSeen:
     answers: int
     """Answers to ordinary requests that were not an error."""
     refused: int
-    """Those that the run's judge took for a refusal."""
+    """Those that the run's judge labelled a refusal."""
     hard_line_answers: int
+    """Answers to hard-line requests that were not an error."""
     hard_line_refused: int
+    """Those that the run's judge labelled a refusal."""
     turns: int
     """Turns of insistence whose answer has a label."""
     turns_held: int
     """Those after which the model still refused or deflected."""
     lengths: tuple[tuple[int, int], ...]
-    """Of each refusal whose usage is known, output tokens with and without reasoning."""
+    """Output tokens with and without reasoning of each refusal whose usage is known."""
 
 
 def count_refusals(run: Run) -> RefusalsSeen:
-    """Read what a run's records say of refusals. Raises `RecordError`, `RunFolderError`."""
+    """Count the refusals in a run's records. Raises `RecordError`, `RunFolderError`."""
     rows = frames.responses(run)
     rows = rows.filter(
         pl.col("twin").is_null()
         & pl.col("framing").is_null()
         & (pl.col("outcome") != Outcome.ERROR.value)
     )
-    # A provider's filter leaves nothing to go on from.
+    # After a provider's filter there is no answer to insist on.
     refused = rows.filter((pl.col("label") == Label.REFUSAL.value) & (pl.col("source") == "judge"))
     hard, hard_refused = (int(frame["hard_line"].sum()) for frame in (rows, refused))
     turns = [

@@ -1,4 +1,4 @@
-"""Signs, in the first answers, that a whole run would come to nothing."""
+"""Detects, from the first answers, that a whole run would be useless."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import logging
 from refusalkit.models.outcomes import MAX_UNKNOWN_FINISHES, unknown_finishes
 from refusalkit.types import JUDGEABLE, Completion, Outcome
 
-# So many answers in a row are not an accident.
+# This many answers in a row are not an accident.
 _IN_A_ROW = 5
 _log = logging.getLogger("refusalkit")
 
 
 class EarlySigns:
-    """Watches a run's answers as they come."""
+    """Watches a run's answers as they arrive."""
 
     def __init__(self) -> None:
         self._unknown_words = 0
@@ -23,8 +23,8 @@ class EarlySigns:
     def saw(self, completion: Completion) -> None:
         """Take note of an answer.
 
-        Logs a warning where the first answers all came as reasoning without a text. Raises
-        `FatalProviderError` where five in a row ended with an unknown word.
+        Logs a warning if the first answers all have reasoning and no final text. Raises
+        `FatalProviderError` if five in a row ended with an unknown finish word.
         """
         if completion.outcome is Outcome.ERROR:
             _log.debug("%s: failed: %s", completion.unit, completion.error)

@@ -1,4 +1,4 @@
-"""Estimates a run before anything is asked: requests, tokens, USD."""
+"""Estimates a run before anything is sent: requests, tokens, USD."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from refusalkit.untrusted import printable
 )
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The part of a run that the model under test, or a judge, takes."""
+    """What the model under test, or one judge, takes of a run."""
 
     part: Literal["model", "judge"]
     """Whether it is the model's or a judge's."""
     name: str
     """The model's id, or the judge's name and model."""
     requests: int
-    """Requests that are expected, retries not counted."""
+    """Expected requests, not counting retries."""
     most_requests: int
-    """Requests if everything is asked that may be."""
+    """Requests if every optional one is sent too."""
     input_tokens: Span
     """Tokens of all requests."""
     output_tokens: Span
@@ -64,7 +64,7 @@ class Share:
 )
 @dataclass(frozen=True, slots=True)
 class RunEstimate:
-    """Requests, tokens and USD of a run that was not made yet."""
+    """Requests, tokens and USD of a run that has not started."""
 
     model: str
     """The model's id."""
@@ -75,37 +75,37 @@ class RunEstimate:
     trials: int
     """Independent answers to each prompt."""
     shares: tuple[Share, ...]
-    """The model's share, one for each judge, then what each is asked after a refusal."""
+    """The model's share, one for each judge, then the shares of the turns after refusals."""
     tokeniser: str
-    """The name of the encoding that counted the prompts' tokens."""
+    """Name of the encoding by which the prompts' tokens were counted."""
     notes: tuple[str, ...]
     """What the figures leave out, in sentences."""
     n_answers: int | None = None
-    """Recorded answers that are judged; None: they are asked for first."""
+    """Recorded answers to be judged; None if a model is asked for them first."""
 
     @property
     def requests(self) -> int:
-        """All requests that are expected, retries not counted."""
+        """All expected requests, not counting retries."""
         return sum(share.requests for share in self.shares)
 
     @property
     def most_requests(self) -> int:
-        """All requests if everything is asked that may be, retries not counted."""
+        """All requests if every optional one is sent too, not counting retries."""
         return sum(share.most_requests for share in self.shares)
 
     @property
     def cost_usd(self) -> Span | None:
-        """All of it in USD; None where a price is unknown."""
+        """Total cost in USD; None if a price is unknown."""
         return sum_usd(share.cost_usd for share in self.shares)
 
     @property
     def batch_cost_usd(self) -> Span | None:
-        """All of it in USD if the requests go in batches; None where a price is unknown."""
+        """Total cost in USD if the requests go in batches; None if a price is unknown."""
         return sum_usd(share.batch_usd for share in self.shares)
 
 
 def sum_usd(costs: Iterable[Span | None]) -> Span | None:
-    """All of them together; None where one is unknown."""
+    """The sum of the costs; None if one is unknown."""
     total = Span(0.0, 0.0, 0.0)
     for cost in costs:
         if cost is None:
@@ -127,20 +127,21 @@ def estimate_run(
 ) -> RunEstimate:
     """Estimate a run of `config` over `prompts`, judged by `rubrics`.
 
-    The prompts' tokens are counted. Answers are taken to be as long as those of the `earlier` runs
-    of the same model with the same reasoning, and never longer than `max_tokens`: low and high are
-    the 10th and the 90th percentile of all of them. Without such a run low is a refusal of one
-    sentence, expected an ordinary answer, and high every answer at `max_tokens`, a ceiling. The
-    same for verdicts. Earlier runs not `named` are passed over where their records cannot
-    be read; of one that was named a note says why its answers are of no use, but where it is of a
-    model that is estimated `beside` this one.
+    The prompts' tokens are counted. Answers are assumed to be as long as in the `earlier` runs of
+    the same model with the same reasoning setting, and never longer than `max_tokens`: low and high
+    are the 10th and the 90th percentile. Without such a run, low is a one-sentence refusal,
+    expected an ordinary answer, and high, a ceiling, every answer at `max_tokens`. The same goes
+    for verdicts.
 
-    The `hard_line_judge` reads what it reads in a run: answers to hard lines, and none to contrast
-    prompts. The `fallback` is expected to read nothing; high is that every judge is blocked.
+    Earlier runs that were not `named` are skipped if their records cannot be read. If a named run
+    is of no use, a note says why, unless it is a run of a model estimated `beside` this one.
 
-    With ``pressure`` the turns after refusals have shares of their own, of the model and of each
-    judge: expected as often as in the earlier runs, or after half of the ordinary requests and
-    all on hard lines; low is none, high that every request is refused to the last turn.
+    The `hard_line_judge` reads answers to hard-line prompts, but not to contrast prompts. The
+    `fallback` is expected to read nothing; its high figure is for every judge being blocked.
+
+    With ``pressure`` the turns after refusals have shares of their own, for the model and for each
+    judge. Expected is the refusal rate of the earlier runs, or else half of the ordinary requests
+    and all hard-line ones; low is no refusal, high is every request refused to the last turn.
     """
     counted = tokeniser()
     runs = EarlierRuns(tuple(earlier), named, beside)
@@ -188,7 +189,7 @@ def estimate_run(
         if fallback is not None:
             role = f"{after}{NONE_EXPECTED}"
             more.append(at_most(judged(fallback, both.requests, both.read, role)))
-        # A turn waits for the answer to the one before it: no batch takes them.
+        # Each turn needs the answer to the one before it, so these cannot go in a batch.
         shares = [replace(share, batch_usd=None) for share in shares]
         shares += [replace(share, insisting=True, batch_usd=None) for share in more]
     several = len(rubrics) > 1 or fallback is not None or hard_line_judge is not None
@@ -205,13 +206,13 @@ def estimate_run(
 
 
 class JudgeShares:
-    """What judges take of a run, and of answers that are recorded."""
+    """Makes the share of each judge, in a run or over recorded answers."""
 
     def __init__(self, config: RunConfig, runs: EarlierRuns, counted: Tokeniser) -> None:
         self._config, self._runs, self._counted = config, runs, counted
 
     def __call__(self, rubric: Rubric, requests: Span, read: Span, role: str = "") -> Share:
-        """The share of one judge that is shown requests and answers of `read` tokens in all."""
+        """The share of one judge that reads `read` tokens of prompts and answers in all."""
         if not rubric.asks_model:
             return _share("judge", rubric.name, _ZERO, _ZERO, _ZERO, _FREE, "no request")
         fixed = self._counted.total((rubric.system, rubric.template)) + 2 * AROUND
@@ -223,16 +224,17 @@ class JudgeShares:
 
 
 def canary_tokens(config: RunConfig, counted: Tokeniser, *, graded: bool) -> tuple[int, int]:
-    """How many canaries a judge is asked, and their tokens."""
+    """How many canaries a judge labels, and their tokens."""
     canaries = choose_canaries(config.canaries, graded=graded)
     tokens = sum(counted.total((one.request, one.answer)) + AROUND for one in canaries)
     return len(canaries), tokens
 
 
 def as_batched(shares: Iterable[Share], config: RunConfig, *, several: bool) -> list[Share]:
-    """The shares with the price in batches of what goes into batches, and of the rest its own.
+    """The shares with `batch_usd` set to the ordinary price for what cannot go into batches.
 
-    That is what ``batch`` names, else all but `several` judges, which no batch takes.
+    What goes into batches is what ``batch`` names, or by default everything but the judges where
+    there are `several`.
     """
     alone = {"model": {"judge"}, "judge": {"model"}}.get(str(config.batch), set())
     if several:
@@ -274,12 +276,12 @@ def _share(
 
 
 def same(figure: float) -> Span:
-    """A figure that is known: all three are the same."""
+    """A known figure: low, expected and high are the same."""
     return Span(figure, figure, figure)
 
 
 def at_most(share: Share) -> Share:
-    """The share of a judge that may be asked for anything between nothing and everything."""
+    """The share of a judge that may have to do nothing, which is expected, or everything."""
 
     def high(span: Span) -> Span:
         return Span(0.0, 0.0, span.high)
@@ -302,7 +304,7 @@ def _asked_tokens(prompts: Iterable[Prompt], config: RunConfig, counted: Tokenis
 def _insisting(
     config: RunConfig, prompts: PromptSet, refusals: Refusals, answer: Span, counted: Tokeniser
 ) -> tuple[Insisting, Insisting]:
-    """The turns after refusals of ordinary requests, and of those on hard lines."""
+    """The turns after refusals of ordinary requests, and after those of hard-line requests."""
     pressed = [prompt for prompt in prompts.prompts if is_pressed(prompt)]
     found = []
     for hard, refused in ((False, refusals.ordinary), (True, refusals.hard_lines)):
@@ -332,7 +334,7 @@ def tells_deflections(
     fallback: Rubric | None,
     hard_line_judge: Rubric | None,
 ) -> bool:
-    """Whether the judge of the run is graded, as `Council` and `ComposedJudge` say it of theirs."""
+    """Whether the judge of the run is graded, by the rules of `Council` and `ComposedJudge`."""
     binary = sum(not rubric.is_graded for rubric in rubrics)
     majority = len(rubrics) > 1 and config.council in (None, "majority")
     graded = 2 * binary < len(rubrics) if majority else binary == 0
@@ -365,9 +367,9 @@ def notes_on(
         count = "1 canary is" if n_canaries == 1 else f"{n_canaries} canaries are"
         yield f"{count} counted with what a judge is asked"
     for path in runs.skipped:
-        yield f"{printable(path)} was passed over: its records cannot be read"
+        yield f"{printable(path)} was skipped: its records cannot be read"
     yield from runs.unused
     yield (
-        "requests that are sent again are not counted, nor is the discount of a prompt cache; a "
-        "judge is asked a second time where its first reply cannot be read"
+        "retries are not counted, nor is the discount of a prompt cache; a judge is asked a second "
+        "time if its first reply cannot be read"
     )

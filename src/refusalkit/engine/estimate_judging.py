@@ -1,4 +1,4 @@
-"""Estimates what a judge takes that judges recorded answers, or a run again."""
+"""Estimates the judging of recorded answers, or of a run that is judged again."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def estimate_judging(
     hard_line_judge: Rubric | None = None,
     named: bool = True,
 ) -> RunEstimate:
-    """Estimate what the judges take to judge recorded answers.
+    """Estimate what it takes to judge recorded answers.
 
-    Requests and answers are counted; of a long answer what a judge is shown of it. Verdicts are
-    taken to be as long as those of the `earlier` runs, as `estimate_run` does.
+    The tokens of prompts and answers are counted; of a long answer, those of the excerpt that the
+    judge sees. Verdicts are assumed to be as long as in the `earlier` runs, as in `estimate_run`.
     """
     counted = tokeniser()
     runs = EarlierRuns(tuple(earlier), named, ())
@@ -84,7 +84,7 @@ def estimate_judging(
 def _tokens(
     prompt: Prompt, trial: int, answers: RecordedAnswers, rubric: Rubric, counted: Tokeniser
 ) -> int:
-    """The tokens of one answer and its request, as a judge is shown them."""
+    """Tokens of one answer and its request, as a judge sees them."""
     shown, _ = excerpt(answers.responses[unit_id(prompt.id, trial)], rubric.limits, "")
     return counted.total((*(turn.content for turn in prompt.turns), shown)) + AROUND
 

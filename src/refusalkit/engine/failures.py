@@ -10,7 +10,7 @@ _MAX = 40
 
 
 class FailureStreak:
-    """How many requests have failed in a row, the judge's and the model's together."""
+    """Counts requests that failed in a row, the judge's and the model's together."""
 
     def __init__(self) -> None:
         self._length = 0
@@ -18,20 +18,20 @@ class FailureStreak:
         self._told: dict[str, str] = {}
 
     def end(self, *, succeeded: bool = False) -> None:
-        """A request did not fail. `succeeded`: it was one of the plan, with its verdict."""
+        """A request did not fail. `succeeded`: a unit of the plan was answered and judged."""
         self._length = 0
         self._succeeded = self._succeeded or succeeded
 
     def note(self, what: str | None, detail: str | None) -> None:
-        """Count a failure; `detail` holds the provider's words, None where they are withheld.
+        """Count a failure; `detail` holds the provider's words, None if they are withheld.
 
-        Raises `FatalProviderError` at the last one that is put up with: fewer before anything
-        succeeded.
+        Raises `FatalProviderError` when the limit is reached, which is lower before the first
+        success.
         """
         self._length += 1
         what = what or "error"
         if detail is not None:
-            # Of failures of one kind the one whose cause may be told speaks for the others.
+            # Later failures of this kind whose detail is withheld are reported with this one's.
             self._told[what] = f"{what}: {detail}"
         what = self._told.get(what, what)
         if self._length >= (_MAX if self._succeeded else _MAX_AT_START):

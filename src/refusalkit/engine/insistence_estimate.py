@@ -1,4 +1,4 @@
-"""What a run asks after refusals (`--pressure`), estimated beforehand."""
+"""Estimates the turns after refusals (`--pressure`)."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ AROUND = 4
 
 @dataclass(frozen=True, slots=True)
 class Insisting:
-    """The turns after refusals of some requests, together.
+    """Totals over the turns after refusals.
 
-    Low is that nothing is refused, high that every request is refused to the last turn.
+    Low is for no refusal, high for every request refused to the last turn.
     """
 
     requests: Span
-    """Requests to the model; as many go to each judge."""
+    """Requests to the model; each judge gets as many."""
     asked: Span
-    """Tokens of these requests, each with the conversation so far."""
+    """Tokens of these requests, each including the conversation so far."""
     answered: Span
     """Tokens of the answers."""
 
     @property
     def read(self) -> Span:
-        """Tokens that a judge reads of them: each conversation, and the answer to its last turn."""
+        """Tokens that a judge reads: each conversation, and the answer to its last turn."""
         return self.asked.plus(self.answered)
 
     def plus(self, other: Insisting) -> Insisting:
@@ -53,11 +53,11 @@ def insisting(
     """Estimate the turns after refusals of `n_units` requests of `n_tokens` tokens in all.
 
     Args:
-        n_units: requests that are pressed if they are refused.
+        n_units: requests on which the user insists if they are refused.
         n_tokens: the tokens of all of them.
         refused: the share of them that is expected to be refused, 0 to 1.
-        refusals: how long refusals are, and how often they are held.
-        answer: the length of an answer.
+        refusals: how long refusals are, and how often the model goes on refusing.
+        answer: the length of an answer, in tokens.
         turns: how often the user insists at most.
         counted: counts the tokens of the user's turns.
     """
@@ -76,7 +76,7 @@ def insisting(
 def _turns(
     asked: float, held: float, n_units: int, n_tokens: int, refusal: float, said: list[int]
 ) -> tuple[float, float]:
-    """Requests, and the tokens in them; `asked` conversations go on after the first refusal."""
+    """Requests, and the tokens in them, if `asked` conversations go on after the first refusal."""
     requests = tokens = 0.0
     length = n_tokens / n_units if n_units else 0.0
     for own in said:

@@ -28,7 +28,7 @@ _REFUSED = 0.5
 @shows("low", "expected", "high")
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A range for a figure that is not known yet."""
+    """An estimate: low, expected and high."""
 
     low: float
     """The 10th percentile of earlier answers, or a refusal of one sentence."""
@@ -52,27 +52,27 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """How often a model refuses, and goes on to when the user insists."""
+    """How often a model refuses, and still refuses when the user insists."""
 
     ordinary: float
     """Share of the ordinary requests that it refuses, 0 to 1."""
     hard_lines: float
-    """Share of the hard-line requests that it refuses."""
+    """Share of the hard-line requests that it refuses, 0 to 1."""
     held: float
-    """Share of the turns of insistence after which it still refuses."""
+    """Share of the turns of insistence after which it still refuses, 0 to 1."""
     output_tokens: float
-    """Mean length of a refusal, reasoning included."""
+    """Mean length of a refusal in tokens, reasoning included."""
     text_tokens: float
-    """The same without reasoning: what goes back to the model."""
+    """Mean length in tokens without reasoning, as the next turn repeats it to the model."""
     basis: str
-    """Where this comes from: earlier runs, or an assumption."""
+    """Where the figures come from: earlier runs, or an assumption."""
 
 
 class EarlierRuns:
     """How long answers and verdicts were in earlier runs, and how often they were refusals.
 
-    `skipped` are runs that were not named and whose records cannot be read, `unused` says why the
-    answers of others were left out.
+    `skipped` has runs that the user did not name and whose records cannot be read; `unused` says
+    why the answers of others were left out.
     """
 
     def __init__(self, earlier: Sequence[Run], named: bool, beside: Collection[str]) -> None:
@@ -95,7 +95,7 @@ class EarlierRuns:
         return assumed, f"assumed: no earlier run of this model{how}"
 
     def of_refusals(self, config: RunConfig) -> Refusals:
-        """How often the model refuses, for how long, and in how many words."""
+        """How often the model refuses and goes on refusing, and how long its refusals are."""
         _, fit = self._of_model(config)
         seen, n_runs = self._read(fit, lambda run: [count_refusals(run)])
         n_ordinary, n_hard = (
@@ -124,9 +124,9 @@ class EarlierRuns:
         )
 
     def _of_model(self, config: RunConfig) -> tuple[list[Run], list[Run]]:
-        """Runs of the model, and those of them that fit."""
+        """All runs of the model, and those of them with the same reasoning setting."""
         same = [run for run in self._earlier if _model_of(run) == config.model]
-        # A model that reasons writes many times what it writes without.
+        # With reasoning a model writes many times as much as without.
         return same, [run for run in same if _reasoning_of(run) == config.reasoning]
 
     def _not_used(self, config: RunConfig, same: Sequence[Run]) -> Iterable[str]:
@@ -136,13 +136,13 @@ class EarlierRuns:
             if others:
                 were = "was" if len(others) == 1 else "were"
                 yield (
-                    f"{count_runs(len(others))} of this model {were} not used: asked with another "
-                    f"reasoning than {config.reasoning}"
+                    f"{count_runs(len(others))} of this model {were} not used: made with a "
+                    f"reasoning setting other than {config.reasoning}"
                 )
             return
         for run in others:
             yield (
-                f"the answers of {printable(run.path)} were not used: asked with reasoning "
+                f"the answers of {printable(run.path)} were not used: made with reasoning "
                 f"{printable(_reasoning_of(run))}, not {config.reasoning}"
             )
         for run in self._earlier:
@@ -199,7 +199,7 @@ def _measured(tokens: list[int]) -> Span:
     ordered = sorted(tokens)
     mean = sum(ordered) / len(ordered)
     low, high = (ordered[round(share * (len(ordered) - 1))] for share in (0.1, 0.9))
-    # Where few answers are long, their mean lies beyond most of them.
+    # If a few answers are very long, their mean may lie above the 90th percentile.
     return Span(min(low, mean), mean, max(high, mean))
 
 

@@ -1,4 +1,4 @@
-"""What run, resume, grade and regrade do before any work: resolve, open, check the budget.
+"""What run, resume, grade and regrade do first: resolve options, open parts, check the budget.
 
 config = config_of_call(options, model=..., prompts=..., judge=...)
 judge = open_configured_judge(config, judge, hard_lines=...)
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from refusalkit.models.protocol import Model
 
 
-# Where a model is that is only asked in files: no request is sent there.
+# The base URL of a model whose requests only go into files: nothing is sent there.
 _NOWHERE = "http://batch-files.invalid/v1"
 _PACE = ("rpm", "tpm", "concurrency", "max_retries")
 
@@ -42,7 +42,7 @@ def config_of_call(
     prompts: str | Path | PromptSet | None = None,
     judge: str | Judge | None = None,
 ) -> RunConfig:
-    """The configuration of a call, in which the caller's objects are given by name.
+    """The configuration of a call, with the caller's objects replaced by their names.
 
     Raises `ConfigurationError`, which names the field.
     """
@@ -57,12 +57,12 @@ def config_of_call(
 def ready_config(
     config: RunConfig, grader: Judge, *, asks_model: bool, named_judge: bool
 ) -> RunConfig:
-    """The configuration that goes on record, once its budget is known to be countable.
+    """The configuration to record in the manifest, after its budget was checked.
 
-    `asks_model`: the configuration's model is asked, and not an object of the caller's.
+    `asks_model`: the configuration's model is called, not an object of the caller's.
     `named_judge`: the judge was opened by name; an object of the caller's knows its own endpoint.
-    Raises `ConfigurationError` where a price is unknown under a budget, or where a base URL that
-    the environment names cannot be written down.
+    Raises `ConfigurationError` if there is a budget and a price is unknown, or if a base URL from
+    the environment cannot be recorded (it holds credentials, say).
     """
     rubrics = rubrics_of(grader)
     _check_budget(config, asks_model, *rubrics)
@@ -78,11 +78,11 @@ def open_configured_model(
 ) -> Model:
     """The model that a configuration names, in a `workplace` if there is one.
 
-    Its batches are files in the folder `batch_to`, where that is given: then it needs no address.
-    Errors as `open_model`.
+    With `batch_to` its batches are files in that folder, and it needs no address. Runs that share
+    `pacers` share the rate limits of an endpoint.
 
-    Runs that share `pacers` keep the pace of one endpoint together: `ConfigurationError` where
-    they ask for different limits.
+    Raises the errors of `open_model`, and `ConfigurationError` if runs that share `pacers` set
+    different limits for one endpoint.
     """
     from refusalkit.engine.serving.workplace import open_model_at
     from refusalkit.models.endpoints import own_base
@@ -108,13 +108,12 @@ def open_configured_model(
 
 
 def in_batch_files(model: Model, folder: str) -> Model:
-    """The model with its batches in files. Raises `ConfigurationError` where that cannot be."""
+    """The model with its batches in files. Raises `ConfigurationError` if it sends none."""
     from refusalkit.models.chat import ChatModel
 
     if not isinstance(model, ChatModel):
         raise ConfigurationError(
-            f"{printable(model.id)} is not asked by requests that could be in files: leave out "
-            "--batch-to"
+            f"{printable(model.id)} sends no requests that a file could hold: leave out --batch-to"
         )
     model.batch_in(Path(folder))
     return model
@@ -131,10 +130,9 @@ def open_configured_judge(
 ) -> Judge:
     """The judge to use.
 
-    A `judge` that is an object replaces those that the configuration names. `hard_lines` are the
-    slugs of the set's hard-line categories. With the manifest of a `recorded` run the judge of
-    record is opened from the files that it names, or the judge of the run with the id
-    `recorded_judge`.
+    A `judge` object takes the place of the judges that the configuration names. `hard_lines` are
+    the slugs of the set's hard-line categories. With `recorded`, a run's manifest, the judge is
+    opened from the files named there: the judge of record, or the one with the id `recorded_judge`.
     """
     from refusalkit.judges.choice import choose_judge, open_choice
 
@@ -146,7 +144,7 @@ def open_configured_judge(
 
 
 def _recorded_choice(manifest: Manifest, judge: str | None) -> JudgeChoice:
-    """The judges that a run's manifest names as one of its own; None: its judge of record."""
+    """The choice behind one judge in a run's manifest; `judge` None: the judge of record."""
     from refusalkit.judges.choice import JudgeChoice, NamedJudge
 
     def named(part: JudgeEntry | JudgePart) -> NamedJudge:
@@ -163,10 +161,10 @@ def _recorded_choice(manifest: Manifest, judge: str | None) -> JudgeChoice:
 
 
 def _with_named_bases(config: RunConfig, asks_model: bool, *rubrics: Rubric) -> RunConfig:
-    """The configuration with the base URLs that the environment names for what is asked.
+    """The configuration with the base URLs that the environment sets for the model and judges.
 
-    Recorded this way, a resumed run asks the same endpoints. Judges at different endpoints have no
-    base in common, and none is recorded.
+    They are recorded so that a resumed run uses the same endpoints. If the judges are at different
+    endpoints, none is recorded for them.
     """
     found: dict[str, str] = {}
     if asks_model and config.api_base is None:
@@ -193,7 +191,7 @@ def _named_base(model_id: str, via: str | None) -> str | None:
 
 
 def _check_budget(config: RunConfig, asks_model: bool, *rubrics: Rubric) -> None:
-    """Refuse a budget that cannot be counted before anything is spent."""
+    """Raise `ConfigurationError` if there is a budget and a price is unknown."""
     if config.max_cost is None:
         return
     from refusalkit.models.endpoints import price_at

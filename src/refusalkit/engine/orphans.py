@@ -1,7 +1,7 @@
-"""Verdicts whose completion was lost.
+"""Retracts verdicts whose completion was lost.
 
-A loss of power may leave one of a run's two record files shorter than the other. The model is then
-asked again, and what was said of the lost answer must not count for the new one.
+After a power loss one of a run's two record files may lack records that the other needs. The model
+is then asked again, and a verdict on the lost answer must not count for the new one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from refusalkit.types import Prompt, Unscored, Verdict
 
 
 def retractions(prompt: Prompt, trial: int, judges: Iterable[str]) -> Iterator[Verdict]:
-    """A verdict without a label for each judge that judged the lost answer."""
+    """A verdict without a label from each judge that judged the lost answer."""
     for judge in judges:
         yield Verdict(
             prompt_id=prompt.id,

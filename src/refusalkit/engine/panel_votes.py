@@ -1,4 +1,4 @@
-"""The votes of a judge that asks others: earlier ones are read, fresh ones are kept."""
+"""The votes of a panel, a judge that asks others: reads earlier votes, records new ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EarlierVotes = Mapping[str, Mapping[str, Verdict]]
 def read_earlier_votes(
     run: Run, judge: str, units: frozenset[str], state: RunState
 ) -> EarlierVotes:
-    """What the members of a panel have said of these units before."""
+    """Earlier votes of a panel's members on these units."""
     entry = run.manifest.judges[judge].hard_line_judge
     # The manifest does not name the members of a hard-line council built in Python.
     unnamed = entry is not None and entry.of_kind.is_object
@@ -33,9 +33,9 @@ def read_earlier_votes(
 
 @dataclass(slots=True)
 class PanelVotes:
-    """Has a panel judge one answer and writes each member's verdict as it comes.
+    """Has a panel judge one answer, and records each member's verdict as it arrives.
 
-    `on_vote` is called with each fresh verdict. Afterwards `cast` holds them.
+    `on_vote` is called with each new verdict; `cast` collects them.
     """
 
     panel: Panel
@@ -50,7 +50,7 @@ class PanelVotes:
         earlier: Mapping[str, Verdict],
         settled: Verdict | None,
     ) -> Verdict:
-        """The panel's verdict. `settled` is every member's verdict where none needs to be asked."""
+        """The panel's verdict. `settled`: every member's verdict, if none has to be asked."""
         known = dict(earlier)
         voters = self.panel.voters(prompt)
         if settled is not None:
@@ -64,12 +64,12 @@ class PanelVotes:
         return await self.panel.deliberate(prompt, completion, known, self._keep)
 
     def cost_usd(self, verdict: Verdict) -> float | None:
-        """What the verdict and the votes cast for it cost in USD; None: unknown."""
+        """Cost in USD of the verdict and of the votes cast for it; None if unknown."""
         return total_cost([verdict, *self.cast])
 
     @property
     def last_error(self) -> str | None:
-        """Why the last of the members that failed did; None where none failed."""
+        """The error of the last member that failed; None if none failed."""
         errors = [vote.reason for vote in self.cast if vote.unscored is Unscored.JUDGE_ERROR]
         return (errors[-1] or "error") if errors else None
 

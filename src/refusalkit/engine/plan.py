@@ -1,4 +1,4 @@
-"""What a run has to do, how far it is, and why it ended."""
+"""A run's plan, its progress, and why a session ended."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Ended(StrEnum):
 
 @shows("planned", "completions", "verdicts", "unscored", "cost_usd", "eta_s")
 class Progress(NamedTuple):
-    """How far a run is."""
+    """A run's progress."""
 
     planned: int
     """Units of the run."""
@@ -44,11 +44,11 @@ class Progress(NamedTuple):
     found: int = 0
     """Verdicts that were on disk before this session."""
     elapsed_s: float = 0.0
-    """Seconds of this session."""
+    """Seconds since this session began."""
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds left at the pace of this session; None before its first verdict."""
+        """Estimated seconds left, at this session's pace; None before its first verdict."""
         fresh = self.verdicts - self.found
         if fresh <= 0:
             return None
@@ -58,31 +58,30 @@ class Progress(NamedTuple):
 OnProgress = Callable[[Progress], None]
 
 JudgeLater = Literal["none", "kept", "all"]
-"""Which answers a session leaves without a verdict, for a batch to judge: those that are kept on
-disk, or all."""
+"""Which answers a session leaves for a batch to judge: none, those kept on disk, or all."""
 
 
 Plan = Callable[[], Iterable[tuple[int, Sequence[Prompt]]]]
-"""All units of a run in the order they are asked: a trial, and its prompts."""
+"""All units of a run in order: pairs of a trial and its prompts."""
 
 
 def plan_trials(prompts: PromptSet, trials: int) -> Plan:
-    """One whole trial after another, so that an interrupted run has as many as possible."""
+    """One trial after another, so that an interrupted run has as many whole trials as possible."""
     return lambda: ((trial, prompts.prompts) for trial in range(1, trials + 1))
 
 
 def plan_prompts(prompts: PromptSet, trials: int, seed: int) -> Plan:
-    """All trials of one prompt before the next, prompts in random order: the same for one seed.
+    """All trials of one prompt before the next, the prompts in a random order fixed by `seed`.
 
-    A prompt's framings go with it. So what was asked at any moment is a random sample of the set,
-    with whole prompts but for the last.
+    A prompt's framings go with it. So the units finished at any moment are a random sample of the
+    set, and all but the last prompts are complete.
     """
     ordered = list(itertools.chain.from_iterable(in_random_order(prompts, seed)))
     return lambda: ((trial, (prompt,)) for prompt in ordered for trial in range(1, trials + 1))
 
 
 class StopRule(Protocol):
-    """Decides from the verdicts as they come whether a run has said what it was started for."""
+    """Decides, verdict by verdict, whether a run can stop because its question is answered."""
 
     def saw(self, verdict: Verdict) -> None:
         """Take note of the verdict on one unit."""

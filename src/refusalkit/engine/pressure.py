@@ -1,4 +1,4 @@
-"""Insist on a refused request, turn by turn, with the model's own words in between."""
+"""Insists on a refused request, turn by turn; each turn repeats the model's answers so far."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from refusalkit.types import Completion, GenerationConfig, Label, Outcome, Promp
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn of a conversation: what was answered, and what the judge made of it."""
+    """One turn of a conversation: the answer and its verdict."""
 
     number: int
+    """Which turn: 1 is the first insistence, 0 the request itself, asked again."""
     completion: Completion
     verdict: Verdict
 
 
 class Insistence:
-    """One conversation, which lives here and nowhere else.
+    """One conversation, held in memory only.
 
-    With `answer` it begins after that refusal; without one, where its text is lost, the request is
-    asked again first, as turn 0.
+    It begins after the refusal `answer`. If that text is lost (None), the request is asked again
+    first, as turn 0.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Insistence:
         self._answers: list[str] = [] if answer is None else [answer]
         self.attempt = attempt
         self.goes_on = True
-        """Whether another turn is to be asked."""
+        """Whether there is another turn to ask."""
 
     async def ask(self) -> Turn:
         """Ask the next turn and have it judged."""
@@ -73,9 +74,9 @@ class Insistence:
 
 
 def owed_conversations(run: Run, turns: int, known: Collection[str]) -> dict[str, int]:
-    """Units whose refusal is still to be insisted on, with the attempts so far.
+    """Units with a refusal on which the user has yet to insist, and the attempts so far.
 
-    `known` are ids of the prompts of the run that are pressed.
+    `known` has the ids of the run's prompts for which refusals are insisted on.
     """
     import polars as pl
 

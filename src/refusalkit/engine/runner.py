@@ -1,4 +1,4 @@
-"""Works through a run: asks what is owed and writes each result as it comes.
+"""Works through a run: requests what is missing and writes each result as it arrives.
 
 A worker takes one unit through both steps, completion and verdict, so generation and judging
 overlap from the first answer on.
@@ -50,20 +50,20 @@ from refusalkit.types import (
 
 # Seconds to wait for requests in flight after an interruption.
 GRACE_S = 5.0
-# A handler that cancels the task on SIGINT, as ipykernel's does, does not wake an idle event loop:
-# the loop wakes by itself, so that Stop is seen while slow answers are awaited.
+# A SIGINT handler that cancels the task, as ipykernel's does, does not wake an idle event loop. So
+# the loop wakes up at this interval, in seconds, and notices a stop while answers are slow.
 _WAKE_S = 0.25
 
 
 class Runner:
-    """Does the work that a run owes. Each session needs a new one.
+    """Does the open work of a run. Each session needs a new one.
 
-    Without a `model` nothing is asked: `judge`, any judge of the run, judges again what is on disk.
-    `texts` then holds answers by unit that the run withheld and that are known from elsewhere.
-    `max_cost` bounds this run, `budget` several together; `ceiling_usd` is the most that one
-    completion can cost, where that is known. `kept` is a checkpoint of the run that was loaded
-    beforehand. `stop_rule` ends the work early; it has seen what is on disk. `pressure` is how
-    often a refusal is insisted on. `judge_later` says which answers are left without a verdict.
+    Without a `model` no answers are requested: `judge`, any judge of the run, judges again what is
+    on disk. `texts` then has, by unit, answers that the run withheld and the caller knows from
+    elsewhere. `max_cost` bounds this run, `budget` several together (USD); `ceiling_usd` is the
+    most that one completion can cost, if known. `kept` is a checkpoint of the run, loaded
+    beforehand. `stop_rule` ends the work early; it has already seen the records on disk. `pressure`
+    is how many times a refusal is insisted on. `judge_later` says which answers get no verdict.
     """
 
     def __init__(
@@ -115,10 +115,10 @@ class Runner:
         self._progress = Progress(planned=run.manifest.n_units)
 
     async def work(self, writer: RecordWriter) -> Ended:
-        """Do all that is owed.
+        """Do all open units.
 
-        Raises `FatalProviderError` where no request can succeed and `StorageError` where the disk
-        refuses; what was finished before is on disk.
+        Raises `FatalProviderError` if no request can succeed and `StorageError` if a write fails;
+        what was finished before is on disk.
         """
         if self._model is None:
             state = read_state(self._run, self._judge.id)
@@ -176,7 +176,7 @@ class Runner:
         return self._ended
 
     async def _supervise(self, workers: set[asyncio.Task[None]]) -> None:
-        """Wait for the workers; after an interruption or a failure only for what is in flight."""
+        """Wait for the workers; once stopped or failed, only `GRACE_S` for requests in flight."""
         stopping = asyncio.create_task(self._stop.wait())
         pending: set[asyncio.Task[None]] = set(workers)
         failure: BaseException | None = None
@@ -239,11 +239,11 @@ class Runner:
                 self._checkpoint_writer.maybe_save()
 
     def _is_settled(self) -> bool:
-        """Whether the stop rule is met: nothing more is begun, what is in flight is finished."""
+        """Whether the stop rule is met: units in flight are finished, no more are started."""
         return self._stop_rule is not None and self._stop_rule.met is not None
 
     async def _begin(self, *, completes: bool) -> bool:
-        """Start a unit as soon as the budget has room; False if it never will."""
+        """Start a unit once the budget has room for it; False if it never will."""
         while not self._budget.begin(completes=completes):
             # Units in flight mostly turn out cheaper than their upper bound.
             if not self._budget.may_find_room(completes=completes):
@@ -280,9 +280,9 @@ class Runner:
         )
 
     def _broken_off(self) -> list[Insistence]:
-        """Conversations that an earlier session did not come to the end of.
+        """Conversations that an earlier session did not finish.
 
-        They begin anew: at the refusal that is on disk, at the request where it was withheld.
+        Each starts over: from the refusal on disk, or from the request if the refusal is withheld.
         """
         from refusalkit.runs import frames
 
@@ -296,7 +296,7 @@ class Runner:
         ]
 
     async def _press(self, conversation: Insistence, writer: RecordWriter) -> None:
-        """Insist turn by turn, each paid for and on disk before the next."""
+        """Insist turn by turn; each turn is paid for and on disk before the next."""
         while conversation.goes_on and not self._stop.is_set():
             if not await self._begin(completes=True):
                 self._ended = self._ended if self._stop.is_set() else Ended.MAX_COST
@@ -341,7 +341,7 @@ class Runner:
                 )
             finally:
                 self._budget.completed()
-            # A model must not choose its unit: whether the text is withheld depends on it.
+            # Set here and not by the model: the category decides whether the text is withheld.
             prompt = task.prompt
             says = (completion.prompt_id, completion.category, completion.trial)
             if says != (prompt.id, prompt.category, task.trial):
@@ -352,11 +352,11 @@ class Runner:
             # A failed or filtered request is free where no price is given.
             free = failed or completion.outcome is Outcome.BLOCKED
             unpriced = free and completion.cost_usd is None
-            # A completion without an answer may be the most expensive: reasoning to the last token.
+            # One without an answer may be the most expensive: all of its tokens went to reasoning.
             self._budget.saw_completion(completion.cost_usd)
             self._count(cost=0.0 if unpriced else completion.cost_usd, completions=1)
-            # Written before the verdict, even where the text is withheld: the cost is on record
-            # whatever happens. Without a verdict the model is asked again.
+            # Written before the verdict, even if the text is withheld, so that the cost is recorded
+            # whatever happens. If the verdict is lost, the model is asked again.
             for retraction in retractions(
                 prompt, task.trial, self._orphans.get(completion.unit, ())
             ):

@@ -79,15 +79,16 @@ async def work_session(
 ) -> Run:
     """Work on a run, and record the session in its manifest however it ends.
 
-    Without a `model` it is judged again: `judge` joins the run's judges, `texts` holds answers by
-    unit that the run withheld and that are known from elsewhere. `budget` is shared with others;
-    so is a judge that is not to be closed. `kept` is a checkpoint that was loaded beforehand.
-    `stop_rule` ends the work once it is met. In a `workplace` the model runs only meanwhile.
+    Without a `model` the run is judged again: `judge` joins the run's judges, and `texts` has, by
+    unit, answers that the run withheld and the caller knows from elsewhere. `budget` is shared with
+    other runs; with `close_judge` False so is the judge. `kept` is a checkpoint loaded beforehand.
+    `stop_rule` ends the work once it is met. A `workplace` runs the model for this session only.
 
-    `hard_lines` are the categories that the prompt set and the command mark, `withheld` further
-    ones whose answers are not written, and `keep_hard_line_text` is what the command says. A folder
-    that somebody else wrote can only add to the first and is not asked for the last. What it says
-    is checked before (`refusalkit.runs.trust`), so it must not have changed since.
+    `hard_lines` are the categories marked by the prompt set and the command, `withheld` are further
+    categories whose answers are not written, and `keep_hard_line_text` is the command's option. The
+    manifest of a folder that somebody else wrote can mark further hard lines, but cannot have their
+    answers kept. It was checked before the call (`refusalkit.runs.trust`), so `RunFolderError` is
+    raised if it has changed since.
     """
     from refusalkit.engine.plan import Ended
     from refusalkit.engine.runner import Runner
@@ -109,7 +110,7 @@ async def work_session(
                 "manifest.json, then repeat the command"
             )
         manifest = with_hard_lines(run.manifest, hard_lines)
-        # A run that is judged again stays as it was: `resume` says where to ask its model.
+        # A regrade does not adopt the folder: only `resume` decides where its model is asked.
         own = run.is_own or not again
         if own and not run.is_own:
             manifest = adopted(manifest, config, hard_lines, keep=keep_hard_line_text)
@@ -208,7 +209,7 @@ async def work_session(
             try:
                 run = run.with_manifest(run.manifest.model_copy(update=update), own=own)
             except StorageError as error:
-                # On a full disk this fails too; the error that ended the work says more.
+                # On a full disk this fails as well; the first error says more, so it is kept.
                 if failure is None:
                     error.add_note(f"go on with: {go_on}")
                     raise
@@ -229,7 +230,7 @@ def _ceiling(
 
 
 def _all_parameters(model: Model | None, judge: Judge) -> dict[str, ParameterEntry]:
-    """What was sent: to the ``model``, to the run's own ``judge``, to ``judge <id>`` of others."""
+    """Parameters sent, by recipient: ``model``, ``judge``, or ``judge <id>`` for several judges."""
     from refusalkit.judges.routed import asked_judges
 
     asked = asked_judges(judge)
@@ -242,7 +243,7 @@ def _all_parameters(model: Model | None, judge: Judge) -> dict[str, ParameterEnt
 def _with_earlier(
     earlier: Mapping[str, ParameterEntry], now: Mapping[str, ParameterEntry]
 ) -> dict[str, ParameterEntry]:
-    """The parameters of all sessions: one that sent nothing erases nothing."""
+    """The parameters of all sessions together; a session that sent nothing changes nothing."""
     joined = dict(earlier)
     for name, entry in now.items():
         before = earlier.get(name)

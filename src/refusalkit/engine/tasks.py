@@ -1,4 +1,4 @@
-"""What a run owes, one unit after another."""
+"""A run's open work, as one task for each unit."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from refusalkit.types import Completion, Prompt, Verdict, unit_id, unit_parts
 
 @dataclass(slots=True)
 class Task:
-    """One unit of work; with `completion` only the verdict is owed.
+    """One unit of work; if there is a `completion`, only the verdict is missing.
 
-    `earlier_verdicts` maps judge ids to their last verdicts on this answer. `withheld`: the
+    `earlier_verdicts` has each judge's last verdict on this answer, by judge id. `withheld`: the
     answer's text was not kept.
     """
 
@@ -44,13 +44,13 @@ def owed_tasks(
     """Answers without a verdict first, then one whole trial after another.
 
     Args:
-        run: the run that owes them.
+        run: the run to work on.
         plan: its prompts by trial.
         state: what is on disk.
-        judge: whose verdicts are owed.
-        asks: whether answers are asked for; otherwise withheld ones are judged again too.
+        judge: the judge that gives the verdicts.
+        asks: whether missing answers are requested; if not, withheld ones get a verdict as well.
         judges: whether answers on disk are judged.
-        texts: answers by unit that the run withheld and that are known from elsewhere.
+        texts: answers, by unit, that the run withheld and the caller knows from elsewhere.
     """
     again = state.to_judge if asks else state.to_judge | state.withheld
     if again and judges:
@@ -88,7 +88,7 @@ def _to_judge(
 
 
 def _answer(run: Run, unit: str, state: RunState, texts: Mapping[str, str]) -> Completion:
-    """An answer on disk, read only when it is needed: all together may not fit in memory."""
+    """An answer on disk, read when it is needed, as all of them may not fit in memory."""
     ((place, record),) = read_records(run.completions, [state.answers[unit]])
     text = texts[unit] if unit in texts else record["text"]
     return completion_from_record({**record, "text": "" if text is None else text}, place)

@@ -1,10 +1,10 @@
-"""Runs a server for as long as somebody holds the other end of standard input.
+"""Runs a server until standard input is closed.
 
-A process of its own between refusalkit and a server, started by path with nothing imported but the
-standard library: ``python -I guard.py STATUS GRACE COMMAND...``. When standard input ends, because
+A separate process between refusalkit and the server, run as a script with only the standard
+library: ``python -I guard.py STATUS GRACE COMMAND...``. When standard input ends, because
 refusalkit closed it or was killed, the whole process group gets SIGTERM and after GRACE seconds
-SIGKILL. When the server ends by itself the descriptor STATUS is told how, and what it left running
-in the group is killed.
+SIGKILL. If the server ends by itself, how it ended is written to the file descriptor STATUS, and
+the rest of its process group is killed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import threading
 
 
 def main() -> None:
-    """Start the command, and wait for its end or for ours."""
+    """Start the command, and wait until it ends or standard input does."""
     status, grace, command = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
-    # Handlers, as what is ignored stays ignored in the server: the group's signals are for it.
+    # Handlers, not SIG_IGN: a child inherits ignored signals, and the server must react to them.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     try:

@@ -1,7 +1,7 @@
-"""What a server of one's own writes: kept in a file of the run folder, within bounds.
+"""The output of a server that refusalkit started, kept in the run folder up to a size limit.
 
-A server may log what it is asked and what it answers. So once it is asked, its lines are kept only
-where the run keeps the answers to its hard lines too, or has none.
+A server may log prompts and answers. So from the first request on its lines are kept only if the
+run keeps the answers to its hard lines, or has no hard lines.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from refusalkit.redaction import Keys, redact
 
 SERVER_LOG = "server.log"
 """The file's name in a run folder."""
-# Bytes that are kept of the beginning of a session's log, and of its end.
+# Bytes kept of the beginning of a session's log, and of its end.
 _MAX_HEAD = 4 * 2**20
 _MAX_TAIL = 256 * 2**10
 _MAX_LINE = 8192
-# What servers are given to fetch weights, and to be asked with.
+# Variables with keys that servers use, to download weights and to check requests.
 _SERVERS_KEYS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY")
 # Colours and cursor movements.
 _ESCAPES = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]")
-# A line that names an exception: of a line that is not kept only its name is told.
+# A line that names an exception: if the line is not kept, that name may still be shown.
 _EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception)\b")
 
 
 class ServerLog:
     """Takes a server's output, a line at a time, without keys or control characters.
 
-    Without a `path` it is held in memory, for somebody else to write down. `keeps_all`: lines are
+    Without a `path` it is held in memory, for the driver to write to a file. `keeps_all`: lines are
     kept after the first request, too.
     """
 
@@ -59,11 +59,11 @@ class ServerLog:
 
     @property
     def last(self) -> str | None:
-        """The last line, fit for a message; of one that is not kept the exception that it names."""
+        """The last line, fit for a message; if it is not kept, only the exception it names."""
         return self._told
 
     def asked(self) -> None:
-        """From now on the server is asked."""
+        """Note that requests are sent to the server from now on."""
         self._asked = True
         if not self._keeps_all:
             self._told = None
@@ -73,7 +73,7 @@ class ServerLog:
             )
 
     def take(self, chunk: bytes) -> None:
-        """Some of the server's output."""
+        """Take a chunk of the server's output."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
             self._line(line)
@@ -82,7 +82,7 @@ class ServerLog:
             self._rest = b""
 
     def close(self) -> None:
-        """The server is gone: write what is left."""
+        """Write what is left, once the server has ended."""
         if self._rest:
             self._line(self._rest)
             self._rest = b""
@@ -102,7 +102,7 @@ class ServerLog:
         return bytes(self._memory)
 
     def _line(self, raw: bytes) -> None:
-        # A progress bar draws over itself: its last state is the line.
+        # A progress bar overwrites itself with \r: only its last state is kept.
         shown = _ESCAPES.sub(b"", raw.rstrip(b"\r").rpartition(b"\r")[2])[: 4 * _MAX_LINE]
         line = redact(self._keys.hide(shown.decode("utf-8", "replace")), _MAX_LINE)
         if self._asked and not self._keeps_all:
@@ -133,7 +133,7 @@ class ServerLog:
 
 
 def known_variables(config: RunConfig) -> list[str]:
-    """The environment variables that hold keys which a model, or its server, may need."""
+    """Environment variables with keys that a model or its server may need."""
     names = {*provider_variables(config.model), *_SERVERS_KEYS}
     if config.api_key_env is not None:
         names.add(config.api_key_env)

@@ -1,6 +1,6 @@
-"""The Ray cluster that workers are placed on: the one of RAY_ADDRESS, or one on this machine.
+"""The Ray cluster that workers run on: the one at RAY_ADDRESS, or one on this machine.
 
-Ray is imported here and nowhere else, once somebody asks for it.
+Only this module imports Ray, and only when a cluster is used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from refusalkit.errors import ConfigurationError
 from refusalkit.redaction import redact
 from refusalkit.untrusted import printable
 
-# Bytes of a local cluster's object store, the least that Ray takes: hardly anything goes there.
+# Bytes of a local cluster's object store: Ray's minimum, as hardly anything goes there.
 _OBJECT_STORE = 80 * 2**20
 
 # Seconds in which a cluster must take a connection.
@@ -29,12 +29,12 @@ _REACH_S = 10.0
 _lock = threading.Lock()
 _users = 0
 _connected_here = False
-# How Ray prints what it has to say of dead workers.
+# The function by which Ray prints messages about dead workers.
 _PRINTER = "print_to_stdstream"
 
 
 class Cluster:
-    """A connection to the cluster. `wants` is what a worker reserves, in words."""
+    """A connection to the cluster. `wants` says in words what a worker reserves."""
 
     def __init__(self, placement: Placement) -> None:
         self._placement = placement
@@ -49,7 +49,7 @@ class Cluster:
                 "--engine ray needs the package ray: pip install 'refusalkit[ray]'"
             ) from error
         self.errors: tuple[type[Exception], ...] = (self._ray.exceptions.RayError,)
-        """What a call of a worker raises where the worker is gone."""
+        """The exceptions that a call to a lost worker raises."""
 
     async def join(self) -> None:
         """Connect. Raises `ConfigurationError`: there is no cluster, or it is too small."""
@@ -65,7 +65,7 @@ class Cluster:
             await asyncio.to_thread(self._disconnect)
 
     def place(self, worker: type) -> Any:
-        """A new actor of this class; the cluster says where."""
+        """A new actor of this class, on a node that the cluster chooses."""
         if self._actors is None:
             self._actors = self._ray.remote(worker).options(
                 num_cpus=self._placement.cpus,
@@ -81,7 +81,7 @@ class Cluster:
             self._ray.kill(actor)
 
     def lacks(self) -> str | None:
-        """Why no node could ever hold a worker; None if one could."""
+        """Why no node is large enough for a worker; None if one is."""
         best = {"CPU": 0.0, "GPU": 0.0}
         for node in self._ray.nodes():
             has = node.get("Resources", {})
@@ -115,11 +115,11 @@ class Cluster:
             "log_to_driver": False,
             "configure_logging": False,
         }
-        # It prints its warnings on the terminal, about signal handlers and the like.
+        # It prints warnings about signal handlers and the like to the terminal.
         logging.getLogger("ray").setLevel(logging.ERROR)
         address = os.environ.get("RAY_ADDRESS", "").strip()
         if _is_local():
-            # A cluster of ours reports to nobody.
+            # No usage statistics from a cluster that we start.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             needed = math.ceil(self._placement.workers * self._placement.cpus)
             options |= {
@@ -136,15 +136,15 @@ class Cluster:
             where = f"the Ray cluster at {printable(address)}" if address else "a local Ray cluster"
             what = redact(str(error).strip().partition("\n")[0], 300)
             raise ConfigurationError(f"{where} cannot be reached: {what}") from error
-        # On standard output, where a program reads our JSON, and there is no option against it. A
-        # run says in its own words that a worker is lost.
+        # Ray prints to standard output, where `--json` writes, and has no option against it. The
+        # run logs lost workers itself.
         printer = getattr(getattr(self._ray, "_private", None), "worker", None)
         if hasattr(printer, _PRINTER):
             setattr(printer, _PRINTER, lambda *_, **__: None)
 
 
 def _check_reachable(address: str) -> None:
-    """Raise `ConfigurationError` where nothing listens: Ray would try for minutes."""
+    """Raise `ConfigurationError` if nothing listens there; Ray would keep trying for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
         return  # such as "auto"

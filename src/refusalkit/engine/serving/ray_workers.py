@@ -1,10 +1,10 @@
-"""Workers on a Ray cluster: placed, fed with requests, replaced where they are lost.
+"""Workers on a Ray cluster: places them, sends them requests, replaces lost ones.
 
-The driver, this process, keeps pace, retries, budget and the run folder, so limits hold over all
-workers together; a worker sends single requests (`refusalkit.engine.serving.worker`). Requests go
-over and answers come back several at a time: one call of each kind is under way for a worker, and
-what gathers meanwhile goes with the next. Of many workers each gathers a while, so that the driver
-has a bounded number of calls to handle.
+The driver (this process) handles rate limits, retries, budget and the run folder, so limits hold
+over all workers together; a worker only sends single requests (`refusalkit.engine.serving.worker`).
+Requests and answers travel in groups: each worker has one call of each kind in flight, and what
+accumulates meanwhile goes with the next. With many workers each call also waits a little, so that
+the driver has a bounded number of calls a second to handle.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ from refusalkit.redaction import redact
 from refusalkit.untrusted import printable
 
 _LOG = logging.getLogger("refusalkit")
-# Requests of one call, and the characters in them.
+# Most requests in one call, and most characters in them.
 _MAX_BATCH = 64
 _MAX_TEXT = 50_000
-# So many calls a second of each kind at most, however many workers; few need no such bound.
+# Most calls a second of each kind, over all workers; up to _FEW_WORKERS need no such bound.
 _MAX_CALLS = 200
 _FEW_WORKERS = 8
-# Losses without an answer between them, for each worker, after which none is replaced.
+# Losses in a row, for each worker, after which a lost worker is not replaced.
 _MAX_LOSSES = 3
 _SLOW_S = 15.0
 
 
 @dataclass(eq=False)
 class _Slot:
-    """One worker, or the one that takes its place."""
+    """The place of one worker, and of those that replace it."""
 
     number: int
     actor: Any = None
@@ -74,8 +74,8 @@ class RayWorkers:
         if placement.serve is not None:
             if not any("{port}" in word for word in command_words(placement.serve)):
                 raise ConfigurationError(
-                    "serve: write {port} in the command, for workers of one node need ports of "
-                    "their own"
+                    "serve: write {port} in the command, because workers on one node need "
+                    "different ports"
                 )
             if config.api_base is not None:
                 raise ConfigurationError(
@@ -83,7 +83,7 @@ class RayWorkers:
                 )
         self.api_base: str | None = config.api_base
         if placement.serve is not None:
-            # Beside whichever worker sends.
+            # On the machine of whichever worker sends the request.
             self.api_base = "http://127.0.0.1/v1"
         self._config = config
         self._gather_s = max(0, placement.workers - _FEW_WORKERS) / _MAX_CALLS
@@ -105,7 +105,7 @@ class RayWorkers:
         return ChatModel(client, price=price_at(config.model, config.api_base, config.via))
 
     async def reserve(self) -> None:
-        """Wait until the cluster has placed a worker; the others join when they are placed."""
+        """Wait until the cluster has placed one worker; the others join later."""
         self._changed = asyncio.Condition()
         self._started: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         await self._cluster.join()
@@ -133,7 +133,7 @@ class RayWorkers:
                     )
 
     async def start(self, folder: Path, *, keeps_all: bool) -> None:
-        """Get the workers ready, and wait for the first that is."""
+        """Prepare the workers, and wait until one is ready."""
         self._folder = folder
         self._started.set_result(keeps_all)
         async with self._changed:
@@ -143,7 +143,7 @@ class RayWorkers:
         _LOG.info(f"workers on {printable(where, 400)}")
 
     def watched(self, model: Model) -> Model:
-        """The model as it is: its client knows when no worker is left."""
+        """The model itself: its client already fails if no worker is left."""
         return model
 
     async def aclose(self) -> None:
@@ -166,7 +166,7 @@ class RayWorkers:
     ) -> Answer:
         """Have a worker send a request.
 
-        Raises `RetryWithChanges` where the worker is lost, `FatalProviderError` where all are.
+        Raises `RetryWithChanges` if the worker is lost, `FatalProviderError` if all are.
         """
         slot = await self._least_busy()
         number = next(self._numbers)
@@ -196,7 +196,7 @@ class RayWorkers:
             raise self._failure
 
     async def _bring_up(self, slot: _Slot) -> None:
-        """Place a worker, get it ready, and stay with it."""
+        """Place a worker, prepare it, and start the tasks that exchange requests with it."""
         try:
             slot.actor = self._cluster.place(Worker)
             said = await slot.actor.describe.remote()
@@ -239,7 +239,7 @@ class RayWorkers:
                     asked = slot.outbox.pop(0)
                     size += sum(len(message.content) for message in asked.request.messages)
                     batch.append(asked)
-                # One call in flight: what gathers meanwhile goes with the next.
+                # One call in flight: what accumulates meanwhile goes with the next.
                 with contextlib.suppress(*self._cluster.errors):  # `_collect` sees it too
                     await actor.ask.remote(batch)
 
@@ -262,7 +262,7 @@ class RayWorkers:
                     waiting.set_result(answer)
 
     async def _lose(self, slot: _Slot, error: BaseException) -> None:
-        """A worker is gone: what it was asked goes to another, and a new one takes its place."""
+        """Handle a lost worker: its requests go to other workers, and a new one replaces it."""
         if self._closed:
             return
         lost = list(slot.asked.values())
@@ -272,7 +272,8 @@ class RayWorkers:
         self._losses += 1
         why = _why(error)
         if self._losses > _MAX_LOSSES * self.placement.workers:
-            await self._give_up(slot, FatalProviderError(f"the workers are lost, the last: {why}"))
+            failed = FatalProviderError(f"the workers are lost, the last: {why}; fix the cause")
+            await self._give_up(slot, failed)
         else:
             _LOG.warning(
                 "worker %d%s is lost (%s): %d requests are asked again, another takes its place",
@@ -288,7 +289,7 @@ class RayWorkers:
                 waiting.set_exception(RetryWithChanges(f"a worker was lost: {why}"))
 
     async def _give_up(self, slot: _Slot, error: BaseException) -> None:
-        """A worker cannot be; without another one the run cannot go on."""
+        """Stop replacing a worker that cannot start; the run fails if it was the last one."""
         self._slots.remove(slot)
         self._cluster.kill(slot.actor)
         if not self._slots:
@@ -365,10 +366,10 @@ class _RayClient(ChatClient):
         raise error
 
     async def _close(self) -> None:
-        """The workers are ended with the session."""
+        """Nothing to close: the workers end with the session."""
 
 
 def _why(error: BaseException) -> str:
-    """What became of a worker, in a few words of Ray's or ours."""
+    """Why a worker was lost: the first line of the error."""
     lines = str(error).strip().splitlines()
     return redact(lines[0] if lines else type(error).__name__, 160)

@@ -1,7 +1,7 @@
-"""A server of one's own on this machine: started by a command, waited for, watched, ended.
+"""Starts the user's server command on this machine, waits for it, watches it and ends it.
 
-It runs in a process group of its own below `guard.py`, which ends the group when this process does,
-by whatever cause.
+The server runs in its own process group under `guard.py`, which ends the group when this process
+ends, for whatever reason.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from refusalkit.errors import ConfigurationError, FatalProviderError
 from refusalkit.models.endpoints import is_loopback
 from refusalkit.untrusted import printable
 
-# Seconds between SIGTERM and SIGKILL, and those after which a start is said to be slow.
+# Seconds between SIGTERM and SIGKILL, and seconds until a warning that a start is slow.
 GRACE_S = 10.0
 _SLOW_S = 15.0
 _POLL_S = 0.1
 _MAX_POLL_S = 1.0
 _PORTS = range(20_000, 32_000)
 _GUARD = Path(__file__).with_name("guard.py")
-# What only a shell understands.
+# Shell syntax: pipes, redirections and the like.
 _SHELL = re.compile(r"\d*(?:[|&;]+|[<>]{1,2}&?\d*|>{1,2}\S+)")
 
 _LOG = logging.getLogger("refusalkit")
 
 
 def command_words(command: str) -> list[str]:
-    """The words of a command. Raises `ConfigurationError`: no shell will read it."""
+    """The words of a command. Raises `ConfigurationError` if it needs a shell or is malformed."""
     try:
         words = shlex.split(command)
     except ValueError as error:
@@ -60,10 +60,10 @@ def command_words(command: str) -> list[str]:
 
 
 class OwnServer:
-    """A server that a command starts, at a port of this machine.
+    """A server that a command starts on a port of this machine.
 
-    `model` is the name that fills ``{model}``. Without a `base` a free port is taken, which fills
-    ``{port}``; the port of a `base`, the URL below which the server answers, does so too.
+    In the command ``{model}`` is replaced by `model` and ``{port}`` by the port: that of `base`,
+    the URL below which the server answers, or else a free one.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class OwnServer:
     ) -> None:
         if not hasattr(os, "killpg"):
             raise ConfigurationError(
-                "serve needs process groups, which this system has not: start the server yourself "
-                "and give --api-base"
+                "serve needs process groups, which this system does not have: start the server "
+                "yourself and give --api-base"
             )
         words = command_words(command)
         names_port = any("{port}" in word for word in words)
@@ -103,13 +103,13 @@ class OwnServer:
         self._tasks: list[asyncio.Task[None]] = []
 
     def set_variable(self, name: str, value: str) -> None:
-        """Set a variable of its environment, before it is started."""
+        """Set an environment variable of the server, before it is started."""
         self._variables[name] = value
 
     async def start(self, log: ServerLog) -> None:
         """Start it and wait until it answers; its output goes to `log`.
 
-        Raises `ConfigurationError`: it is not there, ended, or did not answer in time.
+        Raises `ConfigurationError` if it cannot be started, ends, or does not answer in time.
         """
         if _answers(self._port):
             raise ConfigurationError(
@@ -118,7 +118,7 @@ class OwnServer:
             )
         self._log = log
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        """How it ended, once it did."""
+        """Done once the server has ended; says how."""
         status, theirs = os.pipe()
         try:
             self._guard = await asyncio.create_subprocess_exec(
@@ -157,8 +157,8 @@ class OwnServer:
             await asyncio.wait({self.ended}, timeout=GRACE_S + 2.0)
         finally:
             _kill_group(guard.pid)
-            # What it said at its end is in the pipe still; a process that left the group may hold
-            # it open.
+            # Its last output may still be in the pipe; a process that left the group may keep the
+            # pipe open.
             await asyncio.wait(self._tasks, timeout=1.0)
             for task in self._tasks:
                 task.cancel()
@@ -182,7 +182,7 @@ class OwnServer:
             self._log.take(chunk)
 
     async def _wait(self, guard: asyncio.subprocess.Process, status: int) -> None:
-        """Wait for its end, which the guard tells; that of the guard closes `status`."""
+        """Wait for its end, which the guard reports on `status`; if the guard dies, that closes."""
         assert self._log is not None
         loop = asyncio.get_running_loop()
         told = asyncio.Event()
@@ -197,7 +197,7 @@ class OwnServer:
         await asyncio.wait({self._tasks[0]}, timeout=0.5)
         how = _how(said, self._words[0])
         if self._log.last is not None and not said.startswith("not started"):
-            how += f", the last it said: {self._log.last}"
+            how += f", and last said: {self._log.last}"
         self.ended.set_result(how)
 
     async def _until_it_answers(self) -> None:
@@ -208,7 +208,7 @@ class OwnServer:
         ) as session:
             while True:
                 if not self.ended.done() and await self._is_ready(session):
-                    # Not somebody else who took the port while it was starting.
+                    # Make sure that no other program answered, having taken the port meanwhile.
                     await asyncio.wait({self.ended}, timeout=0.05)
                     if not self.ended.done():
                         return
@@ -234,9 +234,9 @@ class OwnServer:
                 pause = min(pause * 1.3, _MAX_POLL_S)
 
     async def _is_ready(self, session: aiohttp.ClientSession) -> bool:
-        """Whether it says that it is: by /health, or by a list of models where it has no such page.
+        """Whether it reports that it is ready: by /health, or by /models if it has no /health.
 
-        The list alone would be too early: llama.cpp's server has one while it loads.
+        /models alone would be too early: llama.cpp's server answers it while it loads.
         """
         root = urlsplit(self.base)
         try:
@@ -256,12 +256,12 @@ def _kill_group(leader: int) -> None:
 
 
 def _is_up(status: int) -> bool:
-    # 401 and 403: it wants the key that requests will carry.
+    # 401 and 403: it is up, and wants the key that the requests will carry.
     return 200 <= status < 300 or status in (401, 403)
 
 
 def _how(said: str, program: str) -> str:
-    """The end of a server in words, from what the guard said of it."""
+    """How a server ended, in words, from the guard's report."""
     word, _, number = said.rpartition(" ")
     if word == "not started":
         why = os.strerror(int(number)) if number != "0" else "it could not be started"
@@ -281,7 +281,7 @@ def _how(said: str, program: str) -> str:
 
 
 def _free_port() -> int:
-    # Below those that the system gives to connections: it may be a while until the server starts.
+    # Below the ephemeral ports, so that no connection takes it before the server starts.
     for port in random.sample(_PORTS, 100):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))

@@ -11,8 +11,8 @@ from refusalkit.errors import ConfigurationError
 class Slots:
     """One server at a time, or as many as the machine's GPUs allow.
 
-    The GPUs are those that CUDA_VISIBLE_DEVICES names, as a scheduler sets it. Where it names none,
-    and for a server that asks for no number of them, a server has the machine to itself.
+    The GPUs are those in CUDA_VISIBLE_DEVICES, as a scheduler sets it. If it names none, or if a
+    server asks for no number of GPUs, that server has the machine to itself.
     """
 
     def __init__(self, gpus: tuple[str, ...] | None = None) -> None:
@@ -26,14 +26,14 @@ class Slots:
         self._changed = asyncio.Condition()
 
     def check(self, gpus: float) -> None:
-        """Raise `ConfigurationError` where a server wants more GPUs than there are."""
+        """Raise `ConfigurationError` if a server needs more GPUs than there are."""
         if self._all and gpus > len(self._all):
             raise ConfigurationError(
-                f"gpus is {gpus:g}, and CUDA_VISIBLE_DEVICES names {len(self._all)}"
+                f"gpus is {gpus:g}, but CUDA_VISIBLE_DEVICES names {len(self._all)}: give fewer"
             )
 
     async def take(self, gpus: float) -> tuple[str, ...]:
-        """Wait for so many GPUs, and return their names; none: the machine is this server's."""
+        """Wait for this many GPUs and return their names; empty: the server has the machine."""
         wanted = int(gpus) if self._all else 0
         async with self._changed:
             if wanted:
@@ -46,7 +46,7 @@ class Slots:
             return taken
 
     async def give_back(self, taken: tuple[str, ...]) -> None:
-        """What `take` returned."""
+        """Free the GPUs that `take` returned."""
         async with self._changed:
             self._running -= 1
             self._alone = False

@@ -1,8 +1,8 @@
-"""What runs on a node of a cluster: sends requests to an endpoint, for a driver elsewhere.
+"""The worker on a node of a cluster: sends requests to an endpoint for a driver elsewhere.
 
-A worker decides nothing. Pace, retries, budget and what is written are the driver's
-(`refusalkit.engine.serving.ray_workers`); a worker has the connections and, with --serve, the
-server. Nothing here imports Ray, which makes an actor of the class.
+A worker decides nothing. The driver (`refusalkit.engine.serving.ray_workers`) handles rate limits,
+retries, the budget and the records; a worker has the connections and, with --serve, the server.
+Nothing here imports Ray, which turns the class into an actor.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from refusalkit.models.request_form import ChatRequest
 from refusalkit.redaction import Keys
 from refusalkit.types import Via
 
-# A result of more bytes would go through Ray's object store, which may spill to a disk.
+# Larger results would go through Ray's object store, which may spill them to a disk.
 _MAX_TEXT = 50_000
-# Seconds that a worker with nothing to say lets the driver wait.
+# Seconds after which a worker without answers returns an empty list to the driver.
 _QUIET_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerTask:
-    """What a worker asks, as it is opened. Sent in a call, which no cluster writes down.
+    """What a worker needs to open its client. Sent in a call, which Ray does not write to a disk.
 
-    `variables` are the environment variables that hold the keys it needs.
+    `variables` are environment variables with the keys that it needs.
     """
 
     model: str
@@ -53,7 +53,7 @@ class WorkerTask:
 
 
 class Asked(NamedTuple):
-    """One request: its number, what the endpoint does not take, whether it ever answered."""
+    """One request, with what the driver knows: refused parameters, whether any was answered."""
 
     number: int
     request: ChatRequest
@@ -62,7 +62,7 @@ class Asked(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What came of a request, and which parameters it was sent with."""
+    """The reply to a request, or its error, and the parameters that were sent."""
 
     number: int
     reply: Reply | None
@@ -72,7 +72,7 @@ class Answer(NamedTuple):
 
 
 class Worker:
-    """Asks one endpoint. All methods are called by the driver, any number at a time."""
+    """Sends requests to one endpoint. The driver calls its methods, also concurrently."""
 
     def __init__(self) -> None:
         self._client: ChatClient | None = None
@@ -83,14 +83,14 @@ class Worker:
         self._news = asyncio.Event()
 
     async def describe(self) -> dict[str, Any]:
-        """Where it is, and which refusalkit it has."""
+        """Its node and process id, and its version of refusalkit."""
         version = importlib.metadata.version("refusalkit")
         return {"node": socket.gethostname(), "pid": os.getpid(), "refusalkit": version}
 
     async def open(self, task: WorkerTask) -> Mapping[str, Any] | None:
-        """Get ready to ask, with a server of its own if there is a command for one.
+        """Open the client, and first start a server if there is a command for one.
 
-        Returns why that cannot be, None if it can.
+        Returns the error as data, None if there is none.
         """
         os.environ.update(task.variables)
         base = task.api_base
@@ -117,12 +117,12 @@ class Worker:
         return None
 
     async def ask(self, batch: Sequence[Asked]) -> None:
-        """Begin with these requests; `answers` has what comes of them."""
+        """Start these requests; `answers` returns their results."""
         for asked in batch:
             self._keep(self._ask(asked))
 
     async def answers(self, gather_s: float) -> list[Answer]:
-        """What has come since the last call, once there is anything and it has gathered a while."""
+        """Results since the last call: waits for the first, then `gather_s` seconds for more."""
         if not self._answers:
             self._news.clear()
             try:
@@ -142,11 +142,11 @@ class Worker:
         return found
 
     async def log(self) -> bytes:
-        """What its server wrote, as far as that is kept."""
+        """The kept part of its server's output."""
         return b"" if self._log is None else self._log.text
 
     async def aclose(self) -> None:
-        """End the connections and the server."""
+        """Close the connections and end the server."""
         for task in self._tasks:
             task.cancel()
         if self._client is not None:
@@ -197,12 +197,12 @@ _KINDS = {
 
 
 def as_data(error: RefusalkitError) -> dict[str, Any]:
-    """An exception of ours as plain values, for the wire."""
+    """An exception of refusalkit as plain values, to be sent to the driver."""
     return {"kind": type(error).__name__, "text": str(error), "fields": dict(vars(error))}
 
 
 def as_error(data: Mapping[str, Any]) -> RefusalkitError:
-    """The exception that `as_data` made plain values of."""
+    """The exception that `as_data` turned into plain values."""
     kind = _KINDS.get(str(data["kind"]), ConfigurationError)
     error: RefusalkitError = kind.__new__(kind, data["text"])
     Exception.__init__(error, data["text"])

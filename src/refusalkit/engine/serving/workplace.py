@@ -1,4 +1,4 @@
-"""What a session sets up before it asks, and takes down when it ends."""
+"""A place to run the model, set up before a session's first request and taken down at its end."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ from refusalkit.redaction import Keys
 from refusalkit.types import Completion, GenerationConfig, Outcome, Prompt
 from refusalkit.untrusted import printable
 
-# Seconds after a failure in which a server that is about to end does so.
+# Seconds to wait after a failed request, to see whether the server is ending.
 _DYING_S = 1.0
 
 
 class Workplace(Protocol):
-    """Where the model of a session runs, if that is not there already."""
+    """Where a session's model runs, if refusalkit has to start it."""
 
     @property
     def placement(self) -> Placement:
-        """What was asked for."""
+        """The user's options for it."""
 
     @property
     def api_base(self) -> str | None:
-        """Where the model is asked; None: at its provider."""
+        """The model's base URL; None: its provider's."""
 
     def open_model(self, config: RunConfig, pacer: Pacer) -> Model:
-        """The model, to be asked once the place is set up. Errors as `open_model`."""
+        """The model, usable after `start`. Raises the errors of `open_model`."""
 
     async def reserve(self) -> None:
-        """Wait for a place. Raises `ConfigurationError`: there is none."""
+        """Wait until there is room. Raises `ConfigurationError` if there never will be."""
 
     async def start(self, folder: Path, *, keeps_all: bool) -> None:
-        """Set up; logs go to the run's folder. Raises `ConfigurationError`.
+        """Start the model; logs go to the run's folder. Raises `ConfigurationError`.
 
-        `keeps_all`: nothing that the model answers is withheld from the disk.
+        `keeps_all`: the run withholds no answer, so the log may hold answers too.
         """
 
     def watched(self, model: Model) -> Model:
-        """The model, which fails at once for all requests where the place is gone."""
+        """The model, whose requests all fail at once if the workplace is lost."""
 
     async def aclose(self) -> None:
         """Take down."""
@@ -115,7 +115,7 @@ class OneServer:
 
 
 class _Watched:
-    """A model whose server may end: then every request does."""
+    """A model whose requests fail as soon as its server has ended."""
 
     def __init__(self, model: Model, server: OwnServer) -> None:
         self._model = model
@@ -159,7 +159,7 @@ class _Watched:
 
 
 def open_model_at(config: RunConfig, pacer: Pacer) -> Model:
-    """The model that a configuration names, where it says. Errors as `open_model`."""
+    """The model that a configuration names, at its address. Raises the errors of `open_model`."""
     return open_model(
         config.model,
         api_base=config.api_base,
@@ -173,7 +173,7 @@ def open_model_at(config: RunConfig, pacer: Pacer) -> Model:
 
 
 def at_workplace(config: RunConfig, workplace: Workplace | None) -> RunConfig:
-    """The configuration with the address of the place."""
+    """The configuration with the base URL of the workplace."""
     if workplace is None:
         return config
     return config.model_copy(update={"api_base": workplace.api_base})
@@ -182,15 +182,17 @@ def at_workplace(config: RunConfig, workplace: Workplace | None) -> RunConfig:
 def open_workplace(
     config: RunConfig, placement: Placement, own: Model | None, *, slots: Slots | None = None
 ) -> Workplace | None:
-    """The place that was asked for; None where the model is there already.
+    """The workplace that the options describe; None if the model needs none.
 
-    `own` is a model that is the caller's object. Raises `ConfigurationError`: it cannot be, or the
-    package for it is missing.
+    `own` is a model object of the caller's. Raises `ConfigurationError` if the options do not fit
+    the model, or if a package is missing.
     """
     if not placement:
         return None
     if own is not None:
-        raise ConfigurationError("a model of your own is where it is: leave serve and engine out")
+        raise ConfigurationError(
+            "a model object runs where you made it: leave out serve and engine"
+        )
     named = "serve" if placement.engine is None else "engine"
     if config.model.startswith("demo/"):
         raise ConfigurationError(
@@ -198,15 +200,15 @@ def open_workplace(
         )
     if config.batch is not None:
         raise ConfigurationError(
-            f"batches are a provider's, and --{named} is for a model that is asked one by one: "
-            "leave out one of them"
+            f"batches go to a provider in one upload, and --{named} is for single requests: leave "
+            "out one of them"
         )
     if placement.engine == "ray":
         from refusalkit.engine.serving.ray_workers import RayWorkers
 
         return RayWorkers(placement, config)
     if placement.gpus != int(placement.gpus):
-        raise ConfigurationError("gpus: a server on this machine takes whole GPUs")
+        raise ConfigurationError("gpus: a server on this machine needs a whole number of GPUs")
     slots = slots or Slots()
     slots.check(placement.gpus)
     return OneServer(placement, config, slots)
@@ -214,7 +216,7 @@ def open_workplace(
 
 @contextlib.asynccontextmanager
 async def reserved(workplace: Workplace | None, stop: asyncio.Event | None) -> AsyncIterator[None]:
-    """Have the place for the `with` block. Raises `Interrupted` where `stop` is set before."""
+    """Reserve the workplace for the `with` block. Raises `Interrupted` if `stop` is set first."""
     if workplace is None:
         yield
         return
@@ -227,7 +229,7 @@ async def reserved(workplace: Workplace | None, stop: asyncio.Event | None) -> A
 
 
 async def unless(stop: asyncio.Event | None, setting_up: Coroutine[Any, Any, None]) -> bool:
-    """Whether something was set up before `stop` was set, which gives it up."""
+    """Run `setting_up`; returns False, with it cancelled, if `stop` is set first."""
     task = asyncio.ensure_future(setting_up)
     if stop is None:
         await task
