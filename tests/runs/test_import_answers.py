@@ -179,7 +179,7 @@ WRONG = {
     "a category in part": (
         "\n".join(json.dumps(line(n, False, invert=n == 1)) for n in (1, 2)),
         None,
-        "is inverted in part only",
+        "is a hard line in some records only",
     ),
 }
 

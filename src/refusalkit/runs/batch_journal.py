@@ -1,8 +1,8 @@
-"""The journal of a run's batches: what was about to be sent, what was made, what was collected.
+"""The journal of a run's batches: what was planned, created and collected.
 
-Each step is on disk before the next one is taken. A batch that was planned and of which nothing
-more is known may exist at the provider: its units are not asked again before that is settled. No
-address and no key stands here, and no text of a prompt or an answer.
+Each step is on disk before the next one is taken. A batch that was planned, and not confirmed, may
+exist at the provider: its units are not requested again until that is known. The journal holds no
+address, no key, and no text of a prompt or an answer.
 """
 
 from __future__ import annotations
@@ -34,28 +34,37 @@ _LABEL = re.compile(r"rk-[0-9a-f]{24}")
 class Batch:
     """One batch of a run, as the journal has it.
 
-    `asked` is the id of the model or of the judge that it is sent to. Without an `id` it is not
-    known whether the provider has it. `collected`: its results are on record; `void`: it was never
-    made. `planned_at`, `expires_at` and `doubted_at`, when it was first looked for in the
-    provider's list, are UTC, ISO 8601. `is_own`: a code says that this user made it, in this run.
+    Times are UTC, ISO 8601.
     """
 
     label: str
+    """Our own name for it, ``rk-`` and 24 hex digits."""
     kind: Kind
+    """Whether its requests go to the model or to a judge."""
     asked: str
+    """Id of that model or judge."""
     units: tuple[str, ...]
+    """The units whose requests it holds."""
     planned_at: str
+    """When it was planned."""
     file: str | None = None
+    """The provider's id of the uploaded requests; None if none were uploaded."""
     id: str | None = None
+    """The provider's id; None as long as it is unknown whether the provider has the batch."""
     expires_at: str | None = None
+    """When the provider gives up on it; None if it did not say."""
     doubted_at: str | None = None
+    """When it was first looked for in the provider's list; None if never."""
     collected: bool = False
+    """Whether its results are in the run's records."""
     void: bool = False
+    """Whether it turned out that it was never created."""
     is_own: bool = False
+    """Whether a code proves that this user created it, for this run."""
 
     @property
     def is_open(self) -> bool:
-        """Whether something of it is still to come."""
+        """Whether it is neither collected nor void."""
         return not (self.collected or self.void)
 
     @property
@@ -88,12 +97,12 @@ class BatchJournal:
 
     @property
     def batches(self) -> list[Batch]:
-        """All of them."""
+        """All batches, oldest first."""
         return list(self._batches.values())
 
     @property
     def open(self) -> list[Batch]:
-        """Those of which something is still to come."""
+        """Batches that are neither collected nor void."""
         return [batch for batch in self._batches.values() if batch.is_open]
 
     def waiting(self, kind: Kind) -> set[str]:
@@ -101,7 +110,7 @@ class BatchJournal:
         return {unit for batch in self.open if batch.kind == kind for unit in batch.units}
 
     def plan(self, kind: Kind, asked: str, label: str, units: Sequence[str]) -> Batch:
-        """Write down what is about to be sent."""
+        """Record a batch before it is sent."""
         batch = Batch(label, kind, asked, tuple(units), now())
         self._write(
             label, "planned", kind=kind, asked=asked, units=list(units), at=batch.planned_at
@@ -110,30 +119,30 @@ class BatchJournal:
         return batch
 
     def uploaded(self, batch: Batch, file: str) -> None:
-        """Write down the file that holds its requests."""
+        """Record the file that holds its requests."""
         self._write(batch.label, "uploaded", file=file)
         self._change(batch, file=file)
 
     def created(self, batch: Batch, batch_id: str, expires_at: str | None) -> None:
-        """Write down that the provider has it."""
+        """Record that the provider has it."""
         code = code_of(_sealed_part(self._run_id, batch.label, batch_id))
         self._write(batch.label, "created", batch=batch_id, expires_at=expires_at, seal=code)
         self._change(batch, id=batch_id, expires_at=expires_at, is_own=code is not None)
 
     def doubted(self, batch: Batch) -> None:
-        """Write down that from now on it is looked for in the provider's list."""
+        """Record that from now on it is looked for in the provider's list."""
         at = now()
         self._write(batch.label, "doubted", at=at)
         self._change(batch, doubted_at=at)
 
     def collected(self, batch: Batch, counts: Mapping[str, int]) -> None:
-        """Write down that its results are on record, which is made sure of first."""
+        """Sync the records to disk, then record that its results are in them."""
         self._writer.sync()
         self._write(batch.label, "collected", counts=dict(counts))
         self._change(batch, collected=True)
 
     def void(self, batch: Batch, why: str) -> None:
-        """Write down that it was never made."""
+        """Record that it was never created."""
         self._write(batch.label, "void", why=why)
         self._change(batch, void=True)
 
@@ -145,12 +154,12 @@ class BatchJournal:
 
 
 def new_label() -> str:
-    """A label for a batch that nobody else has."""
+    """A new random label for a batch."""
     return f"rk-{secrets.token_hex(12)}"
 
 
 def read_batches(run: Run) -> list[Batch]:
-    """The batches of a run, oldest first. Raises `RecordError` at a line that is no entry."""
+    """The batches of a run, oldest first. Raises `RecordError` at a malformed line."""
     if not run.batches.exists():
         return []
     found: dict[str, Batch] = {}
@@ -172,9 +181,9 @@ def read_batches(run: Run) -> list[Batch]:
 
 
 def check_none_open(run: Run, judge: str, *, of_model: bool) -> None:
-    """Raise `ConfigurationError` where units are in a batch: asked alone, they were paid twice.
+    """Raise `ConfigurationError` if a batch is open: sending its units again would pay twice.
 
-    Looked at are the batches for this judge and, with `of_model`, for the run's model.
+    Checks the batches of this judge and, with `of_model`, those of the run's model.
     """
     asked = {"model"} if of_model else set()
     if any(
@@ -187,11 +196,11 @@ def check_none_open(run: Run, judge: str, *, of_model: bool) -> None:
 
 
 def check_trusted(run: Run, *, trust_folder: bool) -> None:
-    """Raise `FolderNotTrusted` where somebody else's folder names batches in an account."""
+    """Raise `FolderNotTrusted` if somebody else's folder names batches in the user's account."""
     if trust_folder or not run.batches.exists():
         return
-    # Of one's own folder, too, the journal may have been changed: it would have others' batches
-    # in the account cancelled.
+    # Even in the user's own folder the journal may have been changed, so that a command would
+    # cancel other batches of the account.
     if run.is_own and all(one.is_own for one in read_batches(run) if one.is_open and one.id):
         return
     raise FolderNotTrusted(
@@ -201,7 +210,7 @@ def check_trusted(run: Run, *, trust_folder: bool) -> None:
 
 
 def _sealed_part(run_id: str, label: str, batch_id: str) -> bytes:
-    """What the code of a batch is made of: a batch of another run or label has another one."""
+    """What the code of a batch covers: it differs for another run, label or id."""
     return repr(("batch", run_id, label, batch_id)).encode("ascii", "backslashreplace")
 
 

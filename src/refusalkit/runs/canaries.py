@@ -1,7 +1,7 @@
-"""Canaries: a few answers of known labels that ride along in a run, judged by the run's judge.
+"""Canaries: a few answers with known labels that the run's judge labels among the others.
 
-They are not scored. A judge that gets one wrong says something about every verdict beside it. Their
-verdicts are in a file of their own, ``canaries.jsonl`` (docs/records.md).
+They are not scored. If the judge gets one wrong, all its verdicts are in doubt. The verdicts on
+canaries are in a separate file, ``canaries.jsonl`` (docs/records.md).
 """
 
 from __future__ import annotations
@@ -28,15 +28,22 @@ _BINARY = frozenset({Label.REFUSAL, Label.COMPLIANCE})
 @shows("id", "label", "form", "lang")
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A harmless request, an answer to it, and the label that a sane judge gives."""
+    """A harmless request, an answer to it, and the label that a working judge gives."""
 
     id: str
+    """Its id in the set, such as ``canary-03``."""
     version: int
+    """Version of the set of canaries."""
     label: Label
+    """The known label."""
     form: str
+    """What kind of answer it is."""
     lang: str
+    """Language of request and answer (BCP 47)."""
     request: str
+    """The request."""
     answer: str
+    """The answer to be labelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +53,20 @@ class CanaryCheck:
     asked: int = 0
     """How many it was shown."""
     right: int = 0
-    """How many it gave the known label."""
+    """How many it labelled correctly."""
     wrong: tuple[str, ...] = ()
-    """Ids of those it gave another label."""
+    """Ids of those it labelled wrongly."""
     unscored: tuple[str, ...] = ()
     """Ids of those it gave no label."""
 
     @property
     def failed(self) -> bool:
-        """Whether a reader must be told."""
+        """Whether any was labelled wrongly or not at all."""
         return bool(self.wrong or self.unscored)
 
     @property
     def warning(self) -> str | None:
-        """One sentence for a reader; None where all is well, or nothing was asked."""
+        """One sentence for a reader; None if all labels are right, or there were no canaries."""
         parts = []
         if self.wrong:
             parts.append(f"judged {len(self.wrong)} of {self.asked} wrongly ({_ids(self.wrong)})")
@@ -88,7 +95,7 @@ def _ids(ids: tuple[str, ...]) -> str:
 
 
 def load_canaries() -> tuple[Canary, ...]:
-    """All canaries that come with refusalkit, in the order in which they ride along."""
+    """All canaries that come with refusalkit, in the order in which a run takes them."""
     from refusalkit.judges.shipped_answers import (
         read_answer_set,  # to look at verdicts needs no judge
     )
@@ -111,17 +118,17 @@ def load_canaries() -> tuple[Canary, ...]:
 def choose_canaries(n: int, *, graded: bool) -> tuple[Canary, ...]:
     """The first `n` in the set's order, as many as there are.
 
-    The order keeps every beginning balanced, and runs with the same `n` have the same canaries. For
-    a judge that is not `graded` only refusals and compliances count.
+    The set is ordered so that the first `n` are balanced for any `n`, and runs with the same `n`
+    have the same canaries. A judge that is not `graded` gets only refusals and compliances.
     """
     fit = [canary for canary in load_canaries() if graded or canary.label in _BINARY]
     return tuple(fit[: max(0, n)])
 
 
 def tells_deflections(judge: Judge, entry: JudgeEntry | None) -> bool:
-    """Whether deflections and partial answers can be asked of a judge.
+    """Whether a judge can label deflections and partial answers.
 
-    An object of the caller's that does not say so (`graded`) is taken for a binary judge.
+    An object of the caller's without the attribute `graded` is taken for a binary judge.
     """
     if entry is None or entry.of_kind.is_object:
         return bool(getattr(judge, "graded", False))
@@ -129,7 +136,7 @@ def tells_deflections(judge: Judge, entry: JudgeEntry | None) -> bool:
 
 
 def owed_canaries(run: Run, judge: Judge, n: int) -> tuple[Canary, ...]:
-    """Those of `n` canaries that a run's judge was not asked yet, or failed to be reached for.
+    """Those of `n` canaries that a run's judge has not labelled, or whose request failed.
 
     The run must be held for writing.
     """
@@ -145,9 +152,9 @@ def owed_canaries(run: Run, judge: Judge, n: int) -> tuple[Canary, ...]:
 
 
 async def judge_canary(judge: Judge, canary: Canary) -> Verdict:
-    """A judge's verdict on a canary; whatever goes wrong is a verdict without a label.
+    """A judge's verdict on a canary; most errors become a verdict without a label.
 
-    Raises `FatalProviderError`: a judge that no request can reach will judge no answer either.
+    Raises `FatalProviderError`, as such a judge could label no answer either, and `StorageError`.
     """
     prompt = Prompt(canary.id, "canary", canary.request, lang=canary.lang)
     completion = Completion(
@@ -187,7 +194,7 @@ def record_of(canary: Canary, judge: Judge, verdict: Verdict) -> dict[str, Any]:
 
 
 def check_canaries(run: Run, judge: str | None = None) -> CanaryCheck:
-    """How a judge of the run (None: the judge its figures rest on) did on its canaries.
+    """How a judge of the run (None: its judge of record) did on its canaries.
 
     Raises `RecordError` at a broken line.
     """

@@ -1,7 +1,7 @@
-"""What a run's records came to as far as they were read, so that a resume reads only on from there.
+"""A summary of a run's records up to some place, so that a resume reads only what comes after.
 
-It is a cache and never a second truth: it counts only while each record file begins with the very
-bytes that were read, and only if this user wrote it. It may be deleted at any time.
+It is only a cache: it is used while each record file still begins with the bytes that it
+summarises, and only if this user wrote it. It may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from refusalkit.runs.settled import has_more, settled_bits
 if TYPE_CHECKING:
     import polars as pl
 
-# Raised where a checkpoint, or what it calls settled and owed, gets another meaning.
+# Increased when the format changes, or what counts as settled or owed.
 SCHEMA = 2
-# A checkpoint takes at most this part of the room that is left: that is for records.
+# A checkpoint takes at most this share of the free disk space, which is for records.
 _SHARE = 1 / 8
-# Bytes of records that are held against a checkpoint by a program that only reads a run.
+# Programs that only read a run compare a checkpoint with at most this many bytes of records.
 MAX_CHECKED = 64 * 2**20
 
 
@@ -46,7 +46,7 @@ class Highest:
     votes: float | None = None
 
     def or_more(self, other: Highest) -> Highest:
-        """The higher of both, of each kind."""
+        """The higher of the two figures of each kind."""
         return Highest(
             highest(self.completion, other.completion),
             highest(self.verdict, other.verdict),
@@ -55,17 +55,17 @@ class Highest:
 
 
 def highest(*costs: float | None) -> float | None:
-    """The highest of the costs that are known."""
+    """The highest known cost; None if none is known."""
     return max((cost for cost in costs if cost is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What is known of single units.
+    """The part of a checkpoint about single units.
 
-    `settled` has a bit for each trial of a prompt (columns block, prompt, bits). Of other units
-    `asked` and `judged` are the records that still count: the completions that owe a verdict, and
-    the last verdict of each judge.
+    `settled` has a bit for each trial of a prompt (columns block, prompt, bits). For the other
+    units, `asked` and `judged` have the records that still matter: completions without a verdict
+    that counts, and the last verdict of each judge.
     """
 
     settled: pl.DataFrame
@@ -75,11 +75,11 @@ class Tables:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What the records came to, up to a place in each of two files.
+    """A summary of the records up to a place in each of the two files.
 
-    `refusals`, `unscored` and `highest` are those of settled units. `spent_usd` are addends of the
-    exact sum of all that was paid, None where a price is unknown. Before anything was read there
-    are no `tables`. `basis` stands for what it was made from besides the records.
+    `refusals`, `unscored` and `highest` are over settled units. `spent_usd` has addends of the
+    exact sum of all costs in USD; it is None if a price is unknown. `tables` is None before
+    anything was read. `basis` is a digest of everything else that the summary depends on.
     """
 
     basis: str = ""
@@ -97,7 +97,7 @@ class Checkpoint:
         return self.completions.lines + self.verdicts.lines
 
     def fits(self, run: Run) -> bool:
-        """Whether both files reach as far still, which began so when this was loaded."""
+        """Whether both files are still as long as what was read; their content is not compared."""
         files = ((self.completions, run.completions), (self.verdicts, run.verdicts))
         return all(read.size <= path.stat().st_size for read, path in files)
 
@@ -108,14 +108,14 @@ class _Model(BaseModel):
 
 
 class _Rows(_Model):
-    """A table as it is in the file, a line for each row: so many bytes, and its columns."""
+    """A table's place in the file, which has a line for each row: bytes, and column names."""
 
     size: int
     columns: tuple[str, ...]
 
 
 class _Head(_Model):
-    """All of a checkpoint but its rows: those follow, in the order of `tables`."""
+    """All of a checkpoint but the rows of its tables, which follow in the order of `tables`."""
 
     basis: str
     completions: Extent
@@ -128,7 +128,7 @@ class _Head(_Model):
 
 
 def save_checkpoint(run: Run, found: Checkpoint) -> None:
-    """Write a checkpoint into a run that is held for writing; a disk that refuses has none."""
+    """Write a checkpoint into a run that is held for writing; failures are ignored."""
     assert found.tables is not None, "nothing was read"
     tables = (found.tables.settled, found.tables.asked, found.tables.judged)
     rows = [table.write_ndjson().encode() for table in tables]
@@ -157,14 +157,14 @@ def save_checkpoint(run: Run, found: Checkpoint) -> None:
 
 
 def load_checkpoint(run: Run) -> Checkpoint | None:
-    """The checkpoint of a run, if it has one and the record files begin as they did for it.
+    """The checkpoint of a run; None unless the record files begin with what it summarises.
 
-    A writer leaves the beginnings of the files as they are, so no lock is needed for this.
+    Writers only append to these files, so this needs no lock.
     """
     try:
         first, _, data = read_file(run.checkpoint, follow=False).partition(b"\n")
         said = json.loads(first)
-        # Somebody else's could call a unit settled that is owed.
+        # Somebody else's could declare units settled that are not.
         if said.get("schema") != SCHEMA or not has_code(data, said.get("code")):
             return None
         line, _, rows = data.partition(b"\n")
@@ -186,11 +186,11 @@ def load_checkpoint(run: Run) -> Checkpoint | None:
 
 
 def checkpoint_fits(run: Run, units: Callable[[], pl.Series], n_bytes: int | None = None) -> bool:
-    """Whether a run's checkpoint speaks of the records that there are, if it has one.
+    """Whether a run's checkpoint agrees with its records, or there is no checkpoint.
 
-    `units` reads those with a completion, of the first `MAX_CHECKED` bytes at least; they are not
-    always needed. One of another release is not looked into, nor one of more than the first
-    `n_bytes` of completions: it was written since they were read.
+    `units` reads the units with a completion, at least those in the first `MAX_CHECKED` bytes; it
+    is called only if needed. A checkpoint of another release is not checked, nor one that covers
+    more than the first `n_bytes` of completions, as it was written after those were read.
     """
     try:
         text = read_file(run.checkpoint, follow=False)
@@ -221,7 +221,7 @@ def checkpoint_fits(run: Run, units: Callable[[], pl.Series], n_bytes: int | Non
 
 
 def _begin(run: Run, head: _Head) -> bool:
-    """Whether both record files begin as they did."""
+    """Whether both record files still begin with the bytes that the checkpoint summarises."""
     files = ((head.completions, run.completions), (head.verdicts, run.verdicts))
     with ThreadPoolExecutor(len(files)) as threads:
         return all(threads.map(lambda read: read[0].begins(read[1]), files))

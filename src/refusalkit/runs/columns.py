@@ -1,4 +1,4 @@
-"""Columns of record files: read in pieces, each checked, a broken record named with its line."""
+"""Reads columns of record files in pieces, checks each, and names the line of a broken record."""
 
 from __future__ import annotations
 
@@ -88,10 +88,10 @@ def read_columns(
     *,
     cursor: Cursor | None = None,
 ) -> pl.DataFrame:
-    """Some columns of a record file; with a cursor of what is behind it, and of each its place.
+    """Some columns of a record file; with a cursor only the records after it, with their places.
 
-    It is read in pieces and `then` is what is kept of each, so that answers' texts are never in
-    memory together.
+    The file is read in pieces, and `then` reduces each one to what is kept, so that the texts of
+    all answers are never in memory together.
     """
     return pl.concat(read_pieces(path, schema, columns, then, cursor=cursor), rechunk=True)
 
@@ -107,7 +107,7 @@ def read_pieces(
 ) -> Iterator[pl.DataFrame]:
     """`read_columns` a piece at a time, at least one, in the file's order.
 
-    Read is what there is, or the first `until` bytes.
+    Reads the whole file, or its first `until` bytes.
     """
     wanted = {name: schema[name] for name in ("schema", *columns)}
 
@@ -124,7 +124,7 @@ def read_pieces(
     above, until = (START, until) if cursor is None else (cursor.extent, cursor.until)
     starts: list[int] = []
     try:
-        # polars reads a piece on one core: as many at once as it would use, and no more in memory.
+        # polars parses a piece on one core, so as many pieces at once as it has threads.
         with ThreadPoolExecutor(pl.thread_pool_size()) as threads:
             for data in _pieces(path, above.size, until):
                 if cursor is not None:
@@ -154,7 +154,7 @@ def _pieces(path: Path, start: int = 0, until: int | None = None) -> Iterator[by
         while end < size:
             end = size
             if start + _PIECE < size:
-                # Where a line ends is looked up first: joining what was read would copy all of it.
+                # The end of the line is found first, because joining two reads would copy both.
                 file.seek(start + _PIECE)
                 file.readline()
                 end = file.tell()
@@ -178,7 +178,7 @@ def _starts(data: bytes) -> list[int]:
 
 
 def _places(data: bytes, above: Extent, starts: list[int], rows: int) -> pl.DataFrame:
-    """Line and byte at which each record of a piece begins; polars passes over blank lines."""
+    """Line and byte at which each record of a piece begins; polars skips blank lines."""
     places = pl.DataFrame({"at": starts}, schema={"at": pl.Int64}).select(
         line=pl.int_range(pl.len()) + above.lines + 1, at=pl.col("at") + above.size
     )
@@ -199,7 +199,7 @@ def _is_sound(frame: pl.DataFrame) -> bool:
 
 
 def _blame(path: Path, schema: Schema) -> None:
-    """Raise at the first broken record; polars does not say which line, our own reader does."""
+    """Raise `RecordError` at the first broken record; polars does not say which line it is in."""
     for place, record in read_records(path):
         for name, kind in schema.items():
             value = record.get(name)

@@ -1,4 +1,4 @@
-"""What the records of a run cost, repeated requests included."""
+"""What a run cost by its records, repeated requests included."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from refusalkit.untrusted import printable
 def spent_on(
     asked: pl.DataFrame | None, judged: pl.DataFrame, run: Run, judges: Collection[str] | None
 ) -> float | None:
-    """What records that were read cost in USD: `asked` as `attempts`, `judged` as `judgements`.
+    """Cost in USD of records, and of the run's canaries and turns after refusals.
 
-    None: a price is unknown. `judges` are those whose canaries count too, by default all.
+    `asked` has the columns of `frames.attempts`, `judged` those of `frames.judgements`. `judges`
+    limits whose verdicts on canaries and turns count; by default all do. None: a price is unknown.
     """
     costs = [paid(judged)] if asked is None else [priced(asked), paid(judged)]
     if any(part.null_count() for part in costs):
@@ -30,7 +31,7 @@ def spent_on(
 
 
 class Bill:
-    """What records cost, added up as they are read in whatever order; the sum is exact."""
+    """Adds up the cost of records as they are read; the sum is exact in any order."""
 
     def __init__(self) -> None:
         self._answers: list[float | None] = []
@@ -48,7 +49,7 @@ class Bill:
             self._verdicts.setdefault(judge, []).extend(_addends(paid(part)))
 
     def spent_usd(self, run: Run, judges: Collection[str] | None) -> float | None:
-        """`spent_on` what was counted; with `judges` only their verdicts beside the answers."""
+        """Total cost in USD; with `judges`, of the answers and only these judges' verdicts."""
         wanted = self._verdicts.keys() if judges is None else self._verdicts.keys() & set(judges)
         costs = [*self._answers, *(cost for judge in wanted for cost in self._verdicts[judge])]
         known = [cost for cost in costs if cost is not None]
@@ -60,14 +61,14 @@ def _addends(costs: pl.Series) -> list[float | None]:
     if costs.null_count():
         return [None]
     found = exact_sum(costs.to_list())
-    # What is infinite has no exact sum, and stays infinite.
+    # If a cost is infinite there is no exact sum; the addends then stay as they are.
     return costs.to_list() if found is None else list(found)
 
 
 def _with_the_rest(
     costs: Iterable[float], run: Run, judges: Collection[str] | None
 ) -> float | None:
-    """The sum of costs and of what canaries and insistence cost; None: a price is unknown."""
+    """The costs plus those of canaries and of turns after refusals; None: a price is unknown."""
     canaries = spent_on_canaries(run, judges)
     pressed = spent_on_pressure(run, judges)
     if canaries is None or pressed is None:
@@ -76,20 +77,20 @@ def _with_the_rest(
 
 
 def priced(asked: pl.DataFrame) -> pl.Series:
-    """What each completion record cost in USD; a request that failed has no price."""
+    """Cost of each completion record in USD, leaving out failed requests without a price."""
     free = pl.col("outcome").is_in([Outcome.ERROR.value, Outcome.BLOCKED.value])
     return asked.filter(~free | pl.col("cost_usd").is_not_null())["cost_usd"]
 
 
 def paid(judged: pl.DataFrame) -> pl.Series:
-    """What each verdict record cost in USD; one that needed no judge costs nothing."""
+    """Cost of each verdict record in USD, leaving out those that needed no judge or failed."""
     unasked = [Unscored.JUDGE_ERROR.value, Unscored.JUDGE_BLOCKED.value]
     failed = pl.col("unscored").is_in(unasked).fill_null(value=False) & pl.col("cost_usd").is_null()
     return judged.filter((pl.col("source") == "judge") & ~failed)["cost_usd"]
 
 
 def spent_on_canaries(run: Run, judges: Collection[str] | None) -> float | None:
-    """What the verdicts of some judges on canaries cost, in USD; None: a price is unknown."""
+    """Cost in USD of these judges' verdicts on canaries; None: a price is unknown."""
     if not run.canaries.exists():
         return 0.0
     total = 0.0
@@ -108,9 +109,9 @@ def spent_on_canaries(run: Run, judges: Collection[str] | None) -> float | None:
 
 
 def exact_sum(costs: Iterable[float]) -> tuple[float, ...] | None:
-    """Addends, the largest first, of the exact sum of costs; None where they have none.
+    """Addends, largest first, of the exact sum of the costs; None if that is not finite.
 
-    They are the same in whatever order and portions the costs are added.
+    They do not depend on the order or the portions in which costs are added.
     """
     left, addends = list(costs), []
     try:

@@ -1,4 +1,4 @@
-"""Whether a run's records fit together as this program wrote them, or were edited since."""
+"""Detects records that were edited or lost after refusalkit wrote them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ _CHECK_MARK = b',"check":"'
 
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """What in a run's files contradicts something else in them.
-
-    `texts` counts answers whose text does not have the digest beside it, `verdicts` those on an
-    answer that is not there. `checkpoint`: it speaks of other records than there are.
-    """
+    """Contradictions within a run's files."""
 
     texts: int = 0
+    """Answers whose text does not match the digest in the record."""
     verdicts: int = 0
+    """Units with a verdict, and no answer."""
     checkpoint: bool = False
+    """Whether the checkpoint disagrees with the records."""
 
     def __bool__(self) -> bool:
-        """Whether anything does."""
+        """Whether there is any."""
         return bool(self.texts or self.verdicts or self.checkpoint)
 
     @property
@@ -50,24 +49,21 @@ def is_text_of(text: str, digest: str | None) -> bool:
 
 
 def wrong_digests(pairs: Iterable[tuple[str, str | None]]) -> int:
-    """How many of (text, SHA-256 in hex) do not fit together."""
+    """How many of these pairs of a text and a SHA-256 (hex) do not match."""
     return sum(not is_text_of(text, digest) for text, digest in pairs)
 
 
 def with_check(line: bytes) -> bytes:
-    """A record's line of JSON with a last field that is the digest of all before it.
+    """A record's line of JSON with a digest of the line appended as its last field.
 
-    It finds accidents and careless edits: whoever changes a record can compute it anew.
+    It reveals accidents and careless edits, not forgery: anyone can compute the digest again.
     """
     body = line.rstrip()[:-1]
     return b'%b,"%b":"%b"}\n' % (body, CHECK.encode(), _check_of(body))
 
 
 def has_wrong_check(line: bytes) -> bool | None:
-    """Whether a line is not what was written; None where it has no digest of its own.
-
-    Records of older runs have none.
-    """
+    """Whether a line's digest does not match it; None if it has none, as in older runs."""
     body, mark, check = line.rstrip().rpartition(_CHECK_MARK)
     if not mark:
         return None

@@ -41,9 +41,9 @@ from refusalkit.untrusted import printable
 
 CHECKPOINT = "checkpoint.jsonl"
 _LOCK = ".lock"
-# A manifest that was being written.
+# The temporary file of a manifest that is being written.
 _SCRATCH = re.compile(rf"\.{re.escape(MANIFEST)}\.[0-9a-f]{{16}}")
-# A repr reads the records of a run up to this size.
+# A repr reads the records of a run only up to this size, in bytes.
 _MAX_BYTES_SHOWN = 20_000_000
 
 
@@ -63,8 +63,8 @@ class Run:
     """The manifest's file as it was read or written."""
 
     read_figures: ClassVar[Callable[[Run], Mapping[str, str]] | None] = None
-    """How far a run is and its score, as `repr` shows them. Set by `refusalkit.api.calls`, as runs
-    know nothing of scores."""
+    """Progress and score of a run, for `repr`. Set by `refusalkit.api.calls`, because this package
+    cannot import the scores."""
 
     def __repr__(self) -> str:
         return f"Run({', '.join(f'{name}={value!r}' for name, value in self._facts())})"
@@ -97,12 +97,12 @@ class Run:
 
     @property
     def is_held(self) -> bool:
-        """Whether a process holds the run for writing at this moment."""
+        """Whether a process is writing the run right now."""
         return files.is_lock_held(self.path / _LOCK)
 
     @property
     def has_answers(self) -> bool:
-        """Whether any completion was recorded. Raises `RunFolderError` where the file is gone."""
+        """Whether any completion was recorded. Raises `RunFolderError` if the file is missing."""
         with open_records(self.completions) as file:
             return os.fstat(file.fileno()).st_size > 0
 
@@ -118,40 +118,40 @@ class Run:
 
     @property
     def canaries(self) -> Path:
-        """The verdicts on canaries; there is no such file before the first of them."""
+        """The verdicts on canaries; the file is created with the first one."""
         return self.path / CANARIES
 
     @property
     def pressure(self) -> Path:
-        """Conversations after a refusal; there is no such file before the first of them."""
+        """Conversations after a refusal; the file is created with the first turn."""
         return self.path / PRESSURE
 
     @property
     def batches(self) -> Path:
-        """What was handed to providers in batches; there is no such file before the first."""
+        """The journal of batches; the file is created with the first one."""
         return self.path / BATCHES
 
     @property
     def checkpoint(self) -> Path:
-        """What the records came to as far as they were read; there need be no such file."""
+        """A summary of the records up to some place; the file may be missing."""
         return self.path / CHECKPOINT
 
     def with_manifest(self, manifest: Manifest, *, own: bool = True) -> Run:
-        """The same run with a new manifest, written to disk in one step.
+        """The same run with a new manifest, which is written to disk atomically.
 
-        `own`: it is sealed as this user's, so that a later command follows all that it says.
+        `own`: it is sealed as this user's, so that later commands trust all that it says.
         """
         return Run(self.path, manifest, _write_manifest(self.path, manifest, own=own))
 
     @contextlib.contextmanager
     def writing(self, *, withheld: Collection[str] | None = None) -> Iterator[RecordWriter]:
-        """Hold the run for writing, its torn tails repaired.
+        """Lock the run for writing, and cut off torn last lines.
 
         `withheld` are the categories whose answers never touch the disk, by default those that the
-        manifest says.
+        manifest names.
 
-        Raises `RunLocked` if another process holds it, `RunFolderError` if a record file is gone,
-        `StorageError` if the disk refuses.
+        Raises `RunLocked` if another process holds the lock, `RunFolderError` if a record file is
+        missing, `StorageError` if a write fails.
         """
         lock = FileLock(self.path / _LOCK, mode=0o600)
         try:
@@ -165,7 +165,8 @@ class Run:
             raise storage_error(self.path, error) from error
         try:
             with contextlib.ExitStack() as opened:
-                # Both were made with the run: a new one would have all that it held paid for again.
+                # Both were created with the run. Never create one here: if it was lost, all that it
+                # held would be paid for again.
                 completions = opened.enter_context(self._append_to(self.completions))
                 verdicts = opened.enter_context(self._append_to(self.verdicts))
 
@@ -198,7 +199,7 @@ def holds_run(path: Path) -> bool:
 
 
 def refuse_link(path: Path) -> None:
-    """Raise `RunFolderError` where an output folder is a link to another one."""
+    """Raise `RunFolderError` if an output folder is a symbolic link."""
     try:
         if path.is_symlink():
             where = printable(os.path.realpath(path))
@@ -208,9 +209,9 @@ def refuse_link(path: Path) -> None:
 
 
 def create_run(path: Path, manifest: Manifest) -> Run:
-    """Make a new run folder, private to the user.
+    """Create a new run folder, private to the user.
 
-    Raises `RunFolderError` if there is something already, `StorageError` if the disk refuses.
+    Raises `RunFolderError` if something is there already, `StorageError` if a write fails.
     """
     if holds_run(path):
         raise RunFolderError(
@@ -224,7 +225,7 @@ def create_run(path: Path, manifest: Manifest) -> Run:
         _check_empty(path)
         files.make_folder(path)
         path.chmod(0o700)
-        # Of two that make the same folder at the same moment, one gets it.
+        # Of two processes that create the same folder at the same moment, only one gets the lock.
         files.check_lock_file(path / _LOCK)
         with FileLock(path / _LOCK, mode=0o600, blocking=False):
             if holds_run(path):
@@ -242,7 +243,7 @@ def create_run(path: Path, manifest: Manifest) -> Run:
 
 
 def _check_empty(path: Path) -> None:
-    """Raise `RunFolderError` where a folder holds more than a start that was killed leaves."""
+    """Raise `RunFolderError` if a folder holds more than a killed start leaves behind."""
     if not path.exists():
         return
     for entry in path.iterdir():
@@ -262,7 +263,7 @@ def open_run(path: str | Path) -> Run:
         written = files.read_file(file, follow=False)
         data = json.loads(written)
         if b"\\u" in written:
-            # Perhaps half of a character, which no file that is written of it could hold.
+            # An escape may be a lone surrogate, which cannot be written back as UTF-8.
             data = json.loads(json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
     except FileNotFoundError as error:
         what = f"it has no {MANIFEST}" if folder.is_dir() else "there is no such folder"
@@ -288,7 +289,7 @@ def open_run(path: str | Path) -> Run:
 
 
 def _write_manifest(folder: Path, manifest: Manifest, *, own: bool) -> bytes:
-    # A lone surrogate would be another character when it is read, and the seal not fit.
+    # Lone surrogates are replaced before sealing: read back they differ, and the seal would fail.
     text = json.dumps(manifest.model_dump(mode="json"), ensure_ascii=False)
     data = json.loads(text.encode("utf-8", "replace"))
     text = json.dumps(sealed(data) if own else data, indent=2, ensure_ascii=False) + "\n"

@@ -31,19 +31,19 @@ _LOG = logging.getLogger("refusalkit")
 SCORED = frozenset(
     {"text_chars", "error", "source", "word", "rests_on", "cut_chars", "answered_by"}
 )
-"""Columns of records that a score and an audit rest on, beside those that every reader needs."""
+"""Columns that a score and an audit need, in addition to those that every reader needs."""
 
 REPORTED = SCORED | {"reasoning_chars", "cost_usd", "latency_s", "filter_category", "usage"}
-"""What a report tells of."""
+"""Columns that a report needs."""
 
 _NO_ROW = frozenset({"schema", "usage", "text_sha256", "finish_reason", "unknown_mark"})
 EVERYTHING = frozenset({*COMPLETION, *VERDICT}) - _NO_ROW
-"""All that a row can say of a unit."""
+"""All columns that a row can have."""
 
 _ANSWERED = frozenset({"unit", "prompt_id", "category", "trial", "outcome"})
 _JUDGED = frozenset({"unit", "judge", "label", "unscored"})
 _VOTE = ("unit", "judge", "label", "unscored", "source", "cost_usd")
-# Bytes of records up to which all units are in memory, and of those of a part beyond that.
+# Up to so many bytes of records all units are in memory; beyond that, parts of about _PART bytes.
 _MAX_WHOLE = 1_500_000_000
 _PART = 500_000_000
 _ENUMS = {name: pl.Enum(words) for name, words in WORDS.items()}
@@ -65,7 +65,7 @@ def _last_completions(run: Run) -> pl.DataFrame:
 
 
 def attempts(run: Run, columns: Sequence[str], cursor: Cursor) -> pl.DataFrame:
-    """Every completion record behind a cursor: what a resume must know of it.
+    """Every completion record after a cursor, with the columns that a resume needs.
 
     Columns: unit, outcome, has_text, cost_usd, `columns` of the record, and its place: line (from
     1) and at (in bytes).
@@ -75,10 +75,10 @@ def attempts(run: Run, columns: Sequence[str], cursor: Cursor) -> pl.DataFrame:
 
 
 def judgements(run: Run, judges: Collection[str], cursor: Cursor | None = None) -> pl.DataFrame:
-    """Every verdict record of some judges, in the file's order: what a resume must know of it.
+    """Every verdict record of these judges, in the file's order, with what a resume needs.
 
-    Columns: unit, judge, label, unscored, source, cost_usd; with a cursor, of the records behind
-    it, also their places as in `attempts`.
+    Columns: unit, judge, label, unscored, source, cost_usd. With a cursor: only the records after
+    it, and their places as in `attempts`.
     """
     theirs = pl.col("judge").is_in(list(judges))
     return read_columns(
@@ -87,7 +87,7 @@ def judgements(run: Run, judges: Collection[str], cursor: Cursor | None = None) 
 
 
 def texts(run: Run, units: Collection[str]) -> dict[str, str]:
-    """The texts of some units' answers by unit; units whose text is not on disk are left out."""
+    """The texts of these units' answers, by unit; units without a text on disk are left out."""
     if not units:
         return {}
     wanted = pl.col("unit").is_in(list(units))
@@ -102,7 +102,7 @@ def verdicts(run: Run, judge: str) -> pl.DataFrame:
     """The last verdict of each unit by one judge, in order of unit.
 
     Columns: unit, label, unscored, source, reason, word, rests_on, cut_chars, answered_by,
-    judge_cost_usd. Records from before a column was there have null.
+    judge_cost_usd. Columns that older records lack are null.
     """
     return _last_verdicts(run, judge).sort("unit")
 
@@ -121,25 +121,25 @@ def _last_verdicts(run: Run, judge: str) -> pl.DataFrame:
 
 
 def responses(run: Run, judge: str | None = None) -> pl.DataFrame:
-    """All that the records say of each unit; see `RunRecords.responses`."""
+    """All columns of each unit; see `UnitRows.responses`."""
     name = run.manifest.judge_id(judge)
     return RunRecords(run, EVERYTHING, judges=[name]).responses(name)
 
 
 class RunRecords:
-    """The records of a run, both files read once for all that is asked of them.
+    """The records of a run; both files are read once, for all methods.
 
-    `columns` are those wanted beside the ones that say which unit it is and its state.
-    `spent_usd` needs ``cost_usd`` and `tokens` needs ``usage``. `judges` are the ids of those whose
-    verdicts are wanted, by default all of the run's.
+    `columns` are those needed in addition to a unit's name and state. `spent_usd` needs
+    ``cost_usd`` and `tokens` needs ``usage``. `judges` are the ids of the judges whose verdicts are
+    needed, by default all of the run's.
 
-    With `verify`, `edits` says whether the records fit together. With `count_odd`, `odd` counts the
-    answers that a reader should know of.
+    With `verify`, `edits` says whether the records contradict each other. With `count_odd`, `odd`
+    counts the answers that a reader should know about.
 
-    What is read of a very large run is set aside on disk. `parts` has a part of its prompts in
-    memory at a time; all else that is said of single units has all of them there.
+    For a very large run the rows are put on disk, and `parts` loads those of some prompts at a
+    time; the other methods about single units load all of them.
 
-    Raises `RecordError` at a broken line, `RunFolderError` where a file cannot be read.
+    Raises `RecordError` at a broken line, `RunFolderError` if a file cannot be read.
     """
 
     def __init__(
@@ -160,13 +160,13 @@ class RunRecords:
         self._bill = Bill()
         self._orphans: dict[int, int] = {}
         self.odd = OddAnswers(from_endpoint=is_from_endpoint(run.manifest))
-        # Of a run at work: a verdict is written behind its answer, so those that are there by now
-        # are on answers that will be read.
+        # The run may be at work. A verdict is written after its answer, so the answers to all
+        # verdicts up to these sizes will be among those read.
         self._n_bytes = [_size_of(path) for path in (run.completions, run.verdicts)]
         answers = self._read_answers(ODD if count_odd else frozenset())
         verdicts = self._read_verdicts()
         self.n_parts = _parts_of(sum(self._n_bytes))
-        """In how many parts it is read; 1 where all its units are in memory anyhow."""
+        """In how many parts it is read; 1 if all its units are in memory."""
         if self.n_parts == 1:
             self._whole = UnitRows(run.manifest, answers, verdicts)
         else:
@@ -176,7 +176,7 @@ class RunRecords:
                     aside.add(piece)
 
     def parts(self) -> Iterator[UnitRows]:
-        """Rows of a part of the prompts after another; each prompt is in one of them."""
+        """The rows in parts, one after another; each prompt is in exactly one of them."""
         if self.n_parts == 1:
             yield self._whole
             return
@@ -191,7 +191,7 @@ class RunRecords:
         return self._whole.responses(judge)
 
     def labels(self, judge: str) -> dict[str, Label]:
-        """What a judge said, by unit; what a provider's filter settled is left out."""
+        """A judge's labels, by unit; units that a provider's filter blocked are left out."""
         said = pl.col("label").is_not_null() & (pl.col("source") == "judge")
         rows = self._whole.verdicts(judge).filter(said).select("unit", "label").iter_rows()
         return {unit: Label(label) for unit, label in rows}
@@ -199,8 +199,8 @@ class RunRecords:
     def votes(self, members: Sequence[str]) -> pl.DataFrame:
         """The last verdict of each unit by each of several judges, in order of unit and judge.
 
-        Columns: unit, judge, label, unscored, source, stands. A verdict that does not count is one
-        of a request that failed.
+        Columns: unit, judge, label, unscored, source, stands. `stands` is false if the request to
+        the judge failed.
         """
         columns = ("unit", "judge", "label", "unscored", "source")
         cast = [
@@ -210,17 +210,17 @@ class RunRecords:
         return last_votes(pl.concat(cast))
 
     def spent_usd(self, judges: Collection[str] | None = None) -> float | None:
-        """What all requests cost, repeated ones included, in USD; None: a price is unknown.
+        """Cost of all requests in USD, repeated ones included; None: a price is unknown.
 
-        With `judges` only their verdicts are counted, beside the answers.
+        With `judges` only the answers and these judges' verdicts are counted.
         """
         return self._bill.spent_usd(self.run, judges)
 
     def tokens(self) -> dict[str, dict[str, int]]:
-        """Tokens of all requests, repeated ones included, of the ``model`` and of its ``judge``.
+        """Tokens of all requests, repeated ones included: of the ``model``, and of the ``judge``.
 
-        Each has the fields of `Usage` (0 where none was reported) and n_said, the number of records
-        that reported any.
+        Each has the fields of `Usage` (0 if none was reported) and n_said, the number of records
+        that report any.
         """
         return {
             part: {name: sum(count[name] for count in counts) for name in counts[0]}
@@ -229,7 +229,7 @@ class RunRecords:
 
     @cached_property
     def edits(self) -> Edits:
-        """What in the records contradicts something else in them; it is logged once."""
+        """Contradictions within the records; they are logged once."""
         if len(self._orphans) < self.n_parts:
             self._orphans = {n: rows.n_orphans for n, rows in enumerate(self.parts())}
         found = Edits(
@@ -245,7 +245,7 @@ class RunRecords:
         return checkpoint_fits(self.run, self._first_units, self._n_bytes[0])
 
     def _first_units(self) -> pl.Series:
-        """The units of the first completions, as many as a checkpoint is held against."""
+        """The units of the first completions, as many as are compared with a checkpoint."""
         if self.n_parts == 1:
             return self._whole.units
         first = Cursor(until=MAX_CHECKED)
@@ -261,7 +261,7 @@ class RunRecords:
         return UnitRows(self.run.manifest, *every)
 
     def _read_answers(self, odd: frozenset[str]) -> Iterator[pl.DataFrame]:
-        """What is kept of the completions, in pieces."""
+        """The needed columns of the completions, in pieces."""
         columns = self._columns
 
         def kept(piece: pl.DataFrame) -> pl.DataFrame:
@@ -284,7 +284,7 @@ class RunRecords:
         return read_pieces(self.run.completions, COMPLETION, wanted, kept)
 
     def _read_verdicts(self) -> Iterator[pl.DataFrame]:
-        """What is kept of the verdicts, in pieces."""
+        """The needed columns of the verdicts, in pieces."""
         known = {**_ENUMS, "judge": pl.Enum(self._judges)}
         wanted = [name for name in VERDICT if name in _JUDGED | self._columns]
         narrow = [pl.col(name).cast(known[name], strict=False) for name in _JUDGED & known.keys()]
@@ -292,7 +292,7 @@ class RunRecords:
         def kept(piece: pl.DataFrame) -> pl.DataFrame:
             piece = self._without_usage(piece, "judge").with_columns(narrow)
             if "cost_usd" in piece.columns:
-                # What the others cost counts all the same.
+                # Before the filter below, because the cost of all judges counts.
                 self._bill.add_verdicts(piece)
                 piece = piece.rename({"cost_usd": "judge_cost_usd"})
             return piece.filter(pl.col("judge").is_not_null())
@@ -307,7 +307,7 @@ class RunRecords:
 
 
 def _size_of(path: Path) -> int:
-    with contextlib.suppress(OSError):  # which reading it will tell
+    with contextlib.suppress(OSError):  # reading it raises the error
         return path.stat().st_size
     return 0
 
@@ -327,14 +327,14 @@ def last_votes(judged: pl.DataFrame) -> pl.DataFrame:
 
 
 def stands() -> pl.Expr:
-    """Whether a verdict is more than a request that failed."""
+    """Whether a verdict counts: the request to the judge did not fail."""
     return pl.col("label").is_not_null() | (pl.col("unscored") != Unscored.JUDGE_ERROR.value)
 
 
 def output_tokens(run: Run, judge: str | None = None) -> list[int]:
     """Output tokens, reasoning included, of each answer of a run, or of each verdict of a judge.
 
-    Requests of which the provider did not say are left out.
+    Requests for which the provider reported none are left out.
     """
     path, schema = (run.completions, COMPLETION) if judge is None else (run.verdicts, VERDICT)
     columns = ["usage"] if judge is None else ["usage", "judge"]
@@ -346,9 +346,9 @@ def output_tokens(run: Run, judge: str | None = None) -> list[int]:
 
 
 def answer_lengths(run: Run, units: Collection[str]) -> list[tuple[int, int]]:
-    """Output tokens of some units' answers, with and without reasoning, where both are known.
+    """Output tokens of these units' answers, with and without reasoning.
 
-    Reasoning of which the provider did not say counts as none.
+    Answers without a reported count are left out; unreported reasoning tokens count as 0.
     """
     wanted = pl.col("unit").is_in(list(units))
     read = read_columns(
@@ -369,10 +369,10 @@ def _count_tokens(records: pl.DataFrame) -> dict[str, int]:
 
 
 def kept_texts(run: Run, units: Collection[str] | None = None) -> pl.DataFrame:
-    """The final text of units' last completions that may be shown: columns unit, text.
+    """The final texts that may be shown, of all units or of those given: columns unit, text.
 
-    Of all units, or of those given. Answers in hard-line categories are never among them, kept on
-    disk or not.
+    A unit's last completion counts. Answers in hard-line categories are always left out, even if
+    the run kept them.
     """
     hard_lines = sorted(run.manifest.hard_lines)
     wanted = pl.lit(value=True) if units is None else pl.col("unit").is_in(list(units))

@@ -1,4 +1,4 @@
-"""What a manifest says of a run's judges, and whether they are still what it says."""
+"""The judges' entries in a manifest, and checks that the judges have not changed since."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def judge_entries(judge: Judge, *, kind: str = "custom") -> dict[str, JudgeEntry]:
-    """What a manifest says of a judge, by id: of itself first, then of a council's members.
+    """A judge's manifest entries by id: its own first, then those of a council's members.
 
-    `kind` is said of a judge that is an object without a file.
+    `kind` is recorded for a judge object without a file.
     """
     from refusalkit.judges.council import Council, digest_of, is_graded
     from refusalkit.judges.routed import ComposedJudge
@@ -66,7 +66,7 @@ def _file_fields(judge: Judge, kind: str) -> dict[str, Any]:
 
 
 def joined_judges(run: Run, judge: Judge) -> dict[str, JudgeEntry]:
-    """The run's judges with one more. Raises `ConfigurationChanged` if it was another one."""
+    """The run's judges and one more. Raises `ConfigurationChanged` if that id was another judge."""
     there = run.manifest.judges
     fresh = judge_entries(judge)
     for name, entry in reversed(fresh.items()):
@@ -77,17 +77,17 @@ def joined_judges(run: Run, judge: Judge) -> dict[str, JudgeEntry]:
 
 
 def check_same_judge(manifest: Manifest, judge: Judge) -> None:
-    """Raise `ConfigurationChanged`, naming the file, if a run's judge is not what it was."""
+    """Raise `ConfigurationChanged`, naming the file, if a run's judge has changed."""
     was = manifest.judges[manifest.judge]
     known = {name: manifest.judges[name] for name in (manifest.judge, *was.members)}
     advice = "start a new run to use it"
-    # Members before their council: it is the file that changed that is named.
+    # Members before their council, so that the message names the file that changed.
     for name, entry in reversed(judge_entries(judge).items()):
         if name in known:
             _check_same(known[name], entry, "the run was started", advice)
-        elif not entry.members:  # a council is named by its members
+        elif not entry.members:  # a changed council shows in its members
             raise ConfigurationChanged(
-                f"judge: {printable(entry.source or entry.name)} is {printable(name)} by now, and "
+                f"judge: {printable(entry.source or entry.name)} is {printable(name)} now, but "
                 f"the run was started with {', '.join(map(printable, known))}: {advice}"
             )
 
@@ -109,7 +109,7 @@ def _check_same(was: JudgeEntry, entry: JudgeEntry, since: str, advice: str) -> 
 
 
 def rubrics_of(judge: Judge) -> tuple[Rubric, ...]:
-    """The judge files of all that a judge asks."""
+    """The judge files of a judge and of all judges that it asks."""
     from refusalkit.judges.routed import asked_judges
 
     found = (getattr(part, "rubric", None) for part in asked_judges(judge))

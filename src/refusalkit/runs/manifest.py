@@ -25,7 +25,7 @@ from refusalkit.untrusted import printable
 MANIFEST = "manifest.json"
 
 
-# No run holds more: a number beyond is a mistake, or somebody's trap.
+# No run is larger: a higher number is a mistake, or meant to exhaust the memory.
 _MAX_COUNT = 10**9
 _MAX_TRIALS = 1000
 _MAX_SHARES = 999_999
@@ -46,7 +46,7 @@ class CategoryEntry(_Model):
     hard_line: bool
     """Whether refusing is right here."""
     n_prompts: Count
-    """Prompts that willingness rests on."""
+    """Prompts that count for willingness."""
     n_units: Count
     """Planned answers to them: prompts times trials."""
     n_contrast: Count = 0
@@ -82,7 +82,7 @@ class PartEntry(_Model):
 
 
 class _Selection(TypedDict, total=False):
-    """Of a selection what the audit reads; the other facts are only shown."""
+    """The facts of a selection that the audit reads; all others are only shown."""
 
     categories: list[str] | None
     hard_lines: dict[str, Count] | None
@@ -169,7 +169,7 @@ class _JudgeFile(_Model):
 
 
 class JudgePart(_JudgeFile):
-    """A judge that answers under another one's id: a fallback, the judge of the hard lines."""
+    """A judge that answers under another one's id: a fallback, or the judge of the hard lines."""
 
     id: str
     """Its own id."""
@@ -225,18 +225,18 @@ class Session(_Model):
     started_at: str
     """When it began, UTC, ISO 8601."""
     ended_at: str | None = None
-    """When it ended; None while it works, and after a kill."""
+    """When it ended, UTC, ISO 8601; None while it is at work, and after a kill."""
     ended_because: str | None = None
     """Why it ended: ``done``, ``interrupted``, ``max_cost``, ``held``, ``crossed``, ``batches``
     (they are at a provider), ``stopped``, or ``failed:`` and the name of the error."""
     operational: dict[str, Any] = {}
     """Settings that change no figure (concurrency, rates, timeouts), by name."""
     judge: str | None = None
-    """Id of the judge that judged the run again; None where the run's own was at work."""
+    """Id of the judge that judged the run again; None if the run's own judge was at work."""
 
     @property
     def day(self) -> str | None:
-        """The day it began, UTC, ``YYYY-MM-DD``; None where `started_at` is no time."""
+        """The day it began, UTC, ``YYYY-MM-DD``; None if `started_at` is not a valid time."""
         try:
             return str(datetime.fromisoformat(self.started_at).date())
         except ValueError:
@@ -277,11 +277,11 @@ class Manifest(_Model):
     languages: dict[str, Count] = {}
     """Prompts by language (BCP 47); empty in older runs."""
     pressure: PressureEntry | None = None
-    """How refusals were insisted on; None if they were taken as they came."""
+    """How refusals were insisted on; None if they were not."""
     shard: ShardEntry | None = None
     """Which share of a run this is; None for a whole run."""
     parameters: dict[str, ParameterEntry] = {}
-    """Parameters really sent, by who was asked: ``model``, ``judge``, or ``judge ID`` for each of
+    """Parameters really sent, by recipient: ``model``, ``judge``, or ``judge ID`` for each of
     several judges."""
     sessions: tuple[Session, ...] = ()
     """Stretches of work, oldest first."""
@@ -327,7 +327,7 @@ class Manifest(_Model):
 
     @property
     def run_config(self) -> RunConfig:
-        """The configuration, checked. Raises `RunFolderError` if it is no longer one."""
+        """The configuration, validated. Raises `RunFolderError` if it is not valid."""
         try:
             return RunConfig.model_validate(self.config)
         except ValidationError as error:

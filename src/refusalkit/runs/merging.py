@@ -1,8 +1,8 @@
 """Merges the shards of a run: several run folders, each with a share of the prompts, become one.
 
-Nothing is guessed: shards of other configurations, prompts or judges are refused, so is a record
-that is not of its shard. The merged folder appears whole or not at all, because a part of it would
-have the rest paid for again.
+Shards with different configurations, prompts or judges are refused, and so are records that do not
+belong to their shard. The merged folder appears whole or not at all: if it lacked records, they
+would be paid for again.
 """
 
 from __future__ import annotations
@@ -35,30 +35,34 @@ from refusalkit.untrusted import printable
 @shows("run", shards=lambda merged: f"{merged.n_shards - len(merged.missing)} of {merged.n_shards}")
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """A merged run, and how whole it is."""
+    """A merged run, and which shards it lacks."""
 
     run: Run
-    """The run of all the shards that were given."""
+    """The merged run."""
     n_shards: int
     """How many shares the prompts were split into."""
     missing: tuple[int, ...]
-    """The numbers of the shards that were not given, from 1; their units are owed."""
+    """Numbers of the shards that were not given, from 1; their units are still to be done."""
     running: tuple[Path, ...]
-    """Shards whose last session had not ended when they were read."""
+    """Paths of shards whose last session had not ended when they were read."""
 
 
 def merge_shards(paths: Sequence[Path], out: Path) -> Merged:
     """Merge the shards at `paths` into a new run folder at `out`.
 
-    Sessions, costs and the verdicts of all judges are kept. What a shard owes, the merged run owes;
-    so it does all units of a shard that is missing. Its score is that of a run that was never
-    split, to the last digit.
+    Sessions, costs and the verdicts of all judges are kept. Units that a shard has not done, and
+    all units of missing shards, are still to be done in the merged run. Its score is exactly that
+    of a run that was never split.
+
+    Args:
+        paths: the shards' run folders, in any order.
+        out: the new run folder; it must not exist, or be empty.
 
     Raises:
         RunFolderError: `out` holds something, a path is not a shard, or one is given twice.
         ConfigurationChanged: the shards are not of one run.
         RecordError: a record is broken, or of a prompt that is not in its shard.
-        StorageError: the disk refuses; no folder is left behind.
+        StorageError: a write fails; no folder is left behind.
     """
     if not paths:
         raise RunFolderError("name the shards to merge")
@@ -106,7 +110,7 @@ def _shard_entry(run: Run) -> ShardEntry:
 
 
 def _check_same(first: Run, whole: ShardEntry, shard: Run, entry: ShardEntry) -> None:
-    """Raise `ConfigurationChanged` unless two shards are of one run."""
+    """Raise `ConfigurationChanged` unless two shards belong to the same run."""
     where = printable(shard.path)
     ours, theirs = first.manifest, shard.manifest
 
@@ -170,9 +174,9 @@ def _merged_manifest(shards: Sequence[Run], entries: Sequence[ShardEntry]) -> Ma
 def _written(
     shards: Sequence[Run], entries: Sequence[ShardEntry], manifest: Manifest, out: Path
 ) -> Run:
-    """The merged run, made beside its place and moved there whole."""
+    """The merged run, written to a temporary folder that is then renamed to `out`."""
     beside = out.absolute().parent / f".{out.name}.merging-{secrets.token_hex(4)}"
-    # What a stranger's shard says of endpoints and keys is not the user's own word.
+    # With a stranger's shard, endpoints and keys in the manifest may not be the user's choice.
     own = all(shard.is_own for shard in shards)
     try:
         run = create_run(beside, manifest)

@@ -1,4 +1,4 @@
-"""Runs by name: the last one, or the beginning of a folder's name or of an id."""
+"""Finds runs by name: ``@last``, or the beginning of a folder's name or of an id."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _MAX_CANDIDATES = 8
 
 
 def runs_below(folder: Path) -> Iterator[Run]:
-    """The runs in a folder and in its folders, those first that were worked on last.
+    """The runs in a folder and in its folders, the most recent session first.
 
-    What cannot be read as a run is passed over, and so are links.
+    Whatever is not a readable run is skipped, and so are links.
     """
     found: list[Run] = []
     for place in run_folders_below(folder):
@@ -28,9 +28,9 @@ def runs_below(folder: Path) -> Iterator[Run]:
 
 
 def run_folders_below(folder: Path) -> Iterator[Path]:
-    """The folder, those in it and those in them, as far as they hold a run."""
+    """All folders with a run, from `folder` itself down to two levels below it."""
     places = [folder, *_folders_in(folder)]
-    # Several models in one command have a folder of their own.
+    # A command with several models puts their runs into one folder.
     groups = [place for place in places[1:] if not holds_run(place)]
     places += [inner for group in groups for inner in _folders_in(group)]
     yield from filter(holds_run, places)
@@ -43,13 +43,13 @@ def worked_on(run: Run) -> str:
 
 
 def find_run(name: str, folder: Path = RUNS) -> str:
-    """The path of the run that `name` says; `name` itself where it says none.
+    """The path of the run that `name` stands for; `name` itself if it stands for none.
 
-    A path that exists is itself. ``@last`` is the run in `folder` that was worked on last; else the
-    name may be the beginning of a folder's name or of an id, if it is one run's only.
+    An existing path stands for itself, ``@last`` for the run in `folder` with the most recent
+    session. Anything else is taken for the beginning of a folder's name or of a run's id.
 
     Raises:
-        RunFolderError: several runs begin like this, or there is no last one.
+        RunFolderError: several runs match, or ``@last`` finds none.
     """
     if name == LAST:
         last = next(runs_below(folder), None)

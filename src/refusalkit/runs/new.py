@@ -1,4 +1,4 @@
-"""The manifest of a new run, and the run that a command goes on with."""
+"""The manifest of a new run, and the grade run that a repeated command continues."""
 
 from __future__ import annotations
 
@@ -43,7 +43,11 @@ _PACKAGES = (
 
 
 def continued_run(path: Path, manifest: Manifest) -> Run:
-    """The grade run at `path` if it is this very one, a new one if there is none."""
+    """The grade run at `path`, or a new one if there is none.
+
+    Raises `ConfigurationChanged` if it was started with other settings, answers or judges, and
+    `RunFolderError` if it is not a grade run.
+    """
     if not holds_run(path):
         return create_run(path, manifest)
     refuse_link(path)
@@ -53,7 +57,7 @@ def continued_run(path: Path, manifest: Manifest) -> Run:
     check_unchanged(there.manifest.run_config, RunConfig.model_validate(manifest.config))
     if there.manifest.prompt_set != manifest.prompt_set:
         raise ConfigurationChanged(f"records: not the ones that {printable(path)} was graded from")
-    # Judged again, it has more judges than it began with.
+    # After a regrade it has more judges than it began with.
     theirs = {name: there.manifest.judges.get(name) for name in manifest.judges}
     if there.manifest.judge != manifest.judge or theirs != manifest.judges:
         raise ConfigurationChanged(f"judge: not the one that {printable(path)} was graded by")
@@ -61,7 +65,7 @@ def continued_run(path: Path, manifest: Manifest) -> Run:
 
 
 def is_untouched(run: Run) -> bool:
-    """Whether nothing was recorded yet."""
+    """Whether nothing has been recorded yet."""
     return not run.completions.stat().st_size and not run.verdicts.stat().st_size
 
 
@@ -73,7 +77,7 @@ def new_manifest(
     kind: str,
     units: RecordedAnswers | None = None,
 ) -> Manifest:
-    """What a new run is, before its first request."""
+    """The manifest of a new run, before its first request."""
     asked = Counter(prompt.id for prompt, _ in units.units) if units is not None else None
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     imported = units is not None and judge.id.startswith("imported")
@@ -118,7 +122,7 @@ def _shard_entry(prompts: PromptSet, config: RunConfig) -> ShardEntry | None:
 def _planned(prompts: PromptSet, trials: int, asked: Mapping[str, int] | None) -> dict[str, Any]:
     """The manifest's fields that follow from the prompts: prompt_set, n_units, languages.
 
-    `asked` has the planned units of each prompt by id, where they are not `trials`.
+    `asked` has the number of planned units by prompt id, if it is not `trials` for all.
     """
     counts: Counter[str] = Counter()
     contrast: Counter[str] = Counter()

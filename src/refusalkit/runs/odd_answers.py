@@ -1,4 +1,4 @@
-"""Answers that a reader of the figures should know of: counted as records are read."""
+"""Counts unusual answers that a reader of the figures should know about."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from refusalkit.types import JUDGEABLE, Outcome
 from refusalkit.untrusted import printable
 
 ODD = frozenset({"outcome", "finish_reason", "unknown_mark", "reasoning_chars"})
-"""The columns of a completion that say whether it is odd."""
+"""The columns by which a completion is recognised as odd."""
 
 _MAX_NAMED = 5
 
 
 @dataclass
 class OddAnswers:
-    """What is unusual about a run's answers. Records of failed attempts count too.
+    """Counts of what is unusual about a run's answers. Records of failed attempts count too.
 
-    `from_endpoint` is False for recorded answers and models in Python, which need not say that an
-    answer ended: `unsaid` stays 0.
+    `from_endpoint` is False for recorded answers and models in Python, which need not give a finish
+    reason: `unsaid` then stays 0.
     """
 
     from_endpoint: bool = False
     """Whether an endpoint answered."""
     unknown_marks: Counter[str] = field(default_factory=Counter)
-    """Answers by the mark in their text that looks like one of reasoning and is in no table."""
+    """Number of answers by unknown mark: one that looks like reasoning and is in no table."""
     unsaid: int = 0
-    """Answers with text whose endpoint did not say why they ended."""
+    """Answers with text for which the endpoint gave no finish reason."""
     native_lost: Counter[str] = field(default_factory=Counter)
-    """Answers by their gateway's finish word, where the provider's own was lost."""
+    """Number of answers by a gateway's finish word, if the provider's own word was lost."""
     only_reasoning: int = 0
-    """Answers that came as reasoning without final text."""
+    """Answers with reasoning and no final text."""
     with_text: int = 0
     """Answers with final text."""
 
@@ -51,7 +51,7 @@ class OddAnswers:
         thought = completions.filter(
             (pl.col("outcome") == Outcome.NO_ANSWER.value) & (pl.col("reasoning_chars") > 0)
         )
-        # Pieces are read side by side.
+        # Pieces are read in several threads.
         with _COUNTING:
             self.unknown_marks.update(marks)
             self.native_lost.update(lost.to_list())
@@ -64,7 +64,7 @@ class OddAnswers:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What a reader must know, without full stops; empty for an ordinary run."""
+        """What a reader must know, in sentences without full stops; empty for an ordinary run."""
         said = []
         if self.only_reasoning and not self.with_text:
             said.append(
@@ -105,7 +105,7 @@ _COUNTING = threading.Lock()
 
 
 def is_from_endpoint(manifest: Manifest) -> bool:
-    """Whether the answers of a run came from an endpoint: one that was sent parameters."""
+    """Whether a run's answers came from an endpoint, that is, parameters were sent to one."""
     sent = manifest.parameters.get("model")
     return manifest.kind == "run" and sent is not None and bool(sent.sent)
 
@@ -127,5 +127,5 @@ def _named(counts: Counter[str]) -> str:
 
 
 def _ordered(counts: Counter[str]) -> list[tuple[str, int]]:
-    """The most frequent first, the same in whatever order pieces were read."""
+    """The most frequent first; ties by name, so that the order of reading does not matter."""
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))

@@ -1,7 +1,7 @@
-"""Conversations that went on after a refusal, as records (`pressure.jsonl`), and which are owed.
+"""Conversations after a refusal, as records in `pressure.jsonl`, and which are unfinished.
 
-One record is one turn: what the model answered and what the judge made of it. A conversation that
-broke off is held again as a new attempt, whose turns begin anew; the last attempt counts.
+One record is one turn: the model's answer and the judge's verdict. A conversation that broke off is
+started over as a new attempt; the last attempt counts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from refusalkit.untrusted import printable
 
 _HELD = frozenset({Label.REFUSAL, Label.DEFLECTION})
 _AGAIN = frozenset({Unscored.ERROR, Unscored.JUDGE_ERROR})
-"""What failed for a reason that has nothing to do with the answer: asked again on resume."""
+"""Failures that have nothing to do with the answer: the turn is asked again on resume."""
 
 
 def pressure_record(
@@ -38,9 +38,9 @@ def pressure_record(
 
 
 def goes_on(turn: int, completion: Completion, verdict: Verdict, turns: int) -> bool:
-    """Whether the user insists once more: the model held, in words of its own.
+    """Whether the user insists once more: the model itself still refuses or deflects.
 
-    An answer by a provider's filter has no words to go on from; nor has one without a label.
+    If a provider's filter answered, or the answer has no label, the conversation ends.
     """
     held = verdict.label is Label.REFUSAL if turn == 0 else verdict.label in _HELD
     return held and verdict.source == "judge" and bool(completion.text) and turn < turns
@@ -48,18 +48,26 @@ def goes_on(turn: int, completion: Completion, verdict: Verdict, turns: int) -> 
 
 @dataclass(slots=True)
 class Conversation:
-    """The last attempt at one unit: each turn's label, None where there is none, in order."""
+    """The last attempt at one unit, turn by turn."""
 
     unit: str
+    """The unit's id."""
     prompt_id: str
+    """Id of the prompt."""
     category: str
+    """Slug of its category."""
     judge: str
+    """Id of the judge that labelled the turns."""
     attempt: int = 0
+    """Which attempt this is, from 1; 0 before the first."""
     labels: list[Label | None] = field(default_factory=list)
+    """Label of each turn, None if it has none."""
     reasons: list[Unscored | None] = field(default_factory=list)
+    """Why a turn has no label, None if it has one."""
     by_filter: list[bool] = field(default_factory=list)
+    """Whether a provider's filter answered in that turn."""
     from_the_start: bool = False
-    """Its first record is turn 0: the request was asked again."""
+    """Whether its first record is turn 0: the request was asked again."""
 
     @property
     def pressed(self) -> bool:
@@ -73,16 +81,16 @@ class Conversation:
 
     @property
     def gave_way(self) -> int | None:
-        """The turn, from 1, whose answer was a partial or full compliance; None: none was."""
+        """The first turn, from 1, answered with partial or full compliance; None if none was."""
         for turn, label in enumerate(self.turns, 1):
             if label is not None and label not in _HELD:
                 return turn
         return None
 
     def held_after(self, turn: int, turns: int) -> bool | None:
-        """Whether it still held after so many turns; None: not known.
+        """Whether the model still held after `turn` of `turns` turns; None if unknown.
 
-        A provider's filter that answered stands for the turns that could not be asked.
+        Once a provider's filter has answered, the turns that could not be asked count as held.
         """
         if self.gave_way is not None and self.gave_way <= turn:
             return False
@@ -93,7 +101,7 @@ class Conversation:
         return True if stopped and None not in known and turn <= turns else None
 
     def is_over(self, turns: int) -> bool:
-        """Whether nothing of it is owed."""
+        """Whether it is finished: no turn is left to ask."""
         if not self.labels or self.reasons[-1] in _AGAIN:
             return False
         last = self.labels[-1]

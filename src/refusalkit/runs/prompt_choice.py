@@ -1,4 +1,4 @@
-"""The prompts that a configuration names, and those that a run was started with."""
+"""The prompts that a configuration selects, and those that a run was started with."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def choose_prompts(
     source: str | None = None,
     draw_version: int = DRAW,
 ) -> PromptSet:
-    """The prompts that a configuration asks: its set, hard lines, filters and framings.
+    """The prompts that a configuration selects by its set, hard lines, filters and framings.
 
-    A set given as `prompts` takes the place of the one that it names, a `source` that of the name.
-    `draw_version` is that of the run that they are for (`prompts.draw`).
+    `prompts` replaces the configured set, `source` its name. `draw_version` is the version of the
+    random draw that the run uses (`prompts.draw`).
     """
     whole = whole_set(config, prompts, source=source)
     chosen = whole.select(
@@ -48,7 +48,7 @@ def choose_prompts(
         chosen = chosen.only_hard_lines()
     if config.framings:
         framed = with_framings(chosen, config.framings)
-        # Derived again from the same source on resume; parts are named as before a filter.
+        # A resume derives them again from the same source; parts are recorded as before a filter.
         parts = (*(whole.parts or (part_of(whole),)), framed.parts[-1])
         chosen = replace(framed, source=whole.source, parts=parts)
     return chosen if config.shard is None else chosen.shard(*Shard.parse(config.shard))
@@ -57,7 +57,7 @@ def choose_prompts(
 def whole_set(
     config: RunConfig, prompts: PromptSet | None = None, *, source: str | None = None
 ) -> PromptSet:
-    """The set that a configuration names, with its hard lines and before any filter."""
+    """The set that a configuration names, with its hard lines, before any filter."""
     if prompts is None:
         return load_prompts(
             source or config.prompts,
@@ -72,7 +72,7 @@ def whole_set(
 
 
 def draw_of(manifest: Manifest) -> int:
-    """The version of the draw by which a run's prompts were chosen."""
+    """The version of the random draw by which a run's prompts were chosen."""
     version = manifest.prompt_set.selection.get("draw", 1)
     return version if isinstance(version, int) else 1
 
@@ -85,10 +85,10 @@ def same_prompts(
     source: str | None = None,
     beside: Path | None = None,
 ) -> PromptSet:
-    """The prompts that a run was started with. Raises `ConfigurationChanged` if they are others.
+    """The prompts that a run was started with. Raises `ConfigurationChanged` if they have changed.
 
-    They are read from `source` where they lie there now. `beside` is the folder of a run that was
-    perhaps moved together with its prompts.
+    `source` is their new place, if the user gave one. `beside` is the run's folder, which may have
+    been moved together with the prompts.
     """
     entry = manifest.prompt_set
     if source is not None:
@@ -102,7 +102,7 @@ def same_prompts(
         name = Path(config.prompts)
         near = () if beside is None else (beside / name, beside / name.name)
         for place in (name, *near):
-            # A file of that name is theirs only if they are in it.
+            # A file of that name counts only if its prompts have the recorded digest.
             with contextlib.suppress(RefusalkitError):
                 return _prompts_at(str(place), manifest, config)
     chosen = choose_prompts(config, given, source=entry.source, draw_version=draw_of(manifest))
@@ -115,7 +115,7 @@ def same_prompts(
 
 
 def without_inversion(chosen: PromptSet, config: RunConfig) -> frozenset[str]:
-    """The categories asked that are hard lines of a run's set without the inversion that it names.
+    """The selected categories that would be hard lines without the configured inversion.
 
     An inversion may take hard lines away.
     """
@@ -128,12 +128,12 @@ def without_inversion(chosen: PromptSet, config: RunConfig) -> frozenset[str]:
 
 
 def is_gone(source: str | None) -> bool:
-    """Whether a prompt set's source is a path at which nothing lies."""
+    """Whether a prompt set's source is an absolute path that no longer exists."""
     return source is not None and Path(source).is_absolute() and not Path(source).exists()
 
 
 def _prompts_at(source: str, manifest: Manifest, config: RunConfig) -> PromptSet:
-    """The prompts of a run, read from another place than its own. Which it was, stays on record."""
+    """A run's prompts, read from a new place; the manifest keeps the old one."""
     try:
         chosen = choose_prompts(config, source=source, draw_version=draw_of(manifest))
         if chosen.digest == manifest.prompt_set.digest:

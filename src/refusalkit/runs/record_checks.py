@@ -1,4 +1,4 @@
-"""Reads every record of a run and names those that are not what was written, by file and line."""
+"""Checks every record of a run, and names by file and line those that were changed or damaged."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from refusalkit.types import Label, Outcome, Unscored, unit_id
 from refusalkit.untrusted import printable
 
 MAX_FINDINGS = 1000
-"""Findings that are kept; the rest is counted."""
+"""How many findings are kept; further ones are only counted."""
 
 
 @shows("place", "what")
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing in a run that is not as it was written."""
+    """One mistake in a run's records."""
 
     place: str
     """File and line (``verdicts.jsonl:12``), or the file or part that it concerns."""
@@ -37,22 +37,23 @@ class Finding:
 
 @dataclass
 class CheckedRecords:
-    """What was found in a run's records.
-
-    `units` maps each unit that came back to its category; `prompts` has the prompt ids by category;
-    `n_records` counts records, `n_unchecked` those of older runs, which have no digest of their
-    own; `n_findings` counts all findings, of which the first are in `findings`.
-    """
+    """The result of checking a run's records."""
 
     units: dict[str, str] = field(default_factory=dict)
+    """Category of each unit with a completion, by unit."""
     prompts: dict[str, set[str]] = field(default_factory=dict)
+    """Ids of the answered prompts, by category."""
     n_records: int = 0
+    """How many records were read."""
     n_unchecked: int = 0
+    """How many of them have no digest of their own, as in older runs."""
     findings: list[Finding] = field(default_factory=list)
+    """The first `MAX_FINDINGS` findings."""
     n_findings: int = 0
+    """How many findings there are in all."""
 
     def add(self, place: str, what: str) -> None:
-        """Keep a finding, or count it where there are too many to keep."""
+        """Count a finding, and keep it unless there are too many."""
         self.n_findings += 1
         if len(self.findings) < MAX_FINDINGS:
             self.findings.append(Finding(place, what))
@@ -80,7 +81,7 @@ def check_records(run: Run) -> CheckedRecords:
 
 
 def _records(path: Path, found: CheckedRecords) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each record with its place; a line that is none is a finding, a torn last line is not."""
+    """Each record with its place; a malformed line is a finding, but not a torn last line."""
     some_checked = False
     with open_records(path) as file:
         for number, raw in enumerate(lines_of(file), 1):
@@ -94,7 +95,7 @@ def _records(path: Path, found: CheckedRecords) -> Iterator[tuple[str, Mapping[s
             if wrong:
                 found.add(place, "was changed after it was written")
             elif wrong is None and some_checked:
-                # An older release wrote none; it cannot have written after this one.
+                # Only older releases wrote no digest, and they cannot have written after this one.
                 found.add(place, "has lost the digest of itself that the records before it have")
             found.n_unchecked += wrong is None
             some_checked = some_checked or wrong is not None
@@ -121,11 +122,11 @@ def _check_completion(
     if unit is None:
         return
     if not isinstance(category, str) or category not in categories:
-        found.add(place, f"is of the category {printable(category, 60)}, which the run has not")
+        found.add(place, f"has the category {printable(category, 60)}, which the run does not have")
     if manifest.kind == "run" and not 1 <= record["trial"] <= manifest.trials:
-        found.add(place, f"is of trial {record['trial']}, of {manifest.trials}")
+        found.add(place, f"has trial {record['trial']}, but the run has {manifest.trials} trials")
     if record.get("outcome") not in list(Outcome):
-        found.add(place, f"has the outcome {printable(record.get('outcome'), 60)}")
+        found.add(place, f"has the unknown outcome {printable(record.get('outcome'), 60)}")
     text = record.get("text")
     if isinstance(text, str):
         if not is_text_of(text, record.get("text_sha256")):
@@ -153,13 +154,13 @@ def _check_verdict(
     if (label is None) == (unscored is None):
         found.add(place, "needs either a label or a reason why there is none")
     if label is not None and label not in list(Label):
-        found.add(place, f"has the label {printable(label, 60)}")
+        found.add(place, f"has the unknown label {printable(label, 60)}")
     if unscored is not None and unscored not in list(Unscored):
-        found.add(place, f"is unscored for the reason {printable(unscored, 60)}")
+        found.add(place, f"is unscored for the unknown reason {printable(unscored, 60)}")
 
 
 def _unit_of(place: str, record: Mapping[str, Any], found: CheckedRecords) -> str | None:
-    """The unit of a record whose fields agree on it."""
+    """The unit of a record, if its fields agree on it."""
     prompt_id, trial, unit = record.get("prompt_id"), record.get("trial"), record.get("unit")
     if not isinstance(prompt_id, str) or type(trial) is not int or not isinstance(unit, str):
         found.add(place, "does not name its unit, prompt and trial")
@@ -171,7 +172,7 @@ def _unit_of(place: str, record: Mapping[str, Any], found: CheckedRecords) -> st
 
 
 def _check_beside(place: str, record: Mapping[str, Any], found: CheckedRecords) -> None:
-    """A record that no figure of the score rests on."""
+    """Check a record of a file that does not enter the score."""
     completion = record.get("completion")
     text = completion.get("text") if isinstance(completion, dict) else None
     digest = completion.get("text_sha256") if isinstance(completion, dict) else None
@@ -198,5 +199,5 @@ def _check_counts(manifest: Manifest, found: CheckedRecords) -> None:
     done = bool(own) and own[-1].ended_because == "done" and ended is not None
     if total > manifest.n_units or (done and total < manifest.n_units):
         found.add(
-            "completions.jsonl", f"{manifest.n_units} units were planned, and {total} came back"
+            "completions.jsonl", f"{manifest.n_units} units were planned, and {total} have a record"
         )

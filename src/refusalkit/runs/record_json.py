@@ -29,7 +29,7 @@ FIELDS = frozenset(
         *("cache_read_tokens", "cache_write_tokens"),
     )
 )
-"""The fields that a record of this version has. Any other may hold what it should not."""
+"""The fields that a record of this version has. Unknown ones may hold text that is withheld."""
 
 _QUOTED = re.compile(r"['\"].*['\"]", re.DOTALL)
 
@@ -37,9 +37,9 @@ _QUOTED = re.compile(r"['\"].*['\"]", re.DOTALL)
 def completion_record(completion: Completion, *, withhold_text: bool) -> dict[str, Any]:
     """The record of a completion.
 
-    With `withhold_text` neither the text nor the provider's own words (which may repeat it) are in
-    the record: its digest, length and outcome are. Of the fields that the provider fills, what does
-    not look like an identifier is replaced by its digest.
+    With `withhold_text` the record has the text's digest, length and outcome, but neither the text
+    nor the provider's own words, which may repeat it. In fields that the provider fills, values
+    that do not look like identifiers are replaced by their digests.
     """
     text = well_formed(completion.text)
 
@@ -77,13 +77,13 @@ def completion_record(completion: Completion, *, withhold_text: bool) -> dict[st
         "error_detail": None if withhold_text else completion.error_detail,
         "attempts": completion.attempts,
         "at": completion.at,
-        # Hardly any answer has one.
+        # Written only if there is one, which is rare.
         **({} if mark is None else {"unknown_mark": mark}),
     }
 
 
 def _served_model(completion: Completion) -> str | None:
-    """The name of the model that a provider says has answered, or its digest."""
+    """The name of the answering model as the provider reports it, or that name's digest."""
     said = completion.served_model
     if said is None or completion.model.endswith(said):
         return said
@@ -93,7 +93,8 @@ def _served_model(completion: Completion) -> str | None:
 def verdict_record(verdict: Verdict, *, withhold_text: bool) -> dict[str, Any]:
     """The record of a verdict.
 
-    `withhold_text` leaves out a judge's reason and the provider's own words, which may quote.
+    `withhold_text` leaves out a judge's reason and the provider's own words, which may quote the
+    answer.
     """
     quoting = verdict.label is not None and verdict.source == "judge"
     return {
@@ -121,7 +122,7 @@ def verdict_record(verdict: Verdict, *, withhold_text: bool) -> dict[str, Any]:
 def canary_record(
     verdict: Verdict, *, canary: str, version: int, judge: str, expected: Label
 ) -> dict[str, Any]:
-    """The record of a verdict on a canary, whose label is known beforehand."""
+    """The record of a verdict on a canary, whose right label is `expected`."""
     return {
         "schema": SCHEMA,
         "canary": canary,
@@ -177,9 +178,9 @@ def completion_from_record(record: Mapping[str, Any], where: str) -> Completion:
 
 
 def verdict_of_outcome(completion: Completion, judge: str) -> Verdict | None:
-    """The verdict that an outcome settles without a judge; None where a judge must read the text.
+    """The verdict that follows from an outcome alone; None if a judge must read the text.
 
-    A provider's filter is a refusal. An answer that never came has nothing to label.
+    A block by a provider's filter is a refusal. Without an answer there is nothing to label.
     """
     outcome = completion.outcome
     label: Label | None = None
@@ -209,7 +210,7 @@ def verdict_of_outcome(completion: Completion, judge: str) -> Verdict | None:
 
 
 def withheld_verdict(completion: Completion, judge: str) -> Verdict:
-    """The verdict of a later judge on an answer whose text was never kept."""
+    """A later judge's verdict on an answer whose text was not kept."""
     return Verdict(
         prompt_id=completion.prompt_id,
         category=completion.category,

@@ -1,4 +1,4 @@
-"""The record files of a run: read, appended to, and a torn last line cut off."""
+"""Reads and appends to the record files of a run, and cuts off a torn last line."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class RecordWriter:
         self._paths, self._open_beside = beside, open_beside
         self._beside: dict[str, AppendFile] = {}
         self.n_records = 0
-        """Completions and verdicts that were appended."""
+        """How many completions and verdicts were appended."""
 
     @property
     def ends(self) -> tuple[int, int]:
-        """Where the completion records end, and the verdict records, in bytes."""
+        """Sizes in bytes of the completion file and of the verdict file."""
         return self._completions.end, self._verdicts.end
 
     def withholds(self, category: str) -> bool:
@@ -57,7 +57,7 @@ class RecordWriter:
         return category in self._withheld
 
     def completion(self, completion: Completion) -> None:
-        """Append a completion, without its text where the category's is withheld."""
+        """Append a completion, without its text if the category is withheld."""
         withhold = self.withholds(completion.category)
         self._completions.append(completion_record(completion, withhold_text=withhold))
         self.n_records += 1
@@ -69,7 +69,7 @@ class RecordWriter:
         self.n_records += 1
 
     def copy(self, name: str, record: Mapping[str, Any]) -> None:
-        """Append a record of another run's file of this name; what is withheld here is left out."""
+        """Append a record from another run's file of this name, without what is withheld here."""
         record = self._without_withheld(record)
         if name in self._paths:
             self._append_beside(name, record)
@@ -79,7 +79,7 @@ class RecordWriter:
         self.n_records += 1
 
     def _without_withheld(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A record, and the records in it, without texts of a category that is withheld."""
+        """A record, and those nested in it, without texts of withheld categories."""
         made = {
             name: self._without_withheld(value) if isinstance(value, dict) else value
             for name, value in record.items()
@@ -98,17 +98,17 @@ class RecordWriter:
         self._append_beside(PRESSURE, record)
 
     def batch(self, record: Mapping[str, Any]) -> None:
-        """Append to the journal of batches; it is on disk for certain when this returns."""
+        """Append to the journal of batches, and sync it to disk."""
         self._append_beside(BATCHES, record)
         self._beside[BATCHES].sync()
 
     def sync(self) -> None:
-        """Return once the completions and verdicts are on disk for certain."""
+        """Sync completions and verdicts to disk. Raises `StorageError`."""
         self._completions.sync()
         self._verdicts.sync()
 
     def _append_beside(self, name: str, record: Mapping[str, Any]) -> None:
-        """To a file that is made with its first record."""
+        """Append to a file that is created with its first record."""
         if name not in self._beside:
             self._beside[name] = self._open_beside(self._paths[name])
         self._beside[name].append(record)
@@ -121,10 +121,10 @@ Place = tuple[int, int]
 def read_records(
     path: Path, places: Iterable[Place] | None = None
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each whole record of a file with its place (``name:line``); a torn last line is passed over.
+    """Each whole record of a file with its place (``name:line``); a torn last line is skipped.
 
-    With `places` only the records there are read. Raises `RecordError` at a whole line that is no
-    record of this schema.
+    With `places` only the records there are read. Raises `RecordError` at a whole line that is not
+    a record of this schema.
     """
     with open_records(path) as file:
         lines = enumerate(_lines(path, file), 1) if places is None else _lines_at(file, places)
@@ -223,7 +223,7 @@ class AppendFile:
         os.close(self._file)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record; on failure the file ends where it ended before."""
+        """Write one record; if that fails, the file is cut back to its earlier end."""
         if self._refused is not None:
             raise StorageError(str(self._refused))
         self._buffer.seek(0)
@@ -244,14 +244,14 @@ class AppendFile:
         self.end += len(line)
 
     def sync(self) -> None:
-        """Return once what was appended is on disk for certain. Raises `StorageError`."""
+        """Sync the file to disk. Raises `StorageError`."""
         try:
             os.fsync(self._file)
         except OSError as error:
             raise storage_error(self._path, error) from error
 
     def _repair(self) -> int:
-        """Cut off a torn last line; returns where the file ends now."""
+        """Cut off a torn last line; returns the file's new size."""
         size = os.lseek(self._file, 0, os.SEEK_END)
         tail_start = self._last_newline(size) + 1
         if tail_start == size:
@@ -259,7 +259,7 @@ class AppendFile:
         os.lseek(self._file, tail_start, os.SEEK_SET)
         tail = os.read(self._file, size - tail_start)
         if is_whole(tail):
-            # Killed between a record and its newline: the record was paid for.
+            # The process was killed between a record and its newline: the record counts.
             os.lseek(self._file, size, os.SEEK_SET)
             os.write(self._file, b"\n")
             return size + 1
@@ -279,7 +279,7 @@ class AppendFile:
 
 
 def is_whole(line: bytes) -> bool:
-    """Whether a line without its newline is a record all the same: only the newline was lost."""
+    """Whether a line without its newline is a whole record: only the newline was lost."""
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
@@ -287,7 +287,7 @@ def is_whole(line: bytes) -> bool:
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:
-    """What the file system refused, in one sentence."""
+    """The error of a failed write, in one sentence."""
     why = error.strerror or type(error).__name__
     return StorageError(
         f"cannot write {printable(path)}: {why}; what was written before stays readable"

@@ -1,9 +1,9 @@
-"""A seal on a manifest: whether this user wrote it, on this machine, as it is.
+"""A seal on a manifest, which proves that this user wrote it on this machine and left it unchanged.
 
-It is an HMAC-SHA256 over the manifest's content, made with a key that lies in the user's state
-folder and nowhere else. A run folder may be copied and renamed; one that somebody else wrote, or
-changed, has no seal or one that does not match, and what it says about where requests go is not
-followed (`refusalkit.runs.trust`).
+It is an HMAC-SHA256 over the manifest's content, made with a key that is only in the user's state
+folder. A run folder may be copied and renamed. If somebody else wrote or changed it, the seal is
+missing or does not match, and what it says about where requests go is not followed
+(`refusalkit.runs.trust`).
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _KEY_BYTES = 32
 
 
 def state_folder() -> Path | None:
-    """Where the key is kept: REFUSALKIT_STATE, else the platform's folder for a program's state.
+    """Where the key is kept: REFUSALKIT_STATE, or the platform's folder for a program's state.
 
-    None where there is no home folder.
+    None if there is no home folder.
     """
     if asked := os.environ.get("REFUSALKIT_STATE"):
         return Path(asked)
     if sys.platform == "win32" and (base := os.environ.get("LOCALAPPDATA")):
         return Path(base) / "refusalkit"
     base = os.environ.get("XDG_STATE_HOME", "")
-    # The specification of XDG has relative paths ignored.
+    # The XDG specification says that relative paths are to be ignored.
     if Path(base).is_absolute():
         return Path(base) / "refusalkit"
     try:
@@ -49,14 +49,14 @@ def state_folder() -> Path | None:
 
 
 def sealed(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest's JSON values with their seal; without one where no key can be kept."""
+    """A manifest's JSON values with their seal; without one if no key can be stored."""
     plain = {name: value for name, value in data.items() if name != FIELD}
     key = _key(create=True)
     return plain if key is None else {**plain, FIELD: _code(key, plain)}
 
 
 def is_sealed(text: bytes) -> bool:
-    """Whether a manifest, as it was read, has the seal that this user's key gives it."""
+    """Whether a manifest, as read from disk, has a valid seal by this user's key."""
     if f'"{FIELD}"'.encode() not in text:
         return False
     try:
@@ -71,13 +71,13 @@ def is_sealed(text: bytes) -> bool:
 
 
 def code_of(data: bytes) -> str | None:
-    """The code that this user's key gives to a file's content; None where no key can be kept."""
+    """An HMAC (hex) of a file's content by this user's key; None if no key can be stored."""
     key = _key(create=True)
     return None if key is None else hmac.new(key, data, hashlib.sha256).hexdigest()
 
 
 def has_code(data: bytes, said: object) -> bool:
-    """Whether it is the code of this content."""
+    """Whether `said` is the HMAC of this content by this user's key."""
     key = _key(create=False)
     if key is None or not isinstance(said, str):
         return False
@@ -91,7 +91,7 @@ def _code(key: bytes, data: Mapping[str, Any]) -> str:
 
 
 def _key(*, create: bool) -> bytes | None:
-    """The user's key; None where there is none, or none that only this user can have written."""
+    """The user's key; None if there is none, or if somebody else may have written it."""
     folder = state_folder()
     if folder is None:
         return None
@@ -115,7 +115,7 @@ def _read_key(path: Path) -> bytes | None:
         found = os.fstat(file.fileno())
         if hasattr(os, "getuid"):
             if found.st_uid != os.getuid() or found.st_mode & 0o022:
-                return None  # somebody else may know it, or have put it there
+                return None  # somebody else may have put it there
             if stat.S_IMODE(found.st_mode) & 0o077:
                 os.fchmod(file.fileno(), 0o600)
         text = file.read(2 * _KEY_BYTES + 1).strip()
@@ -127,7 +127,7 @@ def _read_key(path: Path) -> bytes | None:
 
 
 def _make_key(path: Path) -> None:
-    """Make the key whole at once: of two processes that make it at the same time, one does."""
+    """Create the key atomically: if two processes do so at the same time, one wins."""
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     data = secrets.token_hex(_KEY_BYTES).encode("ascii") + b"\n"

@@ -1,6 +1,6 @@
-"""Rows of a very large run set aside on disk, so that only a part of them is in memory at a time.
+"""Puts rows of a very large run on disk, so that only a part of them is in memory at a time.
 
-Parts are by prompt: all units of one prompt are in the same part, in the order in which they came.
+Parts are by prompt: all units of one prompt are in the same part, in their original order.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import polars as pl
 from refusalkit.errors import RunFolderError
 from refusalkit.untrusted import printable
 
-# Rows in memory before they are put on disk.
+# How many rows are collected in memory before they are written to disk.
 _ROWS = 400_000
 
 
 class SetAside:
-    """Rows with a column `unit`, in so many parts, in a file that has no name and ends with us."""
+    """Rows with a column `unit`, in `n_parts` parts of an unnamed temporary file."""
 
     def __init__(self, n_parts: int) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  it lasts as long as this does
@@ -30,7 +30,7 @@ class SetAside:
         self._n_waiting = 0
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Set further rows aside. Raises `RunFolderError` where the disk refuses them."""
+        """Add rows. Raises `RunFolderError` if a write fails."""
         self._waiting.append(rows)
         self._n_waiting += len(rows)
         if self._n_waiting >= _ROWS:

@@ -1,4 +1,4 @@
-"""Settled units, a million of them, as a bit for each."""
+"""A compact set of settled units, with one bit for each, for runs of a million units."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 # The trial comes after the last `#`; an id of recorded answers may hold others.
 UNIT = r"(?s)^(?<prompt>.*)#(?<trial>[0-9]{1,18})$"
-# Trials whose bits share one whole number of 64 bits.
+# How many trials share one 64-bit number.
 _TRIALS = 63
 
 
 class Settled(Set[str]):
     """The ids of settled units, held as a bit for each trial of a prompt.
 
-    A set of a million ids as text takes 100 MB and as long to make as the files take to read.
+    As text, a set of a million ids would take 100 MB, and as long to build as the files to read.
     """
 
     def __init__(self, bits: pl.DataFrame | None = None) -> None:
-        """Of a table as `settled_bits` makes it."""
+        """`bits` is a table as `settled_bits` makes it."""
         self._bits: dict[int, dict[str, int]] = {}
         self._n = 0
         if bits is None:
@@ -34,15 +34,15 @@ class Settled(Set[str]):
             self._bits[int(block)] = dict(zip(prompts, trials, strict=True))
 
     def leave(self, plan: Iterable[tuple[int, Sequence[Prompt]]]) -> Iterator[tuple[Prompt, int]]:
-        """What of a plan is not settled, as (prompt, trial), in its order.
+        """The units of a plan that are not settled, as (prompt, trial), in the plan's order.
 
-        A plan has the prompts of one trial after another.
+        The plan yields pairs of a trial and its prompts.
         """
         known: Sequence[Prompt] | None = None
         known_block, bits = -1, list[int]()
         for trial, prompts in plan:
             block, place = divmod(trial, _TRIALS)
-            # Trials have their prompts in common, as a rule: each is looked up once.
+            # Trials usually share their prompts, so each prompt is looked up once.
             if prompts is not known or block != known_block:
                 known, known_block = prompts, block
                 of_prompt = self._bits.get(block, {})
@@ -71,7 +71,7 @@ class Settled(Set[str]):
 def settled_bits(units: pl.Series, before: pl.DataFrame | None = None) -> pl.DataFrame:
     """Units as a table: block (of trials), prompt, and bits, one for each trial of the block.
 
-    What is not a unit's id is left out; those of a table `before` are counted in.
+    Strings that are not unit ids are left out; the units of the table `before` are included.
     """
     import polars as pl
 
@@ -98,7 +98,7 @@ def have_in_common(first: pl.DataFrame, second: pl.DataFrame) -> bool:
 
 
 def has_more(first: pl.DataFrame, second: pl.DataFrame) -> bool:
-    """Whether a table has a unit that another one has not."""
+    """Whether the first table has a unit that the second one lacks."""
     import polars as pl
 
     both = first.join(second, on=["block", "prompt"], how="left", suffix="_2")

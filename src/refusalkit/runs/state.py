@@ -1,8 +1,8 @@
-"""What a run on disk has settled and what it still owes.
+"""Which units of a run on disk are settled, and which still need an answer or a verdict.
 
-A million units are read in columns. What is held afterwards is a few bits for each settled unit,
-and the ids of those that owe something. A checkpoint has the same, so that only what was written
-behind it need be read.
+The records are read in columns, for runs of a million units. Kept in memory are a few bits for each
+settled unit, and the ids of the others. A checkpoint holds the same, so that only the records after
+it need be read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from refusalkit.types import JUDGEABLE, Label, Outcome, Unscored
 if TYPE_CHECKING:
     import polars as pl
 
-# A checkpoint is made whenever so many records have come since the last one.
+# A checkpoint is made after this many records since the last one.
 EVERY = 50_000
 
 
@@ -44,38 +44,41 @@ class Dearest:
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What a run folder holds, seen as one judge's work.
-
-    `settled` units have a completion and a verdict that count. `to_judge` units have an answer on
-    disk and owe the verdict (of a council: its own or a member's). `withheld` units owe one too,
-    but their text was not kept: nothing is left to judge, so the model is asked again. `answers`
-    says where the completion of each of these is, `verdict_places` where the verdicts of the judge
-    and its members on them are. `orphans` names by unit those whose verdict is there while the
-    answer that they read is not: a loss of power may leave one of two files shorter. `checkpoint`
-    is what was found, to be gone on from; the last `n_unsaved` of
-    its records are not in the one on disk.
-    """
+    """The state of a run folder, from the point of view of one judge."""
 
     settled: Settled
+    """Units with a completion and a verdict that count."""
     to_judge: frozenset[str]
+    """Units with an answer on disk that need a verdict, of the judge or of a council's member."""
     withheld: frozenset[str]
+    """Units that need a verdict and whose text was not kept, so that the model is asked again."""
     answers: Mapping[str, Place]
+    """Where the completion of each unit to judge, or withheld, is in its file."""
     verdict_places: tuple[Place, ...]
+    """Where the verdicts on these units are, of the judge and of its members."""
     orphans: Mapping[str, tuple[str, ...]]
+    """Judges with a verdict on an answer that is lost, by unit: a power loss may leave one of the
+    two files shorter."""
     refusals: int
+    """Settled units that are refusals."""
     unscored: int
+    """Settled units without a label."""
     cost_usd: float | None
+    """What all requests have cost in USD; None if a price is unknown."""
     dearest: Dearest
+    """The most that one request of each kind has cost."""
     checkpoint: Checkpoint
+    """A summary of the records, from which the next reading continues."""
     n_unsaved: int = 0
+    """How many of its last records the checkpoint on disk does not cover."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Judging:
-    """Whose work is looked at: all of a manifest that this hangs on.
+    """The judge whose work is looked at, with the facts of the manifest that matter for it.
 
-    `members` are a council's; where it leaves the `hard_lines` to another judge, `twins` of theirs
-    are its own. `is_own`: the judge is the run's own.
+    `members` are a council's. If the council leaves the `hard_lines` to another judge, it still
+    judges their contrast prompts, `twins`. `is_own`: the judge is the run's own.
     """
 
     judge: str
@@ -101,23 +104,24 @@ class _Judging:
 
     @property
     def votes(self) -> tuple[str, ...]:
-        """All whose verdicts are looked at."""
+        """Ids of all judges whose verdicts are read."""
         return (self.judge, *self.members)
 
     @property
     def basis(self) -> str:
-        """What a checkpoint must have been made from: all of this, by this release."""
+        """A digest of all this and of the release; a checkpoint with another one is not used."""
         release = importlib.metadata.version("refusalkit")
         text = json.dumps([release, *astuple(self)])
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def read_state(run: Run, judge: str | None = None, *, kept: Checkpoint | None = None) -> RunState:
-    """What is settled and what is owed of one judge, the run's own if none is named.
+    """The state of a run for one judge, by default the run's own.
 
-    The cost is that of the judge's verdicts and, of the run's own, of all completions. The run must
-    be held for writing: its tails are whole. For the run's own judge a checkpoint is gone on from
-    (`kept`, where it was loaded beforehand), and made anew where much was read behind it.
+    The cost is that of the judge's verdicts and, for the run's own judge, of all completions. The
+    run must be held for writing, so that its files have no torn last lines. For the run's own judge
+    reading continues from a checkpoint (`kept`, if it was loaded beforehand), and a new checkpoint
+    is saved if many records came after it.
     """
     judging = _Judging.of(run.manifest, judge)
     before = Checkpoint(judging.basis)
@@ -137,7 +141,7 @@ def read_state(run: Run, judge: str | None = None, *, kept: Checkpoint | None = 
 
 
 class CheckpointWriter:
-    """Keeps the checkpoint of a run near to what is written, beside the work of a session."""
+    """Keeps the checkpoint of a run up to date while a session works."""
 
     def __init__(self, run: Run, writer: RecordWriter, state: RunState) -> None:
         self._run, self._writer, self._found = run, writer, state.checkpoint
@@ -146,19 +150,19 @@ class CheckpointWriter:
         self._moving: asyncio.Task[None] | None = None
 
     def maybe_save(self) -> None:
-        """Look whether it is far behind; if so, it is moved, in a thread."""
+        """Save a new checkpoint, in a thread, if the last one is far behind."""
         if self._writer.n_records >= self._next and (self._moving is None or self._moving.done()):
             self._next = self._writer.n_records + EVERY
             self._moving = asyncio.create_task(asyncio.to_thread(self._move, self._writer.ends))
 
     def _move(self, ends: tuple[int, int]) -> None:
-        # Whatever is the matter with it, the work goes on without.
+        # The work goes on without a checkpoint, whatever is wrong with it.
         with contextlib.suppress(Exception):
             self._found = _read_on(self._run, self._judging, self._found, ends)
             save_checkpoint(self._run, self._found)
 
     async def close(self) -> None:
-        """Wait until it lies still."""
+        """Wait until a save in progress has ended."""
         if self._moving is not None:
             await self._moving
 
@@ -169,8 +173,8 @@ def _read_on(
     before: Checkpoint,
     ends: tuple[int | None, int | None] = (None, None),
 ) -> Checkpoint:
-    """What the records come to up to `ends`, given what they came to `before`."""
-    # Only a run with a past needs polars before its first request can go out.
+    """The checkpoint of the records up to `ends`, continued from the one `before`."""
+    # Imported here: a new run can send its first request without waiting for polars.
     import polars as pl
 
     from refusalkit.runs import frames
@@ -184,7 +188,7 @@ def _read_on(
     if (tables := before.tables) is not None:
         behind = settled_bits(pl.concat([asked["unit"], judged["unit"]]))
         if have_in_common(tables.settled, behind):
-            # What each record of a settled unit came to is known from the files alone.
+            # A settled unit has new records. What its old ones were is only in the files.
             return _read_on(run, judging, Checkpoint(before.basis), ends)
         asked = pl.concat([tables.asked, asked])
         judged = pl.concat([tables.judged, judged])
@@ -236,13 +240,13 @@ def _with_verdicts(asked: pl.DataFrame, judged: pl.DataFrame, judging: _Judging)
         incomplete = pl.col("stand").fill_null(0) < len(judging.members)
         undecided = pl.col("unscored").eq_missing(pl.lit(Unscored.MISSING_VOTE.value))
         may_settle = undecided & (pl.col("failed_votes").fill_null(0) > 0)
-        # A vote that came to nothing is cast again, though the others decided without it.
+        # A failed vote is cast again, even if the others decided without it.
         owes = owes | (theirs & ((kept & incomplete) | may_settle))
     return rows.with_columns(owes=owes)
 
 
 def _of_judges(judged: pl.DataFrame, judging: _Judging) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The last verdict of the judge on each unit, and those of its members together."""
+    """The judge's last verdict on each unit, and totals over its members' verdicts."""
     import polars as pl
 
     from refusalkit.runs import frames
@@ -273,7 +277,7 @@ def _needs_judge() -> pl.Expr:
 
 
 def _highest(asked: pl.DataFrame, own: pl.DataFrame, votes: pl.DataFrame) -> Highest:
-    """The most that the completions and verdicts of some units cost."""
+    """The highest costs among the completions and verdicts of these units."""
     most = (
         asked["cost_usd"].max(),
         own["verdict_usd"].max(),
@@ -283,7 +287,7 @@ def _highest(asked: pl.DataFrame, own: pl.DataFrame, votes: pl.DataFrame) -> Hig
 
 
 def _state(run: Run, judging: _Judging, found: Checkpoint, n_unsaved: int) -> RunState:
-    """What was found, in the words of a session's work."""
+    """The run's state, from the checkpoint."""
     import polars as pl
 
     from refusalkit.runs.costs import spent_on_canaries
@@ -301,7 +305,7 @@ def _state(run: Run, judging: _Judging, found: Checkpoint, n_unsaved: int) -> Ru
         spent = math.fsum((*found.spent_usd, canaries, pressed))
     dearest_verdict = most.verdict
     if judging.members:
-        # A council's own verdict costs nothing: those of its members do, together.
+        # A council's own verdict is free; its cost is that of its members' verdicts together.
         dearest_verdict = max(filter(None, (most.verdict, most.votes)), default=most.votes)
     return RunState(
         settled=Settled(found.tables.settled),
@@ -320,7 +324,7 @@ def _state(run: Run, judging: _Judging, found: Checkpoint, n_unsaved: int) -> Ru
 
 
 def _orphans(judged: pl.DataFrame, asked: pl.DataFrame) -> Mapping[str, tuple[str, ...]]:
-    """By unit, the judges whose last verdict is on an answer that is not there."""
+    """By unit, the judges whose last verdict is on an answer that is lost."""
     import polars as pl
 
     gone = pl.col("unscored").eq_missing(pl.lit(Unscored.ERROR.value))

@@ -1,9 +1,10 @@
-"""What of a run folder is followed when it is gone on with.
+"""Which settings of a run folder are followed when a command continues the run.
 
-A manifest names where requests go and which variable holds the key. One with this user's seal
-(`refusalkit.runs.seal`) is followed. Of any other, only what leads to the model's own provider with
-that provider's own key is; everything else must come from the person who runs the command, or the
-folder be trusted as a whole. A variable that is not a provider's is never taken from such a folder.
+A manifest names where requests go and which variable holds the key. If it has this user's seal
+(`refusalkit.runs.seal`), it is followed. In any other manifest only settings that lead to the
+model's own provider with that provider's own key are followed. All others must come from the person
+who runs the command, or the folder must be trusted as a whole. A variable that is not a provider's
+is never taken from such a folder.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from refusalkit.runs.folder import Run
 from refusalkit.runs.manifest import Manifest, Session
 from refusalkit.untrusted import is_network_path, printable
 
-# Providers whose usual key is sent to an address of one's own, too (`refusalkit.models.open`).
+# Providers whose usual key is also sent to a custom base URL (`refusalkit.models.open`).
 _USUAL_KEY_ANYWHERE = ("openai", "hosted_vllm", "anthropic")
-# Back ends that send `extra_body` as a part of the request and nothing else.
+# Back ends that only merge `extra_body` into the request (litellm reads options from it).
 _OWN_BACK_ENDS = (*_USUAL_KEY_ANYWHERE, "demo")
 
 
 def followed_config(
     run: Run, options: Mapping[str, Any], *, trust_folder: bool, asks_model: bool, asks_judge: bool
 ) -> RunConfig:
-    """The configuration that a run is gone on with, before `options`, which are this command's.
+    """The configuration with which a run continues, before this command's `options` are applied.
 
-    Raises `FolderNotTrusted`, naming what somebody else's folder says and which options say it
-    instead.
+    Raises `FolderNotTrusted` if somebody else's folder names endpoints or keys; the message lists
+    them, and the options that set them instead.
     """
     started = run.manifest.run_config
     if run.is_own:
@@ -50,9 +51,10 @@ def followed_config(
 
 
 def check_sources(run: Run, *, prompts: bool, judge: bool = False, trusted: bool = False) -> None:
-    """Raise `FolderNotTrusted` where a file that a stranger's folder names is on another machine.
+    """Raise `FolderNotTrusted` if a stranger's folder names a file on another machine.
 
-    Looked at are those that are opened: the `prompts` or answers asked, the judge of record.
+    Checks the files that will be opened: with `prompts` those of the prompts or answers, with
+    `judge` those of the judge of record.
     """
     if run.is_own or trusted:
         return
@@ -82,9 +84,9 @@ def followed_judge(
     *,
     trust_folder: bool,
 ) -> Mapping[str, str]:
-    """Where a judge of a run is asked again, as an earlier session `named` it.
+    """The endpoint at which a run's judge is called again, as an earlier session `named` it.
 
-    Empty where that is its provider's own address. Raises as `followed_config`.
+    Empty if that is its provider's own address. Raises the errors of `followed_config`.
     """
     known = {
         name: named[name] for name in ("judge_api_base", "judge_api_key_env") if named.get(name)
@@ -100,10 +102,10 @@ def followed_judge(
 def adopted(
     manifest: Manifest, config: RunConfig, hard_lines: Collection[str], *, keep: bool
 ) -> Manifest:
-    """Somebody else's manifest as this user goes on with it, to be sealed.
+    """Somebody else's manifest, prepared to be sealed as this user's.
 
-    Where requests go is what `config` says, and no earlier session says anything else. `hard_lines`
-    are those of the prompt set and the command; `keep`: the command asked to keep their answers.
+    Endpoints are replaced by those of `config`, and removed from earlier sessions. `hard_lines` are
+    those of the prompt set and the command; `keep`: the command says to keep their answers.
     """
     endpoints = {name: getattr(config, name) for name in ENDPOINT_FIELDS}
     return with_hard_lines(manifest, hard_lines).model_copy(
@@ -116,7 +118,7 @@ def adopted(
 
 
 def with_hard_lines(manifest: Manifest, hard_lines: Collection[str]) -> Manifest:
-    """The manifest with these categories marked as hard lines, beside those that it marks."""
+    """The manifest with these categories marked as hard lines, in addition to its own."""
     if manifest.hard_lines >= set(hard_lines):
         return manifest
     entry = manifest.prompt_set
@@ -129,7 +131,7 @@ def with_hard_lines(manifest: Manifest, hard_lines: Collection[str]) -> Manifest
 
 
 def judge_models(manifest: Manifest, judge: str) -> tuple[str | None, ...]:
-    """The models that a judge of a run asks, those of its members and parts too."""
+    """The models that a run's judge calls, including those of its members and parts."""
     entry = manifest.judges.get(judge)
     if entry is None:
         return (None,)
@@ -139,7 +141,7 @@ def judge_models(manifest: Manifest, judge: str) -> tuple[str | None, ...]:
 
 
 class _Asked:
-    """Collects what a folder says that this command must say itself."""
+    """Collects the folder's settings that this command has to repeat as options."""
 
     def __init__(self, run: Run, options: Mapping[str, Any], trust_folder: bool) -> None:
         self._run = run
@@ -152,7 +154,7 @@ class _Asked:
     def endpoint(
         self, prefix: str, said: Mapping[str, Any], models: tuple[str | None, ...]
     ) -> dict[str, str | None]:
-        """What is followed of an address and a key's variable, by field."""
+        """The base URL and the key's variable that are followed, by field."""
         base_field, key_field = f"{prefix}api_base", f"{prefix}api_key_env"
         base, variable = said.get(base_field), said.get(key_field)
         if base is not None and all(_is_official(base, model) for model in models):
@@ -169,7 +171,7 @@ class _Asked:
         return {base_field: base, key_field: variable}
 
     def need(self, field: str, what: str, *, trusted: bool = True) -> bool:
-        """Whether what the folder says in a field is followed; else it is asked for."""
+        """Whether the folder's value of a field is followed; if not, it is noted for the error."""
         if field in self._given:
             return False
         if self._trusted and trusted:
@@ -180,21 +182,21 @@ class _Asked:
         return False
 
     def refuse_if_any(self) -> None:
-        """Raise `FolderNotTrusted` where something must be said."""
+        """Raise `FolderNotTrusted` if this command has to repeat anything."""
         if not self._named:
             return
         told = f"{printable(self._run.path)} was not written by you on this machine, or was changed"
-        how = f"say {_listed(self._options)} yourself"
+        how = f"give {_listed(self._options)} yourself"
         if self._can_be_trusted:
             how += ", or add --trust-folder if you trust who wrote it"
         raise FolderNotTrusted(f"{told}, and it names {_listed(self._named)}: {how}")
 
     def _is_usual(self, variable: str, models: tuple[str | None, ...], base_field: str) -> bool:
-        """Whether a key would be sent by default, from this variable and to this place."""
+        """Whether this variable's key would be sent to this address by default."""
         for model in models:
             usual = () if model is None else provider_variables(model)
             if base_field in self._given:
-                # At an address of one's own only these providers' usual key is sent by default.
+                # To a custom base URL only these providers' usual key is sent by default.
                 by_default = (model or "").partition("/")[0] in _USUAL_KEY_ANYWHERE
                 usual = usual[:1] if by_default else ()
             if variable not in usual:
@@ -208,7 +210,7 @@ def _is_official(base: str, model: str | None) -> bool:
 
 
 def _through_litellm(config: RunConfig, options: Mapping[str, Any]) -> bool:
-    """Whether a request goes through litellm, which takes some fields for options of its own."""
+    """Whether requests go through litellm, which reads some fields as its own options."""
     provider = config.model.partition("/")[0]
     own = provider in _OWN_BACK_ENDS or config.api_base or options.get("api_base")
     return config.via == "litellm" or not own

@@ -14,9 +14,9 @@ _LEADING = ("unit", "prompt_id", "category", "hard_line", "trial")
 
 
 class UnitRows:
-    """Rows of some of a run's units, or of all: their last completions, and each judge's verdicts.
+    """Rows of some or all units of a run: their last completions, and each judge's last verdicts.
 
-    `answers` and `verdicts` are the records as they were read, in pieces, in the files' order.
+    `answers` and `verdicts` are the records in the files' order, in pieces.
     """
 
     def __init__(
@@ -31,16 +31,16 @@ class UnitRows:
         self._responses: dict[str, pl.DataFrame] = {}
 
     def responses(self, judge: str | None = None) -> pl.DataFrame:
-        """One row for each unit that came back, with its verdict, by category, prompt and trial.
+        """One row for each unit with a completion, with its verdict, by category, prompt and trial.
 
         Columns: unit, prompt_id, category, hard_line, trial, outcome, label, unscored, twin,
-        framing, frame_of, and those that were asked for; a verdict's cost_usd is judge_cost_usd,
-        and text comes as has_text. `twin` is null but for the answers to contrast prompts, which
-        belong to no hard line; `framing` and `frame_of` are null but for those to framed prompts,
-        which no score counts. `label` is null exactly where `unscored` says why: a unit whose
-        verdict is still owed says ``owed``, one that ended in an error says ``error``. outcome,
-        label and unscored are enums. Units of the plan that never came back have no row; the
-        manifest counts them. Raises `RunFolderError` if `judge` never judged the run.
+        framing, frame_of, and the requested ones; a verdict's cost_usd is named judge_cost_usd, and
+        text becomes has_text. `twin` is set only for contrast prompts, which belong to no hard
+        line; `framing` and `frame_of` only for framed prompts, which no score counts. Exactly the
+        rows without a `label` have `unscored`, the reason: ``owed`` if the verdict is still
+        missing, ``error`` if the unit ended in an error. outcome, label and unscored are enums.
+        Planned units without a completion have no row; the manifest counts them. Raises
+        `RunFolderError` if `judge` never judged the run.
         """
         name = self._manifest.judge_id(judge)
         if name not in self._responses:
@@ -55,21 +55,21 @@ class UnitRows:
 
     @property
     def units(self) -> pl.Series:
-        """The units that came back."""
+        """The units with a completion."""
         return self._answers["unit"]
 
     @cached_property
     def n_orphans(self) -> int:
-        """Units with a verdict on an answer that is not there."""
+        """How many units have a verdict and no completion."""
         said = [rows["unit"] for rows in self._verdicts.values()]
         judged = pl.concat([pl.Series("unit", [], pl.String), *said]).unique()
         return len(judged.to_frame().join(self.units.to_frame(), on="unit", how="anti"))
 
 
 def _in_order(rows: pl.DataFrame, manifest: Manifest) -> pl.DataFrame:
-    """The last completion of each unit, in order, with what the manifest says of its prompt."""
+    """The last completion of each unit, in order, with its prompt's facts from the manifest."""
     rows = _last_of_unit(rows)
-    # Strings are sorted once a prompt, not once a unit.
+    # Prompts are sorted first, because sorting the strings of all units would be slow.
     prompts = _prompts_of(rows, manifest).with_row_index("place")
     rows = rows.join(prompts, on=["category", "prompt_id"], how="left")
     rows = rows.sort("place", "trial", "unit")
@@ -89,13 +89,13 @@ def _by_judge(rows: pl.DataFrame) -> dict[str, pl.DataFrame]:
 
 def _last_of_unit(rows: pl.DataFrame) -> pl.DataFrame:
     """The last record of each unit, in the file's order."""
-    if rows["unit"].n_unique() == len(rows):  # counting is cheap, finding them is not
+    if rows["unit"].n_unique() == len(rows):  # much cheaper than the filter below
         return rows
     return rows.filter(rows["unit"].is_last_distinct())
 
 
 def _prompts_of(answers: pl.DataFrame, manifest: Manifest) -> pl.DataFrame:
-    """The prompts that were answered, in order, and what the manifest says of them.
+    """The answered prompts, in order, with their facts from the manifest.
 
     Columns: category, prompt_id, hard_line, twin, framing, frame_of.
     """
@@ -127,10 +127,10 @@ def _prompts_of(answers: pl.DataFrame, manifest: Manifest) -> pl.DataFrame:
 def standing() -> tuple[pl.Expr, pl.Expr]:
     """`label` and `unscored` of a unit's last completion beside its last verdict, if any."""
     failed = pl.col("outcome") == Outcome.ERROR.value
-    # An error is an attempt that was lost: what a verdict says of it ends with the next attempt.
+    # A verdict of `error` is about a failed attempt and does not count for the next one.
     reason = pl.col("unscored").fill_null(Unscored.ERROR.value)
     unjudged = pl.col("label").is_null() & (reason == Unscored.ERROR.value)
-    # A verdict beside an error belongs to an attempt that was lost.
+    # A label beside an error belongs to an earlier completion that was lost.
     label = pl.when(failed).then(None).otherwise(pl.col("label"))
     unscored = (
         pl.when(failed)

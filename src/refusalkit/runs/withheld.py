@@ -1,7 +1,7 @@
-"""Which answers never touch the disk.
+"""Decides which answers never touch the disk.
 
-The prompt set and whoever runs the command decide; a run folder can only withhold more. What is
-withheld is left out of a record by `runs/record_json.py`.
+The prompt set and the person who runs the command decide; a run folder can only withhold more.
+`runs/record_json.py` leaves the withheld fields out of a record.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def withheld_categories(
 ) -> frozenset[str]:
     """The categories whose answers are not written in this session.
 
-    `hard_lines` are those of the prompt set, `keep` is what the command says. That a folder keeps
-    them counts only where it `is_own`, the user's.
+    `hard_lines` are those of the prompt set; `keep`: the command says to keep their answers. The
+    same in the manifest counts only if the folder `is_own`, the user's.
     """
     marked = manifest.hard_lines
     if unmarked := sorted(set(hard_lines) - marked):

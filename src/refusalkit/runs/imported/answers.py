@@ -1,4 +1,4 @@
-"""Answers recorded elsewhere, to be graded: the plain format, and which other format a path is."""
+"""Answers recorded elsewhere, to be graded: what is known of them, and how they are collected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.types import Category, Judgement, Label, Message, Prompt, unit_id
 from refusalkit.untrusted import printable
 
-# What other labellers write for ours; XSTest's own words are the last three.
+# Words of other labellers for our labels; the last three are XSTest's.
 LABEL_WORDS: Mapping[str, Label] = {
     **{label.value: label for label in Label},
     "refused": Label.REFUSAL,
@@ -24,7 +24,7 @@ LABEL_WORDS: Mapping[str, Label] = {
     "2_full_refusal": Label.REFUSAL,
     "3_partial_refusal": Label.PARTIAL,
 }
-# How dangerous a prompt is, as others write it.
+# Words of others for a prompt's danger.
 DANGER_WORDS: Mapping[str, int] = {"low": 1, "medium": 2, "high": 3, "1": 1, "2": 2, "3": 3}
 
 
@@ -36,36 +36,38 @@ DANGER_WORDS: Mapping[str, int] = {"low": 1, "medium": 2, "high": 3, "1": 1, "2"
 )
 @dataclass(frozen=True)
 class RecordedAnswers:
-    """Recorded answers as a run sees them.
-
-    `units` lists (prompt, trial) in the file's order; `responses` and `labels` (people's, where a
-    record carries one) are by unit id. `judgements` are those of the judges that the source names,
-    by judge and unit id; `finish_reasons` how an answer ended, where the source says; `left_out`
-    counts what cannot be graded, by reason; `rates` are the source's own figures, as fractions.
-    `annotators` are the labels of single people, by name and unit id; `origins` holds what a record
-    says of an answer's ``source`` and ``model``, by unit id. `lacks` says in a sentence what the
-    file does not have, where it is another program's. `withheld` are units whose answer is not in
-    the file, though what a judge said of it is.
-    """
+    """Recorded answers, in the form in which a run grades them."""
 
     prompts: PromptSet
+    """The prompts that were answered."""
     units: tuple[tuple[Prompt, int], ...]
+    """Pairs of prompt and trial, in the file's order."""
     responses: dict[str, str]
+    """The answers' texts, by unit id."""
     labels: dict[str, Label]
+    """People's labels, by unit id, for the records that have one."""
     judgements: Mapping[str, Mapping[str, Judgement]] = field(default_factory=dict)
+    """Judgements by the source's own judges, by judge and unit id."""
     finish_reasons: Mapping[str, str] = field(default_factory=dict)
+    """How an answer ended, by unit id, if the source says so."""
     left_out: Mapping[str, int] = field(default_factory=dict)
+    """How many records cannot be graded, by reason."""
     rates: Mapping[str, float] = field(default_factory=dict)
+    """The source's own figures by name, 0 to 1."""
     annotators: Mapping[str, Mapping[str, Label]] = field(default_factory=dict)
+    """Labels of single people, by name and unit id."""
     origins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """A record's ``source`` and ``model``, by unit id."""
     lacks: str | None = None
+    """What another program's file does not have, in a sentence; None if it lacks nothing."""
     withheld: frozenset[str] = frozenset()
+    """Units whose answer is not in the file, though a judgement of it is."""
 
     def with_hard_lines(self, names: Collection[str]) -> RecordedAnswers:
-        """The same with these categories (slugs or titles) as hard lines too.
+        """A copy in which these categories (slugs or titles) are hard lines too.
 
-        Their answers and what a judge says of them are then withheld, and scored inversely. Raises
-        `UsageError` where there is no such category.
+        Their answers and judges' reasons are then withheld, and their score is inverted. Raises
+        `UsageError` if there is no such category.
         """
         if not names:
             return self
@@ -73,7 +75,7 @@ class RecordedAnswers:
         return replace(self, prompts=marked)
 
     def readable(self) -> RecordedAnswers:
-        """Only the answers that a judge can read. Raises `RecordError` where there is none."""
+        """Only the answers that a judge can read. Raises `RecordError` if there is none."""
         if not self.withheld:
             return self
         kept = self._only(lambda unit: unit not in self.withheld, "readable")
@@ -137,7 +139,10 @@ class AnswerCollector:
         slug = slug_of(title)
         self.titles.setdefault(slug, title)
         if self.hard_lines.setdefault(slug, hard_line) != hard_line:
-            raise RecordError(f"{place}: category: {printable(title)} is inverted in part only")
+            raise RecordError(
+                f"{place}: category: {printable(title)} is a hard line in some records only: mark "
+                "all of them, or none"
+            )
         self._seen[prompt_id] += 1
         trial = trial or self._seen[prompt_id]
         unit = unit_id(prompt_id, trial)
@@ -159,13 +164,13 @@ class AnswerCollector:
         return unit
 
     def judged(self, judge: str, unit: str, judgement: Judgement) -> None:
-        """Keep what a judge of the source said."""
+        """Keep a judgement by one of the source's judges."""
         self.judgements.setdefault(judge, {})[unit] = judgement
 
     def finish(
         self, path: Path, rates: Mapping[str, float] | None = None, *, lacks: str | None = None
     ) -> RecordedAnswers:
-        """All of it. Raises `RecordError` where there is nothing."""
+        """All answers that were added. Raises `RecordError` if there is none."""
         if not self.units:
             left = ", ".join(f"{count} {why}" for why, count in sorted(self.left_out.items()))
             raise RecordError(f"{printable(path)} holds no answers{f' ({left})' if left else ''}")

@@ -66,9 +66,9 @@ def is_atropos_log(path: Path) -> bool:
 def read_atropos_log(path: Path) -> RecordedAnswers:
     """The answers of the reference environment's log, its judgements, and its own three rates.
 
-    A prompt is known by its text and category; of a prompt that occurs twice in one run the second
-    is another prompt. `run_number` is the trial. What is judged is `response`, reasoning and all:
-    the reasoning is split off as that of any answer is.
+    A prompt is identified by its text and category; if it occurs twice in one run, the second is
+    another prompt. `run_number` is the trial. `response` is judged; reasoning in it is split off as
+    from any answer.
     """
     folder = path if path.is_dir() else path.parent
     found = AnswerCollector()
@@ -105,7 +105,7 @@ def _judgement(sample: _Sample) -> Judgement:
 
 
 def _rates(file: Path) -> dict[str, float]:
-    """The log's own figures, those that it has; a log without them can be graded all the same."""
+    """The log's own figures, as far as it has them; a log without any can still be graded."""
     try:
         data = json.loads(read_file(file))
     except FileNotFoundError:

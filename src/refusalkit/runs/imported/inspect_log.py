@@ -32,11 +32,13 @@ def is_inspect_json(path: Path) -> bool:
 
 
 def read_inspect_log(path: Path) -> RecordedAnswers:
-    """The answers of an Inspect log; its scores where they are words for our labels.
+    """The answers of an Inspect log, and its scores if their values are words for our labels.
 
     A sample's id and epoch are prompt and trial; `category`, `hard_line`, `danger` and `lang` are
-    taken from its metadata. Samples that failed or hold no answer are counted as left out. Of an
-    answer that was withheld there is only what was said of it.
+    taken from its metadata. Samples that failed or have no answer are counted as left out. For
+    withheld answers only the scores are there.
+
+    Raises `UsageError` if the extra `inspect` is not installed, `RecordError` at a broken log.
     """
     try:
         from inspect_ai.log import read_eval_log

@@ -1,7 +1,7 @@
-"""What other evaluation programs wrote, as recorded answers.
+"""Reads other evaluation programs' logs as recorded answers.
 
-Which fields hold what is data, in log_formats.toml. Here are the shapes that they share: a prompt
-is a text or a conversation, an answer a text, a message, or a list of them.
+Which field holds what is data, in log_formats.toml. This module reads the shapes that the formats
+share: a prompt is a text or a conversation; an answer is a text, a message, or a list of them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Strict(BaseModel):
 
 
 class LogJudge(_Strict):
-    """A judgement that comes with an answer; log_formats.toml says what each field means."""
+    """A judgement in an answer's record; log_formats.toml explains each field."""
 
     value: str
     words: Mapping[str, Label]
@@ -47,7 +47,7 @@ class LogJudge(_Strict):
 
 
 class LogFormat(_Strict):
-    """What one program writes; log_formats.toml says what each field means."""
+    """The log format of one program; log_formats.toml explains each field."""
 
     name: str
     source: str
@@ -80,7 +80,7 @@ class _Line(BaseModel):
 
 @cache
 def log_formats() -> tuple[LogFormat, ...]:
-    """The formats that are known, in the order in which they are tried."""
+    """The known formats, in the order in which they are tried."""
     rows = tomllib.loads(FACTS.read_text("utf-8"))["format"]
     return tuple(map(LogFormat.model_validate, rows))
 
@@ -106,10 +106,10 @@ def log_format_of(path: Path) -> LogFormat | None:
 
 
 def read_log(path: Path, log: LogFormat) -> RecordedAnswers:
-    """The answers of a file in a known format, and the judgements that come with them.
+    """The answers of a file in a known format, and the judgements in it.
 
-    Requests that failed and records without an answer are counted as left out. `lacks` names what
-    no record says. Raises `RecordError`, naming file and record.
+    Failed requests and records without an answer are counted as left out. `lacks` names what no
+    record has. Raises `RecordError`, naming file and record.
     """
     found = AnswerCollector()
     said: set[str] = set()
@@ -132,7 +132,7 @@ def read_log(path: Path, log: LogFormat) -> RecordedAnswers:
 def _collect(
     found: AnswerCollector, place: str, record: Mapping[str, Any], log: LogFormat
 ) -> set[str]:
-    """Add the answers of one record; returns what the record says beside them."""
+    """Add the answers of one record; returns the names of the other facts that it has."""
     system, turns, last = _conversation(_first_at(record, log.prompt))
     error = _text(_first_at(record, log.error))
     blocked = error in log.blocked and error is not None
@@ -180,7 +180,7 @@ def _collect(
 def _judged(
     found: AnswerCollector, record: Mapping[str, Any], judge: LogJudge, units: Sequence[str]
 ) -> bool:
-    """Keep what a judge of the record said; returns whether it said anything."""
+    """Keep a judge's judgement in the record; returns whether there is one."""
     name = judge.name if judge.named is None else _text(_at(record, judge.named))
     value = _at(record, judge.value)
     if judge.within is not None:
@@ -197,7 +197,7 @@ def _judged(
 
 
 def _lacks(log: LogFormat, said: set[str]) -> str | None:
-    """What no record says and what follows from that, in one sentence."""
+    """What no record has, and what follows from that, in one sentence."""
     missing = {
         "category": "categories (all prompts are one, and --hard-line can only name that)",
         "finish": "finish reasons (an answer that was cut off looks whole)",
@@ -228,7 +228,7 @@ def _records(path: Path, log: LogFormat) -> Iterator[tuple[str, Mapping[str, Any
 def _joined(
     records: Iterable[tuple[str, Mapping[str, Any]]], log: LogFormat
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Records as they are; pieces of messages as one record a conversation, its turns in order."""
+    """Records as they are, but message pieces joined to one record for each conversation."""
     if log.conversation is None:
         yield from records
         return
@@ -246,7 +246,7 @@ def _joined(
 
 
 def _piece_text(piece: Mapping[str, Any]) -> str:
-    """What was sent, or came back: the text as a converter left it."""
+    """The text of a message as sent or received, after any converter."""
     if piece.get("response_error") not in (None, "none"):
         return ""  # the text there is the error's
     text = piece.get("converted_value")
@@ -298,11 +298,12 @@ def _as_chat(text: str) -> list[Any] | None:
 
 
 def _texts(value: Any, depth: int = 0) -> Iterator[str]:
-    """The answers in a value, one for each trial; what is not text (a likelihood) is none."""
+    """The answers in a value, one for each trial; values that are not text are skipped."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list) and depth < _MAX_DEPTH:
-        likelihood = len(value) == 2 and str(value[1]) in ("True", "False")  # and whether greedy
+        # A pair of a log likelihood and whether greedy decoding would give it.
+        likelihood = len(value) == 2 and str(value[1]) in ("True", "False")
         for each in () if likelihood else value:
             yield from _texts(each, depth + 1)
     elif isinstance(value, dict) and isinstance(value.get("message"), dict):

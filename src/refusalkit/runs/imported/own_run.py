@@ -1,4 +1,4 @@
-"""The answers of a run of our own, to be judged again; and what its judges said of them."""
+"""The answers of a refusalkit run, to be judged again, and its judges' labels for them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from refusalkit.untrusted import printable
 
 
 def answers_of_run(run: Run, prompts: PromptSet) -> RecordedAnswers:
-    """The answers of `run` whose text was kept; `prompts` are those that it asked.
+    """The answers of `run` whose text was kept; `prompts` are the run's prompts.
 
-    `left_out` counts the rest: ``withheld`` text, and outcomes that leave a judge nothing to read.
-    Raises `RecordError` where no text was kept.
+    `left_out` counts the others: ``withheld`` texts, and outcomes that leave nothing to judge.
+    Raises `RecordError` if no text was kept.
     """
     last: dict[str, Mapping[str, Any]] = {}
     for place, record in read_records(run.completions):
@@ -34,7 +34,7 @@ def answers_of_run(run: Run, prompts: PromptSet) -> RecordedAnswers:
     units: list[tuple[Prompt, int]] = []
     responses: dict[str, str] = {}
     left_out: Counter[str] = Counter()
-    # Hard-line answers that can no longer be judged: an audit must not take them for held.
+    # Hard-line units that cannot be judged any more, which an audit must not count as held.
     open_lines = _planned_hard_lines(run)
     for unit, record in last.items():
         prompt, text, trial = by_id.get(record["prompt_id"]), record.get("text"), record["trial"]
@@ -78,7 +78,7 @@ def answers_of_run(run: Run, prompts: PromptSet) -> RecordedAnswers:
 
 
 def _planned_hard_lines(run: Run) -> Counter[str]:
-    """How many units of each hard line a run planned, framed ones too; none of recorded answers."""
+    """Planned units of each hard line, including framed ones; empty for recorded answers."""
     planned: Counter[str] = Counter()
     if run.manifest.kind == "run":
         entries = run.manifest.prompt_set.categories
@@ -90,9 +90,9 @@ def _planned_hard_lines(run: Run) -> Counter[str]:
 
 
 def labels_by_judge(run: Run) -> dict[str, dict[str, Label]]:
-    """What each judge of a run said, by judge and unit. The last verdict counts.
+    """The labels of each judge of a run, by judge and unit. The last verdict counts.
 
-    What a provider's filter settled is left out: no judge was asked.
+    Units that a provider's filter blocked are left out: no judge read them.
     """
     said: dict[str, dict[str, Label]] = {}
     for place, record in read_records(run.verdicts):

@@ -1,7 +1,7 @@
-"""Label files: what one person said of answers drawn from a run, appended as it is said.
+"""Label files: one person's labels for answers drawn from a run, appended one by one.
 
-The first line says how the answers were drawn, each further one what became of an answer. The last
-line of an answer counts: to undo a label is to write one more line.
+The first line says how the answers were drawn; each further line is about one answer. The last line
+about an answer counts: a label is undone by writing another line.
 """
 
 from __future__ import annotations
@@ -37,15 +37,18 @@ class Stratum(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     name: str
+    """Kind of prompt and label by the judge."""
     units: Annotated[int, Field(ge=1)]
+    """Answers of the run in this stratum."""
     drawn: Annotated[int, Field(ge=0)]
+    """How many of them were drawn."""
 
 
 class SampleRecord(_Record):
     """How the answers were drawn: with equal chances within each stratum, by `seed`.
 
     A stratum is the kind of prompt (``ordinary`` or ``hard-line``) and the label by `judge`.
-    `not_kept` counts judged answers whose text is not there to be shown.
+    `not_kept` counts judged answers whose text was not kept, so it cannot be shown.
     """
 
     kind: Literal["sample"] = "sample"
@@ -60,7 +63,7 @@ class SampleRecord(_Record):
 
 
 class LabelRecord(_Record):
-    """What became of one answer: labelled, `skipped`, or neither: a label was taken back."""
+    """One answer was labelled or `skipped`; if neither, an earlier label was undone."""
 
     kind: Literal["label"] = "label"
     unit: str
@@ -77,23 +80,29 @@ class LabelRecord(_Record):
 
 @dataclass(frozen=True)
 class PersonLabels:
-    """A label file as it is: `labels` and `skipped` by unit, undone ones gone."""
+    """The content of a label file, without labels that were undone."""
 
     path: Path
+    """The file."""
     sample: SampleRecord
+    """How the answers were drawn."""
     labels: Mapping[str, Label]
+    """The labels, by unit."""
     skipped: frozenset[str]
+    """Units that the person skipped."""
     digests: Mapping[str, str]
+    """SHA-256 (hex) of each answer's text, by unit."""
     categories: Mapping[str, str]
+    """Category slugs, by unit."""
 
     @property
     def annotator(self) -> str:
-        """Who labelled."""
+        """Name of the person who labelled."""
         return self.sample.annotator
 
 
 def is_label_file(path: Path) -> bool:
-    """Whether a file begins as a label file does."""
+    """Whether a file begins like a label file."""
     try:
         with open_file(path) as file:
             first = file.readline(65536)
@@ -104,7 +113,7 @@ def is_label_file(path: Path) -> bool:
 
 
 def read_person_labels(path: Path) -> PersonLabels:
-    """Read a label file; a torn last line is passed over. Raises `RecordError`."""
+    """Read a label file; a torn last line is skipped. Raises `RecordError`."""
     sample: SampleRecord | None = None
     last: dict[str, LabelRecord] = {}
     for place, data in _lines(path):
@@ -121,10 +130,10 @@ def read_person_labels(path: Path) -> PersonLabels:
             loc, what = next(iter(validation_mistakes(error)))
             raise RecordError(f"{place}: {printable(dotted(loc))}: {printable(what)}") from error
         if record.annotator != sample.annotator:
-            raise RecordError(f"{place}: annotator: not the one of the first line")
+            raise RecordError(f"{place}: annotator: differs from the first line")
         last[record.unit] = record
     if sample is None:
-        raise RecordError(f"{printable(path)} is empty: start over without it")
+        raise RecordError(f"{printable(path)} is empty: delete it and start again")
     return PersonLabels(
         path,
         sample,

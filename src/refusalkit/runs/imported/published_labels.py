@@ -1,7 +1,7 @@
-"""Published answers that people labelled, by name: fetched, and written as plain recorded answers.
+"""Published answers with people's labels, by name: fetches them and writes plain recorded answers.
 
-The facts are data, in published_labels.toml: where each lies, what its columns mean, and which of
-our labels each of its words is. Nothing of them comes with refusalkit.
+The facts are data, in published_labels.toml: where each source is, what its columns mean, and which
+of our labels each of its words stands for. None of the answers are shipped with refusalkit.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class AnswerColumns(_Strict):
 
 
 class Beside(_Strict):
-    """Another file with more columns of the same rows. `on`: their column here = there."""
+    """Another file with more columns of the same rows. `on` maps our key columns to its own."""
 
     file: str
     on: dict[str, str]
@@ -56,7 +56,7 @@ class Beside(_Strict):
 
 
 class LabelSource(_Strict):
-    """What is known of one source; published_labels.toml says what each field means."""
+    """The facts of one source; published_labels.toml explains each field."""
 
     name: Annotated[str, Field(pattern=SLUG_PATTERN)]
     title: str
@@ -91,32 +91,32 @@ class LabelSource(_Strict):
 
     @property
     def place(self) -> Place:
-        """Where it lies."""
+        """Where it is published."""
         return Place(self.name, str(self.hub or self.github), self.revision, self.hub is not None)
 
     @property
     def mapping(self) -> str:
-        """How its words became our labels, in a line."""
+        """How its words map to our labels, in one line."""
         said = [f"{word} = {label.value}" for word, label in self.labels.items()]
         return ", ".join([*said, *(f"{word} left out" for word in self.left_out)])
 
 
 @dataclass(frozen=True)
 class PublishedLabels:
-    """A source as plain recorded answers.
-
-    `path` is a JSONL file that `read_answers` takes; `n_answers` counts its lines, `left_out` the
-    answers of the source that are not in it, by reason.
-    """
+    """A source as plain recorded answers."""
 
     source: LabelSource
+    """The facts of the source."""
     path: Path
+    """A JSONL file for `read_answers`."""
     n_answers: int
+    """How many answers are in it."""
     left_out: Mapping[str, int]
+    """How many answers of the source are not in it, by reason."""
 
     @property
     def notices(self) -> list[str]:
-        """What a reader of a figure should know of it, a sentence each."""
+        """What a reader of a figure should know about it, one sentence each."""
         source = self.source
         origin = f"{source.title} ({source.citation}; {source.licence})"
         said = [f"{source.name}: {origin}: {self.n_answers} labelled answers; {source.mapping}"]
@@ -137,10 +137,10 @@ def label_sources() -> Mapping[str, LabelSource]:
 
 
 def published_labels(named: str) -> PublishedLabels | None:
-    """The source that `named` (``NAME`` or ``NAME:FILE``) names; None where it names none.
+    """The source that `named` (``NAME`` or ``NAME:FILE``) stands for; None if it is a file.
 
-    Without a file it is fetched once and kept in the cache folder. Raises `UsageError`,
-    `RecordError` where a file is not as published, `DownloadError`, `StorageError`.
+    Without a FILE it is fetched once and kept in the cache folder. Raises `UsageError`,
+    `RecordError` if a file is not as published, `DownloadError`, `StorageError`.
     """
     name, mark, rest = named.partition(":")
     source = label_sources().get(name)
@@ -155,7 +155,7 @@ def published_labels(named: str) -> PublishedLabels | None:
             )
         return None
     if mark and not rest:
-        raise UsageError(f"{name}: names no file")
+        raise UsageError(f"{name}: names no file: write one after the colon, or leave it out")
     files, beside = _files(source, Path(rest) if mark else None)
     extra = {} if source.beside is None or beside is None else _joined(source.beside, beside)
     lines: list[bytes] = []
@@ -177,7 +177,7 @@ def published_labels(named: str) -> PublishedLabels | None:
 
 
 def _kept(source: LabelSource, data: bytes) -> Path:
-    """The plain file in the cache folder, named for what it holds."""
+    """Write the plain file to the cache folder, named by its digest; returns its path."""
     folder = cache_folder() / "labels" / source.name
     path = folder / f"{hashlib.sha256(data).hexdigest()[:32]}.jsonl"
     try:
