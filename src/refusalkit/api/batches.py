@@ -30,10 +30,10 @@ from refusalkit.runs.trust import followed_config, followed_judge
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """One batch of a run, and how it is doing."""
+    """One batch of a run, and its state."""
 
     id: str | None
-    """The provider's id; None: it is not known yet whether the provider has it."""
+    """The provider's id; None while it is unknown whether the provider has the batch."""
     kind: Kind
     """``model`` or ``judge``."""
     asked: str
@@ -43,7 +43,7 @@ class BatchReport:
     status: str
     """``collected``, ``void`` (never made), ``doubtful``, or the provider's word."""
     is_open: bool
-    """Whether something of it is still to come."""
+    """Whether it is neither collected nor void."""
     planned_at: str
     """When it was made, UTC, ISO 8601."""
     expires_at: str | None
@@ -57,7 +57,7 @@ class BatchReport:
 
 
 def recorded_batches(run: Run) -> list[BatchReport]:
-    """The batches of a run as its journal has them; nothing is asked."""
+    """The batches of a run by its journal; no provider is asked."""
     return [_report(batch) for batch in read_batches(run)]
 
 
@@ -68,9 +68,9 @@ def list_batches(
     trust_folder: bool = False,
     **options: Unpack[RunOptions],
 ) -> list[BatchReport]:
-    """The batches of a run; providers are asked how those that are open are doing.
+    """The batches of a run; for open ones the provider is asked for their state.
 
-    With `cancel` they are asked to stop them. Errors as `resume`.
+    With `cancel` it is asked to stop them. Raises the errors of `resume`.
     """
     folder = load_run(run)
     check_trusted(folder, trust_folder=trust_folder)
@@ -81,7 +81,7 @@ def list_batches(
 
 
 def forget_batches(run: RunLike, *, trust_folder: bool = False) -> int:
-    """Give up the open batches of a run; `resume` asks their units anew. Returns how many."""
+    """Give up the open batches of a run; `resume` requests their units again. Returns how many."""
     folder = load_run(run)
     check_trusted(folder, trust_folder=trust_folder)
     if not folder.batches.exists():
@@ -110,7 +110,7 @@ async def _list(
         asks_model=any(kind == "model" for kind, _ in asked),
         asks_judge=("judge", own) in asked,
     )
-    # Opened as where its requests go in batches.
+    # Opened with batches on, because that decides how some providers are reached.
     config = resolve_config({**options, "batch": "both"}, base=followed)
     endpoints: dict[tuple[Kind, str], BatchEndpoint] = {}
     opened: list[ChatModel | LLMJudge] = []
@@ -125,7 +125,7 @@ async def _list(
                 continue
             where = config
             if name != own:
-                # A judge that judged the run again is asked where that session asked it.
+                # The judge of a regrade is called at the endpoint that its session used.
                 before = asked_before(run.manifest, name)
                 before = followed_judge(run, before, name, options, trust_folder=trust_folder)
                 where = resolve_config(

@@ -1,4 +1,4 @@
-"""Measure a judge on people's labels, and correct a score by what was measured."""
+"""Measure a judge on people's labels, and correct a score for its errors."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def calibrate(
             such as ``xstest-answers``, or ``xstest-answers:FILE`` for a copy of yours.
         hard_line: categories whose answers, and the judge's reasons, are withheld (see `grade`).
         verdicts: keep the verdicts on each source in a run folder below this one. Those of a judge
-            that costs something are kept in any case; the same call goes on where an earlier one
-            stopped.
+            that costs something are always kept, and repeating the call continues where an earlier
+            one stopped.
         count_deflection: count a deflection as refused.
         on_progress: called after each step with a `Progress`.
-        **options: `BatchOptions`. With ``batch`` the judge's requests are handed over, and the same
-            call collects the verdicts later, unless ``wait`` is set. A judge that is an object
-            needs `verdicts` then.
+        **options: `BatchOptions`. With ``batch`` the judge's requests are submitted as a batch, and
+            repeating the call collects the verdicts, unless ``wait`` is set. A judge object then
+            needs `verdicts`.
 
     Returns:
         Sensitivity, specificity and kappa with intervals; its `calibration` can be saved by

@@ -1,4 +1,4 @@
-"""What the public functions share: what they take for a run, and their keyword arguments."""
+"""What the public functions share: how they take a run, and how they check keywords."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def load_run(run: RunLike) -> Run:
 
 
 def _figures(run: Run) -> dict[str, str]:
-    """How far a run is, and its score, where its records can be read."""
+    """The progress and score of a run, for `repr`; empty if its records cannot be read."""
     from refusalkit.scoring.score import score_run
 
     try:
@@ -59,7 +59,7 @@ def as_list(runs: RunLike | Sequence[RunLike]) -> list[RunLike]:
 def check_options(
     function: Callable[..., Any], options: Mapping[str, Any], kind: type[Any]
 ) -> None:
-    """Raise `TypeError` for a keyword that is none of the function's, naming a similar one.
+    """Raise `TypeError` for a keyword that the function does not take, suggesting a similar one.
 
     `kind` is the `TypedDict` of its further keyword arguments.
     """

@@ -31,8 +31,7 @@ def estimate(
     earlier: Iterable[RunLike] | None = None,
     **options: Unpack[RunOptions],
 ) -> RunEstimate:
-    """Requests, tokens and USD of a run, before anything is asked. Nothing is sent, no key is
-    needed.
+    """Estimate requests, tokens and USD of a run. Nothing is sent, and no key is needed.
 
     Args:
         model: the model's id.
@@ -65,7 +64,7 @@ def estimate_judging(
     earlier: Iterable[RunLike] | None = None,
     **options: Unpack[BatchOptions],
 ) -> list[RunEstimate]:
-    """Requests, tokens and USD of `grade`, `regrade` or `calibrate`. Nothing is asked.
+    """Estimate requests, tokens and USD of `grade`, `regrade` or `calibrate`. Nothing is sent.
 
     Args:
         answers: what is judged, one or several: recorded answers as for `grade`, or a run, whose
@@ -78,8 +77,8 @@ def estimate_judging(
         **options: `BatchOptions`.
 
     Returns:
-        An estimate for each of `answers`, in their order. What a judge has said already is not
-        taken off.
+        An estimate for each of `answers`, in their order. Verdicts that exist already are not
+        subtracted.
 
     Raises:
         RecordError: a record is wrong; file, line and field are named.
@@ -197,7 +196,7 @@ def _estimate(
 
 
 def _earlier_runs(earlier: Iterable[RunLike] | None) -> tuple[list[Run], bool]:
-    """The runs that say how long answers are, and whether somebody named them."""
+    """The runs from which lengths are taken, and whether the caller named them."""
     return (_all_runs(), False) if earlier is None else ([load_run(run) for run in earlier], True)
 
 

@@ -62,21 +62,22 @@ def grade(
         records: a JSONL file of objects with `prompt` and `response`, and `id`, `category`, `trial`
             and `label` where there are any; a run; a log folder of the reference environment; or
             what lm-evaluation-harness, promptfoo, garak, PyRIT, SpeechMap or Inspect wrote.
-        judge: as for `benchmark`. ``imported`` repeats the judgement that came with the answers, as
-            it was counted there; ``imported-strict`` leaves keyword fallbacks and failures
-            unscored.
-        hard_line: categories (slugs or titles; ``all``) that are scored inversely, and whose
-            answers and judge's reasons are withheld, beside those that the records mark.
-        out: keep the verdicts in this run folder; the same call goes on where an earlier one
-            stopped. Verdicts of a judge that costs something are kept in any case, below ``runs``.
-        trust_folder: follow what a folder that is not this user's own says about where the judge is
-            asked, see `resume`.
+        judge: as for `benchmark`. ``imported`` repeats the judgements in the records, as they were
+            counted there; ``imported-strict`` leaves keyword fallbacks and failures unscored.
+        hard_line: categories (slugs or titles; ``all``) that are hard lines in addition to those
+            marked in the records: their score is inverted, their answers and the judge's reasons
+            are withheld.
+        out: keep the verdicts in this run folder; repeating the call continues where an earlier one
+            stopped. Verdicts of a judge that costs something are always kept, below ``runs``.
+        trust_folder: follow the judge's endpoint in a folder that is not this user's own; see
+            `resume`.
         on_progress: called after each step with a `Progress`.
-        **options: `BatchOptions`. With ``batch`` the judge's requests are handed over: `out` must
-            be given, and the same call collects the verdicts later, unless ``wait`` is set.
+        **options: `BatchOptions`. With ``batch`` the judge's requests are submitted as a batch:
+            `out` must be given, and repeating the call collects the verdicts, unless ``wait`` is
+            set.
 
     Returns:
-        The labels in counts, and how they agree with those that came with the answers.
+        Counts of the labels, and their agreement with labels in the records.
 
     Raises:
         RecordError: a record is wrong; file, line and field are named.
@@ -146,9 +147,9 @@ async def judged_records(
 ) -> AsyncIterator[tuple[Run, RecordedAnswers, bool]]:
     """Judge recorded answers: (the run that holds the verdicts, the answers, whether it is kept).
 
-    With `labelled_only` no verdict is paid for on an answer that no person labelled. A run that is
-    not kept is gone at the end of the context. `kept_by` is the name of the caller's option that
-    says where to keep one.
+    With `labelled_only` only answers with a person's label are judged. A run that is not kept is
+    deleted at the end of the context. `kept_by` is the name of the caller's option for the folder
+    to keep.
     """
     from refusalkit.engine.plan import plan_units
     from refusalkit.models.recorded_answers import RecordedModel
@@ -182,7 +183,7 @@ async def judged_records(
     grader: Judge
     if imported is not None:
         grader = imported
-        # It repeats what was said of these answers and judges no other.
+        # It only repeats recorded judgements, so it cannot judge canaries.
         config = config.model_copy(update={"canaries": 0})
     else:
         grader = open_configured_judge(config, judge, hard_lines=answers.prompts.hard_lines)
@@ -221,7 +222,7 @@ async def judged_records(
 def where_judged_before(
     out: str | Path | None, options: Mapping[str, Any], *, trust_folder: bool = False
 ) -> Mapping[str, str | None]:
-    """Where the judge was asked that a grade run in `out` began with, unless `options` say where.
+    """The judge's endpoint recorded in the grade run in `out`, unless `options` name one.
 
     The endpoint and the name of its key go together: neither is taken without the other.
     """
@@ -242,8 +243,8 @@ def judge_agreement(
 ) -> JudgeAgreements:
     """How the judges of recorded answers agree with one another, and with people.
 
-    Of a run all judges in its verdicts are compared; of other records (see `grade`) the judgements
-    that came with them and people's labels, single annotators' too.
+    For a run, all judges in its verdicts are compared; for other records (see `grade`), the
+    judgements in them and people's labels, including those of single annotators.
 
     Args:
         paths: runs, files of recorded answers, or label files of `open_labelling`, one or several.
@@ -252,11 +253,11 @@ def judge_agreement(
         **options: `JudgeOptions`.
 
     Returns:
-        For each pair how often both say the same and Cohen's kappa; of all Krippendorff's alpha
-        (nominal).
+        For each pair the share of equal labels and Cohen's kappa; over all of them Krippendorff's
+        alpha (nominal).
 
     Raises:
-        UsageError: there are not two to compare.
+        UsageError: there are fewer than two judges to compare.
         Exception: what `grade` raises.
 
     Examples:
@@ -312,7 +313,7 @@ async def judge_agreement_async(
 
 
 def answer_texts(paths: Sequence[RunLike], units: Collection[str]) -> dict[str, tuple[str, str]]:
-    """Prompt and answer by unit, named as `judge_agreement` names them; no hard line's is there."""
+    """Prompt and answer by the unit names of `judge_agreement`, without those of hard lines."""
     from refusalkit.runs.imported.person_labels import is_label_file
 
     sources = [path for path in map(path_of, paths) if not is_label_file(path)]
@@ -330,7 +331,7 @@ def answer_texts(paths: Sequence[RunLike], units: Collection[str]) -> dict[str, 
 def recorded_answers(path: Path, seen: frozenset[Path] = frozenset()) -> RecordedAnswers:
     """Recorded answers of any kind.
 
-    `seen` are the runs of graded answers that led here: none may come again.
+    `seen` has the runs of graded answers that were followed to get here, to detect a loop.
     """
     from refusalkit.runs.imported.own_run import answers_of_run
     from refusalkit.runs.imported.read import read_answers
@@ -342,9 +343,9 @@ def recorded_answers(path: Path, seen: frozenset[Path] = frozenset()) -> Recorde
 
 
 def asked_prompts(run: Run, seen: frozenset[Path] = frozenset()) -> PromptSet:
-    """The prompts that a run asked, or that its recorded answers are to.
+    """The prompts of a run, or of the recorded answers that it judged.
 
-    Raises `ConfigurationChanged` where they are not what they were.
+    Raises `ConfigurationChanged` if they have changed.
     """
     manifest = run.manifest
     if run.path.resolve() in seen:
@@ -357,9 +358,9 @@ def asked_prompts(run: Run, seen: frozenset[Path] = frozenset()) -> PromptSet:
 
 
 def graded_records(run: Run, seen: frozenset[Path] = frozenset()) -> RecordedAnswers:
-    """The answers that a run of graded answers was made from.
+    """The recorded answers that a grade run judged.
 
-    Raises `ConfigurationChanged` where they are not what they were.
+    Raises `ConfigurationChanged` if they have changed.
     """
     check_sources(run, prompts=True)
     manifest = run.manifest
@@ -428,7 +429,7 @@ def labelled_rows(run: Run, judge: str) -> pl.DataFrame:
 
 
 def imported_judge(judge: str | Judge, answers: RecordedAnswers) -> RecordedJudge | None:
-    """The judge that repeats the judgements of the records, where `judge` asks for it."""
+    """The judge that repeats the judgements in the records; None if `judge` is another one."""
     from refusalkit.judges.recorded_verdicts import RecordedJudge
 
     asked = re.fullmatch(r"imported(-strict)?(?::(.+))?", judge) if isinstance(judge, str) else None

@@ -1,4 +1,4 @@
-"""Label answers of a run by hand: answers are drawn, and each label is written at once."""
+"""Label a random sample of a run's answers by hand; each label is saved at once."""
 
 from __future__ import annotations
 
@@ -100,15 +100,15 @@ class Labelling:
         return next((item for item in self.items if item.unit not in self._done), None)
 
     def label(self, item: Item, label: Label | str) -> None:
-        """Keep a label. Raises `StorageError`."""
+        """Save a label. Raises `StorageError`."""
         self._keep(item, Label(label))
 
     def skip(self, item: Item) -> None:
-        """Leave an answer without a label."""
+        """Skip an answer. Raises `StorageError`."""
         self._keep(item, None)
 
     def undo(self) -> Item | None:
-        """Take back the last label or skip of this session; its answer, or None without one."""
+        """Undo the last label or skip of this session; returns its answer, None without one."""
         if not self._order:
             return None
         unit = self._order.pop()
@@ -231,7 +231,7 @@ def open_labelling(
 
 
 class Labelled:
-    """A run whose answers are to be labelled: what of it is asked for, read from its files."""
+    """The parts of a run that labelling needs, read from its files."""
 
     def __init__(self, run: Run) -> None:
         self.run = run

@@ -56,20 +56,20 @@ def benchmark_many(
         judge: as for `benchmark`, for all.
         out: the folder for the runs' folders, which are named after the models; default ``runs``,
             where each name begins with the time.
-        resume: go on with the runs in `out` that are there, if they are the very same.
+        resume: continue runs that exist in `out`, if their configuration is the same.
         on_progress: called after each step with the run's name and a `Progress`.
         **options: `RunOptions`, for all; `max_cost` in USD bounds all together, and a mapping's own
             ``max_cost`` that model.
 
     Returns:
-        What became of each, in the order of `models`. What goes wrong after the first request is
-        that run's `error`.
+        The result of each, in the order of `models`. An error after the first request is the
+        `error` of that run.
 
     Raises:
         TypeError: an option is unknown; a similar one is suggested.
-        UsageError, ConfigurationError, RunFolderError: the part of a model is wrong, which is
-            named; nothing was sent and nothing made. Also where models share an endpoint with
-            different limits.
+        UsageError, ConfigurationError, RunFolderError: something is wrong with a model, which is
+            named, or models at one endpoint have different limits; nothing was sent and no folder
+            was made.
 
     Examples:
         >>> import refusalkit as rk
@@ -182,7 +182,7 @@ async def _go_on(
 
 
 def run_names(models: Sequence[str | Model | Mapping[str, Any]]) -> list[str]:
-    """What each run is called: its folder's given name, else its model's id; no two alike."""
+    """A name for each run: its folder's given name, else its model's id; all are different."""
     given = [
         str(model.get("folder") or _id_of(model)) if isinstance(model, Mapping) else _id_of(model)
         for model in models
@@ -212,7 +212,7 @@ def _id_of(model: str | Model | Mapping[str, Any]) -> str:
 
 
 def _numbered(names: Sequence[str], between: str) -> list[str]:
-    """The names, from the second of one name on with a number. Cases alike are alike to a disk."""
+    """The names, repeated ones with a number. Case is ignored, as some file systems do."""
     seen: Counter[str] = Counter()
     taken = {name.casefold() for name in names}
     found = []
@@ -229,13 +229,13 @@ def _numbered(names: Sequence[str], between: str) -> list[str]:
 
 
 def _of_model(name: str, error: RefusalkitError) -> RefusalkitError:
-    """The same error, saying which model it is about."""
+    """The error with the model's name in its message."""
     kind = UsageError if isinstance(error, UsageError) else ConfigurationError
     return kind(f"{printable(name)}: {error}")
 
 
 def _check_paths(paths: Sequence[Path], parent: Path | None, *, resume: bool) -> None:
-    """Refuse before anything is made what would be refused half-way."""
+    """Raise, before anything is created, the errors that would otherwise stop it half-way."""
     if parent is not None and holds_run(parent):
         raise RunFolderError(f"{printable(parent)} holds a run: choose another --out for several")
     for path in paths:

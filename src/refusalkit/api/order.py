@@ -18,7 +18,7 @@ def plan_of(config: RunConfig, prompts: PromptSet) -> Plan:
 
 
 def stop_rule_of(config: RunConfig, prompts: PromptSet, run: Run | None = None) -> StopRule | None:
-    """When a run may stop early; of a `run` that is resumed it has seen what is on disk."""
+    """The rule by which a run may stop early; for a resumed `run` it has seen its records."""
     if config.stop_when is None or config.order is None:
         return None
     from refusalkit.prompts.random_order import in_random_order

@@ -33,10 +33,10 @@ def plan(
     judge: str | None = None,
     **options: Unpack[RunOptions],
 ) -> Plan:
-    """How many prompts, trials and labels a claim takes, with requests and cost; see `Plan`.
+    """How many prompts, trials and labels a claim needs, with requests and cost; see `Plan`.
 
-    Without a goal all three are planned for: an interval 10 points wide, a difference of 10 points,
-    and a row of usual bounds on leaks. Nothing is asked and no key is needed.
+    Without a goal it plans for three: an interval 10 points wide, a difference of 10 points, and
+    several usual bounds on leaks. Nothing is sent, and no key is needed.
 
     Args:
         model: an id such as ``openai/gpt-6-luna``: rows then say what they cost.
@@ -44,21 +44,21 @@ def plan(
         width: of the interval of a rate, in points.
         difference: between two runs over the same prompts that is to be found, in points.
         leaks: with a bound, plan for as many leaking prompts too.
-        rate: the rate expected, in percent; default 50, where intervals are widest, or the run's.
-        within: how much more alike answers to one prompt are than answers to two, 0 to 1: default
-            0.6, or the run's.
-        between: how much the two models' prompt rates have in common, 0 to 1.
-        power: in percent, how often the difference is to be found.
+        rate: the expected rate, in percent; default: the run's, or 50, where intervals are widest.
+        within: correlation of the answers to one prompt, 0 to 1; default: the run's, or 0.6.
+        between: correlation of the two models' rates by prompt, 0 to 1.
+        power: the probability, in percent, of finding the difference.
         sensitivity: of the judge, in percent, for the number of labels.
         specificity: of the judge, in percent, for the number of labels.
-        run: a run to learn `rate` and `within` from; a bound then says how many prompts it lacks.
-        judge: one of several that judged it.
+        run: a run from which to take `rate` and `within`; a row for a bound then says how many
+            prompts it lacks.
+        judge: the id of one of the run's judges.
         **options: `bound`, in percent, on the share of hard-line prompts that leak; `trials`, how
             often each prompt is asked (default: rows for several numbers, and 5 or the run's for a
             bound); with `model` also what `estimate` takes.
 
     Raises:
-        UsageError: a figure that makes no sense, or that no number of prompts can meet.
+        UsageError: a figure is out of range, or no number of prompts can reach it.
 
     Examples:
         >>> import refusalkit as rk

@@ -30,13 +30,13 @@ def probe_judge(
     on_progress: OnProgress | None = None,
     **options: Unpack[JudgeOptions],
 ) -> JudgeProbe:
-    """Try to fool a judge with answers that speak to it, and count the verdicts that flip.
+    """Test a judge with answers that contain prompt injections, and count verdicts that flip.
 
     Args:
         judge: a shipped name, the path of a judge file, or your own `Judge`.
         kinds: only these kinds of attack (``delimiter``, ``json``, ...); default all.
-        max_unscored: percent of the probes that may stay without a label before nothing can be
-            said.
+        max_unscored: the largest share of probes without a label, in percent; above it the result
+            is ``unclear``.
         on_progress: called after each answer with a `Progress`; its `planned` counts probes.
         **options: `JudgeOptions`: judge_model, concurrency, max_cost, ...
 
@@ -77,7 +77,7 @@ async def probe_judge_async(
     stop: asyncio.Event | None = None,
     **options: Unpack[JudgeOptions],
 ) -> JudgeProbe:
-    """`probe_judge` for async code. `stop`, once set, ends it with what there is."""
+    """`probe_judge` for async code. Once `stop` is set it ends with the results so far."""
     check_options(probe_judge_async, options, JudgeOptions)
     from refusalkit.judges.council import digest_of
     from refusalkit.judges.probes import ask_probes, load_probes

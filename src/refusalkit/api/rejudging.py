@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from refusalkit.runs.manifest import Manifest
     from refusalkit.scoring.judge_quality.bridge import Bridge
 
-# A regrade may choose these, and how fast and where.
+# Options that a regrade may choose, in addition to those about pace and endpoint.
 _OF_THE_JUDGE = ("judge", "council", "hard_line_judge")
 
 
@@ -48,20 +48,20 @@ def regrade(
 ) -> Run:
     """Judge a run again with another judge. Its answers and its own judge stay as they are.
 
-    The new verdicts are kept beside those that are there: `score`, `audit` and the others take
-    ``judge=``. What this judge has judged already is not asked again, so that the same call goes on
-    where an earlier one stopped. Answers whose text was withheld get `Unscored.WITHHELD`; units
-    that ended in an error are left to `resume`.
+    The new verdicts are kept in addition to the existing ones: `score`, `audit` and the others take
+    ``judge=``. Units that this judge has already judged are skipped, so repeating the call
+    continues where an earlier one stopped. Answers whose text was withheld get
+    `Unscored.WITHHELD`; units that ended in an error are left to `resume`.
 
     Args:
         run: a run, of a model or of graded answers (whose records must still be there).
         judge: as for `benchmark`; for graded answers also ``imported``.
-        prompts: needed only where the run's prompts were built in Python.
+        prompts: needed only if the run's prompts were built in Python.
         trust_folder: as for `resume`.
         on_progress: called after each step with a `Progress`.
-        **options: `BatchOptions`; `max_cost` bounds what the verdicts of this judge on the run
-            cost, earlier calls included. With ``batch`` the judge's requests are handed over, and
-            the same call collects the verdicts later, unless ``wait`` is set.
+        **options: `BatchOptions`; `max_cost` bounds the cost of this judge's verdicts on the run in
+            USD, including earlier calls. With ``batch`` the judge's requests are submitted as a
+            batch, and repeating the call collects the verdicts, unless ``wait`` is set.
 
     Returns:
         The run; `run.manifest.sessions[-1]` names the judge and says why the work ended.
@@ -135,7 +135,7 @@ async def regrade_async(
         before = asked_before(manifest, grader.id)
         if isinstance(judge, str) and before and not any(map(options.get, WHERE_JUDGED)):
             before = followed_judge(folder, before, grader.id, options, trust_folder=trust_folder)
-            # It goes on where it was, whatever the environment says by now.
+            # It continues at the same endpoint, whatever the environment says now.
             await grader.aclose()
             config = resolve_config(before, base=config)
             grader = open_configured_judge(config, judge, hard_lines=hard_lines)
@@ -178,7 +178,7 @@ def bridge(
             has.
         new: the same for the judge that is to replace it.
         runs: the runs that both judged, one or several.
-        margin: how many points of willingness may be between them, in percent.
+        margin: the largest shift of willingness to call comparable, in percentage points.
         min_kappa: the least agreement on refused or not (Cohen's kappa, 0 to 1).
         count_deflection: count a deflection as refused; default: as the runs were configured.
 
@@ -187,7 +187,7 @@ def bridge(
         ``comparable after correction``, ``not comparable`` or ``inconclusive``.
 
     Raises:
-        UsageError: there is nothing to compare, or the runs cannot be taken together.
+        UsageError: there is nothing to compare, or the runs cannot be pooled.
         RunFolderError: a run was not judged by both.
 
     Examples:
@@ -209,7 +209,7 @@ def bridge(
 
 
 def _configured(started: RunConfig, judge: str | Judge, options: Mapping[str, Any]) -> RunConfig:
-    """The run's configuration with another judge; how fast and where is chosen anew."""
+    """The run's configuration with another judge, and pace and endpoint from the options."""
 
     def changes(name: str) -> bool:
         return name in OPERATIONAL or name in _OF_THE_JUDGE or name.startswith("judge_")
@@ -224,9 +224,9 @@ def _configured(started: RunConfig, judge: str | Judge, options: Mapping[str, An
 
 
 def asked_before(manifest: Manifest, judge: str) -> Mapping[str, str]:
-    """At which base, with the key of which variable, a judge was last asked to judge a run again.
+    """The base URL and the key's variable with which a judge last judged this run again.
 
-    Empty where it was its provider's own.
+    Empty if it was called at its provider.
     """
     sessions = [session for session in manifest.sessions if session.judge == judge]
     known = sessions[-1].operational if sessions else {}
@@ -236,7 +236,7 @@ def asked_before(manifest: Manifest, judge: str) -> Mapping[str, str]:
 def _final_texts(run: Run, answers: RecordedAnswers) -> dict[str, str]:
     """The final texts of recorded answers that the run withheld, by unit.
 
-    They are those that were judged: their digests are the run's.
+    Only texts with the digest in the run's records are taken, so they are those that were judged.
     """
     found: dict[str, str] = {}
     for _, record in read_records(run.completions):

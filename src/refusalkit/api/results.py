@@ -53,17 +53,17 @@ def score(run: RunLike, *, judge: str | None = None, count_deflection: bool | No
 
 
 def merge(shards: Sequence[RunLike], out: str | Path) -> Merged:
-    """Make one run of its shards, run folders made with `shard`.
+    """Merge the shards of a run, made with the option `shard`, into one run folder.
 
     Args:
-        shards: the shards, in any order; a missing one is owed by the whole.
-        out: the folder to make.
+        shards: the shards, in any order; units of missing ones can be done by `resume`.
+        out: the new run folder; it must not exist, or be empty.
 
     Raises:
         RunFolderError: `out` holds something, a path is not a shard, or one is given twice.
         ConfigurationChanged: the shards are not of one run.
         RecordError: a record is broken, or of a prompt that is not in its shard.
-        StorageError: the disk refuses; no folder is left behind.
+        StorageError: a write fails; no folder is left behind.
 
     Examples:
         >>> import refusalkit as rk
@@ -96,7 +96,7 @@ def audit(
             the stop rule of this user's own run allows, else none.
         bound_percent: held only if the data show a leak rate of new prompts below this, in percent:
             the exact one-sided 95 % bound (Clopper-Pearson) over prompts.
-        show_text: add the text of leaking answers to `Audit.leaks`, where it was kept.
+        show_text: add the text of leaking answers to `Audit.leaks`, if it was kept.
 
     Raises:
         UsageError: the run has no hard line, or `bound_percent` is not within 0 and 100.
@@ -137,8 +137,8 @@ def compare(
     Args:
         *runs: two runs or more, or the paths of their folders.
         judge: the id of a judge that all of them have; default: each run's judge of record.
-        anyway: compare runs with other prompts, hard lines, judges or presets too; what differs is
-            then in `Comparison.warnings`.
+        anyway: compare runs even if their prompts, hard lines, judges or presets differ;
+            `Comparison.warnings` then says what differs.
         count_deflection: count a deflection as refused; default: as the runs were configured.
         max_drop: a gate of two runs: how many points the first may be below the second.
         max_rise: a gate of two runs: how many points the first may be above the second.
@@ -148,12 +148,11 @@ def compare(
             ``these-prompts``, asked again (a regression test).
         calibration: a calibration of the judge or its path, or one for each judge: differences are
             also corrected for its errors (`Difference.corrected`).
-        sequential: compare two runs, finished or not, so that it holds however often one looks
-            (`Comparison.in_order`); both need the same `order_seed`.
+        sequential: compare two runs, finished or not, by a test that stays valid however often it
+            is repeated (`Comparison.in_order`); both need the same `order_seed`.
 
     Raises:
-        UsageError: fewer than two runs, runs that differ in what must be alike, or a gate of
-            several.
+        UsageError: fewer than two runs, runs that must not be compared, or a gate on more than two.
         RunFolderError: there is no run, or it has no such judge.
         RecordError: a record cannot be read.
 
@@ -190,7 +189,7 @@ def compare(
 
 
 def leaderboard(*runs: RunLike, judge: str | None = None) -> Leaderboard:
-    """Runs beside the published RefusalBench figures, in two tables that are not merged.
+    """A leaderboard of runs, and one of the published RefusalBench figures, in separate tables.
 
     Args:
         *runs: any number of runs, or the paths of their folders.
@@ -224,16 +223,16 @@ def report(
 
     Args:
         runs: a run, or several, or the paths of their folders.
-        path: its suffix says in which form: .html (one self-contained page), .md (for a model
+        path: the suffix decides the format: .html (one self-contained page), .md (for a model
             card), .json (docs/records.md describes it), .csv or .parquet (the units, see `units`).
             Default: ``report.html`` in the folder of a single run.
         judge: the id of a judge that all of them have; default: each run's judge of record.
         show_text: show kept answers, on the page and among the units. Never those of hard lines.
-        anyway: compare several runs also where `compare` would refuse; a warning is then at the
-            top.
-        calibration: of the judge (see `calibrate`): the figures are shown a second time, corrected
-            for its errors.
-        force: replace a file that is not a report of refusalkit, too.
+        anyway: compare several runs even if `compare` would refuse; the page then begins with a
+            warning.
+        calibration: of the judge (see `calibrate`): the figures are also shown corrected for its
+            errors.
+        force: replace the file even if it is not a report of refusalkit.
 
     Returns:
         The path of the report. The file appears whole or not at all.
@@ -271,7 +270,7 @@ def report(
 
 
 def units(run: RunLike, *, judge: str | None = None, show_text: bool = False) -> pl.DataFrame:
-    """A run's units as a polars frame: one row for each that came back.
+    """A run's units as a polars frame: one row for each unit with a completion.
 
     Columns: run, model, judge, unit, prompt_id, category, hard_line, danger, twin, framing,
     frame_of, trial, outcome, label, unscored, source, word, credit (0, 1 or null; null for contrast
@@ -281,7 +280,7 @@ def units(run: RunLike, *, judge: str | None = None, show_text: bool = False) ->
     Args:
         run: a run, or the path of its folder.
         judge: the id of one of the run's judges; default: its judge of record.
-        show_text: add the column text: null where it was not kept, and on hard lines always.
+        show_text: add the column text: null if it was not kept, and always null on hard lines.
 
     Raises:
         RunFolderError: there is no run, or it has no such judge.

@@ -1,4 +1,4 @@
-"""Go on with runs: one, several, or those that a command was given for a second time."""
+"""Continue runs: one, several, or those of a command that is repeated."""
 
 from __future__ import annotations
 
@@ -62,28 +62,28 @@ def resume(
     on_progress: OnProgress | None = None,
     **options: Unpack[PlacedOptions],
 ) -> Run:
-    """Continue a run: ask what was not asked, judge what was not judged, pay for nothing twice.
+    """Continue a run: get missing answers and verdicts, without paying for anything twice.
 
     Args:
         run: a run, or the path of its folder.
-        prompts: needed only where the run was started with a `PromptSet` of your own, or where a
-            file of yours has moved since: then its new path.
-        model: needed only where the run was started with a `Model` of your own.
-        judge: needed only where the run was started with a `Judge` of your own.
-        trust_folder: follow what the folder says about where requests go and with which key,
-            although it was not written by this user on this machine, or was changed since.
-            Variables that hold no provider's key are not followed, and such a folder never makes a
-            run keep hard-line answers.
+        prompts: needed only if the run was started with your own `PromptSet`, or if your prompt
+            file has moved: then its new path.
+        model: needed only if the run was started with your own `Model`.
+        judge: needed only if the run was started with your own `Judge`.
+        trust_folder: use the endpoints and key variables that the folder names, although it was not
+            written by this user on this machine, or was changed since. Variables that hold no
+            provider's key are never used, and such a folder never makes a run keep hard-line
+            answers.
         on_progress: called after each step with a `Progress`.
-        **options: `RunOptions`; those that say how fast and where may differ from the run's
-            (concurrency, rpm, api_base, max_cost, ...). What `PlacementOptions` say is not kept in
-            a run folder: give serve, engine, ... again.
+        **options: `RunOptions`; those about pace and endpoint may differ from the run's
+            (concurrency, rpm, api_base, max_cost, ...). `PlacementOptions` are not recorded in a
+            run folder: give serve, engine, ... again.
 
     Returns:
-        The run as it is now.
+        The run in its new state.
 
     Raises:
-        ConfigurationChanged: something that is measured is not what it was; the field is named.
+        ConfigurationChanged: an option that the figures depend on has changed; the field is named.
         FolderNotTrusted: the folder is not this user's own; the options to give are named.
         RunFolderError: there is no run, or it holds graded answers.
         RunLocked: another process is writing the run.
@@ -184,11 +184,11 @@ async def continue_run(
         asks_judge=judge is None,
     )
     config = resolve_config(given, base=followed)
-    # The records are compared with what is known of them while the prompts are read.
+    # The records are compared with the checkpoint in a thread while the prompts are read.
     kept = asyncio.get_running_loop().run_in_executor(None, load_checkpoint, folder)
     source = None
     if isinstance(prompts, str | Path):
-        # Its prompts may lie elsewhere by now. What it was asked for stays what it was.
+        # The prompts may have moved. The recorded name stays as it was.
         source = None if str(prompts) == started.prompts else str(prompts)
         prompts = None
     try:
@@ -257,15 +257,15 @@ async def continue_run(
 
 
 def how_to_go_on(run: Run) -> str:
-    """What an interrupted call says of its run."""
+    """The hint about the run that an interrupted call prints."""
     return f"go on with: {how_to_resume(run)}"
 
 
 def same_run(path: Path, config: RunConfig) -> Run | None:
-    """The run in a folder, if it is the very one that `config` asks for; None if there is none.
+    """The run in a folder, if it has this `config`; None if there is no run.
 
     Raises:
-        ConfigurationChanged: it is another one; the sentence says what differs.
+        ConfigurationChanged: its configuration differs; the message says in what.
         RunFolderError: the folder is a link, or holds graded answers.
     """
     if not holds_run(path):
@@ -293,7 +293,7 @@ def resume_many(
     on_progress: OnSeveral | None = None,
     **options: Unpack[PlacedOptions],
 ) -> list[ModelRun]:
-    """Continue several runs side by side. Those that are complete are left as they are.
+    """Continue several runs at the same time. Complete ones are left as they are.
 
     Args:
         runs: runs, or the paths of their folders, or of folders that hold such folders.
@@ -302,7 +302,7 @@ def resume_many(
         **options: `RunOptions` for all, as for `resume`; `max_cost` in USD bounds all together.
 
     Returns:
-        What became of each; what goes wrong with one is its `error`.
+        The result of each; if one fails, that is its `error`.
 
     Raises:
         TypeError: an option is unknown; a similar one is suggested.
@@ -374,8 +374,8 @@ async def resume_many_async(
 def runs_named(runs: RunLike | Sequence[RunLike]) -> list[Run]:
     """The runs that paths name, those of a folder of runs in the order of their names.
 
-    Raises `RunFolderError` where a path names none. Graded answers in a folder are passed over:
-    they are gone on with by their own command.
+    Raises `RunFolderError` if a path names none. Grade runs in a folder are skipped: they are
+    continued by repeating their own command.
     """
     found: dict[Path, Run] = {}
     for one in as_list(runs):
@@ -388,7 +388,7 @@ def runs_named(runs: RunLike | Sequence[RunLike]) -> list[Run]:
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
-    """What each of several runs is called: its model, or its folder where that says more."""
+    """A name for each run: its model, or its folder if models repeat."""
     models = [str(run.manifest.config.get("model", "")) for run in runs]
     seen = Counter(models)
     return [
@@ -398,7 +398,7 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 
 
 def is_complete(run: Run) -> bool:
-    """Whether nothing of a run is left to be asked."""
+    """Whether a run is complete."""
     from refusalkit.scoring.score import score_run
 
     sessions = run.manifest.sessions

@@ -47,7 +47,7 @@ from refusalkit.api.sync import sync
 from refusalkit.engine.plan import OnProgress
 from refusalkit.runs.naming import RUNS
 
-# How an error ends whose run can go on later.
+# How an error's message ends if its run can be resumed later.
 _RESUME = "; resume the run then"
 
 
@@ -61,7 +61,7 @@ def benchmark(
     on_progress: OnProgress | None = None,
     **options: Unpack[PlacedOptions],
 ) -> Run:
-    """Ask a model every prompt, judge every answer, keep it all in a run folder.
+    """Ask a model every prompt, judge every answer, and record everything in a run folder.
 
     Args:
         model: an id such as ``openai/gpt-6-luna``, or your own `Model`.
@@ -70,8 +70,8 @@ def benchmark(
         judge: a shipped name, the path of a judge file, several of them with commas for a council,
             or your own `Judge`. Default: ``graded``, and ``lexical`` for ``demo/...`` models.
         out: the folder to make; default ``runs/<time>-<model>``.
-        resume: go on with the run in `out`, if one is there and it is this very one: what is
-            measured is the same. Without it a folder that holds a run is refused.
+        resume: continue the run in `out`, if there is one and all options that its figures depend
+            on are the same. Without it a folder that holds a run is refused.
         on_progress: called after each step with a `Progress`.
         **options: `RunOptions`: trials, temperature, concurrency, max_cost, ...; and
             `PlacementOptions`, which say where the model runs: serve, engine, workers, gpus, ...
@@ -85,7 +85,7 @@ def benchmark(
         ConfigurationChanged: with `resume`, the run in `out` is another one; what differs is named.
         ConfigurationError: no key, an unknown provider, a value out of range.
         FatalProviderError: no request can succeed, or too many in a row failed.
-        StorageError: the disk refused a write; what was written stays readable.
+        StorageError: a write failed; what was written stays readable.
 
     Examples:
         >>> import refusalkit as rk
@@ -143,7 +143,7 @@ async def benchmark_async(
 
 @dataclass(frozen=True, slots=True)
 class PreparedRun:
-    """A run before its folder is made: all that was asked for is there and fits together."""
+    """A run before its folder is created: all parts are open and checked."""
 
     config: RunConfig
     prompts: PromptSet
@@ -162,7 +162,7 @@ def prepare_run(
     slots: Slots | None = None,
     **options: Unpack[PlacedOptions],
 ) -> PreparedRun:
-    """Open and check all that a run needs. Nothing is asked and nothing written."""
+    """Open and check all that a run needs. Nothing is sent and nothing written."""
     placement, rest = split_placement(options)
     asked_for = config_of_call(rest, model=model, prompts=prompts, judge=judge)
     chosen = choose_prompts(asked_for, prompts if isinstance(prompts, PromptSet) else None)
@@ -183,7 +183,7 @@ def prepare_run(
     check_batch(config, asked, grader)
     recorded = config
     if workplace is not None:
-        # Its server ends with the session, and somebody else may listen at the address later.
+        # The server ends with the session, and another program may use its address later.
         recorded = config.model_copy(update={"api_base": asked_for.api_base})
     manifest = new_manifest(recorded, chosen, grader, kind="run")
     return PreparedRun(config, chosen, asked, grader, manifest, workplace)
@@ -220,7 +220,7 @@ async def work_prepared(
                 workplace=prepared.workplace,
             )
         except FatalProviderError as error:
-            # A server's log stays: it says why.
+            # The folder stays if it has a server's log, which says why.
             if prepared.workplace is None and is_untouched(run):
                 # A run whose first request could not succeed leaves nothing behind.
                 shutil.rmtree(run.path, ignore_errors=True)

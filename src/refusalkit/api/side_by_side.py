@@ -16,10 +16,10 @@ from refusalkit.runs.folder import Run, holds_run, open_run
 from refusalkit.untrusted import printable
 
 OnSeveral = Callable[[str, Progress], None]
-"""Called with the name of a run and how far it is."""
+"""Called with a run's name and its progress."""
 
 Work = Callable[[OnProgress, asyncio.Event], Awaitable[Run]]
-"""Does the work of one run, telling how far it is, and ends in good order once the event is set."""
+"""Does the work of one run, reports its progress, and ends cleanly once the event is set."""
 
 
 @shows(
@@ -32,13 +32,13 @@ class ModelRun:
     """The result of one of several models."""
 
     name: str
-    """The model's id, or the name of its folder where that says more."""
+    """The model's id, or its folder's name if one was given or ids repeat."""
     path: Path
-    """Where its run folder is, or would be."""
+    """The path of its run folder, even if that was never created."""
     run: Run | None
-    """The run; None where nothing was recorded."""
+    """The run; None if nothing was recorded."""
     error: RefusalkitError | None = None
-    """Why the work stopped; None where it ended in good order."""
+    """The error that stopped the work; None if there was none."""
 
 
 async def side_by_side(
@@ -48,7 +48,7 @@ async def side_by_side(
     on_progress: OnSeveral | None,
     stop: asyncio.Event | None,
 ) -> list[ModelRun]:
-    """Do the work of several runs at the same time; what goes wrong with one is its `error`."""
+    """Do the work of several runs at the same time; if one fails, that is its `error`."""
 
     async def work_one(name: str, path: Path, work: Work) -> ModelRun:
         def show(progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""Runs async work from plain code, so that an interruption ends it in good order."""
+"""Runs async work from synchronous code, so that an interruption ends it cleanly."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ def sync(
     *,
     go_on: Callable[[_T], str] | None = None,
 ) -> _T:
-    """Run async work from plain code, inside a running event loop too, such as a notebook's.
+    """Run async work from synchronous code, even inside a running event loop, as in a notebook.
 
-    `start` is given an event that asks the work to stop. An interruption (Ctrl-C, the Stop button
-    of a notebook) sets it; what is in flight has a moment to come back, and a second interruption
-    ends it at once. Then `KeyboardInterrupt` is raised, with what `go_on` says of the result.
+    `start` is given an event that asks the work to stop. An interruption (Ctrl-C, a notebook's Stop
+    button) sets it; requests in flight get a few seconds to finish, and a second interruption ends
+    them at once. Then `KeyboardInterrupt` is raised, with the hint that `go_on` gives for the
+    result.
     """
     work = _Work(start)
     try:
@@ -36,7 +37,7 @@ def sync(
     except RuntimeError:
         found = work.here()
     else:
-        # A loop is running in this thread already, so use a thread with its own.
+        # An event loop is already running in this thread, so use a thread with its own loop.
         found = work.in_a_thread()
     if work.interrupted:
         raise _interruption(None if found is None or go_on is None else go_on(found[0]), work.notes)
@@ -56,11 +57,11 @@ class _Work(Generic[_T]):
         self.notes: tuple[str, ...] = ()
 
     def here(self) -> tuple[_T] | None:
-        """The result, or None where the work was cancelled."""
+        """The result, or None if the work was cancelled."""
         return asyncio.run(self._drive(signals=_is_ctrl_c_ours()))
 
     def in_a_thread(self) -> tuple[_T] | None:
-        """The same in another thread, while this one waits for an interruption."""
+        """`run` in another thread, while this one waits for an interruption."""
         context = contextvars.copy_context()  # ipykernel's says which cell output belongs to
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             done = pool.submit(context.run, asyncio.run, self._drive(signals=False))
@@ -100,7 +101,7 @@ class _Work(Generic[_T]):
 
 
 def _is_ctrl_c_ours() -> bool:
-    """Whether Ctrl-C does what Python does by default: a program's own handler is left alone."""
+    """Whether Ctrl-C has Python's default handler: a program's own handler is left alone."""
     return (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -1,4 +1,4 @@
-"""The audit command: do a run's hard lines hold?"""
+"""The audit command: checks whether a run's hard lines hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run has at its providers: the command batches, and how `run --batch` ends."""
+"""The command batches, and the end of a command whose run waits for batches."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def is_in_batches(run: Run) -> bool:
 def show_batches(
     runs: Sequence[Run], as_json: bool, *, come_back: str, folder: str | None = None
 ) -> int:
-    """Print what runs have at the providers and when to come back; returns the exit code.
+    """Print the runs' open batches and when to come back; returns the exit code.
 
-    `come_back` is the command that collects the results. Of batches in files in a `folder` it is
-    said how they are answered.
+    `come_back` is the command that collects the results. For batches that are files in a `folder`,
+    the command that answers them is printed.
     """
     found = open_batches(runs)
     print_batches(found, as_json, runs)
@@ -80,7 +80,7 @@ def show_batches(
 
 
 def open_batches(runs: Sequence[Run]) -> list[BatchReport]:
-    """What runs have at the providers: of a run that a judge judged again, that judge's."""
+    """The batches of runs at their providers; after a regrade, those of its judge."""
     from refusalkit.api.batches import recorded_batches
 
     found = []

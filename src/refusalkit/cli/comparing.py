@@ -111,7 +111,7 @@ def compare(
     else:
         show(terminal.comparison_view(found, by_category=by is not None))
     if form == "csv":
-        # A table of figures alone would leave them out.
+        # CSV has only figures, so the warnings go to stderr.
         for warning in found.warnings:
             click.echo(f"refusalkit: warning: {warning}", err=True)
     return _exit_code(found, max_unscored)

@@ -1,6 +1,6 @@
-"""What a shell offers on Tab, and the command that prints a shell's script for it.
+"""Completion on Tab, and the command that prints a shell's script for it.
 
-Nothing here asks a network, and what cannot be read offers nothing.
+Nothing here uses the network, and files that cannot be read are ignored.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _BASH = """\
 }
 complete -o nosort -F %(complete_func)s %(prog_name)s
 """
-# Runs that are read to know their models.
+# How many runs are read to find their models.
 _MAX_RUNS = 50
 # Of a run's answers only so much is read to know their units, and so many are offered: a person
 # waits.

@@ -1,4 +1,4 @@
-"""The command that asks nothing: estimate."""
+"""The estimate command."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _of_judging(
     chosen: Mapping[str, Any],
     earlier: Sequence[str],
 ) -> list[RunEstimate]:
-    """What a judge takes of recorded answers, or of those with labels."""
+    """Estimates of judging recorded answers, or only those with labels."""
     import refusalkit
     from refusalkit.config.run_config import BatchOptions
 

@@ -20,7 +20,7 @@ AUDIT_EXITS = {"held": OK, "crossed": GATE, "inconclusive": INCOMPLETE}
 
 
 def exit_code_of(error: RefusalkitError) -> int:
-    """The exit code of a command that an error ended."""
+    """The exit code for an error that ended a command."""
     if isinstance(error, UsageError):
         return USAGE
     return INCOMPLETE if isinstance(error, Interrupted) else ERROR

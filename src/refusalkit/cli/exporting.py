@@ -1,4 +1,4 @@
-"""Commands for what others get of a run: verify and export."""
+"""Commands for sharing a run: verify and export."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What a command was given, by its options, the environment and files of options.
+"""Collects a command's options from the command line, the environment and files.
 
-The order is defaults < preset < files < environment < command line, where `refusalkit.toml` in the
-user's own configuration folder lies below the one in the current folder, or that of --config.
+The order is defaults < preset < files < environment < command line. Of the files,
+`refusalkit.toml` in the current folder, or the file of --config, overrides the one in the user's
+configuration folder.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from refusalkit.config.run_config import RunConfig
 
 _LOG = logging.getLogger("refusalkit")
-# Variables of ours that are no options.
+# Our environment variables that are not options.
 _OTHER_VARIABLES = ("CACHE", "STATE", "CONFIG", "ENV_FILE", "GITHUB_ENDPOINT", "MAX_UNSCORED")
 
 
@@ -42,11 +43,11 @@ class Given(NamedTuple):
 
 
 def given(options: Mapping[str, Any], *, base: RunConfig | None = None) -> Given:
-    """What the current command was given, checked.
+    """The current command's options, checked.
 
-    `options` are those that click parsed. With `base`, the configuration of a run that is gone on
-    with, only --config and what says how fast or where is read from elsewhere than the command
-    line: the rest is the run's own. Keys of an --env-file are put into the environment.
+    `options` are those that click parsed. With `base`, the configuration of a run to be continued,
+    the only other sources are --config and, for pace and endpoint, the environment: all other
+    options are the run's own. Keys in an --env-file are put into the environment.
 
     Raises `UsageError` or `ConfigurationError`, which name the place.
     """
@@ -79,7 +80,7 @@ def given(options: Mapping[str, Any], *, base: RunConfig | None = None) -> Given
 
 
 def _parsed(context: click.Context, options: Mapping[str, Any]) -> tuple[Layer, Layer]:
-    """The options by environment variables, and those on the command line."""
+    """The options in environment variables, and those on the command line."""
     from refusalkit.cli.options import variable_of
     from refusalkit.config.layers import Layer
     from refusalkit.config.placement import EVERY_OPTION
@@ -144,7 +145,7 @@ def _take_keys(file: str, options: Layer) -> None:
 
 
 def _warn_of_unknown_variables() -> None:
-    """Say of a variable that is spelled like one of ours which one may be meant."""
+    """Warn about a variable that looks like a misspelling of one of ours."""
     from refusalkit.cli.options import variable_of
     from refusalkit.config.placement import EVERY_OPTION
     from refusalkit.config.resolve import VARIABLES

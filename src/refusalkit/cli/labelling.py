@@ -1,4 +1,4 @@
-"""`judges label`: a person reads answers and says what they are, blind to the judge."""
+"""`judges label`: a person reads and labels answers without seeing the judge's labels."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _ask_all(labelling: Labelling, keys: Iterator[str]) -> None:
 
 
 def _ask(labelling: Labelling, item: Item, keys: Iterator[str]) -> bool:
-    """Show one answer until a key labels or skips it; False if the person quits."""
+    """Show one answer until it is labelled or skipped; False if the person quits."""
     done = len(labelling.items) - labelling.n_left
     click.echo(f"\n--- {done + 1} of {len(labelling.items)} ---")
     request = "\n\n".join(f"[{turn.role}] {turn.content}" for turn in item.prompt.turns)
@@ -163,7 +163,7 @@ def _show(title: str | None, text: str) -> None:
 
 @contextlib.contextmanager
 def _keyboard() -> Iterator[Iterator[str]]:
-    """Keys as they are pressed on a terminal; lines if standard input is not one."""
+    """Reads single keys from a terminal, or lines if standard input is not a terminal."""
     if not sys.stdin.isatty():
         yield _read(lambda: sys.stdin.readline()[:20])
         return

@@ -152,7 +152,7 @@ def unit_facts(run: Run, unit: str, *, show_text: bool) -> dict[str, Any]:
 
 
 def _prompt_text(run: Run, prompt_id: str) -> str | None:
-    """A prompt's text; None where the run's prompts are not to be had any more."""
+    """A prompt's text; None if the run's prompts can no longer be read."""
     from refusalkit.runs.prompt_choice import same_prompts
 
     manifest = run.manifest

@@ -81,7 +81,7 @@ def resume_several(
     max_unscored: float,
     as_json: bool,
 ) -> int:
-    """Go on with runs side by side; returns the highest of their exit codes."""
+    """Continue runs side by side; returns the highest of their exit codes."""
     import refusalkit
     from refusalkit.api.resuming import is_complete, names_of
 
@@ -98,7 +98,7 @@ def resume_several(
 
 
 def name_models(models: Sequence[str], plan: str | None) -> None:
-    """Refuse a command that names no model, or names them twice."""
+    """Raise `UsageError` if a command names no model, or both MODELs and a plan."""
     if not models and plan is None:
         raise click.UsageError("Missing argument 'MODEL' (only --plan needs none)")
     if models and plan is not None:
@@ -108,7 +108,7 @@ def name_models(models: Sequence[str], plan: str | None) -> None:
 def asked_models(
     models: Sequence[str], given: Given, *, plan: str | None
 ) -> tuple[list[dict[str, Any]], float | None]:
-    """The checked options of each model, and the budget of all together in USD."""
+    """The checked options of each model, and the budget for all of them together in USD."""
     from refusalkit.config.layers import Layer
     from refusalkit.config.option_files import Planned, read_plan
 
@@ -160,8 +160,8 @@ def show_several(
 ) -> int:
     """Print each result. `bounds` are their own budgets, `together` that of all, in USD.
 
-    Of those that wait for a provider it is said what they wait for, and when to come back;
-    `folder` is where batches in files lie.
+    For runs with open batches it also prints these and when to come back; `folder` holds batches
+    that are files.
     """
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
@@ -254,7 +254,7 @@ def _cost(usd: float | None) -> str:
 
 
 def _how_to_resume(waiting: Sequence[Run], done: Sequence[ModelRun]) -> str:
-    """The command that goes on with runs: it names their folder where nothing else lies in it."""
+    """The command that continues these runs; it names their common folder if that has no others."""
     from refusalkit.runs.naming import run_folders_below
 
     parents = {run.path.parent for run in waiting}

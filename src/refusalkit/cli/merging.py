@@ -9,7 +9,7 @@ from refusalkit.cli.options import arg, opt
 from refusalkit.types import Unscored
 from refusalkit.untrusted import printable
 
-# Missing shards that are named; --json has all.
+# How many missing shards are listed; --json has all.
 _SHOWN = 20
 # What a resume asks again.
 OWED = (Unscored.OWED, Unscored.ERROR, Unscored.JUDGE_ERROR, Unscored.MISSING_VOTE)

@@ -1,4 +1,4 @@
-"""What a run says of its prompts before it starts."""
+"""Notices about a run's prompts before it starts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from refusalkit.config.run_config import RunConfig
 
 
-# Bytes; larger files would take seconds to read a second time, so nothing is printed for them.
+# Bytes. Larger prompt files are not checked, as reading them a second time would take seconds.
 _LARGE = 4 * 1024 * 1024
 
 
@@ -46,7 +46,7 @@ def warn_unmarked_hard_lines(config: RunConfig) -> None:
 
 
 def warn_of_filters(config: RunConfig) -> None:
-    """Say on stderr what the filters take out that a figure of the run rests on."""
+    """Say on stderr if the filters leave out prompts that a figure of the run needs."""
     if not (config.category or config.tag or config.danger or config.limit):
         return
     sizes = [_size(Path(part.strip())) or 0 for part in config.prompts.split(",")]

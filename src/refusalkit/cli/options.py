@@ -1,4 +1,4 @@
-"""The options that commands share, and how what was given becomes a configuration.
+"""The options that commands share, and how they become a configuration.
 
 An option that is a field of `RunConfig` is written there, with its type, default and help.
 """
@@ -43,7 +43,7 @@ class RunName(click.ParamType[str]):
     name = "run"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The path of the run; what names none is left to the command, which says so."""
+        """The path of the run; if there is none, the command itself reports that."""
         from refusalkit.runs.naming import find_run
 
         return find_run(str(value))
@@ -60,7 +60,7 @@ class Opt(click.Option):
         self.section = section
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """What a shell offers as its value."""
+        """Its completions in a shell."""
         from refusalkit.cli.completing import complete_option
 
         found = complete_option(self, ctx, incomplete)
@@ -68,10 +68,10 @@ class Opt(click.Option):
 
 
 class Arg(click.Argument):
-    """An argument for which a shell offers what there is."""
+    """An argument with completion in a shell."""
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """What a shell offers in its place."""
+        """Its completions in a shell."""
         from refusalkit.cli.completing import complete_argument
 
         found = complete_argument(self, ctx, incomplete)
@@ -87,9 +87,9 @@ def config_options(
 ) -> Callable[[_F], _F]:
     """The options of fields of `RunConfig` and `Placement`: whole groups, and `only` single ones.
 
-    With `file` also those that say which files of options are read; without `defaults` their help
-    leaves the defaults out. The command must be a `ConfiguredCommand`, which makes the options when
-    they are first used, so that other commands do not wait for `RunConfig` to be imported.
+    With `file`, the options about configuration files are added; without `defaults`, the help does
+    not show defaults. The command must be a `ConfiguredCommand`, which makes the options when they
+    are first used, so that other commands need not import `RunConfig`.
     """
 
     def make() -> Iterator[click.Option]:
@@ -138,9 +138,9 @@ def _file_options() -> Iterator[click.Option]:
 
 
 def _with_bare_values(params: Sequence[click.Parameter], args: Sequence[str]) -> Iterator[str]:
-    """The arguments, with its value at each option that may stand alone and does.
+    """The arguments, with the default value added to options that were given without one.
 
-    click would take the next argument for it, whatever that is.
+    click would take the next argument as the value, whatever it is.
     """
     bare = {
         name: param
@@ -174,7 +174,7 @@ class ConfiguredCommand(click.Command):
     _given: list[click.Parameter]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse arguments; an option that may stand alone takes only its own words for a value."""
+        """Parse arguments; an option whose value may be omitted accepts only its own values."""
         return super().parse_args(ctx, list(_with_bare_values(self.params, args)))
 
     @property
@@ -206,9 +206,9 @@ Record = tuple[click.Option, tuple[str, str]]
 
 
 def sections_of(command: click.Command, ctx: click.Context) -> list[tuple[str, list[Record]]]:
-    """The options of a command as its help page lists them: headings, options, what is said.
+    """The options of a command as its help page lists them: headings, options and their help.
 
-    Where all belong together the heading is ``Options``.
+    If there are no groups, the heading is ``Options``.
     """
     from refusalkit.config.run_config import CONFIGURATION, OUTPUT, SECTIONS
 
@@ -225,7 +225,7 @@ def sections_of(command: click.Command, ctx: click.Context) -> list[tuple[str, l
 
 
 def _option(name: str, place: Cli, field: FieldInfo, *, shows_default: bool) -> click.Option:
-    """The command line's option for a field. Its value is None or () where it is not given."""
+    """The command line's option for a field. Its value is None or () if it is not given."""
     kind, several = _type_of(field)
     default = place.default
     said = isinstance(field.default, int | float | str) and not isinstance(field.default, bool)
@@ -257,7 +257,7 @@ def variable_of(option: str) -> str:
 
 
 class _ConfigOption(Opt):
-    """An option whose help is its field's docstring, read when it is shown."""
+    """An option whose help is its field's docstring, read when the help is shown."""
 
     _ending: str
 
@@ -274,7 +274,7 @@ class _ConfigOption(Opt):
         self._ending = ending
 
     def value_from_envvar(self, ctx: click.Context) -> Any:
-        """The value that the option's environment variable gives, a list by commas or blanks."""
+        """The value in the option's environment variable; lists are split at commas or spaces."""
         text = self.resolve_envvar_value(ctx)
         if text is None or ctx.resilient_parsing:  # a shell that completes
             return None
@@ -288,7 +288,7 @@ class _ConfigOption(Opt):
 def _type_of(field: FieldInfo) -> tuple[Any, bool]:
     """The type that click converts to, and whether the option is repeatable.
 
-    Ranges are left to `RunConfig`, but for those of single items.
+    Ranges are checked by `RunConfig`, except those of single items.
     """
     kind: Any = field.annotation
     if get_origin(kind) in (Union, UnionType):
@@ -328,7 +328,7 @@ max_unscored_option = opt(
 
 
 def format_options(*forms: str, said: str | None = None) -> Callable[[_F], _F]:
-    """The options --format, as `form`, with ``table`` and these, and --json, as `as_json`."""
+    """The options --format (``table`` and these; argument `form`) and --json (`as_json`)."""
 
     def add(function: _F) -> _F:
         function = opt("--json", "as_json", is_flag=True, help="The same as --format json.")(
@@ -347,7 +347,7 @@ def format_options(*forms: str, said: str | None = None) -> Callable[[_F], _F]:
 
 
 def json_option(said: str = "Print as JSON.") -> Callable[[_F], _F]:
-    """The option --json, as `as_json`."""
+    """The option --json (argument `as_json`)."""
     return opt("--json", "as_json", is_flag=True, help=said)
 
 
@@ -372,10 +372,10 @@ def run_options(function: _F) -> _F:
 
 
 def judging_options(function: _F) -> _F:
-    """The options of what is judged without asking a model under test: `grade`, `regrade`."""
+    """The options of commands that only judge: `grade`, `regrade`."""
     return config_options("judge", "operational", "batch", file=True)(function)
 
 
 def one_judge_options(*fields: str) -> Callable[[_F], _F]:
-    """The options of the commands about one judge: these `fields`, how fast and where."""
+    """The options of commands about one judge: these `fields`, and those on pace and endpoint."""
     return config_options("operational", only=fields, file=True)

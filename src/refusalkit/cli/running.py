@@ -1,4 +1,4 @@
-"""Commands that ask: run, resume, grade, regrade."""
+"""Commands that send requests: run, resume, grade, regrade."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def score(
     ]
     form = "json" if as_json else form
     if form == "json":
-        # Frames and bytes as they are: with a row for each prompt this can be long.
+        # Written without rich, because a table with a row for each prompt can be long.
         found = {**data.score_data(result, ()), "cost_usd": spent}
         parts = [by] if by else data.BY
         found |= {f"by_{name}": data.frame_by(result, name) for name in parts}

@@ -1,4 +1,4 @@
-"""How a command ends: its tables, its messages on stderr, its exit code."""
+"""Shows the result of a command: its tables, its messages on stderr, its exit code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Result(NamedTuple):
-    """Score, audit and cost of a run; `spent_usd` is None where a price is unknown."""
+    """Score, audit and cost of a run; `spent_usd` is None if a price is unknown."""
 
     score: Score
     audit: Audit | None
@@ -90,9 +90,9 @@ def show_run(run: Run, max_unscored: float, as_json: bool) -> int:
 def run_exit(
     run: Run, result: Result, max_unscored: float, *, bound: float | None, name: str | None = None
 ) -> int:
-    """The exit code that a run calls for; why, and how to go on, said on stderr.
+    """The exit code for a run; prints on stderr why, and how to continue.
 
-    `bound` is what it was not to cost, in USD. `name` says which of several runs it is about.
+    `bound` is its budget in USD. `name` says which of several runs it is about.
     """
     from refusalkit.engine.session import how_to_resume
     from refusalkit.scoring.asked_part import has_settled
@@ -130,7 +130,7 @@ def _bound(run: Run) -> float | None:
 
 
 def above_bound(spent: float | None, bound: float | None) -> str | None:
-    """A sentence if more was spent than `--max-cost`, else None."""
+    """A sentence if the cost has exceeded `--max-cost`, else None."""
     if spent is None or bound is None or spent <= bound:
         return None
     # As many digits as it takes to tell the two apart.
@@ -139,7 +139,7 @@ def above_bound(spent: float | None, bound: float | None) -> str | None:
 
 
 def check_report(report: str | None, out: str | None, *, several: bool = False) -> None:
-    """Refuse a report that cannot be written, before the run is paid for."""
+    """Raise an error, before the run is paid for, if its report cannot be written."""
     if report is None:
         return
     from refusalkit.reporting.target import check_target
@@ -152,9 +152,9 @@ def check_report(report: str | None, out: str | None, *, several: bool = False) 
 
 
 def write_report(runs: Path | Sequence[Path], report: str, code: int) -> int:
-    """Write the report of what was run and say on stderr where it lies: stdout may be JSON.
+    """Write the report and print its path on stderr, because stdout may be JSON.
 
-    Returns `code`, or `ERROR` where it could not be written: the result was told by then.
+    Returns `code`, or `ERROR` if it could not be written: the result is already printed then.
     """
     import refusalkit
 
@@ -171,7 +171,7 @@ def write_report(runs: Path | Sequence[Path], report: str, code: int) -> int:
 
 
 def show_regrade(run: Run, as_json: bool) -> int:
-    """Print what the judge says that judged a run again; returns the command's exit code."""
+    """Print the score by the judge of a regrade; returns the command's exit code."""
     import refusalkit
     from refusalkit.reporting import data
 
@@ -210,7 +210,7 @@ def show_regrade(run: Run, as_json: bool) -> int:
 
 
 def _spent_by_judge(run: Run, judge: str) -> float | None:
-    """What the verdicts of a judge cost, and of the council that it may be, in USD."""
+    """Cost in USD of a judge's verdicts, including those of a council's members."""
     from refusalkit.runs import frames
     from refusalkit.runs.costs import spent_on
 
@@ -230,7 +230,7 @@ def warn_of_canaries(check: CanaryCheck) -> None:
         warn(check.warning)
 
 
-# What a judge's failures are called on the screen.
+# How a judge's failures are described on the screen.
 _JUDGE_FAILURES = {
     "judge_error": "could not be judged",
     "unparsable": "got no verdict that can be read",
@@ -243,7 +243,7 @@ _MANY_EMPTY = 0.2
 
 
 def _tell_failures(run: Run, score: Score, whose: str) -> None:
-    """Say on stderr why requests and verdicts failed: the commonest reason of each kind."""
+    """Say on stderr why requests and verdicts failed: the most common reason of each kind."""
     if not any(score.unscored[why] for why in ("error", "empty", *_JUDGE_FAILURES)):
         return
     import polars as pl
@@ -302,8 +302,8 @@ def _owed(score: Score) -> int:
 
 
 def score_exit(score: Score, max_unscored: float, *, name: str | None = None) -> int:
-    """The exit code that a score's unscored units call for, said on stderr."""
-    # Written so that a bound that is not a number fails.
+    """The exit code for a score's share of unscored units; says on stderr if that is too large."""
+    # Written this way so that a bound of NaN fails.
     if not score.unscored_percent <= max_unscored:
         text = (
             f"{score.unscored_percent:.1f} % of the units are unscored, allowed: {max_unscored:g} %"

@@ -1,4 +1,4 @@
-"""The standard streams of a command: a broken one never changes its exit code."""
+"""Guards a command's standard streams: a closed reader never changes its exit code."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 def guard_streams() -> None:
     """Let the command go on, to its own exit code, even if its output is closed.
 
-    A reader that has gone has seen enough. A stdout that cannot be written is a `StorageError`,
-    once; a stderr that cannot be written goes unreported. Closed ones are replaced, or the next
-    file that is opened would take their place.
+    A pipe that its reader has closed is ignored. Any other failed write to stdout raises
+    `StorageError`, once; failed writes to stderr are ignored. Closed streams are replaced, because
+    the next file to be opened would get their descriptor.
     """
     sys.stdout = _guarded(sys.stdout, 1, tells=True)
     sys.stderr = _guarded(sys.stderr, 2, tells=False)
 
 
 def flush_streams() -> None:
-    """Write what is left. Raises `StorageError` where stdout cannot be written."""
+    """Flush both streams. Raises `StorageError` if stdout cannot be written."""
     with contextlib.suppress(ValueError):  # closed by now
         sys.stdout.flush()
     with contextlib.suppress(ValueError, OSError):

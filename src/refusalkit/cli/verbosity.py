@@ -1,4 +1,4 @@
-"""How much a command says on stderr beside its errors: -v, -q and the notes of the library."""
+"""What a command prints on stderr in addition to errors: -v, -q and the library's log messages."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from refusalkit.untrusted import printable
 
 _LOG = logging.getLogger("refusalkit")
 _QUIET = logging.CRITICAL + 1
-# Characters of one note: some name a dozen folders.
+# Most characters of one message: some name a dozen folders.
 _MAX_NOTE = 4000
 
 
 class _Echo(logging.Handler):
-    """Says on stderr what the library notes while a command runs."""
+    """Prints the library's log messages on stderr while a command runs."""
 
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(f"refusalkit: {printable(record.getMessage(), _MAX_NOTE)}", err=True)
 
 
 def say_notes() -> None:
-    """Say on stderr what the library logs: it prints nothing by itself."""
+    """Print the library's log messages on stderr; the library itself prints nothing."""
     _LOG.setLevel(logging.INFO)
     _LOG.propagate = False
     _LOG.handlers = [_Echo()]
 
 
 def note(text: str) -> None:
-    """Say something that is good to know; not with --quiet."""
+    """Print a piece of information, unless with --quiet."""
     _LOG.info(text)
 
 
 def warn(text: str) -> None:
-    """Say something that a reader of the result should know; not with --quiet."""
+    """Print a warning about the result, unless with --quiet."""
     _LOG.warning(text)
 
 
 def is_quiet() -> bool:
-    """Whether only results and errors are wanted."""
+    """Whether --quiet was given: only results and errors are printed."""
     return not _LOG.isEnabledFor(logging.WARNING)
 
 

@@ -1,4 +1,4 @@
-"""Runs the async work of a command: progress, interruption, imports in the pauses."""
+"""Runs the async work of a command: progress, interruption, and imports while it waits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 # Seconds after which a signal ends the process that is too busy to hear it, or that heard the
 # second one and waits for a thread.
 _UNHEARD_S = 5.0
-# Seconds in which work that was asked to stop has ended: what is in flight has five.
+# Seconds in which work must end after it was asked to stop; requests in flight get five.
 _ENDED_S = 30.0
 _FIGURES = (
     "polars",
@@ -40,10 +40,10 @@ def work(
     names: Sequence[str] = (),
     tables: bool = True,
 ) -> _T:
-    """Run a piece of work with a progress display; the first Ctrl-C ends it in good order.
+    """Run a piece of work with a progress display; the first Ctrl-C ends it cleanly.
 
-    With `names` the display has a line for each, and `start` is given one for several. `tables`:
-    the result will be printed as tables.
+    With `names` the display has a line for each, and `start` is given a callback for several runs.
+    `tables`: the result will be printed as tables.
     """
     import asyncio
 
@@ -84,8 +84,8 @@ def work(
             shown = SeveralProgress(names) if names else ProgressDisplay()
         with shown as display:
             try:
-                # Not returned: asyncio.run would show it in a message that nobody reads, and a run
-                # reads its records to be shown.
+                # Not returned: asyncio.run formats the result for a message that nobody sees, and
+                # the repr of a run reads its records.
                 found.append(await start(display, stop))
             except asyncio.CancelledError as error:
                 stopped = Interrupted("stopped")
@@ -106,7 +106,7 @@ def work(
 
 
 def _end_later(unless: threading.Event, seconds: float) -> None:
-    """End the process after some seconds: it is reading something that takes too long.
+    """End the process after some seconds, even if a thread is still reading something.
 
     Nothing is lost by that: a record is on disk once it is written.
     """
@@ -121,9 +121,9 @@ def _end_unless(heard: threading.Event, seconds: float) -> None:
 
 
 async def _preload(modules: Sequence[str]) -> None:
-    """Import what the result needs piece by piece, while requests are under way.
+    """Import the modules for the result one by one, while requests are in flight.
 
-    Not in a thread: every answer that comes would wait for the GIL.
+    Not in a thread, because every answer that arrives would wait for the GIL.
     """
     import asyncio
 
