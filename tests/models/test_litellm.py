@@ -149,8 +149,6 @@ def answers_two_together(provider: str) -> Iterator[str]:
             thread.join()
 
 
-# litellm ignores it itself, once, when it is imported.
-@pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning")
 @pytest.mark.parametrize("provider", [*sorted(PREPARED_AT_ONCE), IN_A_THREAD])
 def test_no_request_waits_for_another(provider: str) -> None:
     with answers_two_together(provider) as base:

@@ -199,11 +199,20 @@ def test_on_another_machine_one_sentence_says_what_to_add(
     base = provider.openai_base
     for named in (base, "MY_LOCAL_KEY", "--api-base", "--api-key-env", "--judge-api-base"):
         assert named in line
+    assert line.endswith(
+        "give --api-key-env and --judge-api-key-env yourself, and with that --api-base and "
+        "--judge-api-base, or --trust-folder in place of the latter if you trust who wrote it"
+    )
     assert provider.requests == asked
     given = ("--api-base", base, "--api-key-env", "MY_LOCAL_KEY")
     judge = ("--judge-api-base", base, "--judge-api-key-env", "MY_LOCAL_KEY")
     assert n_units(run) == 2
     call("resume", run, *given, *judge)
+    assert n_units(run) == 3
+    # So is the other way that the sentence names.
+    monkeypatch.setenv("REFUSALKIT_STATE", str(tmp_path / "a-third-machine"))
+    owe(run)
+    call("resume", run, "--trust-folder", *given[2:], *judge[2:])
     assert n_units(run) == 3
     # From now on it is this user's own: the same without a word.
     owe(run)

@@ -149,7 +149,8 @@ class _Asked:
         self._trusted = trust_folder
         self._named: list[str] = []
         self._options: list[str] = []
-        self._can_be_trusted = False
+        # Of these, the ones that --trust-folder takes the place of.
+        self._trustable: list[str] = []
 
     def endpoint(
         self, prefix: str, said: Mapping[str, Any], models: tuple[str | None, ...]
@@ -177,8 +178,10 @@ class _Asked:
         if self._trusted and trusted:
             return True
         self._named.append(what)
-        self._options.append(f"--{field.replace('_', '-')}")
-        self._can_be_trusted |= trusted and not self._trusted
+        option = f"--{field.replace('_', '-')}"
+        self._options.append(option)
+        if trusted:
+            self._trustable.append(option)
         return False
 
     def refuse_if_any(self) -> None:
@@ -186,9 +189,16 @@ class _Asked:
         if not self._named:
             return
         told = f"{printable(self._run.path)} was not written by you on this machine, or was changed"
-        how = f"give {_listed(self._options)} yourself"
-        if self._can_be_trusted:
-            how += ", or add --trust-folder if you trust who wrote it"
+        always = [option for option in self._options if option not in self._trustable]
+        if always and self._trustable:
+            how = (
+                f"give {_listed(always)} yourself, and with that {_listed(self._trustable)}, or "
+                "--trust-folder in place of the latter if you trust who wrote it"
+            )
+        else:
+            how = f"give {_listed(self._options)} yourself"
+            if self._trustable:
+                how += ", or add --trust-folder if you trust who wrote it"
         raise FolderNotTrusted(f"{told}, and it names {_listed(self._named)}: {how}")
 
     def _is_usual(self, variable: str, models: tuple[str | None, ...], base_field: str) -> bool:
