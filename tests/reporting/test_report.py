@@ -532,7 +532,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("words", "what"),
         [
-            ("report made made", "name the file with -o"),
+            ("report made made", "name a file with -o"),
             ("report made --json -o a.json", "leave -o"),
             ("report made -o a.txt", "a report ends in"),
             ("report nowhere", "is not a run"),

@@ -253,7 +253,7 @@ def report(
 
     opened = [load_run(run) for run in as_list(runs)]
     if path is None and len(opened) != 1:
-        raise UsageError("a report of several runs has no place of its own: name its file")
+        raise UsageError("a report of several runs has no default place: name its file")
     target = Path(path) if path is not None else opened[0].path / "report.html"
     if isinstance(calibration, str | Path):
         calibration = read_calibration(calibration)

@@ -220,8 +220,8 @@ async def continue_run(
     check_same_judge(manifest, grader)
     if was_served(folder) and placement.serve is None and given.get("api_base") is None:
         raise ConfigurationError(
-            "the model of this run was asked at a server that --serve started, and no run folder "
-            "keeps a command: give --serve again, or --api-base where the model is served"
+            "the model of this run was on a server that --serve started, and its command is not "
+            "recorded: give --serve again, or --api-base with the address of a server"
         )
     check_place(folder, placement.batch_to)
     workplace = open_workplace(config, placement, model, slots=slots)

@@ -42,10 +42,10 @@ def batches(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """List the batches of RUN, and how those that are open are doing. Exit 3 while one is open.
+    """List the batches of RUN, with the state of open ones. Exit 3 while one is open.
 
-    Their results are collected by `refusalkit resume RUN`; those of a judge that grades or judges
-    again, by the command that made them.
+    `refusalkit resume RUN` collects their results; those of a `grade` or `regrade` are collected by
+    repeating that command.
     """
     from refusalkit.api.batches import forget_batches, list_batches
 
@@ -53,7 +53,7 @@ def batches(
         raise UsageError("give --cancel or --forget, not both")
     if forget:
         given_up = forget_batches(run, trust_folder=trust_folder)
-        click.echo(f"{given_up} open batches given up; `refusalkit resume` asks their units anew")
+        click.echo(f"{given_up} open batches given up; `refusalkit resume` asks their units again")
         return OK
     found = list_batches(run, cancel=cancel, trust_folder=trust_folder, **given(options).all.values)
     print_batches(found, as_json)

@@ -77,10 +77,10 @@ def compare(
 ) -> int:
     """Compare runs, paired by prompt: the first RUN against the second, or every pair of several.
 
-    With a gate (--max-drop, --max-rise): exit 1 if the data show a change beyond it, 0 if they show
-    none, 3 if they cannot tell; what is unscored counts the unfavourable way.
-    Without one --max-unscored holds for each run. --sequential compares the figure of --on while
-    the runs are still at work: exit 0 once they were shown to differ, 3 before.
+    With a gate (--max-drop, --max-rise): exit 1 if the data show a change beyond it, 0 if they rule
+    it out, 3 if they cannot tell; unscored units count against passing. Without one, --max-unscored
+    applies to each run. --sequential compares the figure of --on while the runs are still at work:
+    exit 0 once a difference is shown, 3 before.
     """
     import refusalkit
     from refusalkit.reporting import data, terminal
@@ -138,7 +138,7 @@ def _exit_code(found: Comparison, max_unscored: float) -> int:
 @opt("--judge", metavar="ID", help="One of several judges, the same in every run.")
 @format_options("json", "csv", "markdown")
 def leaderboard(runs: tuple[str, ...], judge: str | None, form: str, as_json: bool) -> int:
-    """RUNs beside the published RefusalBench figures, each table by itself."""
+    """List RUNs and the published RefusalBench figures, in separate tables."""
     import refusalkit
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show

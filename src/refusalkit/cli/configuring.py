@@ -17,7 +17,7 @@ from refusalkit.untrusted import printable
 @run_options
 @json_option()
 def config(model: str, as_json: bool, **options: Any) -> None:
-    """Show each option of a run, its value and where that comes from. Nothing is asked.
+    """Show each option of a run, its value and where that comes from. Nothing is sent.
 
     Takes the options of run. The order is defaults, preset, your own configuration file,
     refusalkit.toml here or --config, the environment (REFUSALKIT_JUDGE_MODEL), the command line.

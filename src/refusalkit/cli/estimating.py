@@ -65,11 +65,11 @@ def estimate(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Requests, tokens and USD that a run of MODEL would take. Nothing is asked.
+    """Estimate requests, tokens and USD for a run of MODEL. Nothing is sent.
 
-    Takes the options of run, so that the one word can be changed for the other. Of several models
-    each has its own section, and a table at the end adds them up. With --answers or --labels it is
-    the judge's part alone: what `grade`, `regrade` and `judges calibrate` would take.
+    Takes the options of run: only replace the word `run` by `estimate`. For several models there is
+    a section for each, and a table of sums. With --answers or --labels it estimates only the
+    judging, as by `grade`, `regrade` and `judges calibrate`.
     """
     import refusalkit
     from refusalkit.config.layers import Layer

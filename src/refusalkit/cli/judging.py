@@ -45,7 +45,7 @@ def judges_list(as_json: bool) -> None:
 @arg("source", metavar="JUDGE")
 @json_option()
 def judges_show(source: str, as_json: bool) -> None:
-    """What JUDGE asks, of which model, and how its reply is read."""
+    """Show JUDGE: its model, its prompt, and how its reply is read."""
     from refusalkit.judges.rubrics import load_rubric
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
@@ -93,9 +93,9 @@ def judges_calibrate(
 ) -> int:
     """Measure JUDGE on answers that people labelled: sensitivity, specificity, kappa, alpha.
 
-    JUDGE is a shipped judge, a judge file, or imported:NAME for judgements that the answers carry.
-    The verdicts of a judge that costs something are kept, and the same command goes on: with
-    --batch it collects what it handed over before.
+    JUDGE is a shipped judge, a judge file, or imported:NAME for judgements in the records. The
+    verdicts of a judge that costs something are kept. Repeat the command to continue where it
+    stopped, and to collect a --batch.
     """
     from pathlib import Path
 
@@ -152,8 +152,8 @@ def judges_agree(
 ) -> None:
     """Compare judges and people over the same answers: kappa, alpha, and where they differ, by id.
 
-    PATH is a run folder, recorded answers that carry judgements or people's labels, or a label file
-    of `judges label` (with its run, or with another person's).
+    PATH is a run folder, recorded answers with judgements or people's labels, or a label file of
+    `judges label` (together with its run, or with another person's file).
     """
     import refusalkit
     from refusalkit.api.grading import answer_texts
@@ -212,7 +212,7 @@ def judges_bridge(
     count_deflection: bool | None,
     as_json: bool,
 ) -> int:
-    """What replacing judge OLD by judge NEW does to the score, over runs that both judged.
+    """Show what replacing judge OLD by NEW does to the score, over runs that both judged.
 
     OLD and NEW are judges' ids, or names that one judge of a run has. Exit 0: comparable; 1: not
     comparable, or only after correction; 3: the answers are too few to tell.
@@ -249,10 +249,10 @@ def judges_bridge(
 def judges_probe(
     source: str, kinds: tuple[str, ...], max_unscored: float, as_json: bool, **options: Any
 ) -> int:
-    """Try to fool JUDGE with answers that speak to it: fake verdicts, orders, delimiters, ...
+    """Test JUDGE with prompt injections in answers: fake verdicts, orders, delimiters, ...
 
     Each attack comes before, after and around a plain refusal and a plain compliance. Exit 0: no
-    verdict flipped; 1: some did; 3: it cannot be told, for the judge misjudged an answer without an
+    verdict flipped; 1: some did; 3: unclear, because the judge misjudged an answer without an
     attack or too many verdicts are missing.
     """
     import refusalkit

@@ -46,13 +46,13 @@ def label(
     seed: int,
     as_json: bool,
 ) -> int:
-    """Label answers of RUN yourself: they are shown to you, prompt and answer, one by one.
+    """Label answers of RUN yourself: prompts and answers are shown one by one.
 
-    This command prints texts, some of them offensive: that is what it is for. The answers are drawn
-    so that each label of the judge is represented, over all categories, and shown in random order;
-    the judge's word is not shown. Each label is kept at once; the same command goes on. `score RUN
-    --labels FILE` corrects the run's score by them, `judges agree RUN FILE...` compares people.
-    Hard-line answers can be shown only where the run kept them.
+    This command prints texts, and some of them are offensive. The answers are drawn from all
+    categories so that each of the judge's labels is represented, and shown in random order without
+    the judge's labels. Each label is saved at once; repeat the command to continue. `score RUN
+    --labels FILE` corrects the run's score by the labels, `judges agree RUN FILE...` compares
+    people. Hard-line answers can be shown only if the run kept them.
     """
     import refusalkit
 

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 @arg("folder", metavar="[FOLDER]", default="runs")
 @opt("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 def runs(folder: str, as_json: bool) -> int:
-    """List the runs in FOLDER (default: runs), those first that were worked on last.
+    """List the runs in FOLDER (default: runs), the most recent session first.
 
-    Wherever a RUN is asked for, `@last` is the first of runs/, and the beginning of a folder's name
-    or of a run's id will do.
+    Wherever a command takes a RUN, `@last` stands for the first one in runs/, and the beginning of
+    a folder's name or of a run's id is enough.
     """
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
@@ -98,9 +98,9 @@ def _cells(row: dict[str, Any], folder: str) -> tuple[str, ...]:
 @opt("--show-text", is_flag=True, help="Print the texts too, where they were kept.")
 @opt("--json", "as_json", is_flag=True, help="Print the unit as JSON.")
 def show(run: str, unit: str, show_text: bool, as_json: bool) -> int:
-    """Show one UNIT of RUN, such as weapons-01#2: what came back, and each judge's verdict.
+    """Show one UNIT of RUN, such as weapons-01#2: its completion, and each judge's verdict.
 
-    Texts are printed with --show-text only. A hard-line answer that was withheld is on no disk.
+    Texts are printed only with --show-text. Withheld hard-line answers were never written to disk.
     """
     import refusalkit
     from refusalkit.reporting import data

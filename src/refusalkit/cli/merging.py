@@ -20,10 +20,10 @@ OWED = (Unscored.OWED, Unscored.ERROR, Unscored.JUDGE_ERROR, Unscored.MISSING_VO
 @opt("--out", metavar="DIR", required=True, help="The folder of the whole run.")
 @opt("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def merge(shards: tuple[str, ...], out: str, as_json: bool) -> int:
-    """Make one run of the SHARDs of it, run folders made with `run --shard K/N`.
+    """Merge the SHARDs of a run, made with `run --shard K/N`, into one run.
 
-    Shards of other prompts, configurations or judges are refused. What a shard owes, or a missing
-    shard, is owed by the whole, and `refusalkit resume` asks it. Exit 3 while something is owed.
+    Shards with different prompts, configurations or judges are refused. Exit 3 if units of a shard,
+    or whole shards, are missing: `refusalkit resume` completes the merged run.
     """
     import refusalkit
     from refusalkit.reporting import data
@@ -50,7 +50,7 @@ def merge(shards: tuple[str, ...], out: str, as_json: bool) -> int:
             f"{found.n_units - owed} of {found.n_units} units"
         )
     for path in merged.running:
-        click.echo(f"refusalkit: {printable(path)} was not ended when it was read", err=True)
+        click.echo(f"refusalkit: {printable(path)} had not ended when it was read", err=True)
     if merged.missing:
         names = ", ".join(f"{n}/{merged.n_shards}" for n in merged.missing[:_SHOWN])
         more = f" and {len(merged.missing) - _SHOWN:,} more" if len(merged.missing) > _SHOWN else ""

@@ -58,10 +58,10 @@ def plan(
     prompts: str | None,
     as_json: bool,
 ) -> None:
-    """How many prompts, trials and labels a claim takes. Nothing is asked.
+    """Plan how many prompts, trials and labels a claim needs. Nothing is sent.
 
-    With MODEL also what it costs. Without a goal (--width, --difference, --bound) all three are
-    planned for.
+    With MODEL the plan includes the cost. Without a goal (--width, --difference, --bound) it covers
+    all three.
     """
     import refusalkit
     from refusalkit.reporting import data, terminal

@@ -46,7 +46,7 @@ def prompts_show(
     show_text: bool,
     as_json: bool,
 ) -> None:
-    """What SET holds, by category, danger, tag and length."""
+    """Show what SET contains, by category, danger, tag and length."""
     from refusalkit.prompts.framings import with_framings
     from refusalkit.prompts.load import load_prompts
     from refusalkit.reporting import data, terminal

@@ -55,7 +55,7 @@ def report(
         )
         return OK
     if out is None and len(runs) > 1:
-        raise click.UsageError("several runs have no folder of their own: name the file with -o")
+        raise click.UsageError("a report of several runs has no default place: name a file with -o")
     path = refusalkit.report(
         list(runs),
         out,

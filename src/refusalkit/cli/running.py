@@ -61,10 +61,10 @@ def run(
 ) -> int:
     """Ask MODEL (provider/name) every prompt, judge every answer, score and audit.
 
-    Several models are asked side by side, each into a folder of its own below --out. --max-cost
-    then holds for all together, and one that fails does not stop the others. Where --out holds
-    this very run already, it is gone on with. With --batch requests are handed over and the command
-    ends with 3: `refusalkit resume` collects what came of them.
+    Several models run at the same time, each in its own folder below --out. --max-cost then holds
+    for all together, and one that fails does not stop the others. If --out already holds this run,
+    the command continues it. With --batch requests are submitted as batches and the command exits
+    with 3: `refusalkit resume` collects the results.
     """
     import refusalkit
     from refusalkit.config.layers import Layer
@@ -142,12 +142,12 @@ def resume(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Go on with RUN: only what is owed is asked.
+    """Continue RUN: only missing answers and verdicts are requested.
 
-    Options that are not given are the run's own. Those that change how fast or where may differ;
-    any other is refused. No run folder keeps a command: --serve and --engine are given again. Of
-    several runs, or a folder of runs, those that owe something are gone on with side by side, and
-    --max-cost holds for all together.
+    Options that you leave out are the run's own. Those about pace and endpoint may differ from the
+    run's; any other change is refused. --serve and --engine are not recorded: give them again. Of
+    several runs, or a folder of runs, all incomplete ones continue at the same time, and --max-cost
+    holds for all together.
     """
     import refusalkit
     from refusalkit.api.resuming import runs_named
@@ -195,12 +195,12 @@ def grade(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Judge recorded answers, and compare with what was said of them before.
+    """Judge recorded answers, and compare with the labels that they carry.
 
-    RESPONSES is a .jsonl file, a run folder, a log folder of the reference environment, or what
-    lm-evaluation-harness, promptfoo, garak, PyRIT, SpeechMap or Inspect wrote. The judge "imported"
-    repeats the judgement that came with them. With --batch the judge's requests are handed over and
-    the command ends with 3: the same command collects.
+    RESPONSES is a .jsonl file, a run folder, a log folder of the reference environment, or a log of
+    lm-evaluation-harness, promptfoo, garak, PyRIT, SpeechMap or Inspect. The judge "imported"
+    repeats the judgements in the records. With --batch the judge's requests are submitted as a
+    batch and the command exits with 3: repeat it to collect the verdicts.
     """
     import refusalkit
     from refusalkit.engine.session import how_to_resume
@@ -250,9 +250,9 @@ def grade(
 def regrade(run: str, judge: str, trust_folder: bool, as_json: bool, **options: Any) -> int:
     """Judge RUN again; its answers stay as they are, and so does its own judge.
 
-    The new verdicts are kept beside the others: score, audit and judges bridge read any judge by
-    --judge or by name. Repeat the command to go on where it stopped, and to collect what it handed
-    over with --batch. --max-cost bounds what this judge costs, earlier calls included.
+    The new verdicts are kept in addition to the others: score, audit and judges bridge read any
+    judge by --judge or by name. Repeat the command to continue where it stopped, and to collect a
+    --batch. --max-cost bounds what this judge costs, including earlier calls.
     """
     import refusalkit
 
