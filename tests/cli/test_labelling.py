@@ -148,7 +148,7 @@ class TestTool:
 
     def test_the_help_says_that_it_shows_texts(self, refusalkit: Call) -> None:
         text = " ".join(refusalkit("judges", "label", "--help").out.split())
-        assert "This command prints texts, some of them offensive" in text
+        assert "This command prints texts, and some of them are offensive" in text
         assert "Example: refusalkit judges label" in text
 
     def test_on_a_terminal_one_key_is_enough(self, made: Path, tmp_path: Path) -> None:
