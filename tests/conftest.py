@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -39,6 +40,14 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(50_000, 20, 20)
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _notes_are_a_librarys() -> None:
+    """The command line, called by an earlier test in this process, has set the logger up."""
+    log = logging.getLogger("refusalkit")
+    log.setLevel(logging.NOTSET)
+    log.propagate, log.handlers = True, [logging.NullHandler()]
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,10 @@ def ended(
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize("form", ["table", "json", "markdown"])
+@pytest.mark.parametrize(
+    "form",
+    ["table", *(pytest.param(name, marks=pytest.mark.slow) for name in ("json", "markdown"))],
+)
 @pytest.mark.parametrize("run", STATUS)
 def test_a_reader_that_has_gone_does_not_change_an_audit(run: str, form: str, runs: Path) -> None:
     reading, writing = os.pipe()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import stat
@@ -112,6 +113,7 @@ def files_of(folder: Path) -> list[Path]:
 def test_requests_go_to_a_file_and_answers_come_from_one(
     server: LoopbackServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, logger="refusalkit")
     run = start(server, tmp_path / "run", tmp_path / "files")
     assert ended(run) == "batches"
     (asked,) = files_of(tmp_path / "files")
