@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from browser import chromium, open_browser
+from commandline import Call, caller
 
 # The key that seals manifests: a test has none of the developer's, nor leaves one behind.
 _STATE = tempfile.TemporaryDirectory(prefix="refusalkit-state-")
@@ -48,6 +49,14 @@ def _notes_are_a_librarys() -> None:
     log = logging.getLogger("refusalkit")
     log.setLevel(logging.NOTSET)
     log.propagate, log.handlers = True, [logging.NullHandler()]
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Call:
+    """The command, called in this process, with the test's own folder as the current one."""
+    return caller(monkeypatch, capsys, tmp_path)
 
 
 @pytest.fixture(scope="module")

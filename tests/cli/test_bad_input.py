@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from commandline import Call, caller
+from commandline import Call
 from handmade import HELD, write_run
 from places import ROOT
 
@@ -491,13 +491,6 @@ def is_one_sentence(text: str) -> bool:
     """One line of ours; a prompt set's mistakes may follow it, indented."""
     first, *rest = text.splitlines()
     return first.startswith("refusalkit: ") and all(line.startswith("  ") for line in rest)
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def test_there_are_more_than_50_kinds() -> None:

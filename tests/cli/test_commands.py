@@ -22,7 +22,7 @@ import click
 import pytest
 
 import refusalkit
-from commandline import Call, Called, caller
+from commandline import Call, Called
 from handmade import CROSSED, HELD, UNFINISHED, write_calibration, write_run
 from places import GOLDEN
 from refusalkit.cli import cli
@@ -43,13 +43,6 @@ ANSWERS = [
     ("f", None, "I won't help with that."),
     ("g", None, ""),
 ]
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def judged_again(run: Run) -> None:

@@ -8,19 +8,12 @@ from typing import Any
 
 import pytest
 
-from commandline import Call, Called, caller
+from commandline import Call, Called
 from loopback.canned import Canned, CannedServer
 from refusalkit import errors
 from refusalkit.cli.exit_codes import exit_code_of
 
 VERDICT = '{"reason": "scripted", "verdict": "refusal"}'
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def completion(text: str) -> Canned:

@@ -13,7 +13,7 @@ import click
 import pytest
 
 import refusalkit as rk
-from commandline import Call, caller
+from commandline import Call
 from places import ROOT
 from refusalkit.cli import cli
 
@@ -74,13 +74,6 @@ def every_command(command: click.Command, name: str = "") -> list[str]:
     if not isinstance(command, click.Group):
         return [name.strip()]
     return [one for k, c in command.commands.items() for one in every_command(c, f"{name} {k}")]
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commandline import Call, caller
+from commandline import Call
 from refusalkit.errors import ConfigurationError
 from refusalkit.models.chat import ChatModel
 from refusalkit.models.litellm_calls import load_litellm
@@ -145,13 +145,6 @@ def echo(running: Echo, monkeypatch: pytest.MonkeyPatch) -> Echo:
             monkeypatch.delenv(f"{api}_{part}", raising=False)
     running.keys.clear()
     return running
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def found(key: str, folder: Path, *said: str) -> list[str]:

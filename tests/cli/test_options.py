@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import click
 import pytest
 
-from commandline import Call, caller
+from commandline import Call
 from refusalkit.cli import cli
 from refusalkit.config.run_config import RunConfig, options_in
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def command(words: str) -> click.Command:

@@ -8,15 +8,8 @@ from pathlib import Path
 import pytest
 
 import refusalkit as rk
-from commandline import Call, caller
+from commandline import Call
 from handmade import CROSSED, write_run
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 @pytest.fixture

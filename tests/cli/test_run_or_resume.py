@@ -8,17 +8,10 @@ from pathlib import Path
 import pytest
 
 import refusalkit as rk
-from commandline import Call, caller
+from commandline import Call
 from refusalkit.errors import ConfigurationChanged, RunFolderError
 
 SMALL = ("--prompts", "starter", "--limit", "4", "--trials", "2")
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def cut(run: Path, keep: int) -> None:

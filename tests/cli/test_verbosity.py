@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from commandline import Call, caller
+from commandline import Call
 from loopback import LoopbackServer
 from loopback.faults import Fault
 from loopback.script import Script
@@ -15,13 +15,6 @@ from refusalkit.cli import cli
 
 FAULTS = (Fault("server_error", times=1),)
 SMALL = ("--prompts", "starter", "--limit", "4", "--trials", "1")
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def test_quiet_says_nothing_where_all_is_well(call: Call) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 import places
 import refusalkit as rk
 import run_folders as runs
-from commandline import Call, caller
+from commandline import Call
 from loopback import LoopbackServer, Script
 from refusalkit.config.presets import PRESETS
 from refusalkit.judges.rubrics import load_rubric
@@ -24,13 +24,6 @@ from refusalkit.scoring import atropos_keywords
 
 SAMPLE = places.SAMPLES / "public" / "refusalbench.jsonl"
 REFUSAL = "I'm sorry, but I can't do this one."
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def lines_of(view: Any) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import refusalkit as rk
-from commandline import Call, caller
+from commandline import Call
 from loopback import LoopbackServer, Script
 from refusalkit.engine import batching
 from refusalkit.errors import ConfigurationError, FatalProviderError
@@ -28,13 +28,6 @@ MODEL = "Qwen/Qwen3-8B"
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "POLL_S", 0.02)
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import refusalkit as rk
-from commandline import Call, caller
+from commandline import Call
 from loopback import Fault, LoopbackServer, Script
 from refusalkit.cli.many import show_several
 from refusalkit.cli.showing import above_bound, show_regrade, show_run
@@ -50,13 +50,6 @@ class Costly:
 
     async def aclose(self) -> None:
         pass
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def made(model: Costly, **more: Any) -> rk.Run:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 import refusalkit as rk
-from commandline import Call, caller
+from commandline import Call
 from loopback import LoopbackServer, Script
 from refusalkit.api.batches import list_batches
 from refusalkit.engine import batch_exchange, batching
@@ -31,13 +31,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "POLL_S", 0.02)
     monkeypatch.setattr(batch_exchange, "LIST_LAG_S", 0.3)
     monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 @pytest.fixture(params=["openai", "anthropic"])

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 import refusalkit as rk
-from commandline import Call, caller
+from commandline import Call
 from loopback import REFUSAL, Asked, Exchange, Fault, LoopbackServer, Script
 from refusalkit.errors import ConfigurationChanged, RunFolderError, RunLocked
 from refusalkit.prompts.load import load_prompts
@@ -45,13 +45,6 @@ KILLS = 2
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("refusalkit.models.pacing._BACKOFF_CAP_S", 0.01)
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def named(asked: Asked) -> str:

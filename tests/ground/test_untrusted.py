@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commandline import Call, caller
+from commandline import Call
 from handmade import CROSSED, write_run
 from refusalkit.redaction import redact
 from refusalkit.reporting.data import to_csv, to_markdown
@@ -182,13 +182,6 @@ class TestTables:
 
 
 EVIL = "a\x1b]0;pwned\x07\x1b[2J\u202egnp\u2028b\x9b31m"
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 class TestEveryCommand:

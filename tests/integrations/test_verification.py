@@ -11,20 +11,13 @@ from pathlib import Path
 import pytest
 
 import refusalkit as rk
-from commandline import Call, caller
+from commandline import Call
 from refusalkit.errors import RunFolderError, UsageError
 from refusalkit.runs.edits import has_wrong_check, with_check
 from refusalkit.types import Completion, Outcome, Verdict
 from run_folders import write_run
 
 SECRET = "PLANTED-5d1e"
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from commandline import Call, caller
+from commandline import Call
 from places import ROOT
 from refusalkit.errors import ConfigurationError, JudgeFileError
 from refusalkit.judges.classifier import ClassifierJudge
@@ -141,13 +141,6 @@ def judge(folder: Path) -> Iterator[ClassifierJudge]:
     assert isinstance(opened, ClassifierJudge)
     yield opened
     asyncio.run(opened.aclose())
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def with_settings(rubric: Rubric, **changed: Any) -> Rubric:

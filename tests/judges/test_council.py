@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import refusalkit as rk
-from commandline import Call, caller
+from commandline import Call
 from loopback import Asked, Exchange, Fault, LoopbackServer, Script
 from loopback.judging import requested_schema
 from refusalkit.config.run_config import RunConfig
@@ -40,13 +40,6 @@ LABELS = [label.value for label in Label]
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("refusalkit.models.pacing._BACKOFF_CAP_S", 0.01)
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 class Named:

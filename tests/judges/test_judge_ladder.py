@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from commandline import Call, Called, caller
+from commandline import Call, Called
 from loopback.canned import Canned, CannedServer
 from refusalkit.judges.rubrics import load_rubric
 from refusalkit.prompts.load import load_prompts
@@ -19,13 +19,6 @@ from refusalkit.runs.folder import open_run
 
 VERDICT = json.dumps({"reason": "scripted", "verdict": "refusal"})
 SCHEMA = json.dumps(dict(load_rubric("graded").schema), ensure_ascii=False)
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def said(text: str | None, finish: str = "stop") -> Canned:

@@ -15,20 +15,13 @@ from test_public_sets import A_FEW, sample
 
 import refusalkit as rk
 import strategies
-from commandline import Call, caller
+from commandline import Call
 from refusalkit.errors import PromptSetError, StorageError, UsageError
 from refusalkit.prompts.convert import write_folder
 from refusalkit.prompts.prompt_record import ID_PATTERN, SLUG_PATTERN
 from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.prompts.public_facts import public_sets
 from refusalkit.types import Category, Prompt
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def unique(prompts: list[Prompt]) -> list[Prompt]:

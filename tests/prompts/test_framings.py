@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import refusalkit as rk
-from commandline import Call, caller
+from commandline import Call
 from loopback import LoopbackServer, Script
 from places import ROOT
 from refusalkit.config.run_config import RunConfig
@@ -36,13 +36,6 @@ def small(*prompts: Prompt) -> PromptSet:
 
 
 BARE = Prompt("p", "line", "[placeholder {request} %s]", danger=3, tags=("form:question",))
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 class TestTheSet:

@@ -7,16 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from commandline import Call, caller
+from commandline import Call
 
 N = 20_000
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 @pytest.fixture

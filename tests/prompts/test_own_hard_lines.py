@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from commandline import Call, caller
+from commandline import Call
 from refusalkit.models.demo import HARD_LINES
 from refusalkit.prompts.load import load_prompts
 
@@ -16,13 +16,6 @@ HINT = (
     f"refusalkit: category {MINORS} is scored as ordinary: --hard-line {MINORS} makes it a hard "
     "line\n"
 )
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def own_set(folder: Path, *titles: str) -> Path:

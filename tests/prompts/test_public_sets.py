@@ -14,7 +14,7 @@ import pytest
 
 import places
 import refusalkit as rk
-from commandline import Call, caller
+from commandline import Call
 from places import ROOT
 from refusalkit.errors import ConfigurationError, DownloadError, PromptSetError, UsageError
 from refusalkit.prompts import fetch
@@ -69,13 +69,6 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
         for name in ("HF_TOKEN", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.delenv(name, raising=False)
         yield started
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def sample(name: str, folder: Path) -> Path:

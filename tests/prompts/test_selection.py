@@ -13,18 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import refusalkit as rk
-from commandline import Call, caller
+from commandline import Call
 from refusalkit.errors import UsageError
 from refusalkit.types import Category, Prompt
 
 WITH_TWINS = "refusalkit-166,contrast-146"
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def asked_in(folder: str) -> set[str]:

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import refusalkit as rk
-from commandline import Call, caller
+from commandline import Call
 from places import ROOT
 from refusalkit.config.run_config import DEFAULT_PROMPTS
 from refusalkit.errors import PromptSetError, UsageError
@@ -57,13 +57,6 @@ PUBLISHED = {
     ),
     "starter 2.0.0": "sha256:f3c614ff496115bd29c01f9d818d9d918868a3428d8d45f12a3a7e201b9e46b7",
 }
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 class TestRefusalkit166:

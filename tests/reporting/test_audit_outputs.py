@@ -15,7 +15,7 @@ from junitparser.xunit2 import JUnitXml, TestCase, TestSuite
 from markdown import Markdown
 
 import refusalkit as rk
-from commandline import Call, caller
+from commandline import Call
 from handmade import CROSSED, HELD, UNFINISHED, write_run
 from refusalkit.errors import StorageError
 from refusalkit.reporting.junit import junit_xml, write_junit
@@ -26,13 +26,6 @@ from run_folders import write_run as write_rows
 from strategies import ill_formed_texts, texts
 
 STATUS = {"held": 0, "crossed": 1, "unfinished": 3}
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 import refusalkit as rk
-from commandline import Call, caller
+from commandline import Call
 from handmade import CROSSED, HELD, UNFINISHED, write_run
 from refusalkit.errors import RunFolderError, StorageError, UsageError
 from refusalkit.reporting.data import preset_rows
@@ -28,13 +28,6 @@ from reported import everything
 
 HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m</h1>"
 FORMS = (".html", ".md", ".json", ".csv", ".parquet")
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 @pytest.fixture(scope="module")

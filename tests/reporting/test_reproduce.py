@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import refusalkit as rk
-from commandline import Call, caller
+from commandline import Call
 from refusalkit.cli import cli
 from refusalkit.cli.given import given as parse
 from refusalkit.config.layers import Layer
@@ -21,13 +21,6 @@ from refusalkit.config.run_config import OPERATIONAL, RunConfig
 from refusalkit.reporting.document.facts import gather
 from refusalkit.reporting.document.reproduce import reproduction
 from refusalkit.runs.manifest import Manifest
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def manifest_of(config: RunConfig, source: str | None = "starter") -> Manifest:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import refusalkit as rk
-from commandline import Call, Called, caller
+from commandline import Call, Called
 from refusalkit.runs.manifest import Manifest
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
@@ -52,13 +52,6 @@ def outside(tmp_path: Path) -> Path:
     path.parent.mkdir()
     path.write_bytes(OUTSIDE)
     return path
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def commands(run: Path) -> list[tuple[Any, ...]]:

@@ -12,20 +12,13 @@ from typing import Any
 import pytest
 
 import refusalkit as rk
-from commandline import Call, caller
+from commandline import Call
 from refusalkit.errors import RecordError, UsageError
 from refusalkit.runs.imported.read import read_answers
 from refusalkit.scoring.judge_quality.grades import reference_rates
 from refusalkit.types import Judgement, Label
 
 DECLINED, ANSWERED = "I'm sorry, but I can't help with that.", "[demo answer]"
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def line(

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import refusalkit as rk
-from commandline import Call, caller
+from commandline import Call
 from refusalkit.errors import ConfigurationChanged, RecordError, RunFolderError, UsageError
 from refusalkit.prompts.prompt_set import root_id, shard_of
 from refusalkit.reporting.data import score_data, to_json
@@ -25,13 +25,6 @@ from refusalkit.reporting.data import score_data, to_json
 SPLITS = int(os.environ.get("REFUSALKIT_SPLITS", "8"))
 SMALL: dict[str, Any] = {"danger": [3], "trials": 1, "canaries": 0}
 OPTIONS: dict[str, Any] = {"judge": "lexical", "trials": 2, "canaries": 2}
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def run(out: Path, shard: str | None = None, **options: Any) -> rk.Run:

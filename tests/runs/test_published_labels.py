@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from commandline import Call, caller
+from commandline import Call
 from refusalkit.errors import RecordError, UsageError
 from refusalkit.runs.imported import published_labels as module
 from refusalkit.runs.imported.published_labels import label_sources, published_labels
@@ -44,13 +44,6 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
         for name in ("HF_TOKEN", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.delenv(name, raising=False)
         yield started
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def labels_of(named: str) -> list[str]:

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 import refusalkit as rk
 import strategies
-from commandline import Call, Called, caller
+from commandline import Call, Called
 from refusalkit.errors import RecordError, RunFolderError, RunLocked, StorageError
 from refusalkit.runs import folder, frames
 from refusalkit.runs.folder import (
@@ -82,13 +82,6 @@ def python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 def ended(process: subprocess.CompletedProcess[str]) -> Called:
     return Called(process.returncode, process.stdout, process.stderr)
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def assert_one_sentence(called: Called, code: int) -> str:

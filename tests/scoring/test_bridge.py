@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import refusalkit as rk
-from commandline import Call, caller
+from commandline import Call
 from refusalkit.errors import RunFolderError, UsageError
 from refusalkit.runs.folder import Run
 from refusalkit.runs.manifest import JudgeEntry
@@ -27,13 +27,6 @@ from run_folders import JUDGE, Row, write_run
 
 NEW = "second:test/judge"
 R, D, P, C = "refusal", "deflection", "partial", "compliance"
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def judged_twice(

@@ -11,18 +11,11 @@ from typing import Any
 import pytest
 
 import refusalkit as rk
-from commandline import Call, caller
+from commandline import Call
 from loopback import LoopbackServer, Script
 from refusalkit.runs import frames
 
 LONG = "[demo answer] " * 5_000  # 70,000 characters
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
-    return caller(monkeypatch, capsys, tmp_path)
 
 
 def hard_line_reply(body: Mapping[str, Any]) -> str:
