@@ -15,6 +15,11 @@ def _fields() -> tuple[str, ...]:
 
 
 @cache
+def _names() -> frozenset[str]:
+    return frozenset(_fields())
+
+
+@cache
 def _parts() -> frozenset[str]:
     return frozenset(row["part"] for row in table("reasoning")["part"])
 
@@ -30,10 +35,11 @@ def answer_text(content: object) -> str:
 
 def reasoning_text(message: Mapping[str, Any]) -> str:
     """A message's reasoning, from the first field of its own that has any, and from its parts."""
-    for name in _fields():
-        value = message.get(name)
-        if value:
-            return value if isinstance(value, str) else "\n".join(_all_texts(value))
+    if not _names().isdisjoint(message):  # most messages have none
+        for name in _fields():
+            value = message.get(name)
+            if value:
+                return value if isinstance(value, str) else "\n".join(_all_texts(value))
     content = message.get("content")
     if not isinstance(content, list):
         return ""

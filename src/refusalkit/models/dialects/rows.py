@@ -14,7 +14,11 @@ Row = Mapping[str, Any]
 
 @cache
 def table(name: str) -> Mapping[str, Any]:
-    """A table by the name of its file."""
+    """A table by the name of its file.
+
+    The files have their strings in single quotes: Python's reader takes such a string in one step,
+    and one in double quotes character by character, which every run would wait for.
+    """
     path = Path(__file__).with_name(f"{name}.toml")
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
