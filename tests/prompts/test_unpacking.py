@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -100,7 +101,8 @@ def test_every_command_that_reads_a_table_is_bounded(tables: Path, words: tuple[
 
 @pytest.mark.slow
 def test_two_prompts_of_twelve_megabytes_are_checked_in_bounded_memory(tmp_path: Path) -> None:
-    rows = [f'{{"prompt": "{f"word{n} ordinary text " * 550_000}"}}\n' for n in range(2)]
+    prompts = [f"word{n} ordinary text " * 550_000 for n in range(2)]
+    rows = [json.dumps({"prompt": prompt, "category": "long"}) + "\n" for prompt in prompts]
     (tmp_path / "two.jsonl").write_text("".join(rows))
     status, err, most = refusalkit("prompts", "validate", "two.jsonl", cwd=tmp_path)
     assert status == 0, err

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -165,6 +166,19 @@ def test_what_cannot_be_served_is_told_in_a_sentence(
     said = call("view", tmp_path)
     assert said.status == 4
     assert 'pip install ".[view]"' in said.err
+
+
+def test_its_threads_end_with_it(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", [("p", "plain", 1, "answered", "refusal")])
+    before = set(threading.enumerate())
+    with viewer(tmp_path) as client:
+        assert client.get(f"/run/{client.run('run')}").status == 200
+        assert client.units(client.run("run"))
+        began = set(threading.enumerate()) - before
+        assert {"reading", "figures", "reports"} <= {thread.name for thread in began}
+    for thread in began:
+        thread.join(10)
+    assert not [thread.name for thread in began if thread.is_alive()]
 
 
 def test_one_run_is_opened_at_once(tmp_path: Path) -> None:

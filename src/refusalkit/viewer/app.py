@@ -89,6 +89,8 @@ class _Viewer:
             yield
         finally:
             self._labels.close_all()
+            self._reports.close()
+            self._shelf.close()
 
     # Pages
 

@@ -32,22 +32,30 @@ class Lane:
     """
 
     def __init__(self, name: str, *, after: Lane | None = None) -> None:
-        self._jobs: queue.LifoQueue[Callable[[], None]] = queue.LifoQueue()
+        self._jobs: queue.LifoQueue[Callable[[], None] | None] = queue.LifoQueue()
         self._name, self._after = name, after
-        self._started = False
+        self._started = self._closed = False
         self._lock = threading.Lock()
         self._idle = threading.Event()
         self._idle.set()
 
     def add(self, job: Callable[[], None]) -> None:
-        """Have a job done; it must not raise."""
+        """Have a job done; it must not raise. A closed lane does none."""
         with self._lock:
+            if self._closed:
+                return
             if not self._started:
                 # A daemon: Ctrl-C does not wait for it, and it writes nothing.
                 threading.Thread(target=self._work, name=self._name, daemon=True).start()
                 self._started = True
             self._idle.clear()
             self._jobs.put(job)
+
+    def close(self) -> None:
+        """End the thread once the job that it is at is done."""
+        with self._lock:
+            self._closed = True
+            self._jobs.put(None)  # the last one in is taken first
 
     def _work(self) -> None:
         if self._after is not None and sys.platform == "linux":
@@ -56,6 +64,9 @@ class Lane:
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while True:
             job = self._jobs.get()
+            if job is None:
+                self._idle.set()
+                return
             if self._after is not None:
                 self._after._idle.wait()
             job()

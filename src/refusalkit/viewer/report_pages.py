@@ -31,6 +31,10 @@ class ReportPages:
         self._pages: OrderedDict[tuple[str, ...], Kept[str]] = OrderedDict()
         self._lock = threading.Lock()
 
+    def close(self) -> None:
+        """End the thread that renders."""
+        self._lane.close()
+
     def of(self, runs: Sequence[OpenedRun]) -> Kept[str]:
         """The sections of these runs as HTML."""
         key = tuple(one.id for one in runs)

@@ -153,6 +153,11 @@ class Shelf:
         self._looked = 0.0
         self._lock = threading.Lock()
 
+    def close(self) -> None:
+        """End the threads on which runs are read."""
+        self._lanes.reading.close()
+        self._lanes.figures.close()
+
     def all(self) -> list[OpenedRun]:
         """The runs, those first that were worked on last."""
         self._look()
