@@ -5,6 +5,10 @@ PY = .venv/bin/python
 # lint-imports has no `python -m` form, and scripts in .venv/bin hold absolute paths.
 LINT_IMPORTS = $(PY) -c 'import sys; from importlinter.cli import lint_imports_command; sys.argv[:] = ["lint-imports", "--no-logo"]; lint_imports_command()'
 
+# Plugins by name: of a distribution that has one, pytest compiles every module anew in each process,
+# to rewrite its assertions, and refusalkit is such a distribution.
+PYTEST = $(PY) -m pytest --disable-plugin-autoload -p _hypothesis_pytestplugin -p xdist.plugin -n auto
+
 # Only from the command line: a PYTHON left in the environment may be for something else.
 ASKED_PYTHON = $(if $(filter command,$(origin PYTHON)),$(PYTHON))
 
@@ -23,13 +27,13 @@ demo: setup ## Benchmark a scripted model: no key, no network
 	@$(PY) -m refusalkit run demo/mixed --prompts refusalkit-166 --trials 5
 
 test: lint types ## Lint, types, import order and all tests but the slow ones
-	$(PY) -m pytest -n auto -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: lint types ## All checks: also long simulations, cuts at every byte, wheel and docs site
-	$(PY) -m pytest -n auto
+	$(PYTEST)
 
 coverage: setup ## The tests again, counting what they run (below 90 % fails)
-	$(PY) -m pytest -n auto --cov --cov-report=term:skip-covered
+	$(PYTEST) -p pytest_cov.plugin --cov --cov-report=term:skip-covered
 
 lint: setup ## Lint, format check and the import-order contract
 	$(PY) -m ruff check .

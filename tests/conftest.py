@@ -31,6 +31,7 @@ settings.register_profile(
 settings.load_profile("refusalkit")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores, up to eight: many a test waits for a process it started."""
     return min(8, (os.cpu_count() or 1) + 1)
