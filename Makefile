@@ -7,7 +7,8 @@ LINT_IMPORTS = $(PY) -c 'import sys; from importlinter.cli import lint_imports_c
 
 # Plugins by name: of a distribution that has one, pytest compiles every module anew in each process,
 # to rewrite its assertions, and refusalkit is such a distribution.
-PYTEST = $(PY) -m pytest --disable-plugin-autoload -p _hypothesis_pytestplugin -p xdist.plugin -n auto
+PYTEST = $(PY) -m pytest --disable-plugin-autoload -p _hypothesis_pytestplugin -p xdist.plugin \
+	-p refusalkit.integrations.pytest_plugin -n auto
 
 # Only from the command line: a PYTHON left in the environment may be for something else.
 ASKED_PYTHON = $(if $(filter command,$(origin PYTHON)),$(PYTHON))
