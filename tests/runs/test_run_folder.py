@@ -447,6 +447,8 @@ def test_what_a_start_that_was_killed_left_is_no_run_and_in_nobodys_way(
     for name in ("completions.jsonl", "verdicts.jsonl", ".lock", f".manifest.json.{'0' * 16}"):
         (out / name).touch()
     assert create_run(out, finished.manifest).manifest.id == open_run(out).manifest.id
+    made = {path.name for path in out.iterdir()}
+    assert made == {".lock", "completions.jsonl", "manifest.json", "verdicts.jsonl"}
 
 
 @pytest.mark.parametrize("name", ["completions.jsonl", "notes.txt", ".manifest.json.mine"])

@@ -231,6 +231,9 @@ def create_run(path: Path, manifest: Manifest) -> Run:
             if holds_run(path):
                 raise Timeout(str(path))
             _check_empty(path)
+            for left in path.iterdir():
+                if _SCRATCH.fullmatch(left.name):
+                    left.unlink()
             for name in (COMPLETIONS, VERDICTS):
                 os.close(files.open_for_appending(path / name, create=True))
             return Run(path, manifest, _write_manifest(path, manifest, own=True))
