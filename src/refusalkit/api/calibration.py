@@ -162,7 +162,7 @@ async def calibrate_async(
 
     waits = bool(asked.get("wait"))
     if waits and asked.get("batch") is not None and len(files) > 1:
-        # All are handed over before any is waited for.
+        # All are submitted before any is waited for.
         for file in files:
             async with _told(judged(file, wait=False)):
                 pass

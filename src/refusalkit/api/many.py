@@ -18,6 +18,7 @@ from refusalkit.api.side_by_side import ModelRun, OnSeveral, Work, side_by_side
 from refusalkit.api.sync import sync
 from refusalkit.config.placement import PlacedOptions, split_placement
 from refusalkit.config.resolve import check_option
+from refusalkit.engine.batch_checks import check_no_bound
 from refusalkit.engine.opening import config_of_call
 from refusalkit.engine.plan import OnProgress
 from refusalkit.errors import ConfigurationError, RefusalkitError, RunFolderError, UsageError
@@ -156,11 +157,8 @@ async def benchmark_many_async(
         batches |= prepared.config.batch is not None
         paths.append(path or RUNS / prepared.manifest.id)
         works.append(partial(_start, prepared, paths[-1], **shared))
-    if max_cost is not None and batches:
-        raise ConfigurationError(
-            "max_cost cannot hold over a batch, which is paid for once it is handed over: bound "
-            "the runs with limit"
-        )
+    if batches:
+        check_no_bound(max_cost)
     _check_paths(paths, None if out is None else Path(out), resume=resume)
     try:
         return await side_by_side(names, paths, works, on_progress, stop)

@@ -30,11 +30,7 @@ def check_batch(config: RunConfig, model: Model | None, judge: Judge) -> None:
             raise ConfigurationError(
                 f"{name} needs each answer before the next request: leave out {name} or batch"
             )
-    if config.max_cost is not None:
-        raise ConfigurationError(
-            "max_cost cannot stop a batch, which is paid for once it is submitted: bound the run "
-            "with limit, and check the price with `refusalkit estimate`"
-        )
+    check_no_bound(config.max_cost)
     if config.batch in ("model", "both"):
         if not isinstance(model, ChatModel):
             raise ConfigurationError(
@@ -53,6 +49,15 @@ def check_batch(config: RunConfig, model: Model | None, judge: Judge) -> None:
         raise ConfigurationError(
             f"the judge {printable(judge.id)} calls no model, so there is nothing to batch: leave "
             "out --batch"
+        )
+
+
+def check_no_bound(max_cost: float | None) -> None:
+    """Raise `ConfigurationError` if a budget in USD is set for requests in batches."""
+    if max_cost is not None:
+        raise ConfigurationError(
+            "max_cost cannot stop a batch, which is paid for once it is submitted: bound the run "
+            "with limit, and check the price with `refusalkit estimate`"
         )
 
 

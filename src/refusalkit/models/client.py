@@ -185,7 +185,7 @@ class ChatClient(ABC):
             self._doubts.wake()
 
     def batches(self) -> BatchEndpoint:
-        """Where this client's requests can be handed over in batches.
+        """Where this client's requests can be submitted in batches.
 
         Raises `ConfigurationError` where there is no such place.
         """

@@ -91,9 +91,9 @@ def finish_of(
 
     `native` is the word of the provider behind a gateway, `own` what the user said words mean.
     """
-    if native is None or native == word:
-        return known_finish(word) if word is not None and not own else _one(word, own)
     said = _one(word, own)
+    if native is None or native == word:
+        return said
     upstream = _one(native, own)
     if upstream is None:
         return said
