@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import random
 import re
 import time
@@ -33,9 +34,10 @@ class BatchScript:
     """How batches behave.
 
     A batch ends `delay_s` after it was made; the list of batches leaves out those that are younger
-    than `list_lag_s`. Of the `expires`-th batch of all (from 0) a share of `unfinished` requests
-    expires, of the `errors`-th that share fails. `mess` adds shuffled order, duplicates and unknown
-    ids. `lose` names the steps (``upload``, ``create``) whose first answer is lost on its way.
+    than `list_lag_s`. Of the `expires`-th batch of all (from 0) a share of `unfinished` requests,
+    rounded up, expires; of the `errors`-th that share fails. `mess` adds shuffled order, duplicates
+    and unknown ids. `lose` names the steps (``upload``, ``create``) whose first answer is lost on
+    its way.
     `speaks` is the provider whose words for OpenAI's protocol are spoken.
     """
 
@@ -204,17 +206,24 @@ class Batches:
             if batch.results is not None or not (due or batch.cancelled):
                 return
             results = []
+            unfinished = self._unfinished(batch)
             for one in batch.requests:
-                results.append(await self._one(batch, one))
+                results.append(await self._one(batch, one, one["id"] in unfinished))
             if self.script.mess:
                 random.Random(batch.id).shuffle(results)
                 results.append(results[0])
                 results.append({**results[0], "custom_id": "rk_nobody_asked_for_this"})
             batch.results = results
 
-    async def _one(self, batch: Made, one: dict[str, Any]) -> dict[str, Any]:
-        raw = hashlib.sha256(f"{batch.number}/{one['id']}".encode()).digest()
-        hit = raw[0] / 256 < self.script.unfinished
+    def _unfinished(self, batch: Made) -> set[str]:
+        """The requests that expire or fail where this batch is to leave some: always that share."""
+        drawn = sorted(
+            (hashlib.sha256(f"{batch.number}/{one['id']}".encode()).digest(), one["id"])
+            for one in batch.requests
+        )
+        return {name for _, name in drawn[: math.ceil(self.script.unfinished * len(drawn))]}
+
+    async def _one(self, batch: Made, one: dict[str, Any], hit: bool) -> dict[str, Any]:
         name = {"custom_id": one["id"]}
         openai = batch.api == "openai"
         if batch.cancelled or (batch.number in self.script.expires and hit):
