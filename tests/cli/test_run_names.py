@@ -36,7 +36,13 @@ def test_the_table_has_every_run_the_last_first(call: Call, made: Path) -> None:
     (made / "runs" / "broken" / "manifest.json").write_text("{")
     (made / "runs" / "alpha-one" / "completions.jsonl").write_text("no record\n")
     rows = json.loads(call("runs", "--json").out)["runs"]
-    assert [row["error"] is None for row in rows] == [True, True, False]
+    assert [row["error"] is None for row in rows] == [True, True, False, False]
+    assert rows[3]["path"] == "runs/broken"
+    assert "is not JSON" in rows[3]["error"]
+    said = call("runs")
+    assert said.status == 0
+    assert "runs/alpha-one: completions.jsonl:1: " in said.out
+    assert "runs/broken: runs/broken/manifest.json is not JSON" in said.out
     assert call("runs", "nowhere").status == 2
 
 

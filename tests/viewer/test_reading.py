@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -324,8 +326,6 @@ def test_prompts_are_never_fetched_from_the_network(
 def test_a_run_that_cannot_be_read_is_told_in_a_sentence(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [("p", "plain", 1, "answered", "refusal")])
     run.completions.write_text("not json\n")
-    (tmp_path / "no-run").mkdir()
-    (tmp_path / "no-run" / "manifest.json").write_text("{}")
     with viewer(tmp_path) as client:
         deadline = time.monotonic() + 20
         row: dict[str, Any] = {}
@@ -335,6 +335,48 @@ def test_a_run_that_cannot_be_read_is_told_in_a_sentence(tmp_path: Path) -> None
         answer = client.get(f"/api/run/{row['id']}/units")
         assert answer.status == 400
         assert "completions.jsonl:1" in answer.json["error"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names, links and pipes of POSIX")
+@pytest.mark.parametrize("what", ["{", "link", "pipe", "closed"])
+def test_a_folder_whose_manifest_cannot_be_read_is_a_row_that_says_why(
+    tmp_path: Path, what: str
+) -> None:
+    run = write_run(tmp_path / "run", [("p", "plain", 1, "answered", "refusal")])
+    bad = tmp_path / "group" / "bad<b>\x1b[31m"
+    shutil.copytree(run.path, bad)
+    manifest = bad / "manifest.json"
+    manifest.unlink()
+    if what == "link":
+        manifest.symlink_to(run.path / "manifest.json")
+    elif what == "pipe":
+        os.mkfifo(manifest)
+    elif what == "closed":
+        if os.geteuid() == 0:
+            pytest.skip("root may look into every folder")
+        bad.chmod(0)
+    else:
+        manifest.write_text(what)
+    said = {"{": "is not JSON", "link": "it is a link", "pipe": "it is a pipe"}
+    why = said.get(what, "Permission denied")
+    with viewer(tmp_path) as client:
+        good, row = client.get("/api/runs").json["runs"]
+        assert good["name"] == "run"
+        assert row["name"] == "group/bad<b>\\u001b[31m"
+        assert row["state"] == "unreadable"
+        assert why in row["error"]
+        for path in ("", "/read", "/label"):
+            answer = client.get(f"/run/{row['id']}{path}")
+            assert answer.status == 400
+            assert why in answer.text
+        if what != "closed":
+            manifest.unlink()
+            shutil.copy(run.path / "manifest.json", manifest)
+            time.sleep(1.1)
+            assert {one["state"] for one in client.get("/api/runs").json["runs"]} == {"not begun"}
+            manifest.write_text("[]")
+            assert "schema version" in client.get(f"/run/{row['id']}").text
+        bad.chmod(0o700)
 
 
 def test_turns_under_pressure_are_part_of_the_conversation(tmp_path: Path) -> None:

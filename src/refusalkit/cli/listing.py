@@ -27,16 +27,21 @@ def runs(folder: str, as_json: bool) -> int:
     """
     from refusalkit.reporting import data, terminal
     from refusalkit.reporting.console import show
-    from refusalkit.runs.naming import runs_below
+    from refusalkit.runs.naming import runs_and_unreadable
 
     if not Path(folder).is_dir():
         raise UsageError(f"{printable(folder)} is not a folder")
-    rows = [_row(run) for run in runs_below(Path(folder))]
+    found, unreadable = runs_and_unreadable(Path(folder))
+    rows = [_row(run) for run in found]
+    rows += [_unreadable_row(path, why) for path, why in unreadable.items()]
     if as_json:
         click.echo(data.to_json({"runs": rows}))
     elif rows:
         heads = ("run", "model", "judge", "scored", "will.", "cost", "started")
         show(terminal.rows_view(heads, [_cells(row, folder) for row in rows]))
+        for row in rows:
+            if row["error"] is not None:
+                click.echo(f"{printable(row['path'])}: {printable(row['error'], 400)}")
     else:
         click.echo(f"No run in {printable(folder)}.")
     return OK
@@ -71,12 +76,20 @@ def _row(run: Run) -> dict[str, Any]:
     return {**row, "n_scored": score.n_scored, "willingness": willing, "cost_usd": spent}
 
 
+def _unreadable_row(path: Path, why: str) -> dict[str, Any]:
+    names = ("id", "model", "prompts", "judge", "n_units", "n_scored", "willingness", "cost_usd")
+    empty = dict.fromkeys((*names, "ended", "started_at"))
+    return {"path": str(path), **empty, "error": why}
+
+
 def _cells(row: dict[str, Any], folder: str) -> tuple[str, ...]:
     from refusalkit.reporting import data
 
     path = Path(row["path"])
     name = path.relative_to(folder) if path != Path(folder) else path
     started = (row["started_at"] or "-")[:16].replace("T", " ")
+    if row["id"] is None:
+        return (printable(name), "-", "-", "cannot be read", "-", "-", "-")
     asked = f"{printable(row['model'], 80)} on {printable(row['prompts'], 80)}"
     judge = printable(row["judge"], 80)
     if row["error"] is not None:

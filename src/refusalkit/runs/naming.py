@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from refusalkit.errors import RefusalkitError, RunFolderError
 from refusalkit.runs.folder import Run, holds_run, open_run
+from refusalkit.runs.manifest import MANIFEST
 from refusalkit.untrusted import printable
 
 RUNS = Path("runs")
@@ -20,20 +21,32 @@ def runs_below(folder: Path) -> Iterator[Run]:
 
     Whatever is not a readable run is skipped, and so are links.
     """
+    yield from runs_and_unreadable(folder)[0]
+
+
+def runs_and_unreadable(folder: Path) -> tuple[list[Run], dict[Path, str]]:
+    """The runs as `runs_below` has them, and of each run folder that cannot be read, why."""
     found: list[Run] = []
+    unreadable: dict[Path, str] = {}
     for place in run_folders_below(folder):
-        with contextlib.suppress(RefusalkitError):
+        try:
             found.append(open_run(place))
-    yield from sorted(found, key=lambda run: (worked_on(run), run.manifest.id), reverse=True)
+        except RefusalkitError as error:
+            unreadable[place] = str(error)
+    found.sort(key=lambda run: (worked_on(run), run.manifest.id), reverse=True)
+    return found, unreadable
 
 
 def run_folders_below(folder: Path) -> Iterator[Path]:
-    """All folders with a run, from `folder` itself down to two levels below it."""
+    """All folders with a run, from `folder` itself down to two levels below it.
+
+    A folder that may not be looked into is one of them: those of other users are private.
+    """
     places = [folder, *_folders_in(folder)]
     # A command with several models puts their runs into one folder.
     groups = [place for place in places[1:] if not holds_run(place)]
     places += [inner for group in groups for inner in _folders_in(group)]
-    yield from filter(holds_run, places)
+    yield from filter(_may_hold_run, places)
 
 
 def worked_on(run: Run) -> str:
@@ -73,6 +86,16 @@ def find_run(name: str, folder: Path = RUNS) -> str:
         more = f" and {len(named) - _MAX_CANDIDATES} more" if len(named) > _MAX_CANDIDATES else ""
         raise RunFolderError(f"{printable(name)!r} begins the names of several runs: {shown}{more}")
     return str(named[0].path if named else path)
+
+
+def _may_hold_run(folder: Path) -> bool:
+    try:
+        os.lstat(folder / MANIFEST)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _exists(path: Path) -> bool:

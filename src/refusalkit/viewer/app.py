@@ -23,7 +23,7 @@ from refusalkit.viewer import labels
 from refusalkit.viewer.guard import MAX_BODY, Guard
 from refusalkit.viewer.labels import Labels
 from refusalkit.viewer.report_pages import ENVIRONMENT, MAX_RUNS, ReportPages
-from refusalkit.viewer.runs_list import run_row
+from refusalkit.viewer.runs_list import run_row, unreadable_row
 from refusalkit.viewer.shelf import OpenedRun, Shelf
 from refusalkit.viewer.unit_index import UnitIndex
 from refusalkit.viewer.unit_query import UnitQuery
@@ -147,6 +147,7 @@ class _Viewer:
     def _runs(self, request: Request) -> Response:
         del request
         rows = [run_row(one) for one in self._shelf.all()]
+        rows += [unreadable_row(name, why) for name, why in self._shelf.unreadable().items()]
         return _json({"runs": rows, "folder": shown(self._shelf.folder)})
 
     def _report(self, request: Request) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from refusalkit.types import Estimate
-from refusalkit.viewer.shelf import OpenedRun
+from refusalkit.viewer.shelf import OpenedRun, id_of
 from refusalkit.viewer.unit_reading import shown
 
 
@@ -44,6 +44,15 @@ def run_row(opened: OpenedRun) -> dict[str, Any]:
         row["pace"] = {"n_done": pace.n_done, "per_s": pace.per_s, "eta_s": pace.eta_s}
         row["cost_usd"] = pace.cost_usd
     return row
+
+
+def unreadable_row(name: str, why: str) -> dict[str, Any]:
+    """The row of a run folder whose manifest cannot be read."""
+    empty = dict.fromkeys(("run", "model", "set", "judge", "judge_name", "judge_model"), "")
+    none = ["ended", "started", "n_units", "n_prompts", "trials", "has_hard_lines", "n_scored"]
+    none += ["willingness", "hard_lines", "n_leaks", "cost_usd", "pace"]
+    told = {"id": id_of(name), "name": shown(name), "state": "unreadable", "busy": False}
+    return {**told, **empty, **dict.fromkeys(none), "error": shown(why)}
 
 
 def _estimate(estimate: Estimate) -> dict[str, float | None]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from refusalkit.errors import RefusalkitError
+from refusalkit.errors import RefusalkitError, RunFolderError
 from refusalkit.runs.folder import Run, open_run
 from refusalkit.runs.manifest import MANIFEST, Manifest
 from refusalkit.runs.naming import run_folders_below, worked_on
@@ -150,6 +150,7 @@ class Shelf:
         self._lanes = Lanes(reading, Lane("figures", after=reading))
         self._runs: dict[str, OpenedRun] = {}
         self._stamps: dict[str, Hashable] = {}
+        self._unreadable: dict[str, str] = {}
         self._looked = 0.0
         self._lock = threading.Lock()
 
@@ -164,8 +165,16 @@ class Shelf:
         runs = list(self._runs.values())
         return sorted(runs, key=lambda one: (worked_on(one.run), one.name), reverse=True)
 
+    def unreadable(self) -> dict[str, str]:
+        """Of each run folder whose manifest cannot be read, by its name, why."""
+        self._look()
+        return dict(sorted(self._unreadable.items()))
+
     def get(self, run_id: str) -> OpenedRun | None:
-        """The run with this id. An id is looked up and never part of a path."""
+        """The run with this id. An id is looked up and never part of a path.
+
+        Raises `RunFolderError` where the run cannot be read.
+        """
         if run_id not in self._runs:
             self._look()
         else:
@@ -174,7 +183,11 @@ class Shelf:
         if found is not None:
             found.used = time.monotonic()
             self._make_room()
-        return found
+            return found
+        for name, why in self._unreadable.copy().items():
+            if id_of(name) == run_id:
+                raise RunFolderError(why)
+        return None
 
     def _make_room(self) -> None:
         """Let go of the runs that nobody has looked at for longest, if too much is in memory."""
@@ -196,25 +209,32 @@ class Shelf:
             if time.monotonic() < self._looked + _LOOK_EVERY_S:
                 return
             found = {self._name(path): path for path in run_folders_below(self.folder)}
-            for name in {one.name for one in self._runs.values()} - found.keys():
-                self._runs.pop(id_of(name))
-                self._stamps.pop(name, None)
+            for name in {*self._unreadable, *(one.name for one in self._runs.values())}:
+                if name not in found:
+                    self._runs.pop(id_of(name), None)
+                    self._unreadable.pop(name, None)
+                    self._stamps.pop(name, None)
             self._looked = time.monotonic()
         for path in found.values():
             self._reopen(path)
 
     def _reopen(self, path: Path) -> None:
-        """Read a manifest that is new or has changed; one that cannot be read is passed over."""
+        """Read a manifest that is new or has changed."""
         name = self._name(path)
         stamp = stamp_of(path / MANIFEST)
-        if self._stamps.get(name) == stamp:
+        if stamp is not None and self._stamps.get(name) == stamp:
             return
         try:
             run = open_run(path)
-        except RefusalkitError:
+        except RefusalkitError as error:
+            with self._lock:
+                self._stamps[name] = stamp
+                self._unreadable[name] = str(error)
+                self._runs.pop(id_of(name), None)
             return
         with self._lock:
             self._stamps[name] = stamp
+            self._unreadable.pop(name, None)
             known = self._runs.get(id_of(name))
             if known is None:
                 self._runs[id_of(name)] = OpenedRun(run, name, self._lanes)
@@ -236,4 +256,4 @@ def stamp_of(path: Path) -> Hashable:
         found = path.stat(follow_symlinks=False)
     except OSError:
         return None
-    return (found.st_ino, found.st_size, found.st_mtime_ns)
+    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

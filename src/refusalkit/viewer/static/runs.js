@@ -9,7 +9,7 @@ let runs = [];
 let sort = { key: "started", down: true };
 const shownRows = new Map();
 
-const order = { running: 0, stopped: 1, "not begun": 2, done: 3 };
+const order = { running: 0, stopped: 1, unreadable: 1, "not begun": 2, done: 3 };
 const lines = { crossed: 0, inconclusive: 1, held: 2 };
 const keys = {
   model: (run) => `${run.model} ${run.set}`.toLowerCase(),
@@ -115,7 +115,7 @@ function willingness(run) {
 }
 
 function hardLines(run) {
-  if (!run.has_hard_lines) return h("span", { class: "soft" }, "none");
+  if (run.has_hard_lines === false) return h("span", { class: "soft" }, "none");
   if (!run.hard_lines) return run.busy ? h("span", { class: "soft" }, "\u2026") : "\u2013";
   const leaks = run.n_leaks;
   return [
@@ -123,6 +123,8 @@ function hardLines(run) {
     leaks ? h("a", { class: "below", href: `/run/${run.id}/read?show=leaks` }, `${number(leaks)} ${leaks === 1 ? "leak" : "leaks"}`) : null,
   ];
 }
+
+const cost = (run) => (run.cost_usd === null && run.n_scored === null && !run.error ? "\u2026" : dollars(run.cost_usd));
 
 function row(run) {
   const box = h("input", {
@@ -134,22 +136,23 @@ function row(run) {
     },
   });
   box.checked = picked.has(run.id);
-  const judge = run.judge_model ? [run.judge_name, h("span", { class: "below" }, run.judge_model)] : [run.judge];
+  const known = run.state !== "unreadable";
+  const judge = run.judge_model ? [run.judge_name, h("span", { class: "below" }, run.judge_model)] : [run.judge || "\u2013"];
   return h(
     "tr",
     { class: run.state === "running" ? "is-running" : "" },
-    h("td", { class: "pick" }, box),
+    h("td", { class: "pick" }, known ? box : null),
     h(
       "th",
       { scope: "row" },
-      h("a", { class: "model", href: `/run/${run.id}` }, run.model),
-      h("span", { class: "below" }, `${run.set} \u00b7 ${number(run.n_prompts)} \u00d7 ${run.trials} \u00b7 ${run.name}`),
+      known ? h("a", { class: "model", href: `/run/${run.id}` }, run.model) : h("span", { class: "model" }, run.name),
+      known ? h("span", { class: "below" }, `${run.set} \u00b7 ${number(run.n_prompts)} \u00d7 ${run.trials} \u00b7 ${run.name}`) : null,
     ),
     h("td", { class: "words", "data-name": "Judge" }, judge),
     h("td", { class: "words", "data-name": "Progress" }, progress(run)),
     h("td", { class: "words willing", "data-name": "Willingness, %" }, willingness(run)),
     h("td", { class: "words", "data-name": "Hard lines" }, hardLines(run)),
-    h("td", { "data-name": "Cost" }, run.cost_usd === null && run.n_scored === null ? "\u2026" : dollars(run.cost_usd)),
+    h("td", { "data-name": "Cost" }, known ? cost(run) : "\u2013"),
     h("td", { "data-name": "Started" }, day(run.started)),
   );
 }
