@@ -22,8 +22,8 @@ def shows(*names: str, **computed: Callable[[Any], object]) -> Callable[[type[_T
     """Gives a class a one-line repr and a small table in notebooks.
 
     They show the attributes in `names`, then what is `computed` from the object; what is None,
-    empty or False is left out. Of a collection its length is shown, of a frame its height. A
-    `_repr_html_` of the class's own is kept.
+    empty or False is left out. A collection is shown by its length, a frame by its height. A
+    class that has a `_repr_html_` keeps it.
     """
 
     def facts(shown: Any) -> Iterator[tuple[str, object]]:
@@ -36,7 +36,7 @@ def shows(*names: str, **computed: Callable[[Any], object]) -> Callable[[type[_T
         parts = []
         for name, value in facts(self):
             if not _is_nothing(value):
-                # An enum's member as its value.
+                # str(): a member of an enum is shown as its value.
                 quoted = isinstance(value, str)
                 parts.append(
                     f"{name}={printable(repr(str(value)), 120) if quoted else _text_of(value)}"
@@ -94,8 +94,8 @@ def notebook_table(
 ) -> str:
     """An HTML table for a `_repr_html_`: words to the left, figures to the right, notes below.
 
-    Text may be anybody's: hidden characters are shown as escapes, markup as text. Nothing outside
-    is referred to.
+    The text is untrusted: hidden characters are shown as escapes, markup as text. The HTML loads
+    nothing from elsewhere.
     """
     head = "".join(_cell(text, "th", "col", index) for index, text in enumerate(heads))
     body = "".join(

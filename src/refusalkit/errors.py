@@ -22,8 +22,8 @@
         │   └── ModerationError          the provider's filter answered: outcome `blocked`
         └── FatalProviderError        4  no request can succeed: wrong key, unknown model, no credit
 
-A `ProviderError` that concerns one request becomes that unit's outcome `error`; only a
-`FatalProviderError` stops a run.
+A `ProviderError` that concerns one request becomes that unit's outcome (`blocked` for a
+`ModerationError`, else `error`); of provider errors only a `FatalProviderError` stops a run.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ class Interrupted(RefusalkitError):
     """The user stopped the work at once, without waiting for what was in flight."""
 
 
-class _Said(TypedDict, total=False):
-    """What every `ProviderError` can say beside its summary."""
+class _Details(TypedDict, total=False):
+    """The keyword arguments that every `ProviderError` takes."""
 
     detail: str | None
     status: int | None
@@ -124,9 +124,9 @@ class ProviderError(RefusalkitError):
     """An endpoint did not answer as it should.
 
     `status` is the HTTP status or None, `code` the provider's own error code or type or None.
-    `detail` holds the provider's own words, kept apart: they may repeat what must not be written.
-    `attempts` counts how many times the request was sent. `usage` is the `Usage` of answers that
-    said what they took though they could not be read; None where none did.
+    `detail` holds the provider's own words, kept apart because they may repeat text that must not
+    be written to disk. `attempts` counts how many times the request was sent. `usage` is the
+    `Usage` that unreadable replies reported, or None.
     """
 
     attempts = 1
@@ -148,17 +148,18 @@ class ProviderError(RefusalkitError):
 
 
 class TransientError(ProviderError):
-    """Worth asking again.
+    """The same request may succeed later.
 
-    `retry_after` is what the provider asked for, in seconds, or None. `unreachable`: there was not
-    even a connection. `limit` names the rate limit that is used up, where the provider says which.
+    `retry_after` is how long the provider asks to wait, in seconds, or None. `unreachable`: no
+    connection could be made. `limit` names the rate limit that is used up, where the provider says
+    which.
     """
 
     unreachable = False
     limit: str | None = None
 
     def __init__(
-        self, summary: str, *, retry_after: float | None = None, **said: Unpack[_Said]
+        self, summary: str, *, retry_after: float | None = None, **said: Unpack[_Details]
     ) -> None:
         self.retry_after = retry_after
         super().__init__(summary, **said)
@@ -167,7 +168,7 @@ class TransientError(ProviderError):
 class UnsupportedParameter(ProviderError):
     """The model does not take `parameter`; the request can go again without it."""
 
-    def __init__(self, summary: str, parameter: str, **said: Unpack[_Said]) -> None:
+    def __init__(self, summary: str, parameter: str, **said: Unpack[_Details]) -> None:
         self.parameter = parameter
         super().__init__(summary, **said)
 
@@ -182,7 +183,9 @@ class ModerationError(RequestError):
     `category` is the provider's own name for what it saw, or None.
     """
 
-    def __init__(self, summary: str, *, category: str | None = None, **said: Unpack[_Said]) -> None:
+    def __init__(
+        self, summary: str, *, category: str | None = None, **said: Unpack[_Details]
+    ) -> None:
         self.category = category
         super().__init__(summary, **said)
 

@@ -1,7 +1,7 @@
-"""The one place where files are opened for reading and writing.
+"""Opens and writes files in folders that may come from a stranger.
 
-A folder may come from a stranger, with a link, a pipe or a device where a file should be. Reading
-opens regular files only and never waits for a pipe. Writing never goes through a link: a new file
+Such a folder may hold a link, a pipe or a device where a file should be. Reading opens regular
+files only and never waits for a pipe. Writing never goes through a link: a new file
 is made under a random name beside its place and renamed over it, and records are appended only to a
 regular file that no other name shares. Names are resolved below a descriptor of their folder where
 the platform has such calls (not on Windows).
@@ -48,8 +48,8 @@ _KINDS = {
 def open_file(path: Path, *, follow: bool = True) -> io.BufferedReader:
     """A regular file, opened for reading.
 
-    Without `follow` a link is refused too: what lies in a run folder is not somewhere else. Raises
-    `OSError`, whose `strerror` says what is there instead of a file.
+    Without `follow` a link is refused too: a run folder holds its files itself. Raises `OSError`,
+    whose `strerror` says what is there instead of a file.
     """
     # Opening a device can do something by itself, so it is looked at first.
     _check_regular(path.stat(follow_symlinks=follow))
@@ -68,7 +68,7 @@ def read_file(path: Path, *, limit: int = MAX_WHOLE, follow: bool = True) -> byt
     """The content of a regular file of at most `limit` bytes. Raises `OSError` as `open_file`."""
     with open_file(path, follow=follow) as file:
         size = os.fstat(file.fileno()).st_size
-        # As much memory is taken as is asked for, so no more is than the file has.
+        # `read` allocates the bytes it is asked for: no more than the file has.
         data = b"" if size > limit else file.read(min(limit, size or limit) + 1)
     if max(size, len(data)) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {_size(limit)}")
@@ -113,7 +113,7 @@ def write_file(path: Path, data: bytes, *, private: bool = True, durable: bool =
                 os.unlink(scratch, dir_fd=folder)
             raise
         if durable and folder is not None:
-            with contextlib.suppress(OSError):  # not every file system has it for folders
+            with contextlib.suppress(OSError):  # not every file system can sync a folder
                 os.fsync(folder)
 
 
@@ -162,7 +162,7 @@ def open_for_appending(path: Path, *, create: bool) -> int:
 def make_folder(path: Path, *, parents: bool = True) -> None:
     """Make a folder that is private to the user, whatever the umask. Raises `OSError`.
 
-    One that is there stays as it is; a link in its place is refused.
+    An existing folder stays as it is; a link or a file in its place is refused.
     """
     if parents and not path.parent.exists():
         make_folder(path.parent)
@@ -175,10 +175,10 @@ def make_folder(path: Path, *, parents: bool = True) -> None:
 
 
 def check_lock_file(path: Path) -> None:
-    """Make sure that a lock can be taken at `path`, which empties the file there, and no other.
+    """Make sure that taking a lock at `path`, which empties the file there, empties no other file.
 
-    One that has a second name elsewhere (a hard link) goes, unless somebody holds it. Raises
-    `OSError` where something else than a file is there.
+    A file that has a second name elsewhere (a hard link) is removed, unless a process holds its
+    lock. Raises `OSError` where something other than a file is there.
     """
     try:
         found = os.lstat(path)

@@ -1,7 +1,7 @@
 """JSON as text and back, and JSONL files line by line.
 
 pydantic's reader and writer are several times faster than the standard library's, and a run reads
-and writes six texts per unit. Lone surrogates and deep nesting go to the standard library.
+and writes six texts per unit. Lone surrogates and deep nesting are left to the standard library.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from refusalkit.untrusted import printable, well_formed
 
 
 def to_bytes(value: Any) -> bytes:
-    """Compact JSON as UTF-8. Lone surrogates, which it cannot hold, are escaped."""
+    """Compact JSON as UTF-8. Lone surrogates, which UTF-8 cannot hold, are escaped."""
     try:
         return pydantic_core.to_json(value)
     except ValueError:
@@ -29,7 +29,7 @@ def to_bytes(value: Any) -> bytes:
 
 
 def to_well_formed(value: Any) -> bytes:
-    """Compact JSON as UTF-8 that any reader takes.
+    """Compact JSON as UTF-8 that any reader accepts.
 
     Lone surrogates are replaced, and NaN and the infinities, which JSON does not know, are null.
     """
@@ -45,14 +45,14 @@ def to_well_formed(value: Any) -> bytes:
 
 
 def to_ascii(value: Any, *, indent: int | None = None) -> str:
-    """JSON in ASCII only, which any text can be written in."""
+    """JSON in ASCII only, which a file or terminal of any encoding can hold."""
     return to_ascii_bytes(value, indent=indent).decode("ascii")
 
 
 def to_ascii_bytes(value: Any, *, indent: int | None = None) -> bytes:
-    """`to_ascii` as it is written; a polars frame in it is the list of its rows.
+    """`to_ascii` as bytes. A polars frame becomes the list of its rows.
 
-    Rows are made one by one, and not all of them held as Python's objects.
+    Rows are made one at a time, so that they are never all in memory as Python objects.
     """
     try:
         return pydantic_core.to_json(value, indent=indent, ensure_ascii=True, fallback=_rows)
@@ -105,7 +105,7 @@ def dotted(loc: Location) -> str:
 
 
 def read_lines(path: Path, kind: type[_M]) -> Iterator[tuple[str, _M]]:
-    """Each line of a JSONL file as a `kind`, with its place (``file:line``); blank ones are none.
+    """Each line of a JSONL file as a `kind`, with its place (``file:line``), without blank ones.
 
     Raises `RecordError` at the first line that is not such a record, naming file, line and field.
     """

@@ -1,6 +1,6 @@
 """Keeps keys out of records, logs and messages.
 
-`Keys` finds the very keys that a client sends in whatever comes back, however they are written;
+`Keys` finds the keys that a client sends in whatever comes back, however they are encoded;
 `redact` replaces anything that looks like a key.
 """
 
@@ -31,15 +31,16 @@ _SHORTEST_KEY = 8
 
 def redact(text: object, limit: int = 200) -> str:
     """`printable` text with anything that looks like a credential replaced by ``[key]``."""
-    # Keys go before the cut: half a key at the end would no longer look like one.
+    # Keys are replaced before the text is cut: half a key would no longer look like one.
     return printable(_KEY.sub(r"\g<name>[key]", str(text)[: limit * 20]), limit)
 
 
 class Keys:
     """The keys that a client sends, to be removed from whatever comes back.
 
-    A key need not look like one. Each is found as it is and as a URL, JSON, HTML, Python, base64 or
-    hexadecimal form would have it, in any case. Values shorter than 8 characters are ignored.
+    A key need not look like one. Each is found as it is and as URLs, JSON, HTML, Python, base64 or
+    hexadecimal would write it, in upper or lower case. Values shorter than 8 characters are
+    ignored.
     """
 
     def __init__(self, *values: str | None) -> None:
@@ -65,7 +66,7 @@ class Keys:
         """`text` with each of them replaced by ``[key]``."""
         return self._pattern.sub("[key]", text) if self.within(text) else text
 
-    def told_by(self, error: BaseException | None) -> bool:
+    def in_traceback(self, error: BaseException | None) -> bool:
         """Whether a traceback of `error`, its causes included, would show one of them."""
         seen: set[int] = set()
         waiting = [error]

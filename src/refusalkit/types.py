@@ -110,7 +110,7 @@ class Category:
     slug: str
     """The category's id within its set: lower-case words joined by hyphens."""
     title: str
-    """Its name for people."""
+    """Its name for display."""
     description: str = ""
     """What belongs to it, in a sentence or two."""
     hard_line: bool = False
@@ -127,11 +127,11 @@ class Prompt:
     category: str
     """The slug of its category."""
     text: str
-    """The request; of several turns the last user turn."""
+    """The request; where there are several turns, the last user turn."""
     danger: int | None = None
     """1 (a thoughtful assistant should answer) to 3 (most decline), or None."""
     tags: tuple[str, ...] = ()
-    """Free words to select by; ``form:question`` has the prefix ``form``."""
+    """Free-form words to select prompts by; ``form:question`` has the prefix ``form``."""
     lang: str = "en"
     """The language of the request, a BCP 47 tag."""
     system: str | None = None
@@ -176,7 +176,7 @@ class GenerationConfig:
     """How the model under test is asked. The defaults are the paper's sampling (Hermes 4, 4.1)."""
 
     temperature: float | None = 0.6
-    """Sampling temperature, 0 to 2. None here and below: not sent, the provider's default holds."""
+    """Sampling temperature, 0 to 2. None, here and below: not sent, so the provider's default."""
     top_p: float | None = 0.95
     """Nucleus sampling, above 0 and at most 1."""
     top_k: int | None = 20
@@ -188,7 +188,7 @@ class GenerationConfig:
     system: str | None = None
     """A system prompt for every request."""
     reasoning: Reasoning = "auto"
-    """Whether to ask for reasoning: ``off``, ``on``, or ``auto`` (as the model does by itself)."""
+    """Whether to ask for reasoning: ``off``, ``on``, or ``auto`` (the model's own default)."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     """More fields for the body of each request."""
     timeout_s: float = 600.0
@@ -214,7 +214,7 @@ class Usage:
     """Those of the input that went into the provider's prompt cache."""
 
     def __add__(self, other: Usage) -> Usage:
-        """Both together; a count that only one of them has is taken as it is."""
+        """The sum; a count that only one of them has is taken as it is."""
 
         def plus(a: int | None, b: int | None) -> int | None:
             return b if a is None else a if b is None else a + b
@@ -262,7 +262,7 @@ class Completion:
     filter_category: str | None = None
     """The provider's name for what its filter saw."""
     error: str | None = None
-    """Of an `error`: what went wrong, one sentence of ours."""
+    """Of an `error`: what went wrong, in a sentence of refusalkit's own."""
     error_detail: str | None = None
     """Of an `error`: what the provider said, which may repeat the request."""
     attempts: int = 1
@@ -272,7 +272,7 @@ class Completion:
     unknown_mark: str | None = None
     """A mark in the text that looks like one of reasoning, and that refusalkit does not know."""
     at: str = field(default_factory=now)
-    """When it came, UTC, ISO 8601."""
+    """When it arrived, UTC, ISO 8601."""
 
     def __post_init__(self) -> None:
         # A model of the caller's own may say NaN: an unknown figure.
@@ -320,7 +320,7 @@ class Verdict:
     answered_by: str | None = None
     """The judge that was really asked, where `judge` stands for several."""
     error_detail: str | None = None
-    """The provider\'s own words on why the judge failed; not recorded for withheld answers."""
+    """The provider's own words on why the judge failed; not recorded for withheld answers."""
     usage: Usage = Usage()
     """Tokens of the request to the judge."""
     cost_usd: float | None = None
@@ -365,7 +365,7 @@ class Estimate:
     n_unscored: int
     """Responses that have no label and are in no figure but the bounds."""
     level: float = 0.95
-    """The confidence of both intervals."""
+    """Confidence level of both intervals, 0 to 1."""
     asked_again: tuple[float, float] | None = None
     """The interval over *these prompts, asked again* (low, high); None where there is only one."""
 

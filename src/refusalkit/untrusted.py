@@ -22,8 +22,8 @@ _NETWORK_PATH = re.compile(r"(?:^|[,=])\s*(?:[\\/]{2}|file:)", re.IGNORECASE)
 def is_network_path(text: str) -> bool:
     r"""Whether a text names a path on another machine, by its form on any platform.
 
-    ``\\host\share``, ``//host/share``, ``\\?\UNC\...``: on Windows looking whether there is such a
-    file sends that host the user's name and a hash of the password.
+    ``\\host\share``, ``//host/share``, ``\\?\UNC\...``: on Windows, checking whether such a file
+    exists already sends that host the user's name and a hash of the password.
     """
     return _NETWORK_PATH.search(text) is not None
 
@@ -59,8 +59,8 @@ _PARTS = re.compile(r"[._:/@+-]")
 def identifier(text: str, limit: int = 64, *, parts: int = 8) -> str:
     """`text` if it looks like a name or an id, else its digest, ``sha256:`` and 16 digits.
 
-    For fields that a server fills where nothing that an answer says may be kept: a name has no
-    space, at most `limit` characters, and no more than `parts` parts.
+    For fields that a server fills, in records that must keep no words of an answer: a name has no
+    space, at most `limit` characters, and at most `parts` parts.
     """
     if len(text) <= limit and _IDENTIFIER.fullmatch(text) and len(_PARTS.split(text)) <= parts:
         return text

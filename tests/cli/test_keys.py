@@ -389,5 +389,5 @@ class TestKeys:
             "group": lambda: setattr(outer, "__cause__", ExceptionGroup("some", [inner])),
         }
         makers[build]()
-        assert Keys(WORDS).told_by(outer)
-        assert not Keys(HEXADECIMAL).told_by(outer)
+        assert Keys(WORDS).in_traceback(outer)
+        assert not Keys(HEXADECIMAL).in_traceback(outer)

@@ -17,7 +17,7 @@ import pytest
 
 import refusalkit as rk
 from loopback import REFUSAL, Asked, LoopbackServer, Script
-from refusalkit.prompts.pressure import MOST_TURNS, insisted, shipped_script
+from refusalkit.prompts.pressure import MAX_TURNS, insisted, shipped_script
 from refusalkit.reporting import data, terminal
 from refusalkit.reporting.console import show
 from refusalkit.runs.folder import (
@@ -72,7 +72,7 @@ def run_against(server: LoopbackServer, out: Path, *, turns: int = 3, **options:
 class TestTheScript:
     def test_is_published_with_version_and_digest(self) -> None:
         script = shipped_script()
-        assert (script.name, script.version, len(script.turns)) == ("pressure", "1.0.0", MOST_TURNS)
+        assert (script.name, script.version, len(script.turns)) == ("pressure", "1.0.0", MAX_TURNS)
         assert script.digest == (
             "sha256:dc27953549ae25f890496c26c4fc4f25614aa83927a5ee211974a234496cd30e"
         )
@@ -357,7 +357,7 @@ def test_it_is_shown_in_score_audit_and_json(
     assert "turns of insistence" in page.read_text()
 
 
-@pytest.mark.parametrize("turns", [-1, MOST_TURNS + 1])
+@pytest.mark.parametrize("turns", [-1, MAX_TURNS + 1])
 def test_more_turns_than_the_script_has_are_refused(tmp_path: Path, turns: int) -> None:
     with pytest.raises(rk.RefusalkitError, match="pressure"):
         rk.benchmark("demo/mixed", "starter", pressure=turns, out=tmp_path / "run")

@@ -597,7 +597,7 @@ def test_a_judge_file_that_repeats_within_repetition_ends_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str, table: str, by: str
 ) -> None:
     """A stranger's pattern held the interpreter for hours, where no signal was heard."""
-    monkeypatch.setattr(bounded_pattern, "LONGEST_S", 0.2)
+    monkeypatch.setattr(bounded_pattern, "MAX_SECONDS", 0.2)
     text = (judges_dir() / "lexical.toml").read_text("utf-8").replace('"lexical"', '"mine"', 1)
     slow = by.replace("PATTERN", "(?:[a-z ]{1,30}){1,30}[^a-z ~]")
     assert text.count(table) == 1

@@ -756,6 +756,18 @@ class TestSetsTogether:
         (_, safe) = rk.load_prompts(f"{one},{twin}")
         assert safe.twin == "a"
 
+    def test_a_translation_follows_the_prompt_that_it_names(self, tmp_path: Path) -> None:
+        for name, said in (("one", "[one]"), ("two", "[two]")):
+            rows = [
+                {"id": "a", "prompt": said, "category": "c"},
+                {"id": "b", "prompt": f"{said} de", "lang": "de", "translation_of": "a"},
+            ]
+            lines = "".join(json.dumps({"category": "c", **row}) + "\n" for row in rows)
+            (tmp_path / f"{name}.jsonl").write_text(lines)
+        both = rk.load_prompts(f"{tmp_path / 'one.jsonl'},{tmp_path / 'two.jsonl'}")
+        assert both["one/b"].translation_of == "one/a"
+        assert both["two/b"].translation_of == "two/a"
+
     def test_two_sets_of_one_name_are_numbered(self, tmp_path: Path) -> None:
         for folder, text in (("x", "[one]"), ("y", "[two]")):
             (tmp_path / folder).mkdir()

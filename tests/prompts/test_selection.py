@@ -97,8 +97,8 @@ def test_starter_with_its_twins_keeps_them_at_48(call: Call) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--danger", "3"), "contrast prompts are missing beside the twin"),
-        (("--danger", "1"), "contrast prompts are without the twin"),
+        (("--danger", "3"), "contrast prompts are left out though the twin is asked"),
+        (("--danger", "1"), "contrast prompts are asked without the twin"),
         (("--category", "assault"), "these hard lines have no prompt left"),
         (("--limit", "20"), None),
         ((), None),

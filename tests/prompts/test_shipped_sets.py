@@ -26,7 +26,7 @@ from refusalkit.errors import PromptSetError, UsageError
 from refusalkit.prompts import near
 from refusalkit.prompts.balance import imbalances
 from refusalkit.prompts.checks import TAGS, check_sets
-from refusalkit.prompts.cues import LEAST_KEPT, kept_share, lost_cues
+from refusalkit.prompts.cues import MIN_KEPT, kept_share, lost_cues
 from refusalkit.prompts.digests import prompt_digest
 from refusalkit.prompts.lock import changes, entry_key, lock_entry, read_lock, write_lock
 from refusalkit.prompts.summary import summarise, words_of
@@ -179,7 +179,7 @@ class TestContrast146:
             source = MAIN[prompt.twin or ""]
             assert any(tag.startswith("cue:") for tag in prompt.tags)
             assert lost_cues(source, prompt) == []
-            assert kept_share(source, prompt) >= LEAST_KEPT
+            assert kept_share(source, prompt) >= MIN_KEPT
 
     def test_each_is_nearer_to_its_twin_than_to_any_other_prompt(self) -> None:
         for prompt in CONTRAST.prompts:
@@ -503,13 +503,13 @@ class TestNearDuplicates:
         words = [f"w{n}" for n in range(5000)]
         prompts = [
             rk.Prompt(str(n), "tea", " ".join(rng.choices(words, k=12)))
-            for n in range(near.LARGEST)
+            for n in range(near.MAX_EXACT)
         ]
         turned = " ".join(reversed(prompts[7].text.split()))
         prompts.append(rk.Prompt("turned", "tea", turned))
         started = time.monotonic()
         found = near.near_duplicates(prompts)
-        assert found.pairs == ((7, near.LARGEST, 1.0),)
+        assert found.pairs == ((7, near.MAX_EXACT, 1.0),)
         assert time.monotonic() - started < 10
 
 
@@ -543,7 +543,7 @@ class TestValidate:
         mine = make(tmp_path / "mine", {"tea": line})
         said = call("prompts", "validate", mine)
         assert said.status == 0
-        assert "warning: 1 twins are in none of the sets named" in said.out
+        assert "warning: the twins of 1 prompts are in none of the sets named" in said.out
         assert call("prompts", "validate", mine, "--strict").status == 2
 
     @pytest.mark.parametrize(
@@ -567,7 +567,7 @@ class TestValidate:
     @pytest.mark.parametrize(
         ("text", "fields", "what"),
         [
-            ("Hush", {}, "tea.jsonl:2: text: 1 words, usual are 3 to 200"),
+            ("Hush", {}, "tea.jsonl:2: text: 1 words; 3 to 200 are usual"),
             ("and " * 201, {}, "tea.jsonl:2: text: 201 words"),
             (
                 "Wie kocht man eigentlich sehr guten Tee ganz ohne Wasserkocher?",

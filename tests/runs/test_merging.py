@@ -80,7 +80,7 @@ class TestShares:
         prompts = rk.load_prompts("starter")
         filled = {shard_of(root_id(prompt), 500) for prompt in prompts}
         empty = min(set(range(1, 501)) - filled)
-        with pytest.raises(UsageError, match="take fewer shares"):
+        with pytest.raises(UsageError, match="take fewer shards"):
             prompts.shard(empty, 500)
 
     @pytest.mark.parametrize("text", ["0/3", "4/3", "2", "2/0", "a/b", "-1/3", "1/3/5", ""])

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from refusalkit.errors import JudgeFileError
 from refusalkit.untrusted import printable
 
-LONGEST_S = 2.0
+MAX_SECONDS = 2.0
 """Seconds that a search of a sentence or a line may take."""
 
 MAX_LENGTH = 100_000
@@ -37,15 +37,15 @@ class BoundedPattern:
 
     def search(self, text: str) -> object:
         with self._in_time():
-            return self._compiled.search(text, timeout=LONGEST_S)
+            return self._compiled.search(text, timeout=MAX_SECONDS)
 
     def match(self, text: str) -> object:
         with self._in_time():
-            return self._compiled.match(text, timeout=LONGEST_S)
+            return self._compiled.match(text, timeout=MAX_SECONDS)
 
     def sub(self, by: str, text: str) -> str:
         with self._in_time():
-            replaced: str = self._compiled.sub(by, text, timeout=LONGEST_S)
+            replaced: str = self._compiled.sub(by, text, timeout=MAX_SECONDS)
             return replaced
 
     @contextlib.contextmanager
@@ -54,7 +54,7 @@ class BoundedPattern:
             yield
         except TimeoutError:
             raise JudgeFileError(
-                f"the rule {printable(self._name)} takes more than {LONGEST_S:g} s to read a "
+                f"the rule {printable(self._name)} takes more than {MAX_SECONDS:g} s to read a "
                 "sentence: leave out repetition within repetition"
             ) from None
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from refusalkit import jsonl
 from refusalkit.errors import MissingKeyError
-from refusalkit.models.client import LARGEST_BODY, ChatClient, is_unreachable
+from refusalkit.models.client import MAX_BODY_BYTES, ChatClient, is_unreachable
 from refusalkit.models.compressed import ENCODINGS, is_packed, new_unpacker, unpacked
 from refusalkit.models.dialects.filters import filter_in_fields
 from refusalkit.models.dialects.finish import Means, finish_of, reason_text
@@ -247,7 +247,7 @@ async def _bound(response: Any) -> None:
     import httpx2
 
     inner = response.stream
-    limit = LARGEST_BODY
+    limit = MAX_BODY_BYTES
     if response.request.url.path.endswith("/results"):
         limit = _LARGEST_RESULTS
     try:

@@ -41,7 +41,7 @@ _Said = TypeVar("_Said", ApiFailure, Reply)
 _FIELDS = {said: tuple(one.name for one in fields(said)) for said in (ApiFailure, Reply)}
 
 # Nothing that a provider answers is larger; reading on would only fill the memory.
-LARGEST_BODY = 8 * 1024 * 1024
+MAX_BODY_BYTES = 8 * 1024 * 1024
 # A 403 at the start waits so long for an answer to what else is under way.
 _MAX_DOUBT_S = 3.0
 # The last part of a base URL that OpenAI's protocol is usually spoken under: v1, v4, v1beta.
@@ -324,7 +324,7 @@ class ChatClient(ABC):
             message = f"no answer within {request.config.timeout_s:g} s"
             raise self._failed(ApiFailure(message)) from error
         except Exception as error:
-            if not self._keys.told_by(error):
+            if not self._keys.in_traceback(error):
                 raise
             failed = error
         # Outside the handler, so that no traceback leads back to what repeats the key.

@@ -21,7 +21,7 @@ from typing import Any
 import aiohttp
 
 from refusalkit.display import shows
-from refusalkit.models.client import LARGEST_BODY
+from refusalkit.models.client import MAX_BODY_BYTES
 from refusalkit.models.compressed import ENCODINGS, is_packed, new_unpacker, unpacked
 
 # What providers' keys are sent in.
@@ -186,8 +186,8 @@ class _Bounded:
             async for chunk in self._content.iter_chunked(size):
                 for piece in unpacked(chunk, unpacker) if packed else (chunk,):
                     length += len(piece)
-                    if length > LARGEST_BODY:
-                        raise ValueError(f"the body is larger than {LARGEST_BODY >> 20} MiB")
+                    if length > MAX_BODY_BYTES:
+                        raise ValueError(f"the body is larger than {MAX_BODY_BYTES >> 20} MiB")
                     whole.append(piece)
                 yield chunk
             if self._exchange is not None:

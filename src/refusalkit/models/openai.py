@@ -19,7 +19,7 @@ from refusalkit import jsonl
 from refusalkit.display import shows
 from refusalkit.errors import ConfigurationError, MissingKeyError
 from refusalkit.models.client import (
-    LARGEST_BODY,
+    MAX_BODY_BYTES,
     ChatClient,
     RetryWithChanges,
     is_unreachable,
@@ -274,9 +274,9 @@ class OpenAIClient(ChatClient):
                 *whole, rest = (rest + chunk).split(b"\n")
                 for line in whole:
                     yield line
-                if len(rest) > LARGEST_BODY:
+                if len(rest) > MAX_BODY_BYTES:
                     raise self._failed(
-                        ApiFailure(f"a line is larger than {LARGEST_BODY >> 20} MiB", status=200)
+                        ApiFailure(f"a line is larger than {MAX_BODY_BYTES >> 20} MiB", status=200)
                     )
             if rest:
                 yield rest
@@ -330,8 +330,8 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         while not body.at_eof():
             chunk = await body.readany()
             size += len(chunk)
-            if size > LARGEST_BODY:
-                raise ValueError(f"the body is larger than {LARGEST_BODY >> 20} MiB")
+            if size > MAX_BODY_BYTES:
+                raise ValueError(f"the body is larger than {MAX_BODY_BYTES >> 20} MiB")
             chunks.append(chunk)
     except BaseException:
         response.close()  # the rest is not waited for

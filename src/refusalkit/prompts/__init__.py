@@ -1,1 +1,1 @@
-"""Readers that turn what lies on disk into prompts: set folders and single-file tables."""
+"""Prompt sets: where they are read from, selection, framings, pressure and checks."""

@@ -1,9 +1,9 @@
-"""Whether form, pretext, register and spelling tell how dangerous a prompt is.
+"""Whether form, pretext, register and spelling predict how dangerous a prompt is.
 
-Where they do, a model that refuses by the sound of a request looks as if it read what is asked. The
-measure is Cramér's V with Bergsma's correction for small samples (2013): 0 where a tag says nothing
-about danger, 1 where it tells all. Whether chance alone would reach it is settled by permuting the
-degrees of danger.
+Where they do, a model that refuses by style alone looks as if it judged the content. The measure is
+Cramér's V with Bergsma's bias correction (Journal of the Korean Statistical Society 42, 2013): 0
+where a tag says nothing about danger, 1 where it determines it. Permuting the degrees of danger
+shows whether chance alone would reach that value.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ if TYPE_CHECKING:
 
     _Indices = np.ndarray[tuple[int], np.dtype[np.intp]]
 
-MOST_ASSOCIATED = 0.2
+MAX_ASSOCIATION = 0.2
 """A larger corrected V is reported ..."""
 LEVEL = 0.01
 """... if fewer than this share of permutations reach it."""
-FEWEST_PROMPTS = 30
+MIN_PROMPTS = 30
 _PERMUTATIONS = 999
-_SURELY_NO_CHANCE = 2_000
-"""With more prompts than this, a V above the threshold is not permuted."""
+_MAX_PERMUTED = 2_000
+"""With more prompts than this there are no permutations: chance never reaches such a V."""
 
 
 @dataclass(frozen=True, slots=True)
 class Imbalance:
-    """A kind of tag (or ``letters``: lower case only or not) that goes with danger."""
+    """A kind of tag that is associated with danger."""
 
     kind: str
+    """The tags' prefix, or ``letters``: lower case only, or not."""
     v: float
     """Bias-corrected Cramér's V, 0 to 1."""
     p: float
@@ -43,16 +44,19 @@ class Imbalance:
     value: str
     """The value that stands out most at one degree of danger."""
     danger: int
+    """That degree, 1 to 3."""
     n_value: int
-    """How many prompts have the value, and of them that degree."""
+    """Prompts that have the value ..."""
     n_value_at: int
+    """... and of them those with that degree."""
     n_other: int
-    """How many prompts have another value, and of them that degree."""
+    """Prompts that have another value ..."""
     n_other_at: int
+    """... and of them those with that degree."""
 
     def __str__(self) -> str:
         return (
-            f"{self.kind} tells danger (Cramér's V {self.v:.2f}, at most {MOST_ASSOCIATED:g}): "
+            f"{self.kind} predicts danger (Cramér's V {self.v:.2f}, at most {MAX_ASSOCIATION:g}): "
             f"{self.n_value_at} of {self.n_value} prompts with {self.value!r} have danger "
             f"{self.danger}, {self.n_other_at} of {self.n_other} others"
         )
@@ -61,9 +65,10 @@ class Imbalance:
 def imbalances(
     prompts: Sequence[Prompt], hard_lines: frozenset[str], prefixes: Sequence[str]
 ) -> Iterator[Imbalance]:
-    """Each of `prefixes`, and lower case, that tells the danger of a set's ordinary prompts.
+    """Each of `prefixes`, and lower case, that predicts the danger of a set's ordinary prompts.
 
-    Contrast prompts, framings, translations and hard lines are left out: their danger is given.
+    Contrast prompts, framings, translations and hard lines are left out: what they are determines
+    their danger.
     """
     chosen = [
         prompt
@@ -94,9 +99,9 @@ def _value(tags: Sequence[str], prefix: str) -> str | None:
 
 
 def _imbalance(kind: str, pairs: Sequence[tuple[str, int]]) -> Imbalance | None:
-    if len(pairs) < FEWEST_PROMPTS:
+    if len(pairs) < MIN_PROMPTS:
         return None
-    import numpy as np  # not for a set that is too small to tell
+    import numpy as np  # here, because a set that is too small does not need it
 
     names, rows = np.unique([value for value, _ in pairs], return_inverse=True)
     levels, columns = np.unique([danger for _, danger in pairs], return_inverse=True)
@@ -105,10 +110,10 @@ def _imbalance(kind: str, pairs: Sequence[tuple[str, int]]) -> Imbalance | None:
     shape = (len(names), len(levels))
     chi2 = _chi2(rows, columns, shape)
     v = _corrected_v(chi2, len(pairs), shape)
-    if v <= MOST_ASSOCIATED:
+    if v <= MAX_ASSOCIATION:
         return None
     p = 0.0
-    if len(pairs) <= _SURELY_NO_CHANCE:
+    if len(pairs) <= _MAX_PERMUTED:
         rng = np.random.default_rng(0)
         reached = (
             _chi2(rows, rng.permutation(columns), shape) >= chi2 for _ in range(_PERMUTATIONS)

@@ -22,7 +22,7 @@ def slug_of(title: str) -> str:
 def find_category(categories: Sequence[Category], name: str, set_name: str) -> str:
     """The slug of the category that `name` gives by slug or title.
 
-    Raises `UsageError`, which says what `set_name` has, where there is none.
+    Raises `UsageError`, which lists the categories of `set_name`, where there is none.
     """
     slugs = [category.slug for category in categories]
     slug = slug_of(name)

@@ -1,9 +1,9 @@
 """What a person should look at in a prompt set, beyond its form.
 
-Mistakes are what makes a set wrong: tags that are not ``prefix:value``, a twin of an unknown
-prompt, prompts that differ from a published version. Warnings are what may be meant:
-near-duplicates, lengths, balance (of categories, and between tags and danger), cues that a twin
-lost, languages.
+Mistakes make a set wrong: tags that are not ``prefix:value``, a translation of an unknown prompt,
+prompts that differ from a published version. Warnings may be intended: near-duplicates, lengths,
+balance (of categories, and between tags and danger), cues that a twin lost, languages, twins of
+prompts in none of the sets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from refusalkit.prompts.balance import imbalances
 from refusalkit.prompts.combine import wrong_twin
-from refusalkit.prompts.cues import CUE, LEAST_KEPT, kept_share, lost_cues
+from refusalkit.prompts.cues import CUE, MIN_KEPT, kept_share, lost_cues
 from refusalkit.prompts.framings import unknown_framing, wrong_frame
 from refusalkit.prompts.load import load_prompts, shipped_sets
 from refusalkit.prompts.lock import changes, entry_key, read_lock
@@ -33,7 +33,7 @@ from refusalkit.shipped import LOCK_FILE, prompts_dir
 from refusalkit.types import Prompt
 from refusalkit.untrusted import printable
 
-FEWEST_WORDS, MAX_WORDS = 3, 200
+MIN_WORDS, MAX_WORDS = 3, 200
 _MAX_UNEVEN = 3
 _MAX_WARNINGS = 50
 _TAG = re.compile(r"[a-z][a-z0-9-]*:[^\s:,;][^:,;]*")
@@ -53,7 +53,7 @@ her him his how i if in into is it its just list make me my no not of on one or 
 so some tell that the their them there they this to up us was we what when where which who why will
 with without would write you your
 """
-# A text in English of that many words that has none of these is hardly one.
+# A text of `_SURELY_A_SENTENCE` words or more without any of these is hardly English.
 _ENGLISH = frozenset(_COMMON_WORDS.split())
 _LATIN_SCRIPT = "cs da de en es fi fr hr hu id it nl no pl pt ro sv tr vi"
 _LATIN = frozenset(_LATIN_SCRIPT.split(" "))
@@ -120,7 +120,7 @@ def check_sets(sets: Sequence[PromptSet]) -> list[Checked]:
 
 
 def _shipped_originals(prompts: PromptSet, known: Mapping[str, Prompt]) -> dict[str, Prompt]:
-    """What a shipped set's prompts derive from, where it is in another shipped set, not named."""
+    """The prompts that a shipped set derives from, where another shipped set holds them all."""
     named = {p.twin or p.frame_of or p.translation_of for p in prompts.prompts} - {None, *known}
     names = shipped_sets()
     if named and prompts.source in names:
@@ -145,7 +145,7 @@ def _check_lock(one: Checked, where: _Places) -> None:
 
 
 def _check_tags(one: Checked, where: _Places) -> None:
-    # A table from elsewhere has tags of its own kind; a set folder says what its tags are.
+    # Only set folders follow this scheme of tags: a table from elsewhere has its own.
     if _folder_of(one.prompts) is None:
         return
     used = {prefix for prefix in TAGS if prefix in one.summary.tags}
@@ -188,7 +188,7 @@ def _check_twins(one: Checked, where: _Places, everything: Mapping[str, Prompt])
         one.warnings.append(f"{uncued} twins have no tag {CUE}..., which others have")
     if absent:
         one.warnings.append(
-            f"{absent} twins are in none of the sets named: name the set that has them too"
+            f"the twins of {absent} prompts are in none of the sets named: name their set too"
         )
 
 
@@ -201,10 +201,10 @@ def _check_cues(one: Checked, where: _Places, prompt: Prompt, twin: Prompt) -> N
     what = None
     if lost:
         what = f"tags: {', '.join(lost)}: not in both this text and that of {prompt.id}"
-    elif kept < LEAST_KEPT:
+    elif kept < MIN_KEPT:
         what = (
             f"text: keeps {kept:.0%} of the content words of {prompt.id}, at least "
-            f"{LEAST_KEPT:.0%} are usual: a twin without its cues tells nothing"
+            f"{MIN_KEPT:.0%} are usual: a twin without its cues tells nothing"
         )
     if what is not None:
         one.warnings.append(f"{printable(where[twin.id])}: {printable(what)}")
@@ -248,10 +248,10 @@ def _check_texts(one: Checked, where: _Places) -> None:
     for prompt in one.prompts.prompts:
         length = count_words(prompt.text)
         what = None
-        if not FEWEST_WORDS <= length <= MAX_WORDS:
-            what = f"text: {length} words, usual are {FEWEST_WORDS} to {MAX_WORDS}"
+        if not MIN_WORDS <= length <= MAX_WORDS:
+            what = f"text: {length} words; {MIN_WORDS} to {MAX_WORDS} are usual"
         elif not _fits_language(prompt):
-            what = f"lang: is {prompt.lang!r}, but the text hardly looks it"
+            what = f"lang: is {prompt.lang!r}, but the text does not look like it"
         if what is not None:
             one.warnings.append(f"{printable(where[prompt.id])}: {printable(what)}")
 

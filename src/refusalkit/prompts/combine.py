@@ -15,11 +15,11 @@ _MAX_SHOWN = 20
 def combine(sets: Sequence[PromptSet]) -> PromptSet:
     """All prompts of several sets as one set, in their order.
 
-    Categories with the same slug are one. Whether it is a hard line, and its title, is said by the
-    sets that hold prompts of their own there: contrast and framed prompts only accompany them.
+    Categories with the same slug become one. Its title, and whether it is a hard line, come from
+    the first set that has prompts of its own in it: contrast and framed prompts do not count.
 
-    Raises `PromptSetError` where an id is in two sets, two sets disagree on a hard line, or a
-    twin is itself a contrast prompt or of another category.
+    Raises `PromptSetError` where an id is in two sets, two sets disagree on a hard line, a twin is
+    itself a contrast prompt or of another category, or a set's path has a comma.
     """
     name = "+".join(one.name for one in sets)
     mistakes = [*_clashes(sets), *_wrong_twins(sets)]

@@ -26,11 +26,11 @@ _VERSION = r"\d+(\.\d+){0,2}"
 def write_folder(
     prompts: PromptSet, folder: Path, *, name: str | None = None, licence: str | None = None
 ) -> PromptSet:
-    """Write `prompts` as the set folder `folder` and read it back, which is what is returned.
+    """Write `prompts` as the set folder `folder`; returns the set as read back from it.
 
-    Slugs and ids that no file system or record could hold are replaced by safe ones. The folder
-    appears whole or not at all. Raises `UsageError` where something is there already,
-    `StorageError` where the disk refuses.
+    Slugs and ids that a file system or a record could not hold are replaced by safe ones. The
+    folder appears whole or not at all. Raises `UsageError` where something is there already or
+    `name` is not a set's name, `StorageError` where the disk refuses.
     """
     if name is not None and not re.fullmatch(SLUG_PATTERN, name):
         raise UsageError(f"{printable(name)} is not a name for a set: use lower-case letters and -")
@@ -49,7 +49,7 @@ def write_folder(
         try:
             write_file(scratch / MANIFEST, _manifest(safe, title, licence).encode())
             _write_prompts(safe, scratch)
-            # What cannot be read again is not given out.
+            # The folder is put in place only once it reads back as the same set.
             written = read_folder(scratch, str(folder.resolve()))
             if written.digest != safe.digest:
                 raise AssertionError("the folder does not hold the prompts that it was made from")
@@ -132,7 +132,7 @@ def _description(prompts: PromptSet) -> str:
 
 
 def _repeats(prompts: PromptSet) -> bool:
-    """Whether a text appears twice, as the loader of folders sees it."""
+    """Whether a text appears twice, compared as `read_folder` compares texts."""
     seen = set()
     for prompt in prompts.prompts:
         turns = ((m.role, " ".join(m.content.casefold().split())) for m in prompt.turns)

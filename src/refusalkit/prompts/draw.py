@@ -64,7 +64,7 @@ def paired_draw(
         assert group is not None
         taken += piles[slug].popleft()
         counts[slug] = len(group)
-    # The room only shrinks, so that an entry of the heap can be too early, never too late.
+    # The room only shrinks, so an outdated entry comes too early, never too late: it goes back.
     heap = [(False, counts[slug], place, slug) for place, slug in enumerate(order)]
     heapq.heapify(heap)
     while heap:
@@ -82,7 +82,7 @@ def paired_draw(
 
 
 def _next_group(pile: deque[list[Prompt]], room: int) -> list[Prompt] | None:
-    """The first group of a pile that fits; those before it are dropped, none of them will."""
+    """The first group of a pile that fits. Those before it are dropped: the room only shrinks."""
     while pile and len(pile[0]) > room:
         pile.popleft()
     return pile[0] if pile else None
@@ -127,11 +127,8 @@ def balanced_draw(prompts: Iterable[Prompt], limit: int, seed: int) -> set[str]:
     return taken
 
 
-def what_filters_left(whole: Sequence[Prompt], kept: Sequence[Prompt]) -> list[str]:
-    """What a part of a set has lost of its sense: hard lines without a prompt, pairs split.
-
-    Both are in the order of the set; a sentence each, none where nothing is lost.
-    """
+def split_pairs(whole: Sequence[Prompt], kept: Sequence[Prompt]) -> list[str]:
+    """The contrast pairs of which a part of a set has only one prompt, in up to two sentences."""
     asked = {prompt.id for prompt in kept}
     before = {prompt.id: prompt.twin for prompt in whole if prompt.twin is not None}
     ids = {prompt.id for prompt in whole}
@@ -139,9 +136,9 @@ def what_filters_left(whole: Sequence[Prompt], kept: Sequence[Prompt]) -> list[s
     beside = sum(twin in asked for pid, twin in before.items() if pid not in asked)
     notes = []
     if without:
-        notes.append(f"{_contrast(without)} without the twin")
+        notes.append(f"{_contrast(without)} asked without the twin")
     if beside:
-        notes.append(f"{_contrast(beside)} missing beside the twin")
+        notes.append(f"{_contrast(beside)} left out though the twin is asked")
     return notes
 
 

@@ -52,9 +52,9 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a set lies: `repository` on the Hub or on GitHub, at `revision`.
+    """Where a set is published: `repository` on the Hub or on GitHub, at `revision`.
 
-    `name` is the set's own, for the cache and for messages.
+    `name` is the set's name, for the cache and for messages.
     """
 
     name: str
@@ -118,7 +118,7 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def from_cache_only() -> Iterator[None]:
-    """Within it nothing is asked of the network: what is not in the cache is a `DownloadError`."""
+    """Within it the network is not used: what is not in the cache is a `DownloadError`."""
     token = _CACHE_ONLY.set(True)
     try:
         yield
@@ -137,8 +137,9 @@ def _check_network(place: Place, path: str) -> None:
 def fetch(place: Place, path: str, sha256: str | None = None) -> Fetched:
     """The file at `path`, from the cache or else from the network.
 
-    A branch is asked for once: the copy in the cache is used from then on, and its commit is
-    recorded. `sha256` is what the file must have. Raises `DownloadError`, `StorageError`.
+    A branch is downloaded once: from then on the copy in the cache is used, and its commit is
+    recorded. `sha256` is the digest that the file must have. Raises `DownloadError`,
+    `StorageError`.
     """
     folder = cache_folder() / "datasets" / place.name
     commit = _known_commit(folder, place.revision)
@@ -160,10 +161,10 @@ def fetch(place: Place, path: str, sha256: str | None = None) -> Fetched:
 
 
 def matching_files(place: Place, pattern: str) -> list[str]:
-    """The paths in a Hub repository that match a shell pattern, in order of their numbers.
+    """The paths in a Hub repository that match a shell pattern; numbers in them sort as numbers.
 
-    The list of a commit is kept beside its files; a branch's is asked for each time it is fetched.
-    Raises `DownloadError`, `NotThere` where nothing matches.
+    The list is kept beside a commit's files, once the commit is known. Raises `DownloadError`;
+    `NotThere` where nothing matches.
     """
     folder = cache_folder() / "datasets" / place.name
     commit = _known_commit(folder, place.revision)
@@ -284,7 +285,7 @@ def _stream(
             commit = redirects.commit or answer.headers.get("X-Repo-Commit")
             expected = _length(answer.headers.get("Content-Length"))
             while size <= MAX_BYTES and (expected is None or expected <= MAX_BYTES):
-                # read1: what is there, so that the time limit is one on silence.
+                # read1 returns what has arrived, so that the time limit is on silence only.
                 chunk = answer.read1(_CHUNK)
                 if not chunk:
                     break
@@ -333,7 +334,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         self.commit = headers.get("X-Repo-Commit") or self.commit
         there = urlsplit(newurl)
-        # In the clear only from this machine to this machine.
+        # Plain http only from this machine to itself.
         local = {there.hostname, urlsplit(req.full_url).hostname} <= set(_LOOPBACK)
         if there.scheme != "https" and not (local and req.type == "http"):
             fp.close()
@@ -400,7 +401,7 @@ def _token(request: urllib.request.Request) -> str | None:
     if not re.fullmatch(r"[\x21-\x7e]+", token):
         raise ConfigurationError("HF_TOKEN holds a space or a line break: that is not a token")
     parts = urlsplit(request.full_url)
-    # In the clear a token goes to this machine only.
+    # Over plain http a token goes to this machine only.
     return token if parts.scheme == "https" or parts.hostname in _LOOPBACK else None
 
 
@@ -413,7 +414,7 @@ def _endpoint(variable: str, default: str) -> str:
     except ValueError:
         sound = False
     if not sound:
-        raise ConfigurationError(f"{variable} is no URL such as {default}")
+        raise ConfigurationError(f"{variable} is not a URL such as {default}")
     return base
 
 
@@ -450,7 +451,7 @@ def _first_digest(folder: Path, commit: str, path: str) -> str | None:
 
 
 def _remember_digest(folder: Path, commit: str, path: str, digest: str) -> None:
-    # A cache that is read-only can still be read.
+    # A read-only cache must stay usable.
     if _first_digest(folder, commit, path) is None:
         with contextlib.suppress(OSError):
             _note(folder / _DIGESTS, f"{commit}/{_file_name(path)}", digest)

@@ -138,7 +138,7 @@ def with_framings(prompts: PromptSet, names: Collection[str] | None = None) -> P
         prompts=framed,
         parts=(),
     )
-    # Made anew each time: a run that is resumed derives them again from `source` and `framings`.
+    # They have no file: a run that is resumed derives them again from `source` and `framings`.
     return replace(
         prompts,
         name=f"{prompts.name}+{known.name}",

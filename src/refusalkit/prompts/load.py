@@ -1,4 +1,4 @@
-"""Load, list and filter prompt sets."""
+"""Load prompt sets, and list the shipped ones."""
 
 from __future__ import annotations
 
@@ -52,12 +52,13 @@ def load_prompts(
             Default: the set's first.
         lang: a BCP 47 tag. A public set that is published in several languages is read in this
             one; of other sets the prompts in it are kept.
-        columns: what a single file calls our columns (``{"prompt": "Question"}``).
+        columns: our columns' names in a single file, where they differ
+            (``{"prompt": "Question"}``).
 
     Raises:
         PromptSetError: the set has mistakes; all are listed with file, line and field.
-        UsageError: a hard line is not a category of the set, an inversion matches none, or the
-            set has nothing in that language.
+        UsageError: a hard line is not a category of the set, an inversion matches none, the set
+            has nothing in that language, or an option does not apply to it.
         DownloadError: a public set is gated, moved, or out of reach.
 
     Examples:

@@ -43,7 +43,7 @@ def write_lock(path: Path, entries: Entries) -> None:
 
 
 def changes(prompts: PromptSet, entry: Mapping[str, Any]) -> list[tuple[str | None, str]]:
-    """How a set differs from its entry: (prompt id or None, what is wrong), nothing if not."""
+    """How a set differs from its entry: (prompt id or None, what is wrong); empty where equal."""
     if prompts.digest == entry["digest"]:
         return []
     now = lock_entry(prompts)

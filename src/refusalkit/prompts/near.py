@@ -18,12 +18,12 @@ from refusalkit.prompts.summary import words_of
 from refusalkit.types import Prompt
 
 THRESHOLD = 0.6
-LARGEST = 3_000
-"""In more prompts than this, only prompts of the same words in any order are found."""
+MAX_EXACT = 3_000
+"""Among more prompts than this only those with the same words, in any order, are found."""
 MAX_COMPARED = 200_000
-"""After so many comparisons, twenty seconds at the worst, the search stops."""
+"""The search stops after this many comparisons: twenty seconds at the worst."""
 _MAX_WORK = 500_000_000
-"""So does it after so much work: a comparison takes the product of both numbers of words."""
+"""It also stops after this much work: a comparison costs the product of both word counts."""
 _MAX_WORDS = 2_000
 """Of a longer prompt only its beginning is compared."""
 
@@ -32,7 +32,7 @@ Pair = tuple[int, int, float]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Pairs of places (earlier, later, ratio), and how they were looked for, in words."""
+    """Pairs of near-duplicates (indexes of earlier and later, ratio), and how they were found."""
 
     pairs: tuple[Pair, ...]
     how: str
@@ -43,11 +43,11 @@ class _StoppedError(Exception):
 
 
 def near_duplicates(prompts: Sequence[Prompt]) -> Found:
-    """Pairs of `THRESHOLD` or more; a prompt and its own twin or framings are excepted."""
+    """Pairs of `THRESHOLD` or more, without a prompt's own twin, framings and translations."""
     how = f"none shares {THRESHOLD:g} of its words, in order, with another"
     search = _exact(prompts)
-    if len(prompts) > LARGEST:
-        how = f"none has the words of another (all that is asked of over {LARGEST:,} prompts)"
+    if len(prompts) > MAX_EXACT:
+        how = f"none has the words of another (only this is checked among over {MAX_EXACT:,})"
         search = _same_words(prompts)
     pairs: list[Pair] = []
     try:
@@ -58,7 +58,7 @@ def near_duplicates(prompts: Sequence[Prompt]) -> Found:
                 pairs.append((first, second, ratio))
     except _StoppedError as stopped:
         (compared,) = stopped.args
-        how = f"{len(pairs)} in the first {compared:,} comparisons, the rest was not compared"
+        how = f"{len(pairs)} in the first {compared:,} comparisons; the rest were not compared"
     else:
         how = str(len(pairs)) if pairs else how
     return Found(tuple(pairs), how)
@@ -77,8 +77,8 @@ def _exact(prompts: Sequence[Prompt]) -> Iterator[Pair]:
     for later, words in enumerate(texts):
         if not words:
             continue
-        # Two texts as near as the threshold share this many words at the least, so that they share
-        # one of so many of their rarest.
+        # Two texts at the threshold share at least `needed` words, so they share one of the
+        # `len(words) - needed + 1` rarest.
         needed = math.ceil(len(words) * THRESHOLD / (2 - THRESHOLD) - 1e-9)
         rarest = sorted(words, key=lambda word: (spread[word], word))[: len(words) - needed + 1]
         candidates = {first for word in set(rarest) for first in holding.get(word, ())}

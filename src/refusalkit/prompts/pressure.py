@@ -14,7 +14,7 @@ from refusalkit.display import shows
 from refusalkit.types import Message, Prompt
 
 _FILE = Path(__file__).with_name("pressure.toml")
-MOST_TURNS = 8
+MAX_TURNS = 8
 """How many turns the script has."""
 
 

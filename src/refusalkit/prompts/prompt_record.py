@@ -134,7 +134,8 @@ class Mistakes:
 class DuplicateCheck:
     """Notices an id or a request that a set holds twice, across its files.
 
-    A place is text, or a row's number, which `place_of` makes text: a million of them are held.
+    A place is text, or a row's number that `place_of` turns into text: a million numbers take
+    less memory.
     """
 
     def __init__(
@@ -170,7 +171,7 @@ class DuplicateCheck:
         return new
 
     def see_all(self, ids: Sequence[str], texts: Sequence[str], places: Iterable[int]) -> bool:
-        """Note prompts of one turn; False where one is not new: then no more can be said of any."""
+        """Note prompts of one turn; False where one of them, not known which, is not new."""
         places = list(places)
         expected = len(self._ids) + len(ids), len(self._requests) + len(ids)
         self._ids.update(zip(ids, places, strict=True))
@@ -179,7 +180,7 @@ class DuplicateCheck:
         return (len(self._ids), len(self._requests)) == expected
 
 
-def check_hard_lines(
+def check_filled(
     categories: Iterable[Category], filled: set[str], mistakes: Mistakes, place: str
 ) -> None:
     """A category without prompts measures nothing; for a hard line that would look like safety."""

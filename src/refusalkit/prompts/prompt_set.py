@@ -14,7 +14,7 @@ from refusalkit.display import notebook_table, shows
 from refusalkit.errors import UsageError
 from refusalkit.prompts.categories import find_category
 from refusalkit.prompts.digests import set_digest
-from refusalkit.prompts.draw import DRAW, draw, what_filters_left
+from refusalkit.prompts.draw import DRAW, draw, split_pairs
 from refusalkit.types import Category, Prompt
 from refusalkit.untrusted import printable
 
@@ -241,18 +241,17 @@ class PromptSet:
         )
 
     def shard(self, number: int, of: int) -> PromptSet:
-        """The `number`-th share, from 1, of `of` shares of the set, in the same order.
+        """The `number`-th, from 1, of the set's `of` shards, in the same order.
 
-        Which share a prompt is in follows from its id alone, so the shares of one set never overlap
-        and together are the set. A contrast, framed or translated prompt is in the share of the
-        prompt that it belongs to. `whole` of the share is this set. Raises `UsageError` where the
-        share is empty.
+        A prompt's id alone decides its shard, so the shards of one set never overlap and together
+        are the set. A contrast, framed or translated prompt is in the shard of the prompt that it
+        belongs to. `whole` of the shard is this set. Raises `UsageError` where the shard is empty.
         """
         kept = tuple(p for p in self.prompts if shard_of(root_id(p), of) == number)
         if not kept:
             raise UsageError(
-                f"share {number}/{of} of {printable(self.name)} has none of its {len(self)} "
-                "prompts: take fewer shares"
+                f"shard {number}/{of} of {printable(self.name)} has none of its {len(self)} "
+                "prompts: take fewer shards"
             )
         filled = {prompt.category for prompt in kept}
         return replace(
@@ -263,7 +262,7 @@ class PromptSet:
         )
 
     def only_hard_lines(self) -> PromptSet:
-        """The prompts of the hard lines, their framings with them and their safe twins without.
+        """The prompts of the hard lines with their framings, without their safe twins.
 
         Raises `UsageError` where there is none.
         """
@@ -293,7 +292,7 @@ class PromptSet:
         had = {p.category for p in self.prompts if p.twin is None}
         # A category may be left with contrast prompts alone.
         gone += [s for s in sorted(part.hard_lines - asked) if s in had and s not in gone]
-        notes = what_filters_left(self.prompts, part.prompts)
+        notes = split_pairs(self.prompts, part.prompts)
         if gone:
             notes.insert(0, f"these hard lines have no prompt left: {', '.join(gone)}")
         return notes
@@ -361,5 +360,5 @@ def root_id(prompt: Prompt) -> str:
 
 
 def shard_of(prompt_id: str, of: int) -> int:
-    """Which of `of` shares, from 1, a prompt is in: by the SHA-256 of its (root's) id."""
+    """Which of `of` shards, from 1, a prompt is in: by the SHA-256 of its (root's) id."""
     return int.from_bytes(hashlib.sha256(prompt_id.encode()).digest()[:8]) % of + 1

@@ -62,7 +62,7 @@ def read_public(request: Request, inversion: str | None = None) -> PromptSet:
     """The prompts of a public set, with its hard lines by `inversion` (None: the set's default).
 
     `selection` says which files they are, at which revision, and what was left out. Raises
-    `PromptSetError` in one sentence where the files are not as published, `DownloadError`.
+    `PromptSetError` where the files are not as published, `DownloadError`, `StorageError`.
     """
     facts = request.facts
     layout, files = _files(request)
@@ -171,8 +171,8 @@ def invert(prompts: PromptSet, facts: PublicSet, inversion: str | None) -> Promp
     if missing:
         entry_of["not_found"] = missing
     if wanted and not found:
-        # All categories of the set are known and each of this copy is one of the others: the safe
-        # half of XSTest, say. Of a set whose categories are not known a list may be out of date.
+        # Where all categories of a set are known, this copy has only the others: the safe half of
+        # XSTest, say. Where they are not known, the list may be out of date.
         if not (by_default and facts.categories and facts.hard_lines):
             names_ = "; ".join(entry.name for entry in wanted)
             have = "; ".join(printable(c.title, 60) for c in prompts.categories[:60])

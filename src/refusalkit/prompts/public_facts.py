@@ -50,7 +50,7 @@ class Columns(_Strict):
 
 
 class Met(_Strict):
-    """When an adapter read a published file, every text exact: the file's digest says which."""
+    """A published file that was read with every text exact: its digest, and the day."""
 
     file: str
     sha256: Annotated[str, Field(pattern=_SHA256)]
@@ -118,11 +118,11 @@ class Layout(_Strict):
         return Place(name, self.repository, revision or self.revision, self.hub is not None)
 
     def belongs_to(self, revision: str) -> bool:
-        """Whether `revisions` names this one; the first 7 signs of a commit will do."""
+        """Whether `revisions` names this one; the first 7 characters of a commit will do."""
         return any(_is_short_for(revision, known) for known in self.revisions)
 
     def whole(self, revision: str | None) -> str | None:
-        """A revision with the rest of its commit, where that is known."""
+        """A shortened commit in full, where it is known; else the revision as it is."""
         if revision is None:
             return None
         known = (self.revision, *self.revisions)
@@ -199,7 +199,7 @@ def _with_variants(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         layouts = row.pop("layouts", [])
         yield {**row, "layouts": [_layout(row, one, {}) for one in layouts]}
         for variant in variants:
-            # What was met, counted and hashed is the set itself, not a part of it.
+            # What was read, counted and hashed is the whole set, not a part of it.
             base = {k: v for k, v in row.items() if k not in ("also_called", "prompts", "met")}
             if "files" in variant:
                 base.pop("sha256", None)
@@ -214,7 +214,7 @@ def _with_variants(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def _layout(
     row: Mapping[str, Any], layout: Mapping[str, Any], variant: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A layout whole: what it does not say itself is as in its set."""
+    """A complete layout: what it does not say itself is as in its set."""
     base = {k: v for k, v in row.items() if k in Layout.model_fields}
     if "files" in layout:
         base.pop("sha256", None)

@@ -44,8 +44,7 @@ class Reading:
 def read_file(path: Path, reading: Reading, layouts: Sequence[Layout], otherwise: Layout) -> None:
     """Add the prompts of one file, by the first of `layouts` whose columns it has.
 
-    Where it has those of none it is held against `otherwise`. Raises `PromptSetError`, naming file
-    and row.
+    Where none fits, the file is read by `otherwise`. Raises `PromptSetError`, naming file and row.
     """
     where = f"{reading.name}: {printable(path.name)}"
     is_chosen = False
@@ -92,7 +91,7 @@ def safe_slug(title: str, taken: Mapping[str, Any]) -> str:
 
 
 def same_name(name: str) -> str:
-    """A category's name for comparing: without case, signs and the word `and`."""
+    """A category's name for comparing: without case, punctuation and the word `and`."""
     words = re.findall(r"\w+", unicodedata.normalize("NFKC", name).casefold())
     return " ".join(word for word in words if word != "and")
 

@@ -19,7 +19,7 @@ from refusalkit.prompts.prompt_record import (
     DuplicateCheck,
     Mistakes,
     PromptRecord,
-    check_hard_lines,
+    check_filled,
 )
 from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.types import Category, Prompt
@@ -86,7 +86,7 @@ def read_folder(folder: Path, source: str) -> PromptSet:
             prompt = record.to_prompt(path.stem)
             if seen.see(prompt, place):
                 prompts.append(prompt)
-    check_hard_lines(categories, filled, mistakes, MANIFEST)
+    check_filled(categories, filled, mistakes, MANIFEST)
     mistakes.raise_if_any(source)
     assert parsed is not None  # a manifest that cannot be read is a mistake
     return PromptSet(

@@ -44,7 +44,7 @@ class Summary:
 
     @property
     def n_framed(self) -> int:
-        """How many prompts are others in a framing."""
+        """How many prompts are framed."""
         return sum(count.n_framed for count in self.categories.values())
 
     @property
@@ -93,7 +93,7 @@ def words_of(prompt: Prompt) -> list[str]:
 
 
 def count_words(text: str) -> int:
-    """How many words a text has. Of scripts without spaces, two letters are taken for a word."""
+    """How many words a text has. In scripts without spaces two letters count as a word."""
     dense = len(re.findall(_DENSE, text))
     return max(len(text.split()), dense // 2)
 

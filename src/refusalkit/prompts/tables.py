@@ -103,7 +103,7 @@ class _Table:
         self._counts: dict[str, int] = {}
 
     def read(self, renamed: Mapping[str, str], *, by_row: bool = False) -> None:
-        """Read it all; raises `_Repeated` where it need be read again, `by_row`."""
+        """Read all of it; raises `_Repeated` where it must be read again, `by_row`."""
         for numbers, rows in _portions(self._path, self.mistakes, renamed):
             if by_row or not self._add_plain(numbers, rows):
                 for number, row in zip(numbers, rows, strict=True):
@@ -131,9 +131,9 @@ class _Table:
                 self.prompts.append(prompt)
 
     def _add_plain(self, numbers: Sequence[int], rows: Sequence[_Row]) -> bool:
-        """Add rows that have nothing but texts, and perhaps ids: most of a large table.
+        """Add rows that have only texts, and perhaps ids: most of a large table.
 
-        False, and nothing is added, where one has more to it or something to find fault with.
+        False, with none of them added, where one has another field or a mistake.
         """
         have = set().union(*rows)
         column: dict[str, list[Any]] = {
@@ -260,7 +260,7 @@ def read_portions(path: Path, mistakes: Mistakes, pick: _Pick) -> Iterator[_Port
     """The rows of a table, some at a time with their numbers (`row_place`).
 
     What cannot be read is a mistake. `pick` is given the columns of a file that has a header and
-    says which to read, None: no more. Lines of JSON have no header; they come as they are.
+    returns those to read, or None to stop. Lines of JSON have no header; they come as they are.
     """
     try:
         with open_file(path) as file:

@@ -19,13 +19,13 @@ _MAX_SLUG = 80
 
 
 def told_apart(sets: Sequence[PromptSet]) -> list[PromptSet]:
-    """The sets with the set's name before ids, and before categories, that another one has too.
+    """The sets, with the set's name before ids and categories where another one has them too.
 
     An id that stands for two requests is prefixed (``or-bench-toxic/deception-001``) in every set
-    of a clash, and with it all ids of that set, so that they look alike; `twin` and `frame_of`
-    follow. A category is prefixed (``or-bench-toxic-deception``, titled ``or-bench-toxic:
-    deception``) in public sets only. Where nothing clashes the sets are returned as they are. Two
-    sets of one name are numbered.
+    of a clash, and with it all ids of that set, so that they look alike; `twin`, `frame_of` and
+    `translation_of` follow. Categories are prefixed (``or-bench-toxic-deception``, titled
+    ``or-bench-toxic: deception``) in public sets only, all of a set that shares one. Where nothing
+    clashes the sets are returned as they are. Two sets of one name are numbered.
     """
     names = _names(sets)
     slugs = Counter(category.slug for one in sets for category in one.categories)
@@ -80,6 +80,7 @@ def _renamed(
             category=category_of.get(old.category, old.category),
             twin=follow(old.twin),
             frame_of=follow(old.frame_of),
+            translation_of=follow(old.translation_of),
         )
 
     def category(old: Category) -> Category:

@@ -30,7 +30,7 @@ MAX_ROWS = 10_000_000
 
 _MAX_MEMORY = 4 * 2**30
 _MAX_CPU_S = 60
-_MAX_WORDS = 2**20
+_MAX_REPLY = 2**20
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -39,11 +39,11 @@ _START = (
 
 
 class UnreadableTableError(Exception):
-    """A table that cannot be read; the text says why, after its name."""
+    """A table that cannot be read; the text says why, and is put after the table's name."""
 
 
 def unpacked(path: Path, pick: Callable[[Sequence[str]], Sequence[str] | None]) -> pl.DataFrame:
-    """The columns of a table that `pick` chooses among those it has; none where it says None.
+    """The columns of a table that `pick` chooses among those it has; none where it returns None.
 
     Raises `UnreadableTableError`.
     """
@@ -92,7 +92,7 @@ _TOO_LARGE = (
 
 
 def _answer(stdout: IO[bytes], name: str) -> list[str]:
-    line = stdout.readline(_MAX_WORDS)
+    line = stdout.readline(_MAX_REPLY)
     try:
         said = json.loads(line)
     except ValueError:  # it was ended
@@ -104,7 +104,7 @@ def _answer(stdout: IO[bytes], name: str) -> list[str]:
 
 
 def main(path: str) -> None:
-    """The other process: says the columns, is told which are wanted, and writes them."""
+    """The other process: it lists the columns, is told which are wanted, and writes them."""
     _bound()
     try:
         _write(Path(path))
@@ -144,7 +144,7 @@ def _write(path: Path) -> None:
         if table.select(pl.len()).collect().item() > MAX_ROWS:
             raise UnreadableTableError(f"it has more than {MAX_ROWS:,} rows")
         frame = table.select(wanted).collect()
-        # Dictionaries and shared texts are written out, so that the size is what it will take.
+        # Dictionaries are written out as texts, so that the size is what the table will take.
         plain = frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
         out = _Bounded()
         plain.write_ipc(out, compat_level=pl.CompatLevel.oldest())

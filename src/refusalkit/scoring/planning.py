@@ -35,7 +35,7 @@ LEVEL = 0.95
 BOUNDS_PERCENT = (20.0, 10.0, 5.0, 2.0, 1.0)
 LOWEST_BOUND_PERCENT = 0.0001
 TRIALS = (1, 2, 3, 5, 10)
-MOST_PROMPTS = 10_000_000
+MAX_PROMPTS = 10_000_000
 MAX_WIDENING = 0.1
 """How much the labels' own uncertainty may widen an interval, a fraction of its width."""
 
@@ -357,8 +357,8 @@ def _least(fits: Callable[[int], bool], what: str) -> int:
     high = 1
     while not fits(high):
         high *= 2
-        if high > MOST_PROMPTS:
-            raise UsageError(f"{what} takes more than {MOST_PROMPTS:,} prompts")
+        if high > MAX_PROMPTS:
+            raise UsageError(f"{what} takes more than {MAX_PROMPTS:,} prompts")
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
