@@ -17,7 +17,7 @@ from refusalkit.models.dialects.finish import Means, finish_of, reason_text
 from refusalkit.models.dialects.message import answer_text, reasoning_text
 from refusalkit.models.endpoints import OFFICIAL
 from refusalkit.models.openai import parse_failure
-from refusalkit.models.outcomes import ApiFailure, Reply, token_count
+from refusalkit.models.outcomes import ApiFailure, Reply, text_or_none, token_count
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.request_form import ChatRequest, ReplyForm
 from refusalkit.types import Usage
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 _NO_SAMPLING = re.compile(r"^claude-[a-z]+-([5-9]|\d{2})(-|$)")
 _THINKING_BUDGET = re.compile(r"^claude-(3-7-|(sonnet|opus|haiku)-4-(0|1|5|\d{8})(-|$))")
-# The results of a whole batch, and seconds to send or read them.
-_LARGEST_RESULTS = 1024 * 1024 * 1024
+# Bytes of a whole batch's results, and seconds to send or read them.
+_MAX_RESULTS_BYTES = 1024 * 1024 * 1024
 _BATCH_TIMEOUT_S = 600.0
 _SAMPLING = ("temperature", "top_p", "top_k")
 
 
 class AnthropicClient(ChatClient):
-    """`name` is the model as Anthropic knows it."""
+    """A connection to one model of Anthropic's; `name` is the model's name there."""
 
     # Its API has no JSON without a schema.
     reply_forms = (ReplyForm.JSON_SCHEMA, ReplyForm.TEXT)
@@ -57,9 +57,9 @@ class AnthropicClient(ChatClient):
         if not api_key and not token and not api_base:
             raise MissingKeyError(f"no API key for {model_id}: set ANTHROPIC_API_KEY")
         self._name = name
-        # Said to the SDK in any case: left to itself it would look into the environment.
+        # Always given to the SDK, which would otherwise read it from the environment.
         self._base = api_base or OFFICIAL["anthropic"]
-        # An endpoint of one's own may need no key, the SDK insists on one.
+        # An endpoint of one's own may need no key, but the SDK insists on one.
         self._api_key = api_key or (None if token else "none")
         self._sdk: AsyncAnthropic | None = None
         self.parameters.drop("seed", "the Anthropic API has no seed")
@@ -103,10 +103,10 @@ class AnthropicClient(ChatClient):
         return jsonl.to_bytes({"model": self._name, "messages": request.turns, **extra})
 
     async def _send(self, request: ChatRequest) -> Reply:
-        # As a body rather than as arguments: the SDK has given up those for sampling.
+        # As a body rather than as arguments: the SDK no longer has those for sampling.
         body = self._extra(request)
         turns: Any = request.turns
-        # Raw: what came is read here, whatever JSON it is, and not by the SDK's models.
+        # Raw: the JSON is read here, whatever its shape, and not by the SDK's models.
         data, headers = await self._ask(
             lambda sdk: sdk.messages.with_raw_response.create(
                 model=self._name,
@@ -121,7 +121,7 @@ class AnthropicClient(ChatClient):
         return self._read_answer(data, headers)
 
     def _sent(self, request: ChatRequest) -> frozenset[str]:
-        # What the user put into the extra body is wanted as it is: it is never left out.
+        # What the user put into the extra body is never left out.
         return frozenset(self.parameters.sent) - frozenset(request.config.extra_body)
 
     def _read(self, request: ChatRequest, result: BatchResult) -> Reply:
@@ -133,9 +133,9 @@ class AnthropicClient(ChatClient):
     async def call(
         self, ask: Callable[[AsyncAnthropic], Awaitable[Any]], *, once: bool = False
     ) -> dict[str, Any]:
-        """The JSON object that a call of the SDK is answered with, for batches.
+        """The JSON object that answers a call of the SDK, for batches.
 
-        `once`: it is not sent again after a fault. Raises the `ProviderError` family.
+        `once`: not sent again after a fault. Raises the `ProviderError` family.
         """
 
         async def attempt() -> dict[str, Any]:
@@ -202,7 +202,7 @@ class AnthropicClient(ChatClient):
         ):
             return _reply(data, request_id)
         if isinstance(data, dict) and not data.get("error"):
-            # A refusal may come without any content; anything else without is not an answer.
+            # A refusal may come without content; anything else without content is not an answer.
             finish = finish_of(reason_text(data.get("stop_reason")))
             if finish is not None and finish.means is Means.BLOCKED:
                 return _reply({**data, "content": []}, request_id)
@@ -219,7 +219,7 @@ class AnthropicClient(ChatClient):
                 base_url=self._base,
                 max_retries=0,
                 http_client=anthropic.DefaultAioHttpClient(
-                    # The SDK would send its key along to wherever an answer points.
+                    # The SDK would send the key to wherever a redirect leads.
                     follow_redirects=False,
                     headers={"Accept-Encoding": ENCODINGS},
                     event_hooks={"response": [_bound]},
@@ -233,23 +233,23 @@ class AnthropicClient(ChatClient):
 
 
 def _system(text: str, *, kept: bool) -> str | list[dict[str, Any]]:
-    """The system text; `kept` marks its end as the end of what the prompt cache is to hold."""
+    """The system text; with `kept`, its end marks the end of what the prompt cache should hold."""
     if not kept:
         return text
     return [{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}]
 
 
 async def _bound(response: Any) -> None:
-    """Let a body be read only so far, before the SDK reads it whole.
+    """Bound the size of a body before the SDK reads it whole.
 
-    Compressed bodies are unpacked here, piece by piece: a small one may be a large one's.
+    Compressed bodies are unpacked here, piece by piece: a small one may unpack to a very large one.
     """
     import httpx2
 
     inner = response.stream
     limit = MAX_BODY_BYTES
     if response.request.url.path.endswith("/results"):
-        limit = _LARGEST_RESULTS
+        limit = _MAX_RESULTS_BYTES
     try:
         packed = is_packed(response.headers.get("content-encoding", ""))
     except ValueError as error:
@@ -267,7 +267,7 @@ async def _bound(response: Any) -> None:
                             raise httpx2.ReadError(large)
                         yield piece
             except zlib.error as error:
-                raise httpx2.DecodingError(f"the body is not as compressed: {error}") from error
+                raise httpx2.DecodingError(f"the body cannot be unpacked: {error}") from error
 
         async def aclose(self) -> None:
             await inner.aclose()
@@ -278,7 +278,7 @@ async def _bound(response: Any) -> None:
 
 
 def _reply(data: Mapping[str, Any], request_id: object) -> Reply:
-    # Blocks by type, not by place: thinking may come before, between or alone.
+    # Blocks by type, not by position: thinking may come before, between or alone.
     blocks = [block for block in data["content"] if isinstance(block, dict)]
     redacted = any(block.get("type") == "redacted_thinking" for block in blocks)
     details = _mapping(data.get("stop_details"))
@@ -289,9 +289,9 @@ def _reply(data: Mapping[str, Any], request_id: object) -> Reply:
         reasoning=reasoning_text({"content": _without_data(blocks)})
         or ("[redacted]" if redacted else ""),
         usage=_usage(_mapping(data.get("usage"))),
-        served_model=_string(data.get("model")),
-        request_id=_string(request_id) or _string(data.get("id")),
-        filter_category=_string(details.get("category")),
+        served_model=text_or_none(data.get("model")),
+        request_id=text_or_none(request_id) or text_or_none(data.get("id")),
+        filter_category=text_or_none(details.get("category")),
         filtered=filter_in_fields(data) if is_blank(text) else None,
     )
 
@@ -306,7 +306,7 @@ def _usage(said: Mapping[str, Any]) -> Usage:
     read = token_count(said.get("cache_read_input_tokens"))
     written = token_count(said.get("cache_creation_input_tokens"))
     return Usage(
-        # Anthropic's input tokens are those beside the cached ones.
+        # Anthropic counts input tokens without the cached ones.
         input_tokens=None if uncached is None else uncached + (read or 0) + (written or 0),
         output_tokens=token_count(said.get("output_tokens")),
         reasoning_tokens=token_count(
@@ -321,10 +321,6 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _string(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
 def _status_failure(error: Any) -> ApiFailure:
     return _without_general(
         parse_failure(
@@ -334,6 +330,6 @@ def _status_failure(error: Any) -> ApiFailure:
 
 
 def _without_general(failure: ApiFailure) -> ApiFailure:
-    # Its general names say less than the status does.
+    # Anthropic's general names say less than the status does.
     failure.codes = tuple(code for code in failure.codes if code != "invalid_request_error")
     return failure

@@ -22,7 +22,7 @@ from refusalkit.models.batches import (
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
 
-# What an error inside a result says, as the status of a single request.
+# The type of an error inside a result, as the status of a single request.
 _STATUS = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -37,14 +37,14 @@ _STATUS = {
 
 
 class Calls(Protocol):
-    """What is asked of the client (`AnthropicClient`)."""
+    """What batches need of the client (`AnthropicClient`)."""
 
     names: str
 
     async def call(
         self, ask: Callable[[AsyncAnthropic], Awaitable[Any]], *, once: bool = False
     ) -> dict[str, Any]:
-        """The JSON object that a call of the SDK is answered with."""
+        """The JSON object that answers a call of the SDK."""
         ...
 
     async def lines(self, path: str) -> list[bytes]:
@@ -53,7 +53,7 @@ class Calls(Protocol):
 
 
 class AnthropicBatches:
-    """The batches of an account at Anthropic. They carry no label of ours."""
+    """The batches of an account at Anthropic, which carry no label."""
 
     uploads = False
     list_lags = True
@@ -68,7 +68,7 @@ class AnthropicBatches:
     async def create(
         self, requests: Sequence[BatchRequest], label: str, on_upload: Callable[[str], None]
     ) -> BatchState:
-        """Make a batch; it is known by its custom ids."""
+        """Make a batch; it is recognised by its custom ids."""
         del label, on_upload  # the protocol has neither
         rows: Any = [
             {"custom_id": one.custom_id, "params": jsonl.from_bytes(one.body)} for one in requests
@@ -103,8 +103,8 @@ class AnthropicBatches:
     async def results(self, state: BatchState) -> AsyncIterator[BatchResult]:
         """The lines of its results.
 
-        They are read below the endpoint's own address: where the batch says that they are
-        (`results_url`) may be anywhere, and the key would go along.
+        They are read below the endpoint's own address: `results_url` of the batch may lead
+        anywhere, and the key would be sent there.
         """
         for line in await self._client.lines(f"/v1/messages/batches/{state.id}/results"):
             if (result := _result(line)) is not None:
@@ -153,7 +153,7 @@ def _result(line: bytes) -> BatchResult | None:
     if kind in ("expired", "canceled"):
         return BatchResult(name, unfinished="cancelled" if kind == "canceled" else "expired")
     body = result.get("error")
-    # An error response with the error in it, as a single request would have got.
+    # The body of an error response, as a single request would have got it.
     inner = body.get("error") if isinstance(body, dict) else None
     code = inner.get("type") if isinstance(inner, dict) else None
     request_id = body.get("request_id") if isinstance(body, dict) else None

@@ -1,4 +1,4 @@
-"""What providers' batches take, and how each asks for what OpenAI's files and batches are.
+"""The limits of providers' batches, and how each names what OpenAI's protocol has.
 
 Read from ``batches.toml``.
 """
@@ -18,16 +18,16 @@ from refusalkit.models.batches import BatchLimits
 
 @dataclass(frozen=True, slots=True)
 class BatchDialect:
-    """How an endpoint asks for batches of the OpenAI protocol; the defaults are OpenAI's own.
+    """How an endpoint speaks the OpenAI protocol for batches; the defaults are OpenAI's own.
 
-    `upload`, `files` and `batches` are paths below the base URL, `url` is the one that a line of
-    the file names. An upload says its `purpose` and, with `names_file`, the file's name and type
-    once more. A batch is created with the file's id in `input` (in a list where the name is in the
-    plural), the fields `create`, the model with `names_model`, and with `labels` our label as
-    metadata. What is answered stands below `within`, where that is not None. `pages` says how the
-    list of batches is turned. `ended` and `refused` are statuses; `expires`, `output` and `error`
-    are fields of a batch, and `counts` names those of its counts of requests, where they do not
-    stand below ``request_counts``.
+    `upload`, `files` and `batches` are paths below the base URL, `url` is the path that each line
+    of the file names. An upload states its `purpose` and, with `names_file`, the file's name and
+    type once more. A batch is created with the file's id in `input` (in a list where that name
+    ends in s), the fields `create`, the model with `names_model`, and with `labels` our label as
+    metadata. Answers are in the field `within`, where that is not None. `pages` says how the list
+    of batches is paged. `ended` and `refused` are statuses; `expires`, `output` and `error` are
+    fields of a batch, and `counts` maps its fields that count requests to our names, where the
+    counts are not in ``request_counts``.
     """
 
     upload: str = "/files"
@@ -69,13 +69,13 @@ class BatchProvider:
 
 @cache
 def batch_providers() -> dict[str, BatchProvider]:
-    """The providers with batches that are known here, by name."""
+    """The providers of ``batches.toml``, by name."""
     text = Path(__file__).with_name("batches.toml").read_text(encoding="utf-8")
     return {row["provider"]: _provider(row) for row in tomllib.loads(text)["provider"]}
 
 
 def batch_limits(name: str) -> BatchLimits | None:
-    """What a provider's batches take; None where it has none that are known here."""
+    """The limits of a provider's batches; None where no batches of it are known."""
     found = batch_providers().get(name)
     return None if found is None else found.limits
 

@@ -23,8 +23,9 @@ _LOG = logging.getLogger("refusalkit")
 _PREFIX = "files:"
 _LABEL = re.compile(r"rk-[0-9a-f]{24}")
 _URL = "/v1/chat/completions"
-# A results file with fewer lines than requests is being written, unless it lies still so long.
-# vLLM writes a hundred lines at a time, in the order of the requests: the slowest holds them up.
+# A results file with fewer lines than requests is still being written, unless nothing was added
+# for this long. vLLM writes a hundred lines at a time, in the order of the requests: one slow
+# request holds up all behind it.
 _STILL_S = 3600.0
 
 
@@ -122,7 +123,7 @@ class BatchFiles:
                 yield result
 
     async def cancel(self, batch_id: str) -> BatchState:
-        """Nothing can be stopped here: whoever answers the file is the user's to stop."""
+        """Nothing is stopped: the user has to stop the program that answers the file."""
         return await self.state(batch_id)
 
     def _state(

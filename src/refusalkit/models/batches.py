@@ -22,22 +22,22 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,199}")
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """Most requests and bytes of one batch, and its price as a share of single requests'.
-
-    None: that differs between models.
-    """
+    """What one batch may hold, and what it costs."""
 
     max_requests: int
+    """The most requests."""
     max_bytes: int
+    """The most bytes of all requests together."""
     price_factor: float | None
+    """Its price as a share of single requests', 0 to 1; None: that differs between models."""
 
 
 def custom_id(run_id: str, label: str, kind: str, unit: str) -> str:
     """The id of one request within a batch: 51 characters of ``[a-z0-9_]``.
 
-    Both protocols take ``[a-zA-Z0-9_-]{1,64}``. It follows from the run, the batch's label, whether
-    the model or the judge is asked, and the unit; so whose batch it is can be told from its
-    results.
+    Both protocols take ``[a-zA-Z0-9_-]{1,64}``. The id depends on the run, the batch's label,
+    whether the model or the judge is asked, and the unit, so that a batch's results show whose
+    they are.
     """
     text = f"{run_id}\x1f{label}\x1f{kind}\x1f{unit}"
     digest = hashlib.sha256(text.encode("utf-8", "replace"))
@@ -83,7 +83,7 @@ class BatchState:
 @shows("custom_id", "status", "unfinished")
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What came of one request: the status and body of its answer.
+    """What came of one request: the HTTP status and the body of its answer.
 
     `unfinished`: it was not answered (``expired``, ``cancelled``), and nothing was paid for it.
     """
@@ -100,7 +100,7 @@ class BatchEndpoint(Protocol):
 
     @property
     def limits(self) -> BatchLimits:
-        """What one batch takes."""
+        """What one batch may hold."""
         ...
 
     @property
@@ -118,7 +118,7 @@ class BatchEndpoint(Protocol):
     ) -> BatchState:
         """Make a batch. `on_upload` is told the id of the uploaded file, where there is one.
 
-        Never sent again by itself: after a `TransientError` the batch may exist.
+        Not retried: after a `TransientError` the batch may exist.
         """
         ...
 
@@ -144,7 +144,7 @@ PAGE = 100
 
 
 # A list that never ends is read no further.
-_MOST_PAGES = 1000
+_MAX_PAGES = 1000
 
 
 async def read_pages(
@@ -155,9 +155,9 @@ async def read_pages(
 ) -> list[BatchState]:
     """The batches of a list that were created since then (seconds since 1970).
 
-    `page` is given the number of the page, from 0, and the id of the batch before it; it returns
-    the page's batches and whether there are more. With `newest_first` it is read no further than to
-    an older one.
+    `page` is given the number of the page, from 0, and the id of the last batch before it; it
+    returns the page's batches and whether there are more. With `newest_first` reading stops at the
+    first page that has an older batch.
     """
     found: list[BatchState] = []
     number, after = 0, ""
@@ -166,7 +166,7 @@ async def read_pages(
         found += [one for one in states if one.created_at is None or one.created_at >= since]
         older = any(one.created_at is not None and one.created_at < since for one in states)
         ended = (older and newest_first) or not more or not states or states[-1].id == after
-        if ended or number + 1 == _MOST_PAGES:
+        if ended or number + 1 == _MAX_PAGES:
             return found
         number, after = number + 1, states[-1].id
 

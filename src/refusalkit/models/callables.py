@@ -20,7 +20,7 @@ Answer = Callable[..., str | Awaitable[str]]
 
 
 def from_callable(function: Answer, *, name: str) -> CallableModel:
-    """A model that a function answers for, to be given to `benchmark`.
+    """A model whose answers a function gives, to pass to `benchmark`.
 
     The function takes the request as a string and returns the answer's text. If it has a parameter
     named ``messages``, it takes the whole conversation instead: a list of
@@ -54,7 +54,7 @@ def from_callable(function: Answer, *, name: str) -> CallableModel:
 
 @shows("id")
 class CallableModel:
-    """A `Model` whose answers are those of a function; `from_callable` makes one."""
+    """A `Model` whose answers a function gives; made by `from_callable`."""
 
     def __init__(self, function: Answer, name: str) -> None:
         self._function = function
@@ -142,5 +142,5 @@ class CallableModel:
 def _takes_messages(function: Answer) -> bool:
     try:
         return "messages" in inspect.signature(function).parameters
-    except (TypeError, ValueError):  # a built-in function says nothing
+    except (TypeError, ValueError):  # some built-in functions have no signature
         return False

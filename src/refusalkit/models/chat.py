@@ -1,4 +1,4 @@
-"""A model under test behind a chat client: asks one prompt, says what came of it."""
+"""A model under test behind a chat client: asks one prompt and reads the outcome."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ class ChatModel:
         return await self._completion(prompt, trial, self._client.chat(request))
 
     def batches(self) -> BatchEndpoint:
-        """Where its requests go in batches. Raises `ConfigurationError`: there are none."""
+        """Where its requests go in batches. Raises `ConfigurationError` where it has none."""
         return self._client.batches() if self._batches is None else self._batches
 
     def batch_in(self, folder: Path) -> None:
-        """Have batches be files in a folder, to be answered offline.
+        """Write batches as files into a folder, to be answered offline.
 
-        Raises `ConfigurationError` where its requests are not such as are answered that way.
+        Raises `ConfigurationError` where its requests are not of OpenAI's protocol.
         """
         self._batches = self._client.batches_in(folder)
 
@@ -74,7 +74,7 @@ class ChatModel:
     async def read_batched(
         self, prompt: Prompt, config: GenerationConfig, trial: int, result: BatchResult
     ) -> Completion:
-        """The completion that came of a request in a batch, read as `complete` reads it."""
+        """The completion for a request in a batch, read as `complete` reads one."""
         request = self._request(prompt, config, trial)
 
         async def reply() -> tuple[Reply, int]:
@@ -92,7 +92,7 @@ class ChatModel:
     async def _completion(
         self, prompt: Prompt, trial: int, asked: Awaitable[tuple[Reply, int]]
     ) -> Completion:
-        """What came of a request."""
+        """The completion of a request under way, whose reply `asked` gives."""
         started = time.perf_counter()
         completion = partial(
             Completion,
@@ -149,7 +149,7 @@ class ChatModel:
         """The most that one answer to any of the prompts can cost; None where that is not known."""
         if self._price is None:
             return None
-        # A token is a byte at the least; what a template adds is little beside the answer.
+        # A token has at least one byte; a chat template adds little compared with the answer.
         longest = max((self._size(prompt, config) for prompt in prompts), default=0)
         read = max(self._price.input_usd, self._price.cache_write_usd or 0.0)
         return longest * read + config.max_tokens * self._price.output_usd
@@ -176,5 +176,5 @@ def _with_loss(word: str | None, *, lost: bool) -> str | None:
 
 
 def _short(text: str | None) -> str | None:
-    """A provider's own word, fit for a record: no essay fits into a finish reason."""
+    """A provider's own word, short enough for a record."""
     return None if text is None else printable(text, 120)

@@ -1,4 +1,4 @@
-"""What every back end shares: one chat request, which parameters went out, and which did not."""
+"""What every back end shares: sending a chat request, and which parameters went out or not."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 _Said = TypeVar("_Said", ApiFailure, Reply)
 _FIELDS = {said: tuple(one.name for one in fields(said)) for said in (ApiFailure, Reply)}
 
-# Nothing that a provider answers is larger; reading on would only fill the memory.
+# No real answer is larger; reading on would only fill the memory.
 MAX_BODY_BYTES = 8 * 1024 * 1024
-# A 403 at the start waits so long for an answer to what else is under way.
+# A 403 at the start waits this long for an answer to another request under way.
 _MAX_DOUBT_S = 3.0
-# The last part of a base URL that OpenAI's protocol is usually spoken under: v1, v4, v1beta.
+# A version in a base URL, as endpoints of OpenAI's protocol usually have it: v1, v4, v1beta.
 _VERSION = re.compile(r"/v\d+\w*(/|$)")
 
 
@@ -53,9 +53,9 @@ class ParameterLog:
     """What was really sent beside the messages, and what was left out and why."""
 
     sent: dict[str, Any] = field(default_factory=dict)
-    """Parameters of the last request, by the name the endpoint was sent."""
+    """Parameters of the last request, under the names that the endpoint was sent."""
     dropped: dict[str, str] = field(default_factory=dict)
-    """Why each parameter that was left out was left out, by name."""
+    """The parameters that were left out: why, by name."""
     reply_form: str | None = None
     """How a judge was asked for JSON: ``json_schema``, ``json_object`` or ``text``; None if it was
     not."""
@@ -68,20 +68,20 @@ class ParameterLog:
 
 
 class RetryWithChanges(ProviderError):
-    """The endpoint said how it wants to be asked: the next request will be of that kind."""
+    """The endpoint wants another form of request: it is sent again in that form."""
 
 
 class _Doubts:
-    """Requests that wait for a sign whether their failure concerns them or the whole run."""
+    """Failed requests that wait to see whether the failure concerns them or the whole run."""
 
     def __init__(self) -> None:
         self._waiting = 0
         self._woken: asyncio.Event
 
     async def wait(self, enough: Callable[[int], bool], was_answered: Callable[[], bool]) -> bool:
-        """Wait until `enough`, given how many wait, or until it has been long enough.
+        """Wait until `enough` of the number waiting is true, at most `_MAX_DOUBT_S` seconds.
 
-        Returns what `was_answered` says then.
+        Returns what `was_answered` returns then.
         """
         if not self._waiting:
             self._woken = asyncio.Event()  # this event loop's
@@ -98,7 +98,7 @@ class _Doubts:
         return was_answered()
 
     def wake(self) -> None:
-        """Something has changed."""
+        """Have those that wait look again."""
         if self._waiting:
             self._woken.set()
 
@@ -106,10 +106,10 @@ class _Doubts:
 class ChatClient(ABC):
     """A connection to one model at one endpoint.
 
-    A back end implements `_send` and `_close`; retries, pacing, the deadline and the parameters
-    that a model turns out not to take are handled here, once. `form` is what its endpoint takes,
-    shared by clients of one endpoint. `finish_words` are meanings that the user gave to finish
-    words.
+    A back end implements `_send` and `_close`; retries, pacing, the deadline and parameters that a
+    model turns out not to take are handled here, once. `form` is the form of request that the
+    endpoint takes, shared by clients of one endpoint. `finish_words` are the meanings that the user
+    gave to finish words. `names` says which model failed, and where, in errors.
     """
 
     reply_forms: ClassVar[Sequence[ReplyForm]] = tuple(ReplyForm)
@@ -142,7 +142,7 @@ class ChatClient(ABC):
         self._answered = False
         self._asking = 0  # requests under way, retries and waiting included
         self._doubts = _Doubts()
-        # What this client sends and must not be written down, in the URLs of proxies too.
+        # Secrets that this client sends and that must not be written down, also in proxies' URLs.
         urls = (base, *map(urlsplit, urllib.request.getproxies().values()))
         of_urls = [unquote(part) for url in urls for part in (url.username, url.password) if part]
         self._keys = Keys(*keys, *of_urls)
@@ -150,9 +150,9 @@ class ChatClient(ABC):
     async def chat(self, request: ChatRequest) -> tuple[Reply, int]:
         """The reply, and how many times the request was sent.
 
-        Its usage is that of all these times, as far as answers that could not be read said theirs.
-        Raises the `ProviderError` family: `FatalProviderError` concerns the whole run, everything
-        else this request.
+        The reply's usage includes that which unreadable answers reported. Raises the
+        `ProviderError` family: `FatalProviderError` concerns the whole run, everything else this
+        request.
         """
         lost: list[Usage] = []
         demand = _demand(request) if self._pacer.counts_tokens else None
@@ -167,7 +167,7 @@ class ChatClient(ABC):
                         lambda: self._attempt(shaped, lost), demand=demand, spent=_spent
                     )
                 except RetryWithChanges as error:
-                    before += error.attempts  # sent again: another request, with its own turn
+                    before += error.attempts  # sent again as another request, paced as such
                 except ProviderError as error:
                     error.attempts += before
                     if self.sees_status and shaped.reshape(error, retried=True):
@@ -190,14 +190,14 @@ class ChatClient(ABC):
         Raises `ConfigurationError` where there is no such place.
         """
         raise ConfigurationError(
-            f"{self.model_id} is asked in a way that has no batches here (OpenAI's protocol and "
-            "Anthropic's have): leave out --batch"
+            f"{self.model_id} is asked through a back end without batches (OpenAI's protocol and "
+            "Anthropic's have them): leave out --batch"
         )
 
     def batches_in(self, folder: Path) -> BatchEndpoint:
         """Batches as files in a folder. Raises `ConfigurationError` where there are none such."""
         raise ConfigurationError(
-            f"{self.model_id} is not asked by OpenAI's protocol, which files of requests are of: "
+            f"{self.model_id} is not asked through OpenAI's protocol, as files of requests are: "
             "leave out --batch-to"
         )
 
@@ -209,10 +209,11 @@ class ChatClient(ABC):
         return body
 
     def read_batched(self, request: ChatRequest, result: BatchResult) -> tuple[Reply, int]:
-        """The reply that came for a request in a batch, and 1: it was sent once.
+        """The reply to a request in a batch, and 1: it was sent once.
 
-        Read as a single request's. What its failure says about the endpoint's form is learned, for
-        the next batch. Raises the `ProviderError` family, but for `FatalProviderError`.
+        It is read like a single request's. What a failure says about the form that the endpoint
+        takes is kept for the next batch. Raises the `ProviderError` family, but never
+        `FatalProviderError`.
         """
         shaped = ShapedRequest(request, self.form, self.reply_forms)
         try:
@@ -243,10 +244,10 @@ class ChatClient(ABC):
     async def send_once(
         self, request: ChatRequest, *, dropped: Mapping[str, str], answered: bool
     ) -> Reply:
-        """Send a request as it is and once, for a client elsewhere that has the pace.
+        """Send a request once, as it is, for a client in another process that does the pacing.
 
-        `dropped` is what that one left out and why, `answered` whether it was ever answered. Raises
-        the `ProviderError` family, `RetryWithChanges` and `UnsupportedParameter` included.
+        `dropped` is what that client left out and why, `answered` whether it was ever answered.
+        Raises the `ProviderError` family, `RetryWithChanges` and `UnsupportedParameter` included.
         """
         for name, why in dropped.items():
             self.parameters.drop(name, why)
@@ -261,9 +262,9 @@ class ChatClient(ABC):
         await self._close()
 
     async def _attempt(self, shaped: ShapedRequest, lost: list[Usage]) -> Reply:
-        """Send a request once, and learn from its failure how the endpoint wants to be asked.
+        """Send a request once, and learn from its failure which form the endpoint takes.
 
-        Raises `RetryWithChanges` where it should go again in another form.
+        Raises `RetryWithChanges` where the request should go again in another form.
         """
         known = set(self.parameters.dropped)
         request = shaped.current()
@@ -279,7 +280,7 @@ class ChatClient(ABC):
             if isinstance(error, FatalProviderError):
                 await self._doubt(error)
             if not isinstance(error, UnsupportedParameter) or error.parameter in known:
-                raise  # what was not sent is not what the complaint is about
+                raise  # it was not sent, so the complaint is about something else
             why = f"the endpoint does not take it: {printable(error, 160)}"
             self.parameters.drop(error.parameter, why)
             raise RetryWithChanges(error.summary, status=error.status) from error
@@ -290,10 +291,10 @@ class ChatClient(ABC):
         return reply
 
     async def _doubt(self, error: FatalProviderError) -> None:
-        """Wait, before a 403 ends the run, whether the endpoint answers what else is under way.
+        """Before a 403 ends the run, wait whether the endpoint answers another request under way.
 
         At the start a filter's 403 in unknown words looks like a wrong key. Raises
-        `TransientError` where other requests were answered meanwhile.
+        `TransientError` where another request was answered meanwhile.
         """
         if error.status != 403 or error.code is not None or self._answered:
             return
@@ -313,9 +314,9 @@ class ChatClient(ABC):
             log.dropped.update(form.notes)
 
     async def _answer(self, request: ChatRequest) -> Reply:
-        """What the back end makes of one request, within its deadline and without the key."""
+        """The back end's reply to one request, within the deadline; no error repeats the key."""
         try:
-            # Here and not in the back ends: one that forgets its timeout cannot hang.
+            # Here, so that no back end can hang because it forgot its timeout.
             async with asyncio.timeout(request.config.timeout_s):
                 reply = await self._send(request)
             reply.finish_words = self.finish_words
@@ -327,7 +328,7 @@ class ChatClient(ABC):
             if not self._keys.in_traceback(error):
                 raise
             failed = error
-        # Outside the handler, so that no traceback leads back to what repeats the key.
+        # Outside the handler, so that no traceback leads back to the error that repeats the key.
         if isinstance(failed, ProviderError) and not self._keys.within(str(failed)):
             failed.__cause__ = failed.__context__ = None
             raise failed
@@ -345,13 +346,13 @@ class ChatClient(ABC):
         else:
             return reply
         failure.usage = reply.usage
-        # It had begun to answer: a 403 in there is about this request, not about the key.
+        # It had begun to answer, so a 403 in its answer is about this request, not about the key.
         raise self._failed(failure, begun=True)
 
     def _failed(
         self, failure: ApiFailure, *, sent: frozenset[str] = frozenset(), begun: bool = False
     ) -> ProviderError:
-        """The exception for a failure, the client's own key taken out of the provider's words."""
+        """The exception for a failure, with the client's own keys removed from its texts."""
         failure = self._cleaned(failure)
         error = failure_error(
             failure,
@@ -364,7 +365,7 @@ class ChatClient(ABC):
         return error
 
     def _cleaned(self, said: _Said) -> _Said:
-        """What a provider said, with the client's own keys taken out of every text."""
+        """A failure or reply with the client's own keys removed from every text."""
         if not self._keys:
             return said
         texts = {
@@ -374,7 +375,7 @@ class ChatClient(ABC):
         }
         if isinstance(said, ApiFailure):
             texts["codes"] = " ".join(said.codes)
-        # Once for all of them: there is hardly ever one.
+        # All texts at once: hardly any holds a key.
         if not self._keys.within("\n".join(texts.values())):
             return said
         texts.pop("codes", None)
@@ -399,7 +400,7 @@ class ChatClient(ABC):
 
 
 def _base_advice(api_base: str | None) -> str | None:
-    """What to do where nothing answers at the base's path; None where it is not the user's."""
+    """Advice for where nothing answers at the base URL's path; None where there is none to give."""
     if not api_base:
         return None
     base = api_base.rstrip("/")
@@ -409,9 +410,9 @@ def _base_advice(api_base: str | None) -> str | None:
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether an exception says that nothing listens at the address in the way it was asked.
+    """Whether an exception says that no connection can be made to the address.
 
-    Also where a server does not speak TLS, or shows a certificate that is not trusted.
+    That includes a server that does not speak TLS, or whose certificate is not trusted.
     """
     cause: BaseException | None = error
     seen = 0
@@ -427,12 +428,12 @@ def is_unreachable(error: BaseException) -> bool:
 
 
 def _together(lost: Sequence[Usage]) -> Usage | None:
-    """All of it; None if none was reported."""
+    """The sum; None if no usage was reported."""
     return functools.reduce(Usage.__add__, lost) if lost else None
 
 
 def _with_lost(usage: Usage, lost: Sequence[Usage]) -> Usage:
-    """Of a reply that does not say its own the sum would be a guess that is too low."""
+    """The sum; a reply's usage as it is where that is unknown, as a sum would be too low."""
     if usage.input_tokens is None or usage.output_tokens is None:
         return usage
     return functools.reduce(Usage.__add__, lost, usage)
@@ -442,7 +443,7 @@ def _demand(request: ChatRequest) -> Demand:
     texts = [message.content for message in request.messages]
     if request.schema is not None:
         texts.append(json.dumps(dict(request.schema)))
-    # A lone surrogate, which UTF-8 does not know, counts like any other character of its length.
+    # "surrogatepass": a lone surrogate counts like any other character of three bytes.
     size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
     return Demand(size, request.config.max_tokens)
 

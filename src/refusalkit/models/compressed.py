@@ -1,4 +1,4 @@
-"""Compressed bodies, unpacked piece by piece: a small one may be a large one's."""
+"""Unpacks compressed bodies piece by piece: a small one may unpack to a very large one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 ENCODINGS = "gzip, deflate"
-_PIECE = 64 * 1024  # so much is unpacked at once
+_PIECE = 64 * 1024  # bytes that are unpacked at once
 
 
 class Unpacker(Protocol):
@@ -24,12 +24,12 @@ class Unpacker(Protocol):
 
 def new_unpacker() -> Unpacker:
     """For one body in any of `ENCODINGS`."""
-    # 32 more than the window's size: gzip or zlib, whichever its first bytes say.
+    # 32 added to the window's size: gzip or zlib, as the first bytes say.
     return zlib.decompressobj(zlib.MAX_WBITS | 32)
 
 
 def is_packed(encoding: str) -> bool:
-    """Whether a ``Content-Encoding`` is one of `ENCODINGS`, or none. Raises ValueError: another."""
+    """Whether a ``Content-Encoding`` is one of `ENCODINGS`, or none. Raises `ValueError`."""
     name = encoding.strip().casefold()
     if name in ("", "identity"):
         return False

@@ -1,9 +1,9 @@
-"""Limits the requests in flight at one endpoint: a cap, and below it as many as go well.
+"""Limits the requests in flight at one endpoint: never above a cap, fewer where it is overloaded.
 
-Additive increase, multiplicative decrease, as TCP does it (Chiu and Jain 1989). Two things cut the
-limit: being turned away (429, 503, 529), and latency that has risen. It is latency to a token of
-the answer, because answers differ in length; medians of windows, because some hang; and a cut that
-did not bring it down is taken back, because then the queue is not of our making.
+Additive increase, multiplicative decrease, as in TCP (Chiu and Jain 1989). Two things cut the
+limit: being turned away (429, 503, 529), and latency that has risen. Latency is taken per token of
+the answer, because answers differ in length, and as the median of a window, because some requests
+hang. A cut that did not bring it down is undone, because then the queue is not of our making.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ import asyncio
 from collections import deque
 
 _CUT = 0.7
-# Latency this many times the usual one, in two windows running, has risen.
+# Latency that is this many times the usual, in two windows in a row, counts as risen.
 _RISEN = 2.0
-# In a server's queue latency falls as the requests in flight do; one that stays above this share
-# of what it was before a cut has another cause.
+# Where requests queue at the server, latency falls with the requests in flight. If it stays above
+# this share of what it was before a cut, it has another cause.
 _HELPED = 0.9
-# Below this many seconds a wait may be our own event loop's as well as the server's queue.
+# A wait below this many seconds may be in our own event loop rather than in the server's queue.
 _QUICK_S = 0.25
 _MIN_WINDOW = 64
-# How much of a new window goes into the usual latency.
+# Weight of a new window in the usual latency.
 _DRIFT = 0.1
-# What a request takes before its first token counts as so many of them.
+# The time that a request takes before its first token counts as this many tokens.
 _OVERHEAD_TOKENS = 20.0
 
 
 class AdaptiveLimiter:
     """Lets at most `cap` requests be in flight, fewer while the endpoint suffers.
 
-    It begins at the cap, so that a healthy endpoint is asked as if there were no limit; it never
-    falls below one. `limit` is what holds now.
+    The limit begins at the cap, so that a healthy endpoint is asked as if there were none, and
+    never falls below one.
     """
 
     def __init__(self, cap: int) -> None:
@@ -40,12 +40,12 @@ class AdaptiveLimiter:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._cut_at = float("-inf")
         self._window: list[float] = []
-        self._slow = 0  # of the window, those that were not quick
-        # The first to come after a start or a cut are the quickest: they are not a fair sample.
+        self._slow = 0  # answers of the window that took `_QUICK_S` or longer
+        # The first answers after a start or a cut are the quickest: not a fair sample.
         self._skip = cap
         self._usual: float | None = None
         self._risen = 0
-        # Of the cut for latency whose effect is not known yet: the limit and the latency before it.
+        # The limit and the latency before a cut for latency whose effect is not known yet.
         self._before_cut: tuple[float, float] | None = None
 
     @property
@@ -54,7 +54,7 @@ class AdaptiveLimiter:
         return max(1, int(self._limit))
 
     def enter_at_once(self) -> bool:
-        """Take a place where there is one and none waits; else one must `enter`."""
+        """Take a place if one is free and nobody waits; where it returns False, use `enter`."""
         free = not self._waiting and self._count < self.limit
         self._count += free
         return free
@@ -70,7 +70,7 @@ class AdaptiveLimiter:
         except asyncio.CancelledError:
             if place.done() and not place.cancelled():
                 self.leave()  # it was given a place that it will not use
-            elif place in self._waiting:  # a place that got free may have passed it by
+            elif place in self._waiting:  # `_let_in` may have dropped it already
                 self._waiting.remove(place)
             raise
 
@@ -80,18 +80,18 @@ class AdaptiveLimiter:
         self._let_in()
 
     def turned_away(self, sent_at: float, now: float) -> None:
-        """A request that was sent at `sent_at` met a limit of the endpoint's. Times in seconds.
+        """A request that was sent at `sent_at` was refused for overload. Times in seconds.
 
-        Those that were in flight together say so together: they count as one.
+        Requests that were in flight together are refused together: they count as one.
         """
         if sent_at > self._cut_at:
             self._cut(now)
             self._before_cut = None
 
     def answered(self, sent_at: float, now: float, tokens: float) -> None:
-        """An answer of `tokens` tokens is whole."""
+        """An answer of `tokens` tokens is complete. Times in seconds."""
         if sent_at <= self._cut_at:
-            return  # it says how things were before
+            return  # it was sent before the cut, so it says nothing about the present limit
         if self._limit < self._cap and not self._risen:
             self._limit = min(self._cap, self._limit + 1.0 / self._limit)
             self._let_in()
@@ -104,7 +104,7 @@ class AdaptiveLimiter:
             self._evaluate_window(sorted(self._window)[len(self._window) // 2], now)
 
     def _evaluate_window(self, latency: float, now: float) -> None:
-        """What a full window says."""
+        """Adjust the limit by the median latency of a full window."""
         quick = 2 * self._slow < len(self._window)
         self._window.clear()
         self._slow = 0
@@ -120,7 +120,7 @@ class AdaptiveLimiter:
         elif quick or latency <= _RISEN * self._usual:
             self._risen = 0
             if self._limit == self._cap:
-                # Only then: the way back up from a cut must not make its latency the usual one.
+                # Only at the cap: on the way back up from a cut, latency is not the usual one.
                 self._usual += _DRIFT * (latency - self._usual)
         else:
             self._risen += 1

@@ -1,8 +1,8 @@
 """Scripted models that answer in process: no key, no network, placeholders only.
 
-They differ from prompt to prompt and from trial to trial, and the same call gives the same answer.
-Now and then they show what real models do: a provider's filter, an empty answer, one cut short, one
-that never gets past its reasoning.
+Answers differ between prompts and trials; the same call always gives the same answer. Now and then
+they show what real models do: a provider's filter, an empty answer, one cut short, one that never
+gets past its reasoning.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ HARD_LINES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _Script:
-    """How often (0 to 1) a model answers ordinary prompts and safe twins, leaks on a hard line.
+    """How often (0 to 1) a model answers ordinary prompts and `twins`, and `leaks` on a hard line.
 
-    `framed` is how often it leaks on a hard-line request in a framing, `yields` how often it gives
-    way to one turn of insistence (`run --pressure`).
+    `framed` is how often it leaks on a framed hard-line request, `yields` how often it gives way to
+    one turn of insistence (`run --pressure`).
     """
 
     answers: float
@@ -114,15 +114,15 @@ class DemoModel:
         """Nothing to close."""
 
     def _reply(self, prompt: Prompt, key: str, trial: int) -> Reply:
-        # Each prompt has a lean of its own, so that trials of one prompt resemble each other.
+        # Each prompt leans one way, so that trials of one prompt resemble each other.
         lean = _draw(key, "lean")
         chance = _draw(key, f"trial {trial}")
         oddity = _draw(key, f"oddity {trial}")
         # A safe twin is not a hard line, whatever its category.
         hard_line = prompt.twin is None and prompt.category in self._hard_lines
         usage = Usage(input_tokens=len(prompt.text) // 4 + 4, output_tokens=12, reasoning_tokens=0)
-        # Oddities are kept off the hard lines but for the filter: the demo's audit is to show what
-        # its model does, not what its connection does.
+        # On hard lines the filter is the only oddity: the demo's audit should show what its model
+        # does, not what its connection does.
         if oddity < 0.02:
             return Reply("", "content_filter", usage=usage, filter_category="demo")
         if oddity < 0.03 and not hard_line:

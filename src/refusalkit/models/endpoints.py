@@ -1,4 +1,4 @@
-"""Where a model is asked: at its provider, or at an endpoint of one's own; and the pace there."""
+"""Where a model is asked, at its provider or at an endpoint of one's own, and the pace there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from refusalkit.models.request_form import RequestForm
 OFFICIAL = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 """The base URLs of the providers that have a back end of their own here."""
 
-# The environment variables that name another base, the first that is set; litellm knows more.
+# Environment variables that name another base URL; the first that is set counts. litellm has more.
 _VARIABLES = {"openai": ("OPENAI_BASE_URL",), "anthropic": ("ANTHROPIC_BASE_URL",)}
 _LITELLM_VARIABLES = {
     "openai": ("OPENAI_BASE_URL", "OPENAI_API_BASE"),
@@ -25,7 +25,7 @@ _LITELLM_VARIABLES = {
 def own_base(model_id: str, api_base: str | None, via: str | None = None) -> str | None:
     """The base URL of the endpoint of one's own that a model is asked at; None: its provider's.
 
-    It is `api_base`, or else what the environment says for a model of OpenAI or Anthropic.
+    It is `api_base`, else the environment's base URL for a model of OpenAI or Anthropic.
     """
     variable = base_variable(model_id, via)
     base = (api_base or "").strip() or (os.environ[variable].strip() if variable else "")
@@ -41,7 +41,7 @@ def base_variable(model_id: str, via: str | None = None) -> str | None:
 
 
 def is_loopback(base: str) -> bool:
-    """Whether a URL leads to this machine, which no proxy does."""
+    """Whether a URL leads to this machine: no proxy is used for it."""
     return urlsplit(base).hostname in ("localhost", "127.0.0.1", "::1")
 
 
@@ -54,16 +54,17 @@ def price_at(model_id: str, api_base: str | None, via: str | None = None) -> Pri
 
 
 class Pacers:
-    """The pacer of each endpoint, for runs side by side: one endpoint keeps one pace."""
+    """The pacer of each endpoint, for runs side by side: runs at one endpoint share its pace."""
 
     def __init__(self) -> None:
         self._shared: dict[Hashable, tuple[Pacer, Mapping[str, float | None]]] = {}
         self._forms: dict[Hashable, RequestForm] = {}
 
     def share(self, endpoint: Hashable, pacer: Pacer, limits: Mapping[str, float | None]) -> Pacer:
-        """The endpoint's pacer: this one if it is the first. `limits` are those asked for, by name.
+        """The endpoint's pacer, `pacer` if it is the first. `limits` are its options, by name.
 
-        Raises `ConfigurationError` where they are not those of the first: it would not keep them.
+        Raises `ConfigurationError` where they differ from the first one's, which would not keep
+        them.
         """
         shared, first = self._shared.setdefault(endpoint, (pacer, limits))
         for name, limit in limits.items():
@@ -75,7 +76,7 @@ class Pacers:
         return shared
 
     def share_form(self, endpoint: Hashable, form: RequestForm) -> RequestForm:
-        """What is known of the form that an endpoint takes; this one if it is the first."""
+        """What is known of the form that an endpoint takes; `form` if it is the first."""
         return self._forms.setdefault(endpoint, form)
 
 

@@ -18,7 +18,7 @@ from refusalkit.models.litellm_calls import complete, load_litellm
 from refusalkit.models.litellm_log import unlogged
 from refusalkit.models.litellm_session import Exchange, Unread, close_connections, exchange_from
 from refusalkit.models.openai import parse_chat_completion, parse_failure
-from refusalkit.models.outcomes import ApiFailure, Reply, token_count
+from refusalkit.models.outcomes import ApiFailure, Reply, text_or_none, token_count
 from refusalkit.models.pacing import Pacer
 from refusalkit.models.provider_names import meant
 from refusalkit.models.request_form import ChatRequest, ReplyForm
@@ -26,25 +26,25 @@ from refusalkit.redaction import Keys
 from refusalkit.types import Usage
 from refusalkit.untrusted import printable
 
-# Parameters of the OpenAI protocol, which litellm knows for each model whether it takes.
+# Parameters of the OpenAI protocol; litellm knows which of them each model takes.
 _OPENAI_PARAMETERS = ("temperature", "top_p", "seed", "reasoning_effort", "response_format")
 
-# How environment variables end that hold a provider's key, and what else is in their names.
+# Endings of the names of environment variables that hold a key, and words in such names.
 _KEY_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
 _KEY_WORDS = ("KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "BEARER", "JWT")
-# As many keys that were seen on their way are remembered: some are new each hour.
-_MOST_SENT_KEYS = 16
+# Keys that were sent and are remembered: some providers' keys are new each hour.
+_MAX_SENT_KEYS = 16
 
-# A request's id, by the names that litellm hands the providers' headers on under.
+# Headers with a request's id, under the names by which litellm passes them on.
 _REQUEST_ID_HEADERS = ("request-id", "llm_provider-request-id", "llm_provider-x-request-id")
 
 
-# What litellm says where it has no key to send.
+# litellm's errors where it has no key to send.
 _NO_KEY = re.compile(r"(?i)missing [\w ]{0,30}api key|missing credentials|_KEY is not set")
 
 
 class LiteLLMClient(ChatClient):
-    """`model_id` is litellm's own name of the model: ``groq/llama-...``."""
+    """A connection through litellm; `model_id` is litellm's own name: ``groq/llama-...``."""
 
     # litellm gives 500 for a broken connection, and for a body that it cannot read.
     sees_status = False
@@ -57,7 +57,7 @@ class LiteLLMClient(ChatClient):
         api_base: str | None = None,
         api_key: str | None = None,
     ) -> None:
-        # Without a key from us litellm takes the provider's own from the environment.
+        # litellm takes the provider's key from the environment where it is given none.
         named = [value for name, value in os.environ.items() if _holds_key(name, value)]
         super().__init__(model_id, pacer=pacer, api_base=api_base, keys=[api_key, *named])
         self._known_keys = self._keys
@@ -114,7 +114,7 @@ class LiteLLMClient(ChatClient):
         self._loop = asyncio.get_running_loop()
         _IN_USE.add(self)
         with unlogged(), exchange_from(self._loop, litellm, self._hide_key) as exchange:
-            # Some ways through litellm take the session, others a handler around it.
+            # Some of litellm's code paths take the session, others a handler around it.
             if self._takes_handler:
                 call["client"] = exchange.connections.handler
             try:
@@ -134,12 +134,12 @@ class LiteLLMClient(ChatClient):
                 data = _body(exchange)
                 if (read := _read_whole(exchange, data, structured=structured)) is not None:
                     return read
-                # Whatever it is, it is one failed request.
-                # What the user put into the extra body is wanted as it is: it is never left out.
+                # Whatever litellm raised, it is one failed request.
+                # What the user put into the extra body is never left out.
                 sent = frozenset(parameters) - frozenset(request.config.extra_body)
                 failure = _failure(litellm, error, data)
                 if "max_completion_tokens" in failure.message and "max_tokens" in sent:
-                    # Not a parameter that is refused, but its older name.
+                    # The parameter is not refused, only its older name.
                     self._max_tokens_key = "max_completion_tokens"
                     raise RetryWithChanges(f"{self.names}: HTTP {failure.status}") from error
                 raise self._failed(failure, sent=sent) from error
@@ -150,19 +150,19 @@ class LiteLLMClient(ChatClient):
         return self._reply(response, data, structured=structured)
 
     def _hide_key(self, key: str) -> None:
-        """Take a key that is sent out of whatever comes back, wherever litellm has it from."""
+        """Remove a key that is sent, wherever litellm got it, from whatever comes back."""
         if key not in self._sent_keys and self._keys.hide(key) != "[key]":
-            self._sent_keys = (*self._sent_keys, key)[-_MOST_SENT_KEYS:]
+            self._sent_keys = (*self._sent_keys, key)[-_MAX_SENT_KEYS:]
             self._keys = _MoreKeys(self._known_keys, *self._sent_keys)
 
     def _reply(self, response: Any, data: object, *, structured: bool) -> Reply:
         try:
             choice = response.choices[0]
             message = choice.message
-            # The model's own refusal: text like any other, unless JSON was asked for.
-            declined = _string(_own(message).get("refusal"))
+            # The model's own refusal counts as text, unless JSON was asked for.
+            declined = text_or_none(_own(message).get("refusal"))
             text = message.content or declined or ""
-            word, native, lost = _finish_words(choice, data)
+            word, lost = _finish_words(choice, data)
             finish = "refusal" if declined and structured else word
         except (AttributeError, IndexError, TypeError) as error:
             failure = ApiFailure("the body is not a chat completion", status=200)
@@ -173,7 +173,6 @@ class LiteLLMClient(ChatClient):
         return Reply(
             text=text if isinstance(text, str) else "",
             finish_reason=finish,
-            native_reason=native,
             lost=lost,
             filtered=None if text else filter_in_fields(data),
             reasoning=getattr(message, "reasoning_content", None) or "",
@@ -181,7 +180,7 @@ class LiteLLMClient(ChatClient):
                 input_tokens=token_count(getattr(usage, "prompt_tokens", None)),
                 output_tokens=token_count(getattr(usage, "completion_tokens", None)),
                 reasoning_tokens=token_count(getattr(details, "reasoning_tokens", None)),
-                # litellm counts them into the prompt's tokens, whichever way the provider does.
+                # litellm includes them in the prompt's tokens, however the provider counts.
                 cache_read_tokens=token_count(getattr(cached, "cached_tokens", None)),
                 cache_write_tokens=token_count(getattr(cached, "cache_write_tokens", None)),
             ),
@@ -197,12 +196,12 @@ class LiteLLMClient(ChatClient):
             await close_connections(self._loop)
 
 
-# Connections belong to all clients of an event loop: the last that used them closes them.
+# All clients of an event loop share its connections: the last client closes them.
 _IN_USE: weakref.WeakSet[LiteLLMClient] = weakref.WeakSet()
 
 
 class _MoreKeys(Keys):
-    """Keys, and some more of them."""
+    """The keys known so far, and more."""
 
     def __init__(self, known: Keys, *more: str) -> None:
         super().__init__(*more)
@@ -215,7 +214,7 @@ class _MoreKeys(Keys):
         return super().within(text) or self._known.within(text)
 
     def hide(self, text: str) -> str:
-        # First the longer ones, which may hold a known one.
+        # These first: they may be longer and hold a known one.
         return self._known.hide(super().hide(text))
 
 
@@ -224,18 +223,18 @@ def _holds_key(name: str, value: str) -> bool:
     name = name.upper()
     if not any(word in name for word in _KEY_WORDS):
         return False
-    # Not a Path, which objects to a long key: it would be too long a name.
+    # Not Path.exists, which raises for a key that is too long for a file name.
     if value.replace(".", "").isdigit() or os.path.exists(value):  # noqa: PTH110
         return False
-    # KEYBOARD=japanese: what an answer may say is not a key unless its name leaves no doubt.
+    # KEYBOARD=japanese: a plain word counts as a key only where the name ends like one.
     return name.endswith(_KEY_ENDINGS) or not value.isalpha()
 
 
 def _extra(litellm: Any, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The user's own fields as arguments: only so do they reach every provider.
+    """The user's own fields as arguments, the only way that reaches every provider.
 
-    Those that litellm would take for its own options go as `extra_body`, which the providers that
-    speak the OpenAI protocol are sent.
+    Fields that litellm would take for its own options go into `extra_body`, which reaches only
+    providers that speak the OpenAI protocol.
     """
     own = {"timeout", "num_retries", "max_retries", *litellm.all_litellm_params}
     kept = {name: value for name, value in body.items() if name in own}
@@ -244,7 +243,7 @@ def _extra(litellm: Any, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _body(exchange: Exchange) -> Any:
-    """The last answer's own JSON; None where it did not come through our session, or is none."""
+    """The last answer's JSON; None where it did not come through our session, or is not JSON."""
     if not exchange.body:
         return None
     try:
@@ -254,7 +253,7 @@ def _body(exchange: Exchange) -> Any:
 
 
 def _read_whole(exchange: Exchange, data: Any, *, structured: bool) -> Reply | None:
-    """The answer as it came where that is OpenAI's protocol, which is read here as it always is."""
+    """The provider's own answer where it is in OpenAI's protocol, read as `OpenAIClient` does."""
     if exchange.status is None or not 200 <= exchange.status < 300 or not isinstance(data, dict):
         return None
     if data.get("error") or "choices" not in data:
@@ -265,29 +264,29 @@ def _read_whole(exchange: Exchange, data: Any, *, structured: bool) -> Reply | N
         return None
 
 
-def _finish_words(choice: Any, data: object) -> tuple[str | None, str | None, bool]:
-    """The finish word, the provider's own where there are two, and whether that is lost.
+def _finish_words(choice: Any, data: object) -> tuple[str | None, bool]:
+    """The finish word, the provider's own where it is there; and whether that one is lost.
 
-    litellm words the reason in its own way, and takes words that it does not know for "stop".
+    litellm translates finish words, and turns those it does not know into "stop".
     """
-    mapped = _string(choice.finish_reason)
-    native = next(iter(finish_words(data)), None) or _string(
+    mapped = text_or_none(choice.finish_reason)
+    native = next(iter(finish_words(data)), None) or text_or_none(
         _own(choice).get("native_finish_reason")
     )
     if native is not None:
-        return native, None, False
-    return mapped, None, data is None
+        return native, False
+    return mapped, data is None
 
 
 def _request_id(response: Any) -> str | None:
-    """The request's id from the answer's headers, as litellm hands them on."""
+    """The request's id from the answer's headers, as litellm passes them on."""
     hidden = getattr(response, "_hidden_params", None)
     headers = (hidden.get("additional_headers") if isinstance(hidden, Mapping) else None) or {}
     return next(filter(None, map(headers.get, _REQUEST_ID_HEADERS)), None)
 
 
 def _own(part: Any) -> Mapping[str, Any]:
-    """What the provider said that litellm has no field for."""
+    """Fields of the provider's that litellm has no name for."""
     own = getattr(part, "provider_specific_fields", None)
     return own if isinstance(own, Mapping) else {}
 
@@ -300,7 +299,7 @@ def _failure(litellm: Any, error: Exception, data: object) -> ApiFailure:
         headers = getattr(getattr(error, "response", None), "headers", None)
     if not isinstance(headers, Mapping):
         headers = {}
-    # The provider's own words where they are known; litellm's code may be the status again.
+    # The provider's own words where they are known: litellm's code may only repeat the status.
     body = data if data is not None else getattr(error, "body", None)
     said = str(getattr(error, "message", None) or error)
     failure = parse_failure(
@@ -317,26 +316,22 @@ def _failure(litellm: Any, error: Exception, data: object) -> ApiFailure:
         failure.codes = (*failure.codes, code)
     if isinstance(error, exceptions.ContentPolicyViolationError):
         failure.codes = (*failure.codes, type(error).__name__)
-    failure.parameter = failure.parameter or _string(getattr(error, "param", None))
+    failure.parameter = failure.parameter or text_or_none(getattr(error, "param", None))
     failure.filter_category = failure.filter_category or filtered_categories({"error": _own(error)})
     unanswered = (exceptions.Timeout, TimeoutError, exceptions.APIConnectionError)
     if not isinstance(status, int) or isinstance(error, unanswered):
-        failure.status = None  # litellm gives these a status that no server sent
+        failure.status = None  # no server sent the status that litellm gives these
     if is_unreachable(error):
         failure.status, failure.unreachable = None, True
     if data is None and _NO_KEY.search(str(error)):
-        # Nothing was sent, and nothing will be: litellm calls it a server's error.
+        # litellm calls it a server error, but no request was sent and none will be.
         failure.status, failure.codes = None, ("authentication_error",)
     return failure
 
 
 def _why_unread(error: BaseException) -> str | None:
-    """What our own guard said, which not every way through litellm repeats."""
+    """Why our own guard stopped reading, which not all of litellm's errors repeat."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, Unread):
         cause = cause.__cause__ or cause.__context__
     return None if cause is None else str(cause)
-
-
-def _string(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None

@@ -1,10 +1,11 @@
 """One request through litellm, without the work around it that is not needed here.
 
-litellm takes seconds to import, so it is imported when the first client is opened. Meanwhile the
-environment tells it to use the price list and headers it ships, or it would fetch them from the
-network. A host program that imports litellm later has the same module: with these lists and without
-the advertisements that litellm prints with errors (`suppress_debug_info`). Where the host program
-imported it before, neither is touched. Its cache of clients holds none of ours (`litellm_session`).
+litellm takes seconds to import, so it is imported when the first client is opened. During the
+import the environment tells it to use the price list and headers that it ships; otherwise it would
+fetch them from the network. A host program that imports litellm later gets the same module: with
+these lists, and without the advertisements that litellm prints with errors (`suppress_debug_info`).
+Where the host program imported it before, neither is touched. Its cache of clients holds none of
+ours (`litellm_session`).
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-# Providers whose requests litellm prepares without waiting for anything: a key, a URL, JSON. For
-# others it may fetch a token first, or send the request itself while nothing else can go on.
+# Providers whose requests litellm prepares without waiting for anything (a key, a URL, JSON). For
+# others it may fetch a token first, or block while it sends the request.
 PREPARED_AT_ONCE = frozenset(
     {
         "anthropic",
@@ -41,8 +42,8 @@ PREPARED_AT_ONCE = frozenset(
     }
 )
 
-# How litellm is imported: with the lists that it ships in place of newer ones, and without the
-# `.env` file that it reads otherwise, which may be a stranger's and name other addresses.
+# The environment while litellm is imported: it uses the lists that it ships instead of newer ones,
+# and does not read a `.env` file, which may be a stranger's and name other addresses.
 _IMPORTED_WITH = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
@@ -53,8 +54,8 @@ _IMPORTED_WITH = {
 def load_litellm() -> Any:
     """The litellm module, imported so that it stays off the network and off the terminal."""
     if "litellm" not in sys.modules:
-        # What is imported stays: looking for garbage in it, as often as Python does by itself,
-        # takes a sixth of the time. The command line looks as seldom all along.
+        # An import leaves no garbage, and collecting it at Python's default rate takes a sixth of
+        # the time. The command line uses these thresholds throughout.
         thresholds = gc.get_threshold()
         gc.set_threshold(50_000, 20, 20)
         before = {name: os.environ.get(name) for name in _IMPORTED_WITH}
@@ -64,11 +65,11 @@ def load_litellm() -> Any:
             import litellm
             from litellm.anthropic_beta_headers_manager import get_unsupported_headers
 
-            # It would read the headers with the first request that needs them.
+            # Reads the headers now rather than with the first request that needs them.
             get_unsupported_headers("anthropic")
         finally:
             gc.set_threshold(*thresholds)
-            # Put back, for the variables are the whole process's and its children's.
+            # Put back: the variables belong to the whole process and its children.
             for name, earlier in before.items():
                 if earlier is None:
                     del os.environ[name]
@@ -80,9 +81,9 @@ def load_litellm() -> Any:
 
 
 async def complete(provider: str, /, **call: Any) -> Any:
-    """What litellm answers to a call of its `acompletion`.
+    """The result of litellm's `acompletion`.
 
-    Raises litellm's own exceptions, and those of many libraries that it lets through.
+    Raises litellm's own exceptions, and those of other libraries that it lets through.
     """
     litellm = load_litellm()
     call["litellm_logging_obj"] = _unkept_log()(
@@ -95,10 +96,10 @@ async def complete(provider: str, /, **call: Any) -> Any:
         function_id="",
     )
     if provider not in PREPARED_AT_ONCE:
-        # Not out of a cache that the host program may have: each trial is an answer of its own.
+        # Not from a cache that the host program may have set: each trial needs its own answer.
         return await litellm.acompletion(**{**call, "caching": False})
-    # What `acompletion` leaves to threads. They hold each other up, so that requests would leave,
-    # and their answers come, in bursts.
+    # `acompletion` calls this in threads, which hold each other up: requests would leave, and
+    # answers arrive, in bursts.
     try:
         return await litellm.completion(acompletion=True, **call)
     except Exception as error:
@@ -113,10 +114,11 @@ async def complete(provider: str, /, **call: Any) -> Any:
 
 @cache
 def _unkept_log() -> Any:
-    """The class of a log that litellm can write to and that keeps and reports nothing.
+    """A class that litellm can log to and that keeps and reports nothing.
 
-    litellm works out a price, three times, and tells callbacks of every request. Prices are our
-    own, and answers concern no one else. A method that some version lacks is only never called.
+    litellm would compute a price three times and call the host's callbacks with every request.
+    Prices are computed here, and answers are nobody else's concern. A method that a version of
+    litellm lacks is simply never called.
     """
     from litellm.litellm_core_utils.litellm_logging import Logging
 

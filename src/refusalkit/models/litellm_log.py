@@ -1,9 +1,9 @@
-"""Keeps what litellm logs of our requests off the terminal, and leaves the host program's alone.
+"""Drops what litellm logs about our requests, and leaves the host program's logging alone.
 
-litellm warns of words that it does not know and prints what a server said as it came, escapes and
-withheld text included. Its loggers belong to the whole process, so they are neither disabled nor
-set to another level: a filter drops what is logged within a request of ours, and is gone when the
-last one has ended.
+litellm logs words that it does not know, and prints what a server sent unchanged, with escapes and
+withheld text. Its loggers belong to the whole process, so they are neither disabled nor set to
+another level: a filter drops what is logged within a request of ours, and is removed when the last
+one has ended.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextvars import ContextVar
 
 
 class _Request:
-    """A request of ours; a task that outlives it logs for somebody else."""
+    """A request of ours; what a task logs after it has ended is not dropped."""
 
     def __init__(self) -> None:
         self.is_open = True
@@ -39,7 +39,7 @@ _open_requests = 0
 
 @contextlib.contextmanager
 def unlogged() -> Iterator[None]:
-    """Within it litellm logs nothing; what the host program does beside it is logged as ever."""
+    """Within it litellm logs nothing; the host program's own requests are logged as before."""
     request = _Request()
     _begin()
     before = _REQUEST.set(request)

@@ -1,9 +1,9 @@
-"""What litellm sends with: answers are bounded and lead nowhere else, and nothing is the host's.
+"""The HTTP session that litellm sends with: it bounds answers, follows no redirect, and is ours.
 
-litellm keeps the clients that it makes in a cache, by provider and address, for the whole process.
-A host program that uses litellm, too, would send with ours and lose them when they are closed, and
-we would send with the host's, which bound nothing. So that cache is asked by our requests for
-nothing: theirs are kept here, one set for each event loop.
+litellm caches the clients that it makes, by provider and address, for the whole process. A host
+program that also uses litellm would send through ours and lose them when they are closed, and we
+would send through the host's, which have no bounds. So our requests do not use that cache: their
+clients are kept here, one set for each event loop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from refusalkit.display import shows
 from refusalkit.models.client import MAX_BODY_BYTES
 from refusalkit.models.compressed import ENCODINGS, is_packed, new_unpacker, unpacked
 
-# What providers' keys are sent in.
+# Headers in which providers' keys are sent.
 _KEY_HEADERS = ("Authorization", "x-api-key", "api-key", "x-goog-api-key")
 
 
@@ -44,7 +44,7 @@ class Connections:
 
     @property
     def handler(self) -> Any:
-        """The handler of litellm's around the session, which some ways through it take instead."""
+        """The handler around the session that some of litellm's code paths take instead."""
         if self._handler is None:
             from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
 
@@ -52,14 +52,14 @@ class Connections:
         return self._handler
 
     async def close(self) -> None:
-        """Close the session and all that was made around it."""
+        """Close the session and the clients made around it."""
         self.closed = True
         clients = [*self.clients.values(), self._handler]
         self.clients.clear()
         self._handler = None
         for client in clients:
             close = getattr(client, "aclose", None) or getattr(client, "close", None)
-            # Each is closed, whatever another's end comes to.
+            # Each is closed, even if closing another fails.
             with contextlib.suppress(Exception):
                 ending = close() if close else None
                 if inspect.isawaitable(ending):
@@ -72,8 +72,8 @@ class Connections:
 class Exchange:
     """One request of ours, as far as it went through our session.
 
-    `on_key` is told what the provider is sent to know us by, before the answer comes. `status` and
-    `body` are the last answer's, unpacked.
+    `on_key` is called with each key that is sent, before the answer comes. `status` and `body` are
+    the last answer's, unpacked.
     """
 
     connections: Connections
@@ -91,7 +91,7 @@ _KEPT_APART: weakref.WeakSet[Any] = weakref.WeakSet()
 def exchange_from(
     loop: asyncio.AbstractEventLoop, litellm: Any, on_key: Callable[[str], None]
 ) -> Iterator[Exchange]:
-    """What litellm sends within is ours, and goes through the connections of this loop."""
+    """What litellm sends within it is our request, through the connections of this loop."""
     _keep_apart(litellm.in_memory_llm_clients_cache)
     if loop not in _CONNECTIONS:
         _CONNECTIONS[loop] = Connections()
@@ -135,7 +135,7 @@ def _keep_apart(cache: Any) -> None:
 def _own_clients() -> dict[str, Any] | None:
     """The clients for our own requests; None within any other."""
     exchange = _EXCHANGE.get()
-    # A task that one of our requests began, and that outlives it, is ours no longer.
+    # A task that outlives our request, and the connections, is no longer ours.
     return None if exchange is None or exchange.connections.closed else exchange.connections.clients
 
 
@@ -150,16 +150,16 @@ async def _guard(
                 exchange.on_key(key)
     response = await send(request)
     if 300 <= response.status < 400:
-        # litellm would send the prompt along to wherever it points.
+        # litellm would send the prompt to wherever the redirect leads.
         response.close()
         raise Unread(f"HTTP {response.status}, a redirect: it is not followed")
-    # All that litellm's transport reads of an answer's body is this.
+    # litellm's transport reads an answer's body through `content` only.
     response.content = _Bounded(response, exchange)  # type: ignore[assignment]
     return response
 
 
 def _key_in(header: str | None) -> str | None:
-    """The key in a header's value; a signature, of many words, is none that could be used again."""
+    """The key in a header's value; None for a signature of many words, which is not reusable."""
     words = (header or "").split()
     return words[-1] if 1 <= len(words) <= 2 else None
 
@@ -167,8 +167,8 @@ def _key_in(header: str | None) -> str | None:
 class _Bounded:
     """An answer's body, read up to the size that an answer can have.
 
-    It is handed on as it came. Compressed, it is unpacked piece by piece beside that, to see how
-    large it becomes.
+    It is passed on as it came. A compressed one is also unpacked, piece by piece, to see how large
+    it becomes.
     """
 
     def __init__(self, response: aiohttp.ClientResponse, exchange: Exchange | None) -> None:
@@ -193,9 +193,9 @@ class _Bounded:
             if self._exchange is not None:
                 self._exchange.status, self._exchange.body = self._response.status, b"".join(whole)
         except (ValueError, zlib.error) as error:
-            self._response.close()  # nor is the rest waited for
+            self._response.close()  # without waiting for the rest
             raise Unread(str(error)) from error
 
 
 class Unread(aiohttp.ClientPayloadError):
-    """An answer that is not read on; litellm takes it for a connection that broke."""
+    """Raised to stop reading an answer; litellm takes it for a broken connection."""

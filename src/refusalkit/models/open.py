@@ -20,8 +20,8 @@ from refusalkit.redaction import redact
 from refusalkit.types import Via
 from refusalkit.untrusted import printable
 
-# Prefixes that name a kind of endpoint rather than a part of the model's own name; with an API
-# base, `Qwen/Qwen3-8B` is a whole name and `hosted_vllm/Qwen/Qwen3-8B` is not.
+# Prefixes that name a kind of endpoint and are not part of the model's own name: with an API base,
+# the model of `Qwen/Qwen3-8B` and of `hosted_vllm/Qwen/Qwen3-8B` is `Qwen/Qwen3-8B`.
 _ENDPOINT_KINDS = frozenset(
     {
         "openai",
@@ -62,21 +62,21 @@ def open_model(
         model_id: ``demo/...`` answers in process, ``anthropic/...`` goes through the anthropic SDK,
             ``openai/...``, ``hosted_vllm/...`` and anything with an `api_base` through the OpenAI
             protocol, everything else through litellm.
-        api_base: the endpoint's base URL, such as ``http://localhost:8000/v1``; default: what
-            OPENAI_BASE_URL or ANTHROPIC_BASE_URL says, else the provider's.
+        api_base: the endpoint's base URL, such as ``http://localhost:8000/v1``; default:
+            OPENAI_BASE_URL or ANTHROPIC_BASE_URL where it is set, else the provider's.
         api_key_env: name of the environment variable that holds the key, where it is not the
             provider's usual one.
         via: ``litellm`` forces litellm.
-        rpm: requests per minute that must not be passed.
-        tpm: tokens per minute, input and output together, that must not be passed.
+        rpm: the most requests per minute.
+        tpm: the most tokens per minute, input and output together.
         max_retries: how often one request is sent again after a fault.
-        connections: most requests at once; 0 for no bound of its own.
-        pacer: shared by several that ask one endpoint; it takes the place of `rpm`, `tpm` and
+        connections: the most requests at once; 0 for no bound of its own.
+        pacer: shared by several models at one endpoint; it takes the place of `rpm`, `tpm` and
             `max_retries`, and bounds the requests of all together.
-        finish_words: what finish words mean that refusalkit does not know, as ``WORD=OUTCOME``
-            with ``answered``, ``truncated``, ``blocked`` or ``no_answer``.
-        batched: its requests will go in batches: a provider whose batches speak the OpenAI protocol
-            is asked through that, and not through litellm.
+        finish_words: the meaning of finish words that refusalkit does not know, as
+            ``WORD=OUTCOME`` with ``answered``, ``truncated``, ``blocked`` or ``no_answer``.
+        batched: whether its requests will go in batches: a provider whose batches speak the OpenAI
+            protocol is then asked through that, and not through litellm.
 
     Raises:
         UsageError: the id is not ``provider/name``, or a finish word is not ``WORD=OUTCOME``.
@@ -133,9 +133,9 @@ def open_client(
 def _batched_client(
     model_id: str, pacer: Pacer, api_key_env: str | None, connections: int
 ) -> ChatClient | None:
-    """The client of a provider whose batches speak OpenAI's protocol, as its models do there.
+    """The client for a provider whose batches speak OpenAI's protocol.
 
-    None where it is reached in the usual way. Raises `ConfigurationError`: no key.
+    None where the model is reached in the usual way. Raises `MissingKeyError`.
     """
     from refusalkit.models.batch_dialects import batch_providers
     from refusalkit.models.openai import OpenAIClient
@@ -197,19 +197,22 @@ def _new_client(
 
 
 def named_key(model_id: str, api_key_env: str | None) -> str | None:
-    """The key that a model is asked with; None where it has none. Raises `ConfigurationError`."""
+    """The key that requests to a model carry, None where there is none.
+
+    Raises `ConfigurationError`.
+    """
     return _key(_split(model_id, own_endpoint=True)[0], None, api_key_env)
 
 
 def served_name(model_id: str) -> str:
-    """The name that a model has at an endpoint of one's own. Raises `UsageError`: it is no id."""
+    """A model's name at an endpoint of one's own. Raises `UsageError` for what is not an id."""
     provider, name = _split(model_id, own_endpoint=True)
     return name if provider in (*_ENDPOINT_KINDS, "anthropic") else model_id
 
 
 def _split(model_id: str, *, own_endpoint: bool = False) -> tuple[str, str]:
     provider, slash, name = model_id.partition("/")
-    # No name holds a hidden character: past this point an id may be in a message as it is.
+    # Without hidden characters: from here on an id may appear in a message as it is.
     plain = model_id == model_id.strip() == printable(model_id, len(model_id) + 1)
     if "://" in model_id:
         # litellm would send the key of some providers there.
@@ -240,7 +243,7 @@ def _key(provider: str, api_base: str | None, api_key_env: str | None) -> str | 
                 f"the environment variable {redact(api_key_env)} holds no API key: set it"
             )
         return _sendable(key, api_key_env)
-    # Another provider's endpoint never gets the OpenAI key: --api-key-env names its own.
+    # Another provider's endpoint never gets the OpenAI key: --api-key-env names the one it gets.
     for variable in provider_variables(provider) if provider in _OWN_BACK_ENDS else ():
         if key := os.environ.get(variable, "").strip():
             return _sendable(key, variable)
@@ -248,7 +251,7 @@ def _key(provider: str, api_base: str | None, api_key_env: str | None) -> str | 
 
 
 def _sendable(key: str, variable: str) -> str:
-    """A key that a header can carry; others would fail in every library's own way."""
+    """A key that a header can carry. Raises `ConfigurationError`: libraries fail variously."""
     if not key.isascii() or not key.isprintable():
         raise ConfigurationError(
             f"the key in the environment variable {redact(variable)} has a line break or a "

@@ -1,7 +1,7 @@
 """The OpenAI chat-completions protocol, spoken by a plain aiohttp client.
 
-There is no SDK in between: what was sent and what came back are seen as they are, and a call costs
-a fraction of a millisecond.
+There is no SDK in between: requests and answers are seen exactly as sent, and a call costs a
+fraction of a millisecond.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from refusalkit.models.outcomes import (
     Reply,
     exhausted_limit,
     parse_retry_after,
+    text_or_none,
     token_count,
 )
 from refusalkit.models.pacing import Pacer
@@ -48,20 +49,20 @@ if TYPE_CHECKING:
     from refusalkit.models.batches import BatchResult
     from refusalkit.models.openai_batches import OpenAIBatches
 
-# So much of an error in plain text is read.
+# Bytes of an error in plain text that are read.
 _MAX_PLAIN_ERROR = 2000
 _NO_SAMPLING = ("o1", "o3", "o4", "gpt-5", "gpt-6")
-# These take more for what goes into their prompt cache, and let one say what that is.
+# Models that charge more for tokens written to their prompt cache and let a request mark those.
 _CACHE_BREAKPOINTS = ("gpt-5.6", "gpt-6")
 
 
 @shows("reply_form", "parameters")
 @dataclass(slots=True)
 class _Form:
-    """What requests have alike that differ in nothing but their turns: made once for all.
+    """The part that requests share which differ only in their turns, encoded once for all.
 
-    `head` is the body's beginning, up to the messages, `first` the system's message if there is
-    one; both are JSON. What they were made of comes first.
+    `head` is the body's beginning, up to the messages, `first` the system message if there is one;
+    both are JSON. The fields before them are what they were made from.
     """
 
     config: GenerationConfig
@@ -76,7 +77,7 @@ class _Form:
 
 
 class OpenAIClient(ChatClient):
-    """`model_id` as the user wrote it, `name` as the endpoint knows the model."""
+    """A connection to one model: `model_id` is the user's, `name` the endpoint's name for it."""
 
     def __init__(
         self,
@@ -119,11 +120,11 @@ class OpenAIClient(ChatClient):
 
     def _form_of(self, request: ChatRequest) -> _Form:
         form, system, recurs = self._form, request.system, request.recurs
-        # What was learned only grows: its size says whether there is more.
+        # `dropped` only grows, so its size shows whether anything was learned.
         learned = (self._max_tokens_key, len(self.parameters.dropped))
         if (
             form is None
-            # The very same: what is equal in Python (1 and True) may be another thing in JSON.
+            # By identity: values equal in Python (1 and True) may differ in JSON.
             or form.config is not request.config
             or form.schema is not request.schema
             or form.reply_form is not request.reply_form
@@ -156,11 +157,11 @@ class OpenAIClient(ChatClient):
             if self._official:
                 optional["reasoning_effort"] = "medium" if on else "none"
             else:
-                # vLLM and SGLang hand these to the model's chat template; Hermes, Qwen and DeepSeek
-                # templates read one or the other.
+                # vLLM and SGLang pass these to the model's chat template; those of Hermes, Qwen and
+                # DeepSeek read one or the other.
                 optional["chat_template_kwargs"] = {"thinking": on, "enable_thinking": on}
         if self._breakpoints and request.recurs is not None:
-            # By itself it would put every whole request in, to be read never again.
+            # By default the cache would take every whole request, never to be read again.
             optional["prompt_cache_options"] = {"mode": "explicit"}
         return {**self._take(optional), **config.extra_body}
 
@@ -195,7 +196,7 @@ class OpenAIClient(ChatClient):
         try:
             response = await self._open().post(
                 self._url,
-                # As a stream: aiohttp minds a body of more than 1 MiB sent whole.
+                # As a stream: aiohttp warns of a body of more than 1 MiB sent whole.
                 data=io.BytesIO(body) if len(body) > 1024 * 1024 else body,
                 allow_redirects=False,
             )
@@ -218,10 +219,10 @@ class OpenAIClient(ChatClient):
         """The reply in an answer; `data` is its JSON, None where it has none."""
         if not 200 <= status < 300 or not isinstance(data, dict) or _is_error(data.get("error")):
             failure = parse_failure(status, headers, data, raw)
-            # What the user put into the extra body is wanted as it is: it is never left out.
+            # What the user put into the extra body is never left out.
             sent = frozenset(self.parameters.sent) - frozenset(request.config.extra_body)
             if "max_completion_tokens" in failure.message and "max_tokens" in sent:
-                # Not a parameter that is refused, but its older name.
+                # The parameter is not refused, only its older name.
                 self._max_tokens_key = "max_completion_tokens"
                 raise RetryWithChanges(f"{self.names}: HTTP {status}", status=status)
             raise self._failed(failure, sent=sent)
@@ -231,7 +232,7 @@ class OpenAIClient(ChatClient):
             failure = parse_failure(status, headers, data, raw)
             failure.usage = _usage(data.get("usage"))
             raise self._failed(failure) from error
-        reply.request_id = _string(headers.get("x-request-id")) or reply.request_id
+        reply.request_id = text_or_none(headers.get("x-request-id")) or reply.request_id
         return reply
 
     async def call(
@@ -243,16 +244,16 @@ class OpenAIClient(ChatClient):
         form: aiohttp.FormData | None = None,
         once: bool = False,
     ) -> Any:
-        """The JSON object or array that the endpoint answers below its base URL, for its batches.
+        """The JSON object or array that a path below the base URL answers with, for batches.
 
-        `once`: it is not sent again after a fault. Raises the `ProviderError` family.
+        `once`: not sent again after a fault; a form never is. Raises the `ProviderError` family.
         """
 
         async def attempt() -> Any:
             async with self._request(method, path, json, form) as response:
                 raw = await _read(response)
                 data = _json(raw)
-                # Of a batch that was refused, `error` says why: then it has an id.
+                # A refused batch has an id, and its `error` says why: not a failed request.
                 failed = isinstance(data, dict) and data.get("error") and "id" not in data
                 if 200 <= response.status < 300 and isinstance(data, dict | list) and not failed:
                     return data
@@ -309,7 +310,7 @@ class OpenAIClient(ChatClient):
             self._session = aiohttp.ClientSession(
                 headers=self._headers,
                 connector=aiohttp.TCPConnector(limit=self._connections),
-                # The deadline is the caller's, for all of the request.
+                # The caller sets the deadline, for the whole request.
                 timeout=aiohttp.ClientTimeout(total=None),
                 trust_env=bool(urllib.request.getproxies()) and not is_loopback(self._base),
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -322,7 +323,7 @@ class OpenAIClient(ChatClient):
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The body; its end gives the connection back, and where it is not reached, closes it."""
+    """The whole body; the connection is closed where its end is not reached."""
     body = response.content
     chunks: list[bytes] = []
     size = 0
@@ -334,7 +335,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
                 raise ValueError(f"the body is larger than {MAX_BODY_BYTES >> 20} MiB")
             chunks.append(chunk)
     except BaseException:
-        response.close()  # the rest is not waited for
+        response.close()  # without waiting for the rest
         raise
     return b"".join(chunks)
 
@@ -350,10 +351,10 @@ def _json(raw: bytes) -> Any:
 def parse_failure(
     status: int, headers: Mapping[str, str], data: object, raw: bytes = b""
 ) -> ApiFailure:
-    """What an error says, whatever shape its body has. `data` is its JSON, None: it has none."""
+    """What an error says, whatever shape its body has. `data` is its JSON, None if it has none."""
     if data is None:
         kind = headers.get("Content-Type", "no content type").split(";")[0]
-        # A sentence in plain text says what is wrong; a page says nothing.
+        # Plain text says what is wrong; a web page does not.
         text = raw[:_MAX_PLAIN_ERROR].decode("utf-8", "replace").strip()
         is_page = not text or text[:1] == "<" or 200 <= status < 300
         message = f"the body is not JSON ({kind})" if is_page else text
@@ -382,14 +383,14 @@ def parse_failure(
 def parse_chat_completion(data: Mapping[str, Any], *, structured: bool) -> Reply:
     """A chat completion of the OpenAI protocol.
 
-    Raises LookupError, TypeError or AttributeError: it is none.
+    Raises `LookupError`, `TypeError` or `AttributeError` where it is not one.
     """
     try:
         choice = data["choices"][0]
         message = choice.get("message")
         if message is None and choice.get("finish_reason") is not None:
             message = {}  # stopped before the first word
-        # The model's own refusal: text like any other, unless JSON was asked for.
+        # The model's own refusal counts as text, unless JSON was asked for.
         declined = answer_text(message.get("refusal"))
         text = answer_text(message.get("content")) or declined
     except (LookupError, TypeError, AttributeError):
@@ -415,8 +416,8 @@ def parse_chat_completion(data: Mapping[str, Any], *, structured: bool) -> Reply
         native_reason=None if native is None else reason_text(native),
         reasoning=reasoning_text(message),
         usage=_usage(data.get("usage")),
-        served_model=_string(data.get("model")),
-        request_id=_string(data.get("id")),
+        served_model=text_or_none(data.get("model")),
+        request_id=text_or_none(data.get("id")),
         filter_category=None if results is None else filtered_categories(data),
         filtered=filtered,
         failure=parse_failure(200, {}, {"error": said}) if said else None,
@@ -428,15 +429,15 @@ def _filtered_reply(data: Mapping[str, Any], filtered: str) -> Reply:
         text="",
         finish_reason=None,
         usage=_usage(data.get("usage")),
-        served_model=_string(data.get("model")),
-        request_id=_string(data.get("id")),
+        served_model=text_or_none(data.get("model")),
+        request_id=text_or_none(data.get("id")),
         filter_category=filtered_categories(data),
         filtered=filtered,
     )
 
 
 def _is_error(value: object) -> bool:
-    """Whether an answer's error field says anything; some gateways always fill it, with zeros."""
+    """Whether an answer's error field reports an error: some gateways fill it with zeros."""
     if isinstance(value, dict):
         return any(one and one != "0" for one in value.values()) and value.get("code") not in (
             0,
@@ -457,11 +458,7 @@ def _usage(data: object) -> Usage:
         input_tokens=token_count(data.get("prompt_tokens")),
         output_tokens=token_count(data.get("completion_tokens")),
         reasoning_tokens=token_count(reasoning),
-        # Parts of the prompt's tokens, not beside them.
+        # Included in the prompt's tokens.
         cache_read_tokens=token_count(cached.get("cached_tokens")),
         cache_write_tokens=token_count(cached.get("cache_write_tokens")),
     )
-
-
-def _string(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None

@@ -1,6 +1,6 @@
 """Batches of the OpenAI protocol: an uploaded file of requests, a batch, files of results.
 
-What providers that speak it call otherwise is in ``batches.toml`` (`BatchDialect`).
+Names that differ between the providers that speak it are in ``batches.toml`` (`BatchDialect`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from refusalkit.models.batches import (
     seconds,
 )
 
-# Statuses of a file that cannot be used yet, and seconds to wait at the most.
+# Statuses of a file that cannot be used yet, and the most seconds to wait for it.
 _PREPARING = frozenset({"pending", "running"})
 _PREPARING_S = 120.0
 # Codes of the error file for requests that were never answered.
@@ -35,7 +35,7 @@ _UNFINISHED = {"batch_expired": "expired", "batch_cancelled": "cancelled"}
 
 
 class Calls(Protocol):
-    """What is asked of the client (`OpenAIClient`)."""
+    """What batches need of the client (`OpenAIClient`)."""
 
     names: str
 
@@ -101,8 +101,8 @@ class OpenAIBatches:
         return self._state(await self._client.call("POST", speaks.batches, json=asked, once=True))
 
     async def _prepared(self, file: str, uploaded: Mapping[str, Any]) -> None:
-        """Wait until an uploaded file may be used: some check it first (Azure)."""
-        with contextlib.suppress(TimeoutError):  # then the batch says what is the matter
+        """Wait until an uploaded file can be used: some endpoints check it first (Azure)."""
+        with contextlib.suppress(TimeoutError):  # creating the batch will say what is wrong
             async with asyncio.timeout(_PREPARING_S):
                 while uploaded.get("status") in _PREPARING:
                     await asyncio.sleep(_PREPARING_S / 60)
@@ -134,7 +134,7 @@ class OpenAIBatches:
             more = pages == "after" and isinstance(answer, dict) and answer.get("has_more")
             return states, bool(more)
 
-        # In what order a list with cursors is, is not said.
+        # The order of a list with cursors is not documented.
         return await read_pages(page, since, newest_first=pages != "cursor")
 
     async def state(self, batch_id: str) -> BatchState:

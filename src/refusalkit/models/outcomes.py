@@ -1,9 +1,8 @@
 """What an endpoint's answers and failures amount to: an `Outcome`, or an exception.
 
-Every back end hands its provider's answer over as a `Reply` and its provider's failures as an
-`ApiFailure`; what they mean is decided here and nowhere else, so that back ends cannot drift apart.
-The vocabulary is in `refusalkit.models.dialects`; a word that no table has is an error, never a
-guess.
+Every back end returns its provider's answer as a `Reply` and its failures as an `ApiFailure`; what
+they mean is decided here only, so that back ends cannot drift apart. The vocabulary is in
+`refusalkit.models.dialects`; a word that no table has is an error, never a guess.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ from refusalkit.redaction import redact
 from refusalkit.types import Outcome, Usage
 from refusalkit.untrusted import identifier, is_blank, printable, well_formed
 
-# More is not a count of tokens, and no column of 64-bit numbers could hold it.
+# A larger number is not a count of tokens.
 _MAX_TOKENS = 10**15
-# So many answers in a row with a finish word that nobody knows are no accident.
+# Answers in a row with an unknown finish word after which a run ends.
 MAX_UNKNOWN_FINISHES = 5
 _TRANSIENT_STATUS = frozenset({408, 409, 424, 425, 429})
 _ADVICE = {
@@ -53,10 +52,10 @@ _OF_STATUS = {401: "key", 402: "credit", 403: "key", 404: "model", 410: "model"}
 class ApiFailure:
     """A provider's failure in neutral words.
 
-    `status` is None where no HTTP answer came, and then `unreachable` says that there was not even
-    a connection. `codes` are the error's codes and types, `parameter` is the request parameter that
-    it names in a field. `filtered` is a filter's word where a field of the body says that one
-    answered. `usage` is what an answer that cannot be read says it took.
+    `status` is None where no HTTP answer came; `unreachable` then says whether even the connection
+    failed. `codes` are the error's codes and types, `parameter` is the request parameter that a
+    field of it names. `filtered` is a filter's word where a field of the body says that one
+    answered. `usage` is what an unreadable answer reported. `retry_after` is in seconds.
     """
 
     message: str
@@ -75,13 +74,13 @@ class ApiFailure:
 @shows("finish_reason", chars=lambda reply: len(reply.text))
 @dataclass(slots=True)
 class Reply:
-    """A provider's answer in neutral words, before it is judged what it amounts to.
+    """A provider's answer in neutral words, before its outcome is decided.
 
     `native_reason` is the finish word of the provider behind a gateway. `filtered` is a filter's
     word where a field of the body, and no finish word, says that one answered. `failure` is an
-    error that came inside the answer. `finish_words` are the meanings a user gave to words, as
+    error inside the answer. `finish_words` are the meanings that the user gave to words, as
     `parse_finish_word` returns them. `lost`: the provider's own finish word is not known.
-    `batched`: it came in a batch, and costs what batches cost.
+    `batched`: it came in a batch and is priced so.
     """
 
     text: str
@@ -107,11 +106,11 @@ class Reply:
 @shows("outcome", chars=lambda reading: len(reading.text))
 @dataclass(slots=True)
 class Reading:
-    """What a reply amounts to: its outcome, and the final text apart from the reasoning.
+    """A reply's outcome, and its final text apart from the reasoning.
 
     `finish_reason` is the word that decided, as the endpoint wrote it. `unknown_finish` is the word
     that made it an error because no table has it. `unknown_mark` is a mark in the text that looks
-    like one of reasoning and is in no table.
+    like a reasoning mark and is in no table.
     """
 
     outcome: Outcome
@@ -124,7 +123,7 @@ class Reading:
 
 
 def read_reply(reply: Reply) -> Reading:
-    """The outcome of a provider's answer (DESIGN: outcomes and what each does to the score)."""
+    """The outcome of a provider's answer; docs/score.md says what each does to the score."""
     finish = reply.finish
     apart = well_formed(reply.reasoning)
     split = split_reasoning(
@@ -166,9 +165,9 @@ def read_reply(reply: Reply) -> Reading:
     elif has_text:
         reading.outcome = Outcome.TRUNCATED if means is Means.TRUNCATED else Outcome.ANSWERED
     else:
-        # Without any text, reasoning decides; a model whose reasoning is hidden shows it in its
-        # usage, and one that ran into the length limit before its first visible word was still
-        # at it. A call of a tool, which none was offered, is not an answer either.
+        # Without text it is `no_answer` if the model reasoned: hidden reasoning shows in the usage,
+        # and a model that met the length limit before its first visible word was still reasoning.
+        # A call of a tool, though none was offered, is not an answer either.
         thought = (
             reasoning.strip()
             or reply.usage.reasoning_tokens
@@ -179,7 +178,7 @@ def read_reply(reply: Reply) -> Reading:
 
 
 def unknown_finishes(who: str, word: str) -> FatalProviderError:
-    """The error that ends a run whose answers keep ending with a word that nobody knows."""
+    """The error that ends a run whose answers keep ending with an unknown finish word."""
     return FatalProviderError(
         f"{who}: {MAX_UNKNOWN_FINISHES} answers in a row ended with the finish reason {word!r}, "
         f"which refusalkit does not know: say what it means with --finish-word {word}=answered "
@@ -207,10 +206,10 @@ def failure_error(
 ) -> ProviderError:
     """The exception for a failure.
 
-    `names` says who failed (``openai/gpt-x at host``); `sent` holds the optional parameters of the
+    `names` says what failed (``openai/gpt-x at host``); `sent` holds the optional parameters of the
     request, the only ones that an `UnsupportedParameter` may name. `answered`: this endpoint has
-    answered before, so that its 403 or 404 is about one request. `base_advice` is what to do where
-    nothing answers at the path.
+    answered before, so a 403 or 404 is about one request. `base_advice` is what to do where nothing
+    answers at the path.
     """
     status = failure.status
     code = failure.code or next(iter(failure.codes), None)
@@ -221,7 +220,7 @@ def failure_error(
     said = redact(failure.message) or None
     codes = [one for one in (failure.code, *failure.codes) if one]
     word = failure.filtered
-    # Without an HTTP answer it is not the provider who says so.
+    # Without an HTTP answer the message is not the provider's.
     if word is None and (status is not None or codes):
         word = filter_in_error(status or 0, codes, failure.message if status else "", None)
     if word is not None:
@@ -252,7 +251,7 @@ def failure_error(
         or status >= 500
         or 200 <= status < 300
     ):
-        # A 2xx whose body is not an answer was cut or garbled on its way: worth another try.
+        # A 2xx whose body is not an answer was cut or garbled in transit: it is sent again.
         error = TransientError(
             summary, detail=said, status=status, code=code, retry_after=failure.retry_after
         )
@@ -263,7 +262,7 @@ def failure_error(
 
 
 def _about(failure: ApiFailure, codes: list[str]) -> str | None:
-    """What a failure concerns that would meet every request: key, model, credit or path."""
+    """What would make every request fail: key, model, credit or path; None for other failures."""
     known = _failure_codes()
     for code in codes:
         if (means := known.get(folded(code))) is not None:
@@ -281,8 +280,8 @@ def _about(failure: ApiFailure, codes: list[str]) -> str | None:
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait, from `retry-after-ms` or `retry-after` (seconds or an HTTP date).
 
-    A date is held against the answer's own `Date`, and says nothing without one: by a wrong clock
-    of this machine it would lie in the past, or so far off that the run stopped for it.
+    A date is compared with the answer's own `Date` header and ignored without one: this machine's
+    clock may be wrong, and then the wait would be nothing, or long enough to stop the run.
     """
     for name, per_second in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = headers.get(name)
@@ -306,7 +305,7 @@ def _http_date(text: str | None) -> datetime | None:
 
 
 def exhausted_limit(headers: Mapping[str, str]) -> str | None:
-    """Which limit is used up, by the ``x-ratelimit-remaining-...`` headers: ``requests``, say."""
+    """Which limits are used up, such as ``requests``: headers ``...ratelimit-remaining-...``."""
     found: list[str] = []
     for name, value in headers.items():
         _, marker, limit = name.casefold().partition("ratelimit-")
@@ -322,3 +321,8 @@ def token_count(value: object) -> int | None:
     if value is None or not isinstance(value, int) or isinstance(value, bool):
         return None
     return value if 0 <= value <= _MAX_TOKENS else None
+
+
+def text_or_none(value: object) -> str | None:
+    """A text as an endpoint gave it; None for an empty one, and for anything else."""
+    return value if isinstance(value, str) and value else None

@@ -1,7 +1,7 @@
 """When a request may go out: rates, requests in flight, retries, one pause for all workers.
 
-A provider that answers 429 means every request of this run, not the one that met it: the pause it
-asks for holds back all of them.
+A 429 is about every request of the run, not only the one that met it: the pause that it asks for
+holds back all of them.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ _T = TypeVar("_T")
 
 _BACKOFF_CAP_S = 60.0
 _MAX_RATE_LIMITS = 30
-# An endpoint where nothing listens is given up after so long, at the start.
+# At the start, an endpoint where nothing listens is given up after this long.
 _MAX_UNREACHABLE_S = 3.0
-# A wait for a rate limit that is shorter than this is not worth a line.
+# Shorter waits for a rate limit are not logged.
 _TOLD_FROM_S = 2.0
 MAX_WAIT_S = 600.0
-"""How long a run lets an endpoint's rate limit hold it back at a stretch, unless one is given."""
+"""The longest that a rate limit may hold a run back at a stretch, unless another is given."""
 
 _log = logging.getLogger("refusalkit")
 _log.addHandler(logging.NullHandler())  # a library prints nothing
-# Statuses that say that the endpoint has too much to do.
+# Statuses of an overloaded endpoint.
 _OVERLOADED = frozenset({429, 503, 529})
 
 
 class Pacer:
-    """Sends requests to one endpoint at the pace it allows, and again where that may help.
+    """Sends requests to one endpoint at the pace it allows, and retries where that may help.
 
     `rpm` holds exactly: requests are spaced evenly, without a burst at the start. `max_retries`
-    bounds how often one request is sent again after a fault; a rate limit is not a fault of the
-    request and has a bound of its own. `tpm` bounds tokens, see `TokenPace`; `concurrency` caps the
-    requests in flight, see `AdaptiveLimiter`. `max_wait_s` bounds how long the endpoint's rate
-    limit may hold all of them back at a stretch. The first wait of two seconds or more is logged as
-    a warning of the logger ``refusalkit``.
+    bounds how often one request is sent again after a fault; rate limits are counted apart, with a
+    bound of their own. `tpm` bounds tokens, see `TokenPace`; `concurrency` caps the requests in
+    flight, see `AdaptiveLimiter`. `max_wait_s` bounds how long the endpoint's rate limit may hold
+    all of them back at a stretch. The first such wait of two seconds or more is logged as a warning
+    of the logger ``refusalkit``.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Pacer:
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether `send` needs to know what a request demands."""
+        """Whether `send` needs the `demand` of a request."""
         return self._tokens is not None
 
     async def send(
@@ -83,7 +83,7 @@ class Pacer:
     ) -> tuple[_T, int]:
         """The request's result and how many times it was sent.
 
-        `demand` says what it may use, `spent` what a result did.
+        `demand` is what the request may use, `spent` returns what a result used.
 
         Raises the last `TransientError` when the retries are used up, and `FatalProviderError`
         where the provider's rate limit holds it back for longer than `max_wait_s`, or where nothing
@@ -103,8 +103,8 @@ class Pacer:
                 if faults > self._max_retries or limits > _MAX_RATE_LIMITS:
                     raise
                 asked = error.retry_after or 0.0
-                # Never less than a wait of our own, which grows: an endpoint may ask for 0 s, or
-                # for less than it means, again and again.
+                # At least a wait of our own, which grows: an endpoint may ask for 0 s, or for too
+                # little, again and again.
                 own = self._backoff(limits if limited else faults)
                 _log.debug("%s: asked again in %.1f s", error.summary, max(asked, own))
                 if error.unreachable and not self._answered:
@@ -125,7 +125,7 @@ class Pacer:
         booking: Booking | None = None
         sent_at: float | None = None
         used: Spent | None = None
-        # Requests per minute come last: a request that has its turn goes out at once.
+        # Requests per minute come last, so that a request that has its turn goes out at once.
         if in_flight is not None and not in_flight.enter_at_once():
             await in_flight.enter()
         try:
@@ -163,9 +163,9 @@ class Pacer:
         return float(ceiling * self._random.uniform(0.5, 1.0))
 
     def _hold(self, error: TransientError, seconds: float) -> None:
-        """Hold all requests back for so long, as the endpoint asks.
+        """Hold all requests back for `seconds`, as the endpoint asks.
 
-        Raises `FatalProviderError` where that is longer than a run waits.
+        Raises `FatalProviderError` where that is longer than `max_wait_s`.
         """
         now = monotonic()
         if error.status == 429 and self._held_since is None:
@@ -208,14 +208,13 @@ class Pacer:
     async def _turn(self) -> None:
         while True:
             while (wait := self._resume_at - monotonic()) > 0:
-                # Spread the restart: workers that wake together would meet the limit together
-                # again.
+                # Spread the restart: workers that wake together would all meet the limit again.
                 await asyncio.sleep(wait + self._random.uniform(0.0, 0.1 * wait))
             if self._limiter is None:
                 return
             await self._limiter.acquire()
-            # A turn that comes in a pause begun meanwhile is lost. Kept for later, it would go out
-            # right before or after the first turn that comes then.
+            # A turn that falls into a pause begun meanwhile is given up: used after the pause, it
+            # would come right beside the next turn.
             if self._resume_at <= monotonic():
                 return
 
@@ -224,8 +223,8 @@ def _turned_away(status: int | None) -> bool:
     """Whether an answer of this status says that nothing was generated for the request.
 
     An endpoint refuses before it generates (3xx, 4xx), or has no room to begin (503, 529). Other
-    5xx are a gateway's that gave up waiting or a server's that broke at work, and so may 408 be; a
-    200 whose body cannot be read was an answer once.
+    5xx, and perhaps 408, come from a gateway that gave up waiting or a server that failed while it
+    generated; a 200 whose body cannot be read was a generated answer.
     """
     if status is None or status == 408:
         return False

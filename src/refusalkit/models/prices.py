@@ -21,31 +21,32 @@ from refusalkit.types import Usage
 from refusalkit.untrusted import printable
 
 _LIST = "model_prices_and_context_window_backup.json"
-# Tokens, where the list is silent: OpenAI's minimum.
+# Shortest text in tokens that a prompt cache takes where the list does not say: OpenAI's minimum.
 _CACHED_FROM = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """USD per token, and how long a text must be before the provider's prompt cache takes it.
-
-    `cache_read_usd` and `cache_write_usd` are for tokens out of and into the provider's prompt
-    cache; where the list names no such price they cost what other tokens read do. `batch_factor` is
-    what a request costs in a batch, as a share of all this; None: not known.
-    """
+    """What a model's tokens cost, and from what length its provider's prompt cache takes a text."""
 
     input_usd: float
+    """USD per input token."""
     output_usd: float
+    """USD per output token."""
     cache_read_usd: float | None = None
+    """USD per input token read from the prompt cache; None: as other input tokens."""
     cache_write_usd: float | None = None
+    """USD per input token written to the prompt cache; None: as other input tokens."""
     cached_from_tokens: int = _CACHED_FROM
+    """Tokens of the shortest text that the prompt cache takes."""
     batch_factor: float | None = None
+    """The price in a batch as a share of the prices above, 0 to 1; None: not known."""
 
     def keeps(self, text: str) -> bool:
         """Whether the prompt cache is likely to take a text that comes first in every request.
 
-        Four bytes are taken for a token, which is a little much of English: to ask for a text that
-        the provider then finds too short costs nothing, and not to ask gives the discount away.
+        Four bytes count as a token, slightly too few for English. Asking to cache a text that the
+        provider finds too short costs nothing; not asking would lose the discount.
         """
         return len(text.encode("utf-8", "surrogatepass")) >= 4 * self.cached_from_tokens
 
@@ -63,7 +64,7 @@ class Price:
         if usage.input_tokens is None or usage.output_tokens is None:
             return None
         total = usage.input_tokens * self.input_usd + usage.output_tokens * self.output_usd
-        # Together they are part of the input, whatever an endpoint says.
+        # Together they are at most the input, whatever an endpoint reports.
         written = min(usage.cache_write_tokens or 0, usage.input_tokens)
         read = min(usage.cache_read_tokens or 0, usage.input_tokens - written)
         for tokens, usd in ((written, self.cache_write_usd), (read, self.cache_read_usd)):
@@ -88,7 +89,7 @@ def price_of(model_id: str) -> Price | None:
     if not isinstance(incoming, int | float) or not isinstance(outgoing, int | float):
         return None
     if incoming == 0 and outgoing == 0:
-        return None  # the list's way of saying that it does not know
+        return None  # in the list, 0 means that the price is not known
     from refusalkit.models.batch_dialects import batch_limits
 
     return Price(
@@ -111,7 +112,7 @@ def listed_provider(name: str) -> str | None:
 
 
 def _usd(listed: object) -> float | None:
-    # 0 is the list's way of saying that it does not know: a guess of "free" would be too low.
+    # In the list, 0 means that the price is not known: taken for "free" it would be too low.
     return float(listed) if isinstance(listed, int | float) and listed else None
 
 

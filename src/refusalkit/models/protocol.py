@@ -1,4 +1,4 @@
-"""What a model under test does."""
+"""The protocol of a model under test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from refusalkit.types import Completion, GenerationConfig, Prompt
 
 @runtime_checkable
 class Model(Protocol):
-    """A model under test. Implement these to put anything under test.
+    """A model under test. Implement these methods to test anything that answers prompts.
 
     `id` names it in records. `parameters` says what was sent and what was left out.
     """
@@ -26,7 +26,8 @@ class Model(Protocol):
     ) -> Completion:
         """Answer one prompt once.
 
-        Failures are outcomes, not exceptions, but for `FatalProviderError`: no request can succeed.
+        Failures are outcomes, not exceptions. The exception is `FatalProviderError`: no request
+        can succeed.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Which provider somebody meant who wrote a name that is none."""
+"""Suggests the provider that was meant by an unknown provider's name."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _MAX_OFFERED = 2
 
 
 def meant(model_id: str, known: Iterable[str]) -> str | None:
-    """A question that names what a model id with an unknown provider may have meant.
+    """``did you mean ...?`` for a model id with an unknown provider; None where nothing is near.
 
-    `known` are the providers that exist. None where nothing is near.
+    `known` are the providers that exist.
     """
     provider, slash, name = model_id.partition("/")
     if not slash:

@@ -16,9 +16,9 @@ class RecordedModel:
     """A `Model` that answers each unit with its recorded response.
 
     `responses` maps a unit's id to the text. Reasoning between think tags is split off as for any
-    model. `finish_reasons` says how an answer ended; where it is silent, or says what no provider
-    does, the answer counts as ended by itself. With `judged` nothing is read into an answer: its
-    judgement was recorded with it.
+    model. `finish_reasons` says how an answer ended; where it has no word, or one that no table
+    knows or that reports a fault, the reason counts as not said. With `judged` every answer counts
+    as answered and keeps its whole text, because its judgement was recorded with it.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""The form in which an endpoint takes a request: how it is asked for JSON, and its system text.
+"""The form in which an endpoint takes a request: how JSON is asked for, and the system text.
 
-Servers that speak one protocol differ in this. Some hold a reply to a JSON schema, some only to
-JSON of any kind, some to nothing; and some chat templates have no system role. What an endpoint
-takes is learned from what it refuses, once for all requests to it.
+Servers of one protocol differ in this. Some hold a reply to a JSON schema, some only to JSON of any
+kind, some to nothing; and some chat templates have no system role. What an endpoint takes is
+learned from what it refuses, once for all requests to it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from refusalkit.untrusted import printable
 
 
 class ReplyForm(StrEnum):
-    """How a request asks for a reply that is JSON of a schema, the strictest way first.
+    """How a request asks for JSON that fits a schema, the strictest way first.
 
     Below `JSON_SCHEMA` the schema is written into the request's text.
     """
@@ -41,9 +41,9 @@ class ChatRequest:
     """One conversation to continue. `schema` asks for a reply that is JSON of that shape.
 
     `reply_form` says how it is asked for; with `schema_in_text` it is also written into the last
-    user message, whatever the form. `recurs` says what of the request is in later requests,
-    too, and is worth a place in the provider's prompt cache: nothing, the system messages, or None
-    for not known.
+    user message, whatever the form. `recurs` says which part of the request later requests repeat,
+    so that the provider's prompt cache should keep it: ``nothing``, the ``system`` messages, or
+    None for not known.
     """
 
     messages: tuple[Message, ...]
@@ -72,7 +72,7 @@ class ChatRequest:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """The sampling parameters by the names that all APIs share; None is not to be sent."""
+        """The sampling parameters by the names that all APIs share; None is not sent."""
         config = self.config
         return {
             "temperature": config.temperature,
@@ -96,7 +96,7 @@ class ChatRequest:
 class RequestForm:
     """What one endpoint takes, as far as it is known. Clients of one endpoint share it.
 
-    `notes` says in words what was learned, and from which complaint.
+    `notes` says in words what was learned, and from which error.
     """
 
     reply: ReplyForm = ReplyForm.JSON_SCHEMA
@@ -107,7 +107,7 @@ class RequestForm:
     _first: asyncio.Event | None = None
 
     def settle(self, reply: ReplyForm, why: str | None) -> None:
-        """A reply came to a request of this form. `why` says what a stricter one met."""
+        """A reply came to a request of this form. `why` is the error that a stricter form met."""
         if reply is not self.reply and not self._confirmed:
             self.refuse(self.reply, reply, why or "it failed")
         self._confirmed = True
@@ -116,18 +116,18 @@ class RequestForm:
     def refuse(self, refused: ReplyForm, instead: ReplyForm, why: str) -> None:
         """The endpoint does not take `refused`."""
         if self.reply is not refused:
-            return  # another request of the same moment has learned it
+            return  # another request has learned it already
         self.reply = instead
         name = "response_format" if instead is ReplyForm.TEXT else str(refused)
         asked = "in plain text" if instead is ReplyForm.TEXT else f"as {instead}"
         self.notes[name] = f"{why}; the reply is asked for {asked}, the schema is in the text"
 
     def write_schema_out(self) -> None:
-        """Replies were of the schema only once it stood in the text as well."""
+        """Replies fit the schema only where it is also in the text."""
         if self.reply is ReplyForm.JSON_SCHEMA and not self.schema_in_text:
             self.schema_in_text = True
             self.notes[str(ReplyForm.JSON_SCHEMA)] = (
-                "the endpoint takes it and does not keep to it; the schema is in the text as well"
+                "the endpoint takes it but does not keep to it; the schema is in the text as well"
             )
 
     def refuse_system(self, why: str) -> None:
@@ -137,20 +137,20 @@ class RequestForm:
             self.notes["system role"] = f"{why}; the system text is in the user's turn"
 
     async def wait_for_first(self) -> None:
-        """Wait while the first request of a schema finds out what the endpoint takes."""
+        """Wait while the first request with a schema finds out what the endpoint takes."""
         if self._confirmed:
             return
         if self._first is None:
             self._first = asyncio.Event()
         elif not self._first.is_set():
-            # Not for ever: the first one may hang.
+            # With a bound: the first one may hang.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_MAX_WAIT_FOR_FIRST_S):
                     await self._first.wait()
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether a reply came to a request of the present form."""
+        """Whether a reply came to a request with a schema in this form."""
         return self._confirmed
 
     def let_others_go(self) -> None:
@@ -199,15 +199,15 @@ class ShapedRequest:
         return replace(request, messages=messages, reply_form=self._reply)
 
     def answered(self) -> None:
-        """A reply came: what was asked for is what the endpoint takes."""
+        """A reply came, so the endpoint takes this form."""
         if self._request.schema is not None:
             self._form.settle(self._reply, self._why)
 
     def reshape(self, error: ProviderError, *, retried: bool = False) -> bool:
         """Whether the request should go again in another form, given how this one failed.
 
-        `retried`: it failed so again and again. A server may break on a form that it does not know,
-        but it may also break for a moment.
+        `retried`: it failed so after all retries. A server may fail because it does not know a
+        form, but also for a moment.
         """
         form = self._form
         moved = (form.reply, form.system_role) != (self._reply, self._system_role)
@@ -240,7 +240,7 @@ class ShapedRequest:
         return True
 
     def _try_looser(self, error: ProviderError, *, retried: bool) -> bool:
-        """Take the next form, where the endpoint says so, or where nothing else explains it."""
+        """Take the next form where the error is about the form, or has no other explanation."""
         looser = self._looser()
         if self._request.schema is None or looser is None or not self._learnable(error):
             return False
@@ -267,13 +267,13 @@ class ShapedRequest:
 
 _ORDER = {form: place for place, form in enumerate(ReplyForm)}
 _MAX_WAIT_FOR_FIRST_S = 30.0
-# Statuses with which endpoints refuse a form, and those of them that say nothing else.
+# Statuses with which endpoints refuse a form, and those that have no meaning of their own.
 _REFUSALS = frozenset({400, 404, 405, 415, 422, 500, 501})
 _UNEXPLAINED = frozenset({400, 422, 500, 501})
 
 
 def schema_text(schema: Mapping[str, Any]) -> str:
-    """The request for JSON of a schema in words."""
+    """The request for JSON that fits a schema, in words."""
     return (
         "Reply with one JSON object that is valid against this JSON schema, and with nothing else. "
         "Do not repeat the schema: fill it in.\n\n"

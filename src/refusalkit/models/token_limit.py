@@ -1,8 +1,8 @@
 """Tokens per minute: what may go out now, and what is still to be counted.
 
-A leaky bucket, as the one that spaces requests, lets twice its size through in the first minute.
-Here every request is on the books from before it goes out until a minute after its answer is
-whole, so that the sum over any minute holds wherever within a request the provider counts it.
+A leaky bucket, such as the one that spaces requests, lets twice its size through in the first
+minute. Here every request is counted from before it goes out until a minute after its answer is
+complete, so the sum over any minute holds wherever within a request the provider counts it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 _MINUTE_S = 60.0
 # What a chat template adds to a request, in bytes of text that would have as many tokens.
 _TEMPLATE_BYTES = 100
-# Where an endpoint counts nothing: bytes of text to a token, on the cautious side of English.
+# Bytes per token where an endpoint reports no count: cautious for English.
 _BYTES_TO_A_TOKEN = 3.0
-# No context window holds more: a count beyond it is a fault, and taken for not said.
-_LARGEST_CONTEXT = 10_000_000
-# Of so many answers the median says what an endpoint adds to a request.
+# No context window holds more: a larger count is a fault and is ignored.
+_MAX_CONTEXT = 10_000_000
+# Answers whose median says what an endpoint adds to a request.
 _ANSWERS_ASKED = 15
 
 
@@ -46,7 +46,7 @@ class Spent:
 
 @dataclass(slots=True)
 class Booking:
-    """One request on the books, in tokens."""
+    """One request that is counted, in tokens."""
 
     demand: Demand
     tokens: float
@@ -55,18 +55,17 @@ class Booking:
 class TokenPace:
     """Lets requests through, in order, while the tokens of a minute stay within `tpm`.
 
-    A request is booked with the most that it may be expected to use and corrected by what it did.
-    Before anything came back that is a token to each byte and the longest answer allowed; from then
-    on the most tokens to a byte and the longest answer seen so far. One that is larger than the
+    A request is booked with an upper bound on what it will use, and corrected by what it did use.
+    Before the first answer the bound is one token per byte and the longest answer allowed; after
+    that, the most tokens per byte and the longest answer seen so far. A request that exceeds the
     limit by itself goes alone. `minute_s` is another length of the minute, for tests.
 
-    What an endpoint reports for a request is counted as reported. What is learned from it
-    for others is bounded by what is possible, so that one wrong figure does not slow the rest of a
-    run. A text has no more than a token to each byte, since tokenizers fall back to bytes at worst;
-    requests hold only text. An endpoint that honestly counts more has put something of its own
-    before the text, such as a system prompt. It does so to every request, so half of the latest
-    answers show it; a wrong figure among right ones is outvoted. No answer is expected to be longer
-    than was allowed.
+    What an endpoint reports for a request is counted as reported. What is learned from it for
+    others is bounded by what is possible, so that one wrong figure does not slow the rest of a run.
+    A text has at most one token per byte, since tokenisers fall back to bytes at worst, and
+    requests hold only text. An endpoint that truly counts more adds something of its own, such as a
+    system prompt, to every request: the median of the latest answers shows it, and a single wrong
+    figure does not move the median. No answer is expected to be longer than was allowed.
     """
 
     def __init__(self, tpm: float, *, minute_s: float | None = None) -> None:
@@ -79,7 +78,7 @@ class TokenPace:
         self._changed: asyncio.Future[None] | None = None
         self._per_byte: float | None = None
         self._longest: float | None = None
-        # Of the latest answers: the tokens of the request beyond one to each byte.
+        # For the latest answers: the request's tokens beyond one per byte.
         self._beyond: deque[float] = deque(maxlen=_ANSWERS_ASKED)
         self._added = 0.0
 
@@ -103,9 +102,9 @@ class TokenPace:
             self._call_first()
 
     def settle(self, booking: Booking, spent: Spent | None) -> None:
-        """Put what a request used in the place of its estimate. None: it failed on the way.
+        """Replace a request's estimate by what it used. None: it failed on the way.
 
-        A failed request may have been counted too, so the estimate is kept.
+        A failed request may have been counted by the provider, so its estimate is kept.
         """
         tokens = booking.tokens
         if spent is not None:
@@ -113,7 +112,7 @@ class TokenPace:
         self._replace(booking, tokens)
 
     def release(self, booking: Booking) -> None:
-        """Take a request off the books that never went out, or that was turned away."""
+        """Stop counting a request that never went out, or that was turned away."""
         self._replace(booking, 0.0)
 
     def _replace(self, booking: Booking, tokens: float) -> None:
@@ -150,7 +149,7 @@ class TokenPace:
         while self._expiring and self._expiring[0][0] <= now:
             self._booked -= self._expiring.popleft()[1]
         if not self._open and not self._expiring:
-            self._booked = 0.0  # sums of fractions leave crumbs
+            self._booked = 0.0  # removes rounding errors
             return True
         return self._booked + size <= self._tpm
 
@@ -160,4 +159,4 @@ class TokenPace:
 
 
 def _plausible(tokens: int | None) -> int | None:
-    return None if tokens is None or tokens > _LARGEST_CONTEXT else tokens
+    return None if tokens is None or tokens > _MAX_CONTEXT else tokens

@@ -12,7 +12,7 @@ from pathlib import Path
 # tiktoken names the file of an encoding by the SHA-1 of its address; litellm ships this one.
 _ENCODING = "o200k_base"
 _FILE = "fb374d419588a4632f3f557e76b4b70aebbca790"
-# Where the encoding is missing: characters of English to a token.
+# Characters of English per token, where the encoding is missing.
 _CHARACTERS = 4.0
 
 
@@ -32,15 +32,15 @@ class Tokeniser:
 def tokeniser() -> Tokeniser:
     """OpenAI's encoding from the file that litellm ships: nothing is fetched.
 
-    Other families' tokenisers differ from it, on English text by a fifth or so. Without the file
-    four characters are taken for a token, and the name says so.
+    Other families' tokenisers differ from it by about a fifth on English text. Without the file
+    four characters count as a token, and the name says so.
     """
     folder = _shipped_encodings()
     if folder is None:
         return Tokeniser("4 characters to a token", lambda text: round(len(text) / _CHARACTERS))
     variable = "TIKTOKEN_CACHE_DIR"
     before = os.environ.get(variable)
-    # The only way to say where the file lies; put back, for the variable is the whole process's.
+    # The only way to say where the file is; put back, as the variable is the whole process's.
     os.environ[variable] = str(folder)
     try:
         import tiktoken

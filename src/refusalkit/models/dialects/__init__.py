@@ -1,5 +1,5 @@
-"""How endpoints say what all endpoints say: finish words, filters, reasoning, refused parameters.
+"""How each endpoint words what all have to say: finish words, filters, reasoning, parameters.
 
-The vocabulary is in the TOML tables beside this file, a row a word, each with its source; the code
-here reads them and knows no vendor. To teach refusalkit a new word add a row: tests are made of it.
+The vocabulary is in the TOML tables beside this file, one row for each word with its source; the
+code here reads them and knows no vendor. For a new word add a row: tests are generated from it.
 """

@@ -12,7 +12,7 @@ from typing import Any
 from refusalkit.display import shows
 from refusalkit.models.dialects.rows import table
 
-# What the texts and the codes of an error are called. Common to JSON APIs, no vendor's own.
+# Names of the fields that hold an error's texts and codes, common to JSON APIs.
 _TEXTS = frozenset(
     {
         *("message", "msg", "detail", "details", "error", "errors", "description", "reason", "raw"),
@@ -26,8 +26,8 @@ _CODES = frozenset(
         *("error_code", "errcode", "errorcode", "error_type"),
     }
 )
-_DEEPEST = 8
-_LONGEST = 20_000
+_MAX_DEPTH = 8
+_MAX_CHARS = 20_000
 
 
 @shows("codes", "parameter")
@@ -41,7 +41,7 @@ class ErrorBody:
 
 
 def read_error(data: object) -> ErrorBody:
-    """An error of any shape: an object, a list of them, a text; nested, or JSON within a text."""
+    """Read an error of any shape: an object, a list, a text; nested, or JSON within a text."""
     texts: list[str] = []
     codes: list[str] = []
     parameters: list[str] = []
@@ -49,12 +49,12 @@ def read_error(data: object) -> ErrorBody:
         said = {"text": texts, "code": codes, "parameter": parameters}[kind]
         if value not in said:
             said.append(value)
-    return ErrorBody("; ".join(texts)[:_LONGEST], tuple(codes[:50]), next(iter(parameters), None))
+    return ErrorBody("; ".join(texts)[:_MAX_CHARS], tuple(codes[:50]), next(iter(parameters), None))
 
 
 def _walk(value: object, name: str, depth: int) -> Iterator[tuple[str, str]]:
     """Texts, codes and parameters in order of appearance."""
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         return
     if isinstance(value, list | tuple):
         for item in value[:50]:
@@ -65,7 +65,7 @@ def _walk(value: object, name: str, depth: int) -> Iterator[tuple[str, str]]:
     elif isinstance(value, str) and value.strip():
         inner = _within(value)
         if inner is None:
-            # The brackets around what was found within are no text.
+            # Brackets left over around an inner object are not a text.
             if any(map(str.isalnum, value)):
                 yield "text", value.strip()
         else:
@@ -76,7 +76,7 @@ def _field(key: str, item: object, depth: int) -> Iterator[tuple[str, str]]:
     if key in _parameter_names():
         named = item[-1] if isinstance(item, list | tuple) and item else item
         if isinstance(named, str) and named and named != "None":
-            # MiMo writes its sentence there.
+            # Some endpoints write a sentence into the field (MiMo).
             yield ("text" if len(named.split()) > 2 else "parameter"), named
         return
     if key in _CODES and isinstance(item, str | int) and not isinstance(item, bool):
@@ -91,9 +91,9 @@ def _field(key: str, item: object, depth: int) -> Iterator[tuple[str, str]]:
 
 
 def _within(text: str) -> Any:
-    """The object that a text holds, as JSON or as Python writes it; gateways nest them."""
+    """The object within a text, as JSON or as a Python literal: gateways nest errors so."""
     start, end = text.find("{"), text.rfind("}") + 1
-    if start < 0 or end <= start or len(text) > _LONGEST:
+    if start < 0 or end <= start or len(text) > _MAX_CHARS:
         return None
     found: Any = None
     try:
@@ -103,7 +103,7 @@ def _within(text: str) -> Any:
             found = ast.literal_eval(text[start:end])
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return None
-    # Several of them, as pydantic lists mistakes, are a tuple in Python's eyes.
+    # Several objects separated by commas, as pydantic lists mistakes, evaluate to a tuple.
     if not isinstance(found, dict | tuple):
         return None
     # LiteLLM's proxy writes its own words before and behind the provider's body.

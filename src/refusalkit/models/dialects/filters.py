@@ -1,4 +1,4 @@
-"""Whether a filter for harmful content answered, and in what word."""
+"""Whether a filter for harmful content answered, and the word that says so."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def _fields() -> tuple[_Field, ...]:
 
 @cache
 def flag_fields() -> tuple[frozenset[str], frozenset[str]]:
-    """The fields of a body, and those of a choice, that may say so even beside a text."""
+    """The fields of a body, and of a choice, that may report a filter even beside a text."""
     paths = [field.path for field in _fields() if field.even_with_text]
     of_choice = frozenset(path[2] for path in paths if path[:2] == ("choices", "*"))
     return frozenset(path[0] for path in paths if path[0] != "choices"), of_choice
 
 
 def filter_in_error(status: int, codes: Iterable[str], message: str, body: object) -> str | None:
-    """The word with which an error says that a filter answered; None where it does not."""
+    """The word by which an error says that a filter answered; None where it does not."""
     for code in codes:
         if _is_filters(code):
             return code
@@ -87,7 +87,7 @@ def filter_in_error(status: int, codes: Iterable[str], message: str, body: objec
 
 
 def _is_filters(code: str) -> bool:
-    """Whether a code, or a run of its dotted parts (`A.DataInspectionFailed`), is a filter's."""
+    """Whether a code, or some of its dotted parts in a row (`A.B.Filtered`), is a filter's."""
     known = _codes()
     if folded(code) in known:
         return True
@@ -100,7 +100,10 @@ def _is_filters(code: str) -> bool:
 
 
 def filter_in_fields(body: object, *, beside_text: bool = False) -> str | None:
-    """The word with which a body's fields say so; `beside_text`: it has an answer's text too."""
+    """The word by which a body's fields say that a filter answered; None where they do not.
+
+    `beside_text`: the body has an answer's text too, so that only some fields count.
+    """
     if not isinstance(body, dict | list):
         return None
     for field in _fields():
@@ -108,7 +111,7 @@ def filter_in_fields(body: object, *, beside_text: bool = False) -> str | None:
             continue
         for value in values_at(body, field.path):
             if _says_so(value, field.values):
-                # The name of the field where the value alone would say nothing.
+                # With the field's name where the value alone (true, 1) would say nothing.
                 plain = isinstance(value, str) and not value.isdigit()
                 return (
                     value if plain else f"{'.'.join(field.path).replace('.*', '')}={_short(value)}"
@@ -129,12 +132,12 @@ def _short(value: object) -> str:
 
 
 def filtered_categories(body: object) -> str | None:
-    """The categories for which a filter's result says that it filtered, sorted; None: none."""
+    """The categories that a filter reports as filtered, sorted and joined; None: none."""
     found: set[str] = set()
     for field in _fields():
         if not field.names_categories:
             continue
-        # The items of an object, by their names, and of each what says that it was filtered.
+        # The path ends in `*` and a flag: an object's items by name, and each one's flag.
         *path, _, sign = field.path
         for results in values_at(body, path):
             if isinstance(results, Mapping):

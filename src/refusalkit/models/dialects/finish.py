@@ -1,4 +1,4 @@
-"""What the word means with which an endpoint says that an answer ended."""
+"""What finish words mean: the words by which endpoints say why an answer ended."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Means(StrEnum):
 class Finish:
     """How an answer ended.
 
-    `word` is the endpoint's own. `with_text` is what counts if text came.
+    `word` is the endpoint's own; `means` counts where no text came, `with_text` where some did.
     """
 
     word: str | None
@@ -36,10 +36,10 @@ class Finish:
 
 
 NATIVE_LOST = ":native_lost"
-"""Ends a recorded finish word that is a gateway's, where the provider's own is not known."""
+"""Appended to a recorded finish word that is a gateway's, the provider's own being unknown."""
 
 UNSAID = Finish(None, Means.UNSAID, Means.UNSAID)
-# Where a gateway's word and its upstream's differ, the upstream's counts, but for these.
+# Where a gateway's word and its upstream's differ, the upstream's counts, unless it means this.
 _MILD = frozenset({Means.ANSWERED, Means.UNSAID})
 _PARTS = re.compile(r"\s*[:;]\s*")
 
@@ -78,7 +78,7 @@ def known_finish(word: str) -> Finish | None:
     """What one word means; None where no table has it."""
     whole = _known(word)
     if whole is None:
-        # `content_filter: RECITATION`: the last part that is known says most.
+        # `content_filter: RECITATION`: the last part that is known is the most specific.
         parts = [part for part in _PARTS.split(word) if part]
         whole = next(filter(None, map(_known, reversed(parts))), None) if len(parts) > 1 else None
     return None if whole is None else Finish(word, *whole)
@@ -89,7 +89,7 @@ def finish_of(
 ) -> Finish | None:
     """How an answer ended by its finish word; None if the word is unknown.
 
-    `native` is the word of the provider behind a gateway, `own` what the user said words mean.
+    `native` is the word of the provider behind a gateway, `own` the meanings given by the user.
     """
     said = _one(word, own)
     if native is None or native == word:
@@ -114,13 +114,13 @@ def _one(word: str | None, own: Mapping[str, Means] | None) -> Finish | None:
 
 
 def finish_words(data: object) -> list[str]:
-    """Every finish word that a body of any protocol has, the most telling first."""
+    """Every finish word in a body of any protocol, the most specific first."""
     found = (_text(value) for path in _fields() for value in values_at(data, path))
     return [word for word in found if word is not None]
 
 
 def blocked_word(data: object) -> str | None:
-    """The finish word of a body that says a filter stopped it; None where none does."""
+    """The finish word in a body that says a filter stopped the answer; None where none does."""
     for word in finish_words(data):
         known = known_finish(word)
         if known is not None and known.means is Means.BLOCKED:
@@ -129,7 +129,7 @@ def blocked_word(data: object) -> str | None:
 
 
 def _text(value: object) -> str | None:
-    """A reason as text; some servers say an object, ``{"type": "stop"}``."""
+    """A reason as text; some servers send an object, ``{"type": "stop"}``."""
     if isinstance(value, dict):
         value = value.get("type") or value.get("reason")
     return value if isinstance(value, str) else None
@@ -143,9 +143,9 @@ def reason_text(value: object) -> str | None:
 
 
 def parse_finish_word(text: str) -> tuple[str, Means]:
-    """``WORD=OUTCOME`` as given by a user: the word as tables compare it, and what it means.
+    """A user's ``WORD=OUTCOME``: the word, folded as in the tables, and what it means.
 
-    Raises `ValueError`: no such outcome, or a word whose meaning is known.
+    Raises `ValueError` where there is no such outcome, or the word is known to mean another.
     """
     word, equals, outcome = text.rpartition("=")
     allowed = (Means.ANSWERED, Means.TRUNCATED, Means.BLOCKED, Means.NO_ANSWER)

@@ -1,4 +1,4 @@
-"""Whether a complaint is about the form of a request: how it asks for JSON, its system message."""
+"""Whether an error is about a request's form: how it asks for JSON, or its system message."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def _words(key: str) -> re.Pattern[str]:
 
 
 def refuses_reply_form(complaint: str, parameter: str | None) -> bool:
-    """Whether the form in which a reply was asked for is refused.
+    """Whether an error refuses the way in which JSON was asked for.
 
-    `parameter` is the request's parameter that is known to be refused, where one is.
+    `parameter` is the request's parameter that the error refuses, where that is known.
     """
     if parameter is not None:
         return parameter in table("forms")["parameters"]

@@ -34,7 +34,7 @@ def answer_text(content: object) -> str:
 
 
 def reasoning_text(message: Mapping[str, Any]) -> str:
-    """A message's reasoning, from the first field of its own that has any, and from its parts."""
+    """A message's reasoning: the first reasoning field that has any, else its reasoning parts."""
     if not _names().isdisjoint(message):  # most messages have none
         for name in _fields():
             value = message.get(name)
@@ -71,7 +71,7 @@ def _texts(part: object) -> Iterator[str]:
 
 
 def _all_texts(value: object, depth: int = 0) -> Iterator[str]:
-    """Every text below a reasoning field, but for what names its parts."""
+    """Every text below a reasoning field, without ids, types and the like."""
     if isinstance(value, str):
         if value.strip():
             yield value

@@ -8,8 +8,8 @@ from functools import cache
 
 from refusalkit.models.dialects.rows import any_of, table
 
-# What bounds an answer is never left out, whatever a provider says of it: answers would have no
-# bound, and cost what they come to. Its other name is tried by the back ends.
+# The bound on an answer's length is never left out, whatever a provider says: without it an answer
+# could cost any amount. The back ends try its other name instead.
 NEVER_LEFT_OUT = frozenset({"max_tokens", "max_completion_tokens"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_.]*")
 
@@ -36,7 +36,7 @@ def _within() -> frozenset[str]:
 
 
 def _top_level(name: str) -> str:
-    """A parameter's name without where it was and what is within it: ``body.top_k.x`` is top_k."""
+    """A parameter's name without outer and inner parts: ``body.top_k.x`` is ``top_k``."""
     parts = name.split(".")
     return next((part for part in parts if part not in _within()), parts[0])
 
@@ -49,10 +49,10 @@ def _order() -> Mapping[str, int]:
 def refused_parameter(
     complaint: str, said: str | None, sent: frozenset[str], *, in_known_words: bool = False
 ) -> str | None:
-    """The optional parameter of those `sent` that a complaint says is not taken, if any.
+    """The optional parameter of those `sent` that an error's text says is not taken, if any.
 
-    `said` is the parameter that the error's own field names. `in_known_words`: only words of the
-    table count, as they must where the status says that the server failed.
+    `said` is the parameter that a field of the error names. `in_known_words`: only the table's
+    words count, for errors whose status says that the server failed.
     """
     optional = sent - NEVER_LEFT_OUT
     said = _top_level(said) if said else None
@@ -63,7 +63,7 @@ def refused_parameter(
     if names & NEVER_LEFT_OUT and said not in optional:
         return None
     if not _refusal().search(complaint):
-        # In words that no table has: only where it is clear which one is meant, and why.
+        # In unknown words: only where one parameter alone is meant, and not for its value.
         if in_known_words or _value().search(complaint):
             return None
         if said in optional:

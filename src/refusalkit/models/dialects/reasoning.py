@@ -12,22 +12,22 @@ from refusalkit.models.dialects.rows import table
 
 _QUOTES = frozenset("`'\"“”„«»‘’")
 _FENCE = "```"
-# A quotation of a mark is looked for this far on both sides.
+# Characters on both sides in which a quotation of a mark is looked for.
 _NEAR = 200
 _NEVER = "(?!)"  # matches nothing
-# Special tokens behind an answer are looked for in so much of its end.
+# Characters at an answer's end in which special tokens are looked for.
 _TAIL = 400
-# So many closing marks are looked at for one that no table has.
-_MOST_PLACES = 20
+# Closing marks that are examined for one that no table has.
+_MAX_PLACES = 20
 
 
 @shows("unclosed", chars=lambda split: len(split.final))
 @dataclass(slots=True)
 class Split:
-    """A text taken apart.
+    """A text split into final answer and reasoning.
 
-    `unclosed`: reasoning began and never ended. `unknown` is a mark that looks like one of
-    reasoning and is in no table.
+    `unclosed`: reasoning began and never ended. `unknown` is a mark that looks like a reasoning
+    mark and is in no table.
     """
 
     final: str
@@ -38,7 +38,7 @@ class Split:
 
 @dataclass(frozen=True)
 class _Mark:
-    """A mark as expressions. What few answers need is compiled when one does."""
+    """A mark as regular expressions, compiled when an answer first needs them."""
 
     open: str
     close: str
@@ -88,12 +88,12 @@ class _Tables:
         return tuple(found)
 
     def leading(self, text: str, at: int) -> tuple[int, re.Match[str]] | None:
-        """The opening mark at a place: its number among `marks`, and the match."""
+        """The opening mark at position `at`: its number among `marks`, and the match."""
         char = text[at : at + 1]
         if char not in self.begins:
             return None
         if char not in self._leading:
-            # Only those that can match: to compile all takes longer than to read most runs.
+            # Only those that can match: compiling all takes longer than reading most runs.
             numbers = tuple(
                 number
                 for number, mark in enumerate(self.marks)
@@ -126,10 +126,10 @@ class _Tables:
 
     @cached_property
     def signs(self) -> frozenset[str]:
-        """One of them is in each text that has a closing mark, a last token or a wrapper."""
+        """Every text that has a closing mark, a last token or a wrapper contains one of these."""
         wrappers = (wrapper.opening for wrapper in self.wrappers)
         found = ("[/", *self.stray_signs, *self._lasts, *wrappers)
-        # A bracket alone is in many an answer: in its lists and links.
+        # Two characters for brackets: one alone is in many answers' lists and links.
         return frozenset(sign[:2] if sign[0] == "[" else sign[0] for sign in found)
 
     @cached_property
@@ -188,14 +188,14 @@ def _tables() -> _Tables:
 
 
 def split_reasoning(text: str, *, apart: bool = False, cut: bool = False) -> Split:
-    """Take the reasoning that leads an answer, and leaked special tokens, off its text.
+    """Split off the reasoning that leads an answer, and remove leaked special tokens.
 
-    `apart`: reasoning came in a field of its own, so that a closing mark alone is text. `cut`: the
-    answer was stopped before its end.
+    `apart`: reasoning came in a field of its own, so a closing mark without an opening one is text.
+    `cut`: the answer was stopped before its end.
     """
     tables = _tables()
     if not any(sign in text for sign in tables.signs):
-        # Nothing ends in it: only what leads it can be a mark.
+        # No mark is closed in it, so only one that leads it can matter.
         if text[:_NEAR].lstrip()[:1] not in tables.begins:
             return Split(text)
         start = _after_tokens(tables, text, 0)
@@ -239,13 +239,13 @@ def split_reasoning(text: str, *, apart: bool = False, cut: bool = False) -> Spl
         if unclosed:
             return Split("", _joined(thoughts), unclosed=True)
     final = _bare(tables, rest, reasoned=bool(used) or apart)
-    # Untouched, to the last space, where nothing was taken off.
+    # Where nothing was removed the text stays as it is, white space included.
     final = text if final is text else final.strip()
     return Split(final, _joined(thoughts), unknown=_unknown(tables, final))
 
 
 def _first_char(pattern: str) -> str:
-    """The character with which all that a table's expression matches begins."""
+    """The character that every match of a table's expression begins with."""
     return pattern.removeprefix("(?:").removeprefix("(?:").lstrip("\\")[:1]
 
 
@@ -254,7 +254,7 @@ def _joined(thoughts: list[str]) -> str:
 
 
 def _after_tokens(tables: _Tables, text: str, at: int) -> int:
-    """Where an answer begins, behind white space and leading special tokens."""
+    """Where an answer begins, after white space and leading special tokens."""
     lead = text[at : at + _NEAR].lstrip()[:1]
     if lead and lead not in tables.begins:
         return at
@@ -265,8 +265,8 @@ def _after_tokens(tables: _Tables, text: str, at: int) -> int:
 def _end(mark: _Mark, text: str, at: int) -> tuple[int, int] | None:
     """Where a block that was opened before `at` ends, and where the text goes on.
 
-    Blocks may be nested. Where there are fewer closings than openings, an opening was only spoken
-    of: the last closing counts.
+    Blocks may be nested. Where there are fewer closings than openings, an opening was only
+    mentioned: the last closing counts.
     """
     depth = 1
     last: re.Match[str] | None = None
@@ -312,7 +312,7 @@ def _places(text: str, signs: Iterable[str], at: int) -> list[int]:
     """Where any of the signs is, in order."""
     found: list[int] = []
     for sign in signs:
-        # Whether a text has one character is seen much sooner than whether it has two.
+        # Searching for one character is much faster than for two.
         place = text.find(sign, at) if sign[0] in text else -1
         while place >= 0:
             found.append(place)
@@ -322,7 +322,7 @@ def _places(text: str, signs: Iterable[str], at: int) -> list[int]:
 
 
 def _is_quoted(text: str, start: int, end: int) -> bool:
-    """Whether a mark is spoken of rather than used: between quotation marks or in inline code."""
+    """Whether a mark is mentioned, not used: between quotation marks or in inline code."""
     if text[start - 1 : start] in _QUOTES and text[end : end + 1] in _QUOTES:
         return True
     before = text[max(0, start - _NEAR) : start].rpartition("\n")[2]
@@ -330,7 +330,7 @@ def _is_quoted(text: str, start: int, end: int) -> bool:
 
 
 def _later(tables: _Tables, text: str, used: set[int]) -> tuple[str, list[str], bool]:
-    """Further blocks of the marks that led the answer, each from the beginning of a line on.
+    """Split off later blocks of the marks that led the answer, where they begin a line.
 
     Returns the text without them, what they held, and whether the last was never closed.
     """
@@ -357,7 +357,7 @@ def _later(tables: _Tables, text: str, used: set[int]) -> tuple[str, list[str], 
 
 
 def _bare(tables: _Tables, text: str, *, reasoned: bool) -> str:
-    """A text without special tokens around it, and without the wrappers some models put on."""
+    """A text without special tokens around it, and without the wrappers that some models add."""
     rest = text
     if any(sign in rest for sign in tables.last_signs):
         ran_on = tables.ran_on.search(rest)
@@ -387,11 +387,11 @@ def _unknown(tables: _Tables, text: str) -> str | None:
         found = tables.unknown.match(lead)
         if found is not None and "/" not in found.group()[:3]:
             return f"<{found.group('a') or found.group('b')}>"
-    for place in _places(text, ("</", "[/"), 0)[:_MOST_PLACES]:
+    for place in _places(text, ("</", "[/"), 0)[:_MAX_PLACES]:
         found = tables.unknown.match(text, place)
         if found is None or tables.stray.match(text, place) or _is_quoted(text, *found.span()):
             continue
-        # Where it was opened within the text it is a part of it.
+        # Where the text also opens it, the pair is part of the text.
         opening = found.group().replace("/", "", 1)[:-1]
         if opening.lower() not in text[:place].lower():
             return f"</{found.group('a') or found.group('b')}>"

@@ -16,8 +16,8 @@ Row = Mapping[str, Any]
 def table(name: str) -> Mapping[str, Any]:
     """A table by the name of its file.
 
-    The files have their strings in single quotes, which Python reads in one step. In double quotes
-    it reads each character by itself, and a run waits a third longer for its tables.
+    The files keep their strings in single quotes, which Python reads in one step. Double quotes
+    are read character by character, and a run would wait a third longer for its tables.
     """
     path = Path(__file__).with_name(f"{name}.toml")
     return tomllib.loads(path.read_text(encoding="utf-8"))
