@@ -31,8 +31,8 @@ version_fits() {
 
 # The tested versions first, whatever they are called; then anything newer.
 find_python() {
-    for below in '(3, 14)' '(4,)'; do
-        for name in python3 python3.13 python3.12 python3.11 python3.14 python; do
+    for below in '(3, 15)' '(4,)'; do
+        for name in python3 python3.14 python3.13 python3.12 python3.11 python; do
             if [ "$(version_fits "$name" "$below")" = ok ]; then
                 printf '%s\n' "$name"
                 return

@@ -45,6 +45,17 @@ _KINDS = {
 }
 
 
+def mode_of(path: Path) -> int:
+    """Kind and permissions of what is there, as `os.stat` has them; 0 if nothing is.
+
+    Raises `OSError` if that cannot be known, where `Path.is_file` of Python 3.14 answers no.
+    """
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return 0
+
+
 def open_file(path: Path, *, follow: bool = True) -> io.BufferedReader:
     """A regular file, opened for reading.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from refusalkit.errors import PromptSetError, UsageError
+from refusalkit.files import mode_of
 from refusalkit.prompts.combine import combine
 from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.prompts.public import in_language, read_public, requested
@@ -170,9 +172,10 @@ def _check_options(
 
 def _read_path(path: Path, columns: Mapping[str, str] | None = None) -> PromptSet:
     try:
-        if path.is_dir():
+        mode = mode_of(path)
+        if stat.S_ISDIR(mode):
             return read_folder(path, str(path.resolve()))
-        if path.exists():
+        if mode:
             require_table(path)
             return read_table(path, str(path.resolve()), columns=columns)
     except OSError as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from refusalkit.errors import RecordError
+from refusalkit.files import mode_of
 from refusalkit.jsonl import read_lines
 from refusalkit.runs.imported.answers import LABEL_WORDS, AnswerCollector, RecordedAnswers
 from refusalkit.runs.imported.atropos_log import is_atropos_log, read_atropos_log
@@ -55,7 +57,7 @@ def read_answers(path: Path) -> RecordedAnswers:
     if is_atropos_log(path):
         return read_atropos_log(path)
     try:
-        is_file = path.is_file()
+        is_file = stat.S_ISREG(mode_of(path))
     except OSError as error:  # a name that no file system takes
         raise RecordError(f"{printable(path)} cannot be read: {error.strerror}") from error
     if not is_file:
