@@ -367,7 +367,7 @@ class Estimate:
     level: float = 0.95
     """Confidence level of both intervals, 0 to 1."""
     asked_again: tuple[float, float] | None = None
-    """The interval over *these prompts, asked again* (low, high); None where there is only one."""
+    """The interval over *these prompts, asked again*: (low, high); None where there is none."""
 
     def __str__(self) -> str:
         if self.value is None or self.low is None or self.high is None:

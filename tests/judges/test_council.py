@@ -141,7 +141,7 @@ def test_the_judge_model_is_that_of_every_member_without_its_own() -> None:
     [
         ({"judge": "graded", "council": "any"}, "a council (any) needs several judges"),
         ({"judge": f"{A},{A}"}, "is in the council 2 times"),
-        ({"judge": f"{A},"}, "names no judge before or behind a comma"),
+        ({"judge": f"{A},"}, "has an empty name beside a comma"),
         ({"judge": "graded@"}, "write NAME@MODEL"),
         ({"judge": A, "judge_fallback": "lexical"}, "never a word list"),
         ({"judge": A, "judge_fallback": A}, "is the judge itself"),

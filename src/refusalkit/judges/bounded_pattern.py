@@ -1,7 +1,7 @@
-"""A regular expression from a judge file that is not ours, which may be a stranger's.
+"""A regular expression from a judge file that may be a stranger's, searched with a time limit.
 
-Python's own engine cannot be interrupted: a pattern that repeats within repetition would hold a
-run for hours, where no signal is heard.
+Python's own engine cannot be interrupted: nested repetition could hold a run up for hours, during
+which no signal is handled.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ MAX_LENGTH = 100_000
 """Characters of a pattern with its terms put in and its least repetitions written out."""
 
 _CLASS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
-# A comment, or blanks that count for nothing, would part a repetition from what it repeats.
+# Comments, or the white space that the flag x ignores, would separate a repetition from its item.
 _APART = re.compile(r"\(\?(?:#|[a-zA-Z-]*x)")
 _TOKEN = re.compile(r"\{(\d{1,20})(?:,\d*)?\}|.", re.DOTALL)
 
 
 class BoundedPattern:
-    """A pattern whose search ends the run with a sentence where it takes too long."""
+    """A pattern whose search raises `JudgeFileError` where it takes too long."""
 
     def __init__(self, name: str, pattern: str, *, ignore_case: bool = False) -> None:
         import regex
@@ -60,7 +60,7 @@ class BoundedPattern:
 
 
 def without_classes(pattern: str) -> str:
-    """The pattern with a letter for each escape and class, so that signs in it are operators."""
+    """The pattern with a letter for each escape and class: the signs left are operators."""
     return _CLASS.sub("x", pattern)
 
 
@@ -71,7 +71,7 @@ def check_length(name: str, pattern: str) -> None:
 
 
 def too_long(name: str) -> ValueError:
-    """What is said of a pattern that is too long."""
+    """The error for a pattern that is too long."""
     return ValueError(
         f"{name}: more than {MAX_LENGTH:,} characters with its terms put in and its repetitions "
         "written out"

@@ -1,4 +1,4 @@
-"""Which judges a configuration names, and the one judge that they make.
+"""Which judges a configuration names, and the one judge that they form.
 
 A judge is named by its shipped name or the path of its file; several are separated by commas. An
 ``@`` adds the model to ask instead of the file's own: ``graded@openai/gpt-6-luna``. Paths may
@@ -35,7 +35,7 @@ class NamedJudge:
 
 @dataclass(frozen=True, slots=True)
 class JudgeChoice:
-    """The judges of a run. `rule` None: one judge and no council."""
+    """The judges of a run. `rule` is None for a single judge."""
 
     members: tuple[NamedJudge, ...]
     rule: CouncilRule | None = None
@@ -75,7 +75,7 @@ def parse_judges(text: str) -> tuple[NamedJudge, ...]:
         return (NamedJudge(text),)
     parts = [part.strip() for part in text.split(",")]
     if not all(parts):
-        raise UsageError(f"{printable(text)!r} names no judge before or behind a comma")
+        raise UsageError(f"{printable(text)!r} has an empty name beside a comma: write a,b,c")
     return tuple(map(_parse_one, parts))
 
 
@@ -90,8 +90,8 @@ def open_choice(
     """Open what was chosen; `base` takes the place of the members.
 
     `hard_lines` are the slugs of the set's hard-line categories. Judges that ask the same model
-    keep its pace together, those of other runs too where the runs share `pacers`. Raises
-    `JudgeFileError`, `UsageError` and what `open_model` raises.
+    share its pace, across runs too where these share `pacers`. Raises `JudgeFileError`,
+    `UsageError` and what `open_model` raises.
     """
     check_hard_line_judge(choice, hard_lines)
     pacers = Pacers() if pacers is None else pacers
@@ -130,7 +130,7 @@ def _open(named: NamedJudge, config: RunConfig, pacers: Pacers) -> Judge:
         max_retries=config.max_retries,
         max_wait_s=config.max_wait_s,
     )
-    # What is said of the judge: its other bounds follow the model's, which differ by table.
+    # Only the judge's own options: other bounds follow the model's, which differ between runs.
     limits = {name: getattr(config, name) for name in _PACE}
     endpoint = ("judge", rubric.model, config.judge_api_base, config.judge_api_key_env)
     return open_judge(
@@ -147,12 +147,12 @@ def _open(named: NamedJudge, config: RunConfig, pacers: Pacers) -> Judge:
 
 
 def load_named(named: NamedJudge, config: RunConfig) -> Rubric:
-    """The rubric of a named judge as a configuration asks it."""
+    """The rubric of a named judge, with the options of a configuration."""
     rubric = load_rubric(named.source, model=named.model)
     temperature, asks = config.judge_temperature, config.judge_asks
     in_council = len(parse_judges(config.judge_name)) > 1
     if (temperature is None and asks is None) or (in_council and not rubric.asks_model):
-        # A word list among a council's members has neither.
+        # A member that asks no model has neither option.
         return rubric
     return load_rubric(named.source, model=named.model, temperature=temperature, asks=asks)
 

@@ -1,8 +1,8 @@
 """A sequence classifier as judge, such as Nous Research's Minos, run on this machine.
 
 torch and transformers come with an extra and are imported when such a judge is opened. The model
-reads a conversation as the text it was trained on; its probability for one class and a threshold
-give the label. It works in a thread of its own, and answers that wait meanwhile go together.
+reads a conversation in the form it was trained on; its probability for one class and a threshold
+give the label. It runs in a thread of its own, and answers that wait meanwhile form a batch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from refusalkit.judges.rubrics import Rubric, fill
 from refusalkit.types import Completion, Message, Prompt, Unscored, Usage, Verdict
 from refusalkit.untrusted import printable, well_formed
 
-# A cut answer is tokenised again, and may come out a little longer than its two parts were.
+# Tokens in reserve: a cut answer is tokenised again and may become a little longer.
 _SLACK = 16
 _MARK = re.compile(r"<\|")
 
@@ -36,22 +36,32 @@ class ClassifierSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     revision: str = "main"
+    """The model's revision on the Hub."""
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    """The model's two classes, in its order."""
     positive: str
+    """The class whose probability is compared with `threshold`."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """The probability from which an answer is of the class `positive`."""
     user: str
+    """The form of a user's turn, with ``{{text}}`` in it."""
     assistant: str
+    """The form of the model's turn, with ``{{text}}`` in it."""
     between: str = "\n"
+    """What separates two turns."""
     context: Annotated[int, Field(ge=128)] = 8192
+    """The most tokens that the model reads."""
     head: Annotated[float, Field(gt=0, le=1)] = 0.75
+    """How much of the room for an answer that is too long goes to its beginning, as a share."""
     batch: Annotated[int, Field(ge=1, le=256)] = 8
+    """The most answers that are classified at once."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.positive not in self.classes:
             raise ValueError(f"`positive` must be one of the classes: {', '.join(self.classes)}")
         if len(self.classes) != 2:
-            raise ValueError("`classes` must be two: the threshold parts them")
+            raise ValueError("`classes` must be two: the threshold separates them")
         for name in ("user", "assistant"):
             if getattr(self, name).count("{{text}}") != 1:
                 raise ValueError(f"`{name}` must hold {{{{text}}}} exactly once")
@@ -86,7 +96,7 @@ class ClassifierJudge:
         names = {True: settings.positive}
         names[False] = next(name for name in settings.classes if name != settings.positive)
         self._labels = {is_positive: rubric.labels[name] for is_positive, name in names.items()}
-        # One thread: two forward passes at once would only share the same cores.
+        # One thread: two forward passes at once would compete for the same cores.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="classifier")
         self._waiting: list[tuple[_Item, asyncio.Future[_Finding]]] = []
         self._worker: asyncio.Task[None] | None = None
@@ -118,7 +128,7 @@ class ClassifierJudge:
         try:
             found = await future
         except RuntimeError as error:
-            # Out of memory, a device that is gone: torch says all of it with RuntimeError.
+            # torch raises it for running out of memory, a lost device and more.
             reason = f"the classifier failed: {printable(error, 200)}"
             return replace(blank, reason=reason)
         settings = self._settings
@@ -187,13 +197,13 @@ class ClassifierJudge:
         """A text that fits the context, and how many characters of the answer it lacks."""
         settings = self._settings
         if len(item.before) + len(item.answer) + 2 <= settings.context:
-            return item.before + item.answer, 0  # a token has a character at least
+            return item.before + item.answer, 0  # a token has at least one character
         before, room = item.before, settings.context - _SLACK
         spans = self._spans(before)
-        # An answer that is long may have half of the context for itself.
+        # A long answer gets at least half of the context.
         most = room - min(room // 2, len(self._spans(item.answer)))
         if len(spans) > most:
-            # The end of a request is next to the answer, and most often says what is asked.
+            # The end of the request is kept: it usually says what is asked.
             before = before[spans[len(spans) - most][0] :]
             spans = spans[-most:]
         room -= len(spans)
@@ -215,7 +225,7 @@ def _turn(form: str, text: str) -> str:
 
 
 def _unmarked(text: str) -> str:
-    """`text` without marks of a turn: no answer may put words into the user's mouth."""
+    """`text` with the marks of turns broken, so that no answer can forge a turn of the user."""
     return _MARK.sub("< |", well_formed(text))
 
 

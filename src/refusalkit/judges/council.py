@@ -1,4 +1,4 @@
-"""A council: several judges over the same answer, and a rule that makes one verdict of theirs.
+"""A council: several judges of the same answer, and a rule that makes one verdict of theirs.
 
 Members vote with labels. A member without one (its reply cannot be read, a filter stopped it, it
 could not be reached) casts no vote and is not replaced. The council still decides where the
@@ -32,9 +32,9 @@ from refusalkit.types import Completion, Label, Prompt, Unscored, Usage, Verdict
 from refusalkit.untrusted import printable
 
 EarlierVerdicts = Mapping[str, Verdict]
-"""What judges said of an answer before, by judge id: the last verdict of each."""
+"""Earlier verdicts on an answer, by judge id: the last of each judge."""
 Note = Callable[[Verdict], None]
-"""Takes a member's verdict the moment it is there."""
+"""Called with a member's verdict as soon as it is there."""
 
 _FROM_REFUSAL = (Label.REFUSAL, Label.DEFLECTION, Label.PARTIAL, Label.COMPLIANCE)
 RULES: tuple[CouncilRule, ...] = ("majority", "unanimous", "any")
@@ -48,7 +48,7 @@ class Panel(Protocol):
     def id(self) -> str: ...
 
     def voters(self, prompt: Prompt) -> tuple[str, ...]:
-        """The ids of those whose verdicts on this prompt's answers are kept beside its own."""
+        """The ids of the judges whose verdicts on this prompt's answers are kept beside its own."""
         ...
 
     async def deliberate(
@@ -124,7 +124,7 @@ class Council:
             note(said)
             return said
 
-        # All run to the end: what was paid for is kept even where one cannot go on.
+        # All members finish: verdicts that were paid for are kept even where one member fails.
         spoken = await asyncio.gather(*map(vote, self.members), return_exceptions=True)
         votes = []
         for said in spoken:
@@ -145,7 +145,7 @@ class Council:
         )
 
     def decide(self, votes: Sequence[Verdict]) -> Label | Unscored:
-        """What the members' verdicts come to."""
+        """The label that the members' verdicts give, or why there is none."""
         cast = Counter(vote.label for vote in votes if vote.label is not None)
         missing = len(votes) - cast.total()
         undecided = Unscored.MISSING_VOTE
@@ -169,7 +169,7 @@ class Council:
 
 
 def stamped(verdict: Verdict, prompt: Prompt, completion: Completion, judge: str) -> Verdict:
-    """The verdict as one of `judge` on this unit, whatever it says of itself."""
+    """The verdict with this unit's and `judge`'s ids, whatever ids it has."""
     says = (verdict.prompt_id, verdict.category, verdict.trial, verdict.judge)
     if says == (prompt.id, prompt.category, completion.trial, judge):
         return verdict
@@ -190,12 +190,12 @@ def total_cost(verdicts: Iterable[Verdict]) -> float | None:
             total += verdict.cost_usd
         elif verdict.unscored not in (Unscored.JUDGE_ERROR, Unscored.JUDGE_BLOCKED):
             return None
-        # A request that failed or was filtered out has no price, which is not an unknown one.
+        # A request that failed or was filtered costs nothing: its price is not unknown.
     return total
 
 
 def digest_of(judge: Judge) -> str | None:
-    """A judge's digest; None where an object of the caller's has none."""
+    """A judge's digest; None for a judge without one, built in Python."""
     rubric = getattr(judge, "rubric", None)
     found = getattr(rubric, "digest", None) or getattr(judge, "digest", None)
     return found if isinstance(found, str) else None

@@ -11,9 +11,9 @@ _MAX_CLUSTER = 64
 def excerpt(text: str, limits: AnswerLimits | None, nonce: str) -> tuple[str, int]:
     """What a judge is shown of an answer, and how many code points of it are left out.
 
-    The line in place of the middle carries `nonce`, which an answer cannot know, so that it cannot
-    pretend to have been cut. At most what `limits` allow is shown, without splitting a grapheme
-    cluster.
+    The line in place of the middle carries `nonce`, which an answer cannot know, so that no answer
+    can pretend to have been cut. No more than `limits` allow is shown, and no grapheme cluster is
+    split.
     """
     if limits is None or len(text) <= limits.answer_chars:
         return text, 0
@@ -26,7 +26,7 @@ def excerpt(text: str, limits: AnswerLimits | None, nonce: str) -> tuple[str, in
 
 def _boundaries(text: str, at: int) -> tuple[int, int]:
     """Ends of the grapheme cluster that a cut at `at` would split; (at, at) if it splits none."""
-    import regex  # takes longer to import than most runs need it: hardly an answer is so long
+    import regex  # here, because it is slow to import and few answers are so long
 
     # A cluster never spans a line end, so the search can begin at any line.
     begin = max(text.rfind("\n", 0, at) + 1, at - 4 * _MAX_CLUSTER)

@@ -1,8 +1,8 @@
 """The kinds of judges, and what sets each apart.
 
-Code asks a kind for its properties, never for its name. A new kind is a row here, its name in
-`Kind`, and a module with an ``open_rubric``. Only one whose file needs a check or a table of its
-own touches `judges.rubrics`; any kind may have the table ``[rules]``.
+Code looks at a kind's properties, never at its name. A new kind is a row here, its name in `Kind`,
+and a module with an ``open_rubric``. Only a kind whose file needs a check or a table of its own
+changes `judges.rubrics`; any kind may have the table ``[rules]``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["llm", "lexical", "classifier"]
-"""The kinds that a judge file may name: those below that have a module."""
+"""The kinds that a judge file may name: those below with a module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +20,9 @@ class JudgeKind:
     """What sets judges of one kind apart."""
 
     name: str
-    """As judge files and manifests have it."""
+    """Its name in judge files and manifests."""
     title: str
-    """For a reader of reports."""
+    """What reports call it."""
     module: str | None = None
     """The module that opens a judge file of this kind; None: there are no such files."""
     tables: tuple[str, ...] = ()
@@ -34,9 +34,9 @@ class JudgeKind:
     asks_model: bool = False
     """Whether it sends requests to a language model, which has a price, an address and a pace."""
     is_costly: bool = True
-    """Whether its verdicts take money or time, so that they are worth keeping."""
+    """Whether its verdicts cost money or time, so that they are worth keeping."""
     reads_words: bool = False
-    """Whether it goes by words and not by meaning."""
+    """Whether it matches words instead of understanding meaning."""
     always_graded: bool = False
     """Whether it tells a deflection from a leak, whatever labels its file names."""
     is_object: bool = False
@@ -77,5 +77,5 @@ KINDS: Mapping[str, JudgeKind] = {kind.name: kind for kind in _KINDS}
 
 
 def kind_named(name: str) -> JudgeKind:
-    """The kind of that name; of a name from a later version no more than the name is known."""
+    """The kind of that name. Of one from a later version of refusalkit only the name is known."""
     return KINDS.get(name) or JudgeKind(name, name)

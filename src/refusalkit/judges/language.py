@@ -57,8 +57,8 @@ _TOKEN = re.compile(
     )
     + r"|(?P<other>(?![A-Za-z\u00c0-\u024f])[^\W\d_]{1,40})"
 )
-_LEAST = 0.2
-"""A single word that five languages share says nothing."""
+_MIN_HITS = 0.2
+"""The least votes: a single word that more than five languages share says nothing."""
 _CHARACTERS_A_WORD = 2
 """Chinese and Japanese words are about two characters long."""
 
@@ -66,9 +66,9 @@ _CHARACTERS_A_WORD = 2
 class Language(BaseModel):
     """One language's table, as it is in a judge file.
 
-    `words` are function words, apart by spaces; an apostrophe at the end or the beginning marks one
-    that is written together with another (``l'``, ``'ll``), a hyphen at the end a prefix. `without`
-    are letters of the script that the language never has.
+    `words` are function words, separated by spaces; an apostrophe at the end or the beginning marks
+    one that is joined to another word (``l'``, ``'ll``), a hyphen at the end marks a prefix.
+    `without` are letters of the script that the language never uses.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,7 +81,11 @@ class Language(BaseModel):
 
 @dataclass(slots=True)
 class Votes:
-    """What the words of a text say. `words` counts them by script, `hits` weighs the claims."""
+    """The votes of a text's words for languages.
+
+    `words` counts the words by script; `hits` sums, for each language, the votes of words in its
+    table; `foreign` counts, for each language, words with letters that it never uses.
+    """
 
     words: Counter[Script] = field(default_factory=Counter)
     hits: dict[str, float] = field(default_factory=dict)
@@ -103,7 +107,7 @@ class Votes:
         return max(weighed, key=lambda name: weighed[name], default=None)
 
     def add(self, other: Votes) -> None:
-        """Count another text's votes too."""
+        """Add another text's votes."""
         self.words.update(other.words)
         for code, hits in other.hits.items():
             self.hits[code] = self.hits.get(code, 0.0) + hits
@@ -155,8 +159,8 @@ class Languages:
     def decide(self, votes: Votes) -> str | None:
         """The language of a text, None where no table claims it clearly.
 
-        Where one that is read and one that is not claim the same words, the one that is read has
-        them: it is the likelier of the two.
+        Where a language that is read and one that is not have equally many votes, the one that is
+        read is taken, as the likelier.
         """
         script = votes.script
         if script is None:
@@ -165,7 +169,7 @@ class Languages:
         written = [code for code, table in self._tables.items() if table.script == script]
         if len(written) == 1:
             return written[0]
-        # A foreign name may be in any text, a foreign alphabet may not.
+        # A few foreign names may be in any text; letters that a language lacks in many words not.
         hits = {
             code: hits
             for code, hits in votes.hits.items()
@@ -173,7 +177,7 @@ class Languages:
         }
         read = {code: hits[code] for code in hits if code in self._read}
         best = max(hits.values(), default=0.0)
-        if best < max(self._density * n, _LEAST):
+        if best < max(self._density * n, _MIN_HITS):
             return None
         first = [code for code, value in read.items() if value == best]
         if first:

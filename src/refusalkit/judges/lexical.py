@@ -1,11 +1,11 @@
 """The lexical judge: a label from rules that are data, with no model and no network.
 
 An answer is read in five steps. `Reader` masks what the assistant does not say itself (quotations,
-code, dialogue, letters), cuts the rest into sentences and counts shapes such as lists. `Languages`
-says which language each sentence is in; an answer in none that is read has no label. Each rule then
-says in which sentence it is. Its weight depends on how early that is, and the sum of the
-weights says whether the answer held back at all. Which way it held back is decided by kinds of
-rules in a fixed order. Everything a reader would want to tune is in ``judges/lexical.toml``.
+code, dialogue, letters), splits the rest into sentences and counts shapes such as lists.
+`Languages` identifies the language of each sentence; an answer in none that is read has no label.
+Each rule is then searched in the sentences. A match weighs more or less by how early it is, and the
+sum of the weights says whether the answer held back at all. How it held back follows from the kinds
+of rules that matched, in a fixed order. Everything to tune is in ``judges/lexical.toml``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from refusalkit.types import Completion, Label, Prompt, Unscored, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A rule that fired: where, and what it added to the score."""
+    """A rule that matched: where, and the log-odds that it added to the score."""
 
     rule: str
     sentence: int
@@ -36,8 +36,9 @@ class Evidence:
 class Reading:
     """A label and why. `reason` and `evidence` name rules and sentences, never the answer.
 
-    `label` is None where the answer is in no language that is read. `language` is the code of the
-    one it is in, None if it could not be identified.
+    `label` is None where the answer is in no language that is read. `score` is the sum of the
+    weights, above 0 where the answer held back. `language` is the code of the answer's language,
+    None if it could not be identified.
     """
 
     label: Label | None
@@ -49,9 +50,10 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class _Tongues:
-    """What an answer is read by: for each sentence the languages.
+    """The languages whose rules an answer is read by: `of` has them for each sentence.
 
-    `unread` says why an answer in which nothing holds back has no label.
+    `language` is the answer's. `unread` says why the answer has no label where no rule shows that
+    it held back.
     """
 
     language: str | None
@@ -61,7 +63,7 @@ class _Tongues:
 
 @shows("id")
 class LexicalJudge:
-    """A judge that reads phrases and where they are. It needs no model and no network."""
+    """A judge that matches phrases and weighs where they are. It needs no model and no network."""
 
     def __init__(
         self, rules: LexicalRules, *, id: str = "lexical", rubric: Rubric | None = None
@@ -96,7 +98,7 @@ class LexicalJudge:
     def classify(self, text: str, prompt: str | None = None) -> Reading:
         """Label an answer.
 
-        Of `prompt` only the language counts, where a brief answer does not show its own.
+        `prompt` is used only for its language, where a brief answer does not show its own.
         """
         spoken = self._reader.read(text)
         tongues = self._tongues(spoken.sentences, prompt or "")
@@ -154,8 +156,8 @@ class LexicalJudge:
             name = rules.languages[main].name
             why = f"it seems to be in {name}, which these rules do not read"
             return _Tongues(main, tuple(() for _ in sentences), why)
-        # Words too few to tell a language by may be of any that is written so, and a phrase that
-        # declines tells the language as well as a function word does.
+        # Too few words to identify a language may be in any of that script, and a refusing phrase
+        # identifies its language as well as function words do.
         limits = rules.identification
         alike = tuple(c for c in read if rules.languages[c].script == whole.script)
         by = tuple(alike if whole.n_words < limits.brief else () for _ in sentences)
@@ -167,7 +169,7 @@ class LexicalJudge:
         limits, read = self._rules.identification, self._rules.read
         code = self._languages.decide(votes)
         if code is not None and code not in read and votes.n_words < limits.short:
-            # A syllable that two other languages share tells nothing.
+            # A word that two other languages share identifies neither.
             alike = any(self._rules.languages[c].script == votes.script for c in read)
             code = None if alike and votes.hits.get(code, 0.0) < 1 else code
         if code is None and votes.words and limits.short <= votes.n_words < limits.brief:
@@ -187,7 +189,7 @@ class LexicalJudge:
 
     def _evidence(self, spoken: Spoken, tongues: Sequence[tuple[str, ...]]) -> Iterator[Evidence]:
         compiled = self._rules.compiled
-        # A rule and its place in each language: patterns differ, the weight is one.
+        # A rule by language: its patterns differ, its weight is the same.
         by_name: dict[str, dict[str, CompiledRule]] = {}
         for code in dict.fromkeys(code for codes in tongues for code in codes):
             for rule in compiled[code]:
@@ -195,7 +197,7 @@ class LexicalJudge:
         for name, rules in by_name.items():
             seen: set[Zone] = set()
             for sentence, codes in zip(spoken.sentences, tongues, strict=True):
-                # Once a zone: ten pieces of advice are not a stronger sign than one.
+                # Once for each zone: ten pieces of advice are no stronger sign than one.
                 if sentence.zone in seen:
                     continue
                 found = next(
@@ -219,7 +221,7 @@ class LexicalJudge:
                 yield Evidence(f"shape.{name}", last, "later", weight)
 
     def _label(self, evidence: tuple[Evidence, ...], score: float) -> Label:
-        # What comes late in an answer changes its score, never the way it held back.
+        # What comes late in an answer changes its score, but not how it held back.
         rules = {e.rule for e in evidence if e.zone != "later"}
         kinds = {rule.partition(".")[0] for rule in rules}
         held = score > 0
@@ -241,14 +243,14 @@ class LexicalJudge:
 
 
 def _read_by(code: str | None, read: Sequence[str], otherwise: tuple[str, ...]) -> tuple[str, ...]:
-    """The languages to read a sentence by: its own, if it has one and that is read."""
+    """The languages to read a sentence by: its own if that is read; `otherwise` if not known."""
     if code is None:
         return otherwise
     return (code,) if code in read else ()
 
 
 def _because(evidence: Sequence[Evidence]) -> str:
-    """The heaviest rules and where they are; nothing of the answer."""
+    """The heaviest rules and where they matched, without any words of the answer."""
     heavy = sorted((e for e in evidence if e.weight), key=lambda e: (-abs(e.weight), e.sentence))
     named = sorted(heavy[:4], key=lambda e: e.sentence)
     if not named:

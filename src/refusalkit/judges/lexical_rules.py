@@ -41,7 +41,7 @@ class _Strict(BaseModel):
 
 
 class Weights(_Strict):
-    """Log-odds that a rule adds for "held back", by where in the answer it is."""
+    """Log-odds that a rule adds for "held back", by where in the answer it matches."""
 
     opening: float = 0.0
     early: float = 0.0
@@ -49,7 +49,7 @@ class Weights(_Strict):
 
 
 class Rule(_Strict):
-    """Patterns that mean the same. `unless` takes a match back, in the same sentence."""
+    """Patterns that mean the same. What `unless` matches in a sentence does not count."""
 
     name: Annotated[str, Field(pattern=_NAME)]
     match: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -58,7 +58,7 @@ class Rule(_Strict):
 
 
 class Shapes(_Strict):
-    """Log-odds for what is counted instead of matched."""
+    """Log-odds for shapes that are counted instead of matched."""
 
     list: float = 0.0
     code: float = 0.0
@@ -69,12 +69,13 @@ class Shapes(_Strict):
 
 
 class Identification(_Strict):
-    """When a language is taken for known.
+    """When a language counts as identified.
 
-    `density` is the least share of words that must speak for it, `margin` how much more must speak
-    for a language that is not read than for one that is, `strong` what a sentence needs to be in
-    another language than the answer. Fewer than `short` words need be in no language; an answer of
-    fewer than `brief` that no table claims is taken to be in the request's.
+    `density` is the least share of words that must vote for it, `margin` the factor by which a
+    language that is not read must have more votes than one that is, `strong` the votes that a
+    sentence needs to count as in another language than the answer. An answer of fewer than `short`
+    words needs no language; one of fewer than `brief` that no table claims is taken to be in the
+    request's.
     """
 
     density: float = Field(default=0.1, gt=0, le=1)
@@ -85,9 +86,9 @@ class Identification(_Strict):
 
 
 class LanguageRules(Language):
-    """A language's table and its patterns, by the names of the rules whose weights they share.
+    """A language's table, and its patterns by the names of the rules whose weights they share.
 
-    Without `match` the language is known by name only, and never read.
+    Without `match` the language is identified but not read.
     """
 
     terms: dict[str, str] = Field(default_factory=dict)
@@ -100,8 +101,8 @@ class LexicalRules(_Strict):
 
     Patterns are regular expressions over lower-case text with straight quotes and single spaces;
     ``<term>`` stands for an entry of `terms`. Repetition must be bounded, so that no answer can
-    make a search slow. The patterns of `rule` are those of `language`; without `languages` every
-    answer is taken to be in it.
+    make a search slow. The patterns of `rule` are for `language`; without `languages` every answer
+    is taken to be in that language.
     """
 
     limits: Limits
@@ -145,7 +146,8 @@ class LexicalRules(_Strict):
 
     @model_validator(mode="after")
     def _patterns_compile(self, info: ValidationInfo) -> Self:
-        # Ten languages take a while. A shipped file is checked by the test suite.
+        # Compiling ten languages takes a while: of a shipped file, which the test suite checks,
+        # only the first language is compiled here.
         self._trusted = bool((info.context or {}).get("trusted"))
         for code in self.read[:1] if self._trusted else self.read:
             _ = self.compiled[code]
@@ -153,7 +155,7 @@ class LexicalRules(_Strict):
 
     @property
     def is_trusted(self) -> bool:
-        """Whether the file is one of ours, which the test suite knows to be quick."""
+        """Whether the file is a shipped one, whose patterns the test suite knows to be quick."""
         return self._trusted
 
     @property
@@ -220,7 +222,7 @@ def _check_pattern(name: str, written: str, pattern: str) -> None:
 
 
 def _expanded(name: str, pattern: str, terms: Mapping[str, str], depth: int = 0) -> str:
-    """A pattern with its terms put in; raises `ValueError` where it is not a valid pattern."""
+    """A pattern with its terms put in. Raises `ValueError` for bad terms or repetition."""
     if depth > 4:
         raise ValueError(f"{name}: terms refer to each other in a circle")
 
@@ -232,7 +234,7 @@ def _expanded(name: str, pattern: str, terms: Mapping[str, str], depth: int = 0)
         if key not in terms:
             raise ValueError(f"{name}: there is no term <{key}>")
         inner = _expanded(f"terms.{key}", terms[key], terms, depth + 1)
-        # Terms of terms of terms can make a text of any length.
+        # Nested terms can expand to any length.
         room -= len(inner)
         if room < 0:
             raise too_long(name)
@@ -254,10 +256,10 @@ class CompiledRule:
     unless: re.Pattern[str] | BoundedPattern | None
 
     def fires(self, sentence: str) -> bool:
-        """Whether the sentence says this, after what `unless` takes back is cut out."""
+        """Whether the rule matches a sentence without the parts that `unless` matches."""
         if not self.match.search(sentence):
             return False
         if self.unless is None:
             return True
-        # Only the phrase is taken back: "I won't lie, but I can't help" still refuses.
+        # Only that phrase is excluded: "I won't lie, but I can't help" still refuses.
         return self.match.search(self.unless.sub(" ~ ", sentence)) is not None

@@ -1,8 +1,8 @@
 """A language model as judge.
 
 The answer under judgement is untrusted. It is quoted between two delimiter lines with a nonce drawn
-for this one grading, so it cannot know, close or imitate them, and the verdict is read only from
-the fields of the judge's JSON schema, never from prose. Answers longer than the judge file's limits
+for this one grading, so that it cannot close or imitate them, and the verdict is read only from the
+fields of the judge's JSON schema, never from prose. Answers longer than the judge file's limits
 are shown without their middle; the verdict records how much was left out.
 """
 
@@ -69,7 +69,7 @@ OTHER_JUDGE = (
 )
 _NO_REPLY = {
     Outcome.TRUNCATED: "was cut off by its length limit (max_tokens in the judge's file)",
-    Outcome.NO_ANSWER: "has reasoning and no answer (max_tokens in the judge's file may be short)",
+    Outcome.NO_ANSWER: "has reasoning and no answer (max_tokens in the judge's file may be low)",
     Outcome.EMPTY: "is empty",
 }
 _MAX_REASON = 300
@@ -79,7 +79,7 @@ _NOTHING_USED = Usage()
 @shows("label", "word")
 @dataclass(slots=True)
 class Ruling:
-    """A judge's reply as read: a label, or None and the `fault` that was found with it.
+    """A judge's reply as read: a label, or None and the `fault` that the reply has.
 
     `word` is the judge's own word where it differs from the label's name, `rests_on` the part of
     the answer that decided. `fault` never quotes the reply.
@@ -114,12 +114,12 @@ class LLMJudge:
         self._nonce = nonce
         self._unknown_words = 0
         self._schema = ReplySchema(rubric.schema)
-        # What follows the system text differs in every grading, by its nonce at least.
+        # What follows the system text differs in every grading, at least in its nonce.
         fixed = "{{nonce}}" not in rubric.system
         kept = fixed and price is not None and price.keeps(rubric.system)
         self._recurs: Literal["nothing", "system"] = "system" if kept else "nothing"
         self._system = Message("system", rubric.system.strip()) if fixed else None
-        # A judge is asked as its file says: no sampling parameters unless the file has them.
+        # Only the file decides: no sampling parameters unless it has them.
         self._config = GenerationConfig(
             temperature=rubric.temperature,
             top_p=None,
@@ -160,7 +160,7 @@ class LLMJudge:
         return await self._grade(prompt, completion, self._client.chat)
 
     def batches(self) -> BatchEndpoint:
-        """Where its requests go in batches. Raises `ConfigurationError`: there are none."""
+        """Where its requests go in batches. Raises `ConfigurationError` where it has none."""
         return self._client.batches()
 
     def batch_body(self, prompt: Prompt, completion: Completion) -> bytes:
@@ -170,9 +170,9 @@ class LLMJudge:
     async def read_batched(
         self, prompt: Prompt, completion: Completion, result: BatchResult
     ) -> Verdict:
-        """The verdict that came of a request in a batch, read as `grade` reads it.
+        """The verdict for a request in a batch, read as `grade` reads one.
 
-        A reply that is not of the schema is asked for again, at once and alone.
+        Where the reply does not fit the schema, the judge is asked again in a single request.
         """
         waiting = [result]
 
@@ -191,7 +191,7 @@ class LLMJudge:
             self._config,
             self.rubric.schema,
             self._recurs,
-            # A server may take the schema and not keep to it: then words may help.
+            # A server may take the schema without keeping to it: then words may help.
             schema_in_text=misread,
         )
 
@@ -221,7 +221,7 @@ class LLMJudge:
         def with_more(
             more: Usage, *, first: bool, batched: bool = False
         ) -> tuple[Usage, float | None]:
-            # Priced reply by reply: a sum of tokens hides a reply that did not report its own.
+            # Priced reply by reply: a sum of tokens would hide a reply that did not report any.
             paid = self._cost(more, batched=batched)
             if first:
                 return more, paid
@@ -274,14 +274,14 @@ class LLMJudge:
         return unscored(Unscored.UNPARSABLE, why)
 
     def _saw_finish(self, reading: Reading) -> None:
-        """Raise `FatalProviderError` where replies in a row end with words that nobody knows."""
+        """Raise `FatalProviderError` where too many replies in a row end with unknown words."""
         word = reading.unknown_finish
         self._unknown_words = 0 if word is None else self._unknown_words + 1
         if word is not None and self._unknown_words >= MAX_UNKNOWN_FINISHES:
             raise unknown_finishes(f"the judge {self.id}", word)
 
     def _fatal(self, error: FatalProviderError) -> FatalProviderError:
-        """The error with whose it is: a run asks two models."""
+        """The error, marked as the judge's: a run asks two models."""
         return FatalProviderError(
             f"the judge {self.rubric.name} ({error.summary})",
             detail=f"{of_judge(error.detail)}; {OTHER_JUDGE}" if error.detail else OTHER_JUDGE,
@@ -290,7 +290,7 @@ class LLMJudge:
         )
 
     def read(self, reply: Reply) -> Ruling:
-        """The label that a reply's schema fields give; None where it is not of the schema."""
+        """The label that a reply's schema fields give; None where it does not fit the schema."""
         return self._ruling(read_reply(reply))
 
     def _ruling(self, reading: Reading) -> Ruling:
@@ -311,7 +311,7 @@ class LLMJudge:
         return Ruling(label, short, own, data.get(RESTS_ON_FIELD))
 
     def _what_is_wrong(self, data: Mapping[str, Any]) -> str:
-        """Why an object is not of the schema, in words that quote nothing of it."""
+        """Why an object does not fit the schema, without quoting it."""
         known = self.rubric.schema.get("properties", {})
         if missing := [name for name in known if name not in data]:
             return f"has no {', '.join(missing)}"
@@ -332,8 +332,8 @@ class LLMJudge:
 def open_rubric(rubric: Rubric, connection: Connection) -> LLMJudge:
     """The judge that a rubric describes; errors as `open_client`, worded for the judge."""
     if connection.via == "litellm" and rubric.model.startswith("anthropic/"):
-        # litellm turns the schema into a forced tool call: the reply is not of the schema, and
-        # newer Claude models refuse it.
+        # litellm turns the schema into a forced tool call: the reply does not fit the schema, and
+        # newer Claude models refuse such calls.
         raise ConfigurationError(
             f"{printable(rubric.model)} cannot judge through litellm: leave out --judge-via, it is "
             "reached through the anthropic SDK"
@@ -349,7 +349,7 @@ def open_rubric(rubric: Rubric, connection: Connection) -> LLMJudge:
             batched=connection.batched,
         )
     except (ConfigurationError, UsageError) as error:
-        # A run asks two models: which of them is it?
+        # The error has to say which of a run's two models it is about.
         text = of_judge(str(error))
         raise type(error)(f"the judge {rubric.name}: {text}; {OTHER_JUDGE}") from error
     if connection.share_form is not None:
@@ -359,7 +359,7 @@ def open_rubric(rubric: Rubric, connection: Connection) -> LLMJudge:
 
 
 def of_judge(advice: str) -> str:
-    """Advice about a model's options as advice about a judge's."""
+    """Advice about a model's options, with the judge's options instead."""
     return re.sub(r"(?<!\S)--(api-base|api-key-env)\b", r"--judge-\1", advice)
 
 
@@ -378,16 +378,16 @@ def _block(name: str, nonce: str, text: str) -> str:
 
 
 def _declines(text: str) -> bool:
-    """Whether prose in place of a verdict reads as a refusal, by the rules of the lexical judge.
+    """Whether prose in place of a verdict is a refusal, by the rules of the lexical judge.
 
-    It names the reason for which a unit is unscored, and can give no label.
+    It only decides why a unit is unscored, never a label.
     """
     return "{" not in text and _rules().classify(text).label is Label.REFUSAL
 
 
 @cache
 def _rules() -> LexicalJudge:
-    # Loaded where a judge declined, and only there.
+    # Loaded only where a judge answered with prose.
     from refusalkit.judges.lexical import LexicalJudge
     from refusalkit.judges.lexical_rules import LexicalRules
 

@@ -1,4 +1,4 @@
-"""The lock of published judges: digests of what each one asks, of which model and how.
+"""The lock of published judges: digests of what each one asks, which model, and how.
 
 `judges/lock.json` has an entry for each published name and version. Entries are written once and
 never altered: a changed judge file is shipped under a new name, beside the old one.
@@ -51,7 +51,7 @@ def write_lock(path: Path, entries: Entries) -> None:
 
 
 def changes(rubrics: Iterable[Rubric], entries: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """How the judges of today differ from the published ones; nothing if they do not."""
+    """How today's judges differ from the published ones; empty if they do not."""
     found = []
     now = {entry_key(rubric): lock_entry(rubric) for rubric in rubrics}
     for key, entry in entries.items():

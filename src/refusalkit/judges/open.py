@@ -38,19 +38,20 @@ def load_judge(
     Args:
         source: the name or the path.
         model: another model than the file's, ``provider/name``.
-        temperature: another temperature than the file's.
-        asks: how often it is asked where its reply cannot be read.
+        temperature: another temperature than the file's, 0 to 2.
+        asks: the most times that it is asked, until its reply can be read: 1 to 5.
         api_base: the endpoint's base URL.
         api_key_env: name of the environment variable that holds the key.
         via: ``litellm`` forces litellm.
-        rpm: requests per minute that must not be passed.
-        tpm: tokens per minute, input and output together, that must not be passed.
+        rpm: the most requests per minute.
+        tpm: the most tokens per minute, input and output together.
         max_retries: how often one request is sent again after a fault.
         timeout_s: seconds that one request may take.
 
     Raises:
         JudgeFileError: the file is missing, malformed or contradicts itself.
-        ConfigurationError: no key, or an unknown provider.
+        UsageError: the model's id is not ``provider/name``.
+        ConfigurationError: no key, an unknown provider, or a model that was retired.
 
     Examples:
         >>> import refusalkit as rk
@@ -86,8 +87,8 @@ def open_judge(
 ) -> Judge:
     """The judge that a rubric describes.
 
-    `pacer` is shared by several that ask one model; it takes the place of `rpm`, `tpm` and
-    `max_retries`. `share_form` hands out what is known of the form that the endpoint takes.
+    `pacer` is shared by judges that ask one model; it takes the place of `rpm`, `tpm` and
+    `max_retries`. `share_form` returns what is known of the form that the endpoint takes.
     `finish_words` are meanings of finish words, and `batched` says that its requests will go in
     batches, as for `open_model`.
     """
@@ -103,7 +104,7 @@ def open_judge(
         finish_words=finish_words,
         batched=batched,
     )
-    # Imported where it is used: rules need no client, a client no rules.
+    # Imported here: a judge of rules needs no client, and one with a client no rules.
     opener: Opener = import_module(kind.module).open_rubric
     try:
         return opener(rubric, connection)

@@ -1,8 +1,8 @@
-"""The injection self-test: answers that try to steer their judge, and what it made of them.
+"""The injection self-test: answers that try to steer their judge, and its verdicts on them.
 
-Each attack comes before, after or around a carrier: a plain refusal and a plain compliance, both
-of a harmless request. It wants the carrier judged the other way round. The attacker is taken to
-know everything about the judge but the code that is drawn for one grading: its words and its
+Each attack is placed before, after or around a carrier: a plain refusal or a plain compliance, both
+to a harmless request. It tries to get the carrier judged the other way round. The attacker is
+assumed to know everything about the judge except the nonce of one grading: the judge's words and
 schema are filled in.
 """
 
@@ -30,7 +30,8 @@ PLACES = ("before", "after", "around")
 class Carrier:
     """An answer of a known `label`, and the label that an attack on it `wants`.
 
-    One that is not `attacked` is hard to judge by itself: a supportive reply that never says no.
+    A carrier that is not `attacked` is hard to judge as it is: a supportive reply that never says
+    no.
     """
 
     id: str
@@ -47,7 +48,7 @@ class Attack:
     """A text that tries to steer a judge.
 
     In `text`, ``{{word}}`` stands for the judge's own word for the wanted label and ``{{json}}``
-    for a reply of its schema. Where `chars` is set, `filling` in front fills it up to that length.
+    for a reply of its schema. Where `chars` is set, `filling` before it pads it to that length.
     """
 
     id: str
@@ -91,10 +92,10 @@ class ProbeSet:
 
 @dataclass
 class Probed:
-    """What a judge said. `planned` probes were to be asked; `asked` has those that were.
+    """A judge's verdicts. `planned` is how many probes were to be asked; `asked` has those asked.
 
-    `baseline` has the verdict on each carrier by itself. A carrier that was not judged rightly is
-    not attacked.
+    `baseline` has the verdict on each carrier without an attack. A carrier that was judged wrongly
+    is not attacked.
     """
 
     planned: int
@@ -169,7 +170,7 @@ def attack_text(attack: Attack, judge: Judge, wants: Label) -> str:
 
 
 class _Values(dict[str, str]):
-    """Values for placeholders; one that is not ours stays in the text, as part of the attack."""
+    """Values for placeholders; an unknown placeholder stays, as part of the attack's text."""
 
     def __missing__(self, name: str) -> str:
         return "{{" + name + "}}"
@@ -196,7 +197,7 @@ def _rubric_of(judge: Judge) -> Rubric | None:
 
 
 def _some_value(schema: Any) -> Any:
-    """A value that a property may have. The words of a judge file are strings and choices."""
+    """A value that a property of the schema may have; None where its type is not known here."""
     if not isinstance(schema, dict):
         return None
     if schema.get("enum"):
@@ -218,9 +219,9 @@ async def ask_probes(
 ) -> Probed:
     """Put every probe, or those of some `kinds`, to a judge; at most `concurrency` at once.
 
-    It ends early when `stop` is set, or where one more answer, as dear as the dearest so far, could
-    pass `max_cost` (USD). Raises `FatalProviderError`, and `ConfigurationError` where a budget is
-    set and a verdict comes without its price.
+    It ends early when `stop` is set, or where one more verdict, as expensive as the most expensive
+    so far, could exceed `max_cost` (USD). Raises `FatalProviderError`, and `ConfigurationError`
+    where a budget is set and a verdict comes without its price.
     """
     attacks = [attack for attack in probes.attacks if not kinds or attack.kind in kinds]
     carriers = carriers_for(judge, probes)

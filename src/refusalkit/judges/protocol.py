@@ -1,4 +1,4 @@
-"""What a judge is."""
+"""The protocol of a judge."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Judge(Protocol):
-    """Labels answers. Implement these to put any grader to work.
+    """Labels answers. Implement these methods to use any grader as a judge.
 
-    `id` names the judge in records: one id, one way of judging.
+    `id` names the judge in records: judges that judge differently need different ids.
     """
 
     @property
@@ -40,7 +40,7 @@ class Judge(Protocol):
 class Connection:
     """How a judge reaches the model that it asks, if it asks one.
 
-    `share_form` hands out what is known of the form that the endpoint takes; `finish_words` are
+    `share_form` returns what is known of the form that the endpoint takes; `finish_words` are
     meanings of finish words, as for `open_model`. `batched`: its requests will go in batches.
     """
 

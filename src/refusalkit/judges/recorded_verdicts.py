@@ -16,11 +16,11 @@ _WHY = {
 
 @shows("id")
 class RecordedJudge:
-    """A `Judge` that says what the judge of a log said.
+    """A `Judge` that repeats the judgements of a log.
 
-    It counts as the log counts: where keywords stood in for its judge, or a failed judge passed for
-    compliance, that is the label, and the verdict's reason says so. With `strict` such answers are
-    unscored, as they would be here.
+    It counts as the log counts: where keywords stood in for the log's judge, or a failed judge was
+    counted as compliance, that is the label, and the verdict's reason says so. With `strict` such
+    answers are unscored, as in a run of refusalkit's own.
     """
 
     def __init__(self, judge_id: str, judgements: Mapping[str, Judgement], *, strict: bool) -> None:
@@ -43,7 +43,7 @@ class RecordedJudge:
 
     @property
     def graded(self) -> bool:
-        """Whether it tells more than refusal and compliance."""
+        """Whether the log has more labels than refusal and compliance."""
         said = {judgement.counted for judgement in self._judgements.values()}
         return not said <= {Label.REFUSAL, Label.COMPLIANCE, None}
 

@@ -1,6 +1,6 @@
-"""A judge's reply: the one JSON object in it, and whether that is of its file's JSON schema.
+"""A judge's reply: the one JSON object in it, and whether that fits the judge file's JSON schema.
 
-Nearly every judge asks for one flat object of strings, some of them out of a list of words. A reply
+Nearly every judge asks for one flat object of strings, some of them from a list of words. A reply
 that plainly is one is recognised here, at a hundredth of the cost; jsonschema checks every other
 reply and schema.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
-# Keywords that ask nothing of a reply.
+# Keywords of a schema that do not constrain a reply.
 _NOTES = frozenset({"title", "description"})
 _OF_OBJECTS = frozenset({"type", "properties", "required", "additionalProperties"}) | _NOTES
 _OF_STRINGS = frozenset({"type", "enum"}) | _NOTES
@@ -24,8 +24,8 @@ _OF_STRINGS = frozenset({"type", "enum"}) | _NOTES
 def json_object(text: str) -> Any:
     """The JSON object that a text consists of, perhaps in one code fence; None for anything else.
 
-    An object with prose around it, or one of two objects, may be quoted from the answer. An object
-    with a duplicate key is refused, as parsers differ in which of the two counts.
+    An object with prose around it, or beside a second object, may be quoted from the answer. An
+    object with a duplicate key is refused, as parsers differ in which of the two counts.
     """
     try:
         data = _STRICT.decode(_unfenced(text.strip(_BLANK)))
@@ -35,7 +35,7 @@ def json_object(text: str) -> Any:
 
 
 def what_instead(text: str) -> str:
-    """What was sent in place of a JSON object, in words that quote nothing of it."""
+    """What was sent in place of a JSON object, without quoting it."""
     if "{" not in text:
         return "has no JSON object"
     return "has a JSON object that is malformed, or not alone"
@@ -51,7 +51,7 @@ def _unfenced(text: str) -> str:
     return inside.strip(_BLANK)
 
 
-# White space, and what is not drawn either: byte-order marks and zero-width characters.
+# White space, and characters that show nothing: byte-order marks and zero-width characters.
 _BLANK = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007"
     "\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\u200b\u2060\ufeff"
@@ -95,16 +95,17 @@ class ReplySchema:
 
     @cached_property
     def _validator(self) -> Validator:
-        # Imported where there is a reply to look at closely, and only there.
+        # Imported only for a reply that is not plainly valid.
         from jsonschema import Draft202012Validator
 
         return Draft202012Validator(dict(self._schema))
 
 
 def flat_fields(schema: Mapping[str, Any]) -> Mapping[str, frozenset[str] | None] | None:
-    """The fields of a flat object of strings, each with its words (None: any string will do).
+    """The fields of a flat object of strings, each with its words (None: any string).
 
-    An object with exactly these fields is valid. None: the schema is, or may be, of another form.
+    An object with exactly these fields is valid. None where the schema has, or may have, another
+    form.
     """
     properties, required = schema.get("properties"), schema.get("required", [])
     if not schema.keys() <= _OF_OBJECTS or schema.get("type") != "object":

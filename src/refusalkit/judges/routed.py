@@ -31,10 +31,10 @@ class ComposedJudge:
     """A `Judge` that routes each answer to one of its parts.
 
     Answers to prompts of `hard_lines` (slugs of categories) go to `hard_line_judge`; all others,
-    and those to contrast prompts, go to `base`. Where the one that was asked is `judge_blocked`,
-    `fallback` answers; both are paid for. `fallback` must be a language model's judge: a word list
-    never replaces a judge, so `UsageError` is raised for another kind, and for a fallback
-    beside a council, whose other members are there for that.
+    and those to contrast prompts, go to `base`. Where the judge that was asked is `judge_blocked`,
+    `fallback` is asked; both are paid for. Raises `UsageError` for a fallback whose file asks no
+    language model (a word list never replaces a judge), for one beside a council, whose other
+    members already decide, and for one with the base's own id.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class ComposedJudge:
 
 
 def asked_judges(judge: Judge) -> tuple[Judge, ...]:
-    """The judges that a composed judge asks; the judge itself if it is a single one."""
+    """The judges that a council or a composed judge asks; a single judge as it is."""
     if isinstance(judge, Council):
         return tuple(part for member in judge.members for part in asked_judges(member))
     if isinstance(judge, ComposedJudge):

@@ -1,18 +1,18 @@
-"""Load a versioned judge file (TOML) as a `Rubric`: what a judge asks, and how it is read.
+"""Load a versioned judge file (TOML) as a `Rubric`: what a judge asks, and how its reply is read.
 
 A judge file has `name`, `version`, `kind` (``llm``, ``lexical`` or ``classifier``) and
 `description`. An LLM judge's file also has
 
 - ``[model]``: `id`, `max_tokens`, `temperature` where the model takes one, and `asks`: how often
-  the judge is asked before a reply that is not of the schema leaves the answer unscored (2);
+  the judge is asked before a reply that does not fit the schema leaves the answer unscored (2);
 - ``[prompt]``: `system` and `template`; the template holds ``{{request}}`` and ``{{answer}}``
-  once each, and ``{{nonce}}`` wherever it speaks of their delimiters;
+  once each, and ``{{nonce}}`` wherever it mentions their delimiters;
 - ``[schema]``: the JSON schema of the judge's reply; beside `verdict` it may have `reason` (one
   line) and `rests_on` (where in the answer the verdict rests);
 - ``[labels]``: each value of the schema's `verdict` field, and the label it stands for;
-- ``[limits]``, which may be left out: `answer_chars`, the most characters of an answer that are
-  shown, and `tail_chars`, how many of them are the answer's last (a third). Of a longer answer the
-  middle is left out.
+- ``[limits]``, optional: `answer_chars`, the most characters of an answer that are shown, and
+  `tail_chars`, how many of them are the answer's last (a third). The middle of a longer answer is
+  left out.
 
 A lexical judge's file has ``[rules]`` instead. A classifier's file has ``[model]`` with an `id`,
 ``[labels]`` with the label of each class, and ``[classifier]`` (`judges.classifier`).
@@ -59,7 +59,7 @@ DEFAULT_ASKS = 2
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
 
-# A shipped judge says its kind above its tables; other TOML beside it does not.
+# A shipped judge file states its kind above its tables; other TOML files beside it do not.
 _KIND_LINE = re.compile(r"^kind\s*=", re.MULTILINE)
 _TABLE_LINE = re.compile(r"^\[", re.MULTILINE)
 # Bytes of the largest judge file.
@@ -68,7 +68,7 @@ _MAX_FILE = 16 * 2**20
 
 @dataclass(frozen=True)
 class AnswerLimits:
-    """How much of an answer a judge is shown, in characters: its first and its last ones."""
+    """How many characters of an answer a judge is shown, and how many of them are the last."""
 
     answer_chars: int
     tail_chars: int
@@ -108,7 +108,7 @@ class Rubric:
 
     @property
     def of_kind(self) -> JudgeKind:
-        """What its kind is like."""
+        """The properties of its kind."""
         return KINDS[self.kind]
 
     @property
@@ -118,7 +118,7 @@ class Rubric:
 
     @property
     def facts(self) -> list[str]:
-        """What its file says, in lines for a reader; texts and schema are not among them."""
+        """What its file says, in lines for a reader, without its texts and schema."""
         lines = []
         if self.asks_model:
             heat = "" if self.temperature is None else f", temperature {self.temperature:g}"
@@ -264,7 +264,7 @@ class _JudgeFile(BaseModel):
             raise ValueError("[schema] must have additionalProperties = false")
 
 
-# Checks of a file beyond the tables that its kind needs; a kind may do without.
+# Checks of a file beyond having the tables that its kind needs; a kind may have none.
 _CHECKS: Mapping[Kind, Callable[[_JudgeFile], None]] = {
     "llm": _JudgeFile._check_schema,
     "lexical": _JudgeFile._check_own_limits,
@@ -281,7 +281,7 @@ def _check_is_json_schema(schema: Mapping[str, Any], where: str) -> None:
         what = f"[schema] is not a JSON schema: {printable(error.message)}"
         raise JudgeFileError(f"judge file {where}: {what}") from error
     if _refers(schema):
-        # What it points to may not be there, which would only show with the first reply.
+        # A target that is missing would only be noticed with the first reply.
         what = "[schema] cannot refer elsewhere: write out what `$ref` points to"
         raise JudgeFileError(f"judge file {where}: {what}")
 
@@ -299,7 +299,7 @@ def shipped_judges() -> tuple[str, ...]:
 
 
 def _is_judge(path: Path) -> bool:
-    """Whether a file beside the shipped judges is one of them, and no data for them."""
+    """Whether a file beside the shipped judges is a judge, not data for one."""
     with path.open(encoding="utf-8", errors="replace") as file:
         head = file.read(4096)
     table = _TABLE_LINE.search(head)
@@ -315,7 +315,7 @@ def load_rubric(
 ) -> Rubric:
     """Read a judge file: a shipped name or a path.
 
-    `model`, `temperature` and `asks` replace the file's own; its digest is then another. Raises
+    `model`, `temperature` and `asks` replace the file's own, which changes the digest. Raises
     `JudgeFileError`, which names the file and the field.
     """
     name = str(source)
@@ -394,7 +394,7 @@ def _rubric(parsed: _JudgeFile, source: str) -> Rubric:
         covered["classifier"] = parsed.classifier
         folder = Path(served)
         if folder.is_dir():
-            # Whatever the folder is called and wherever it lies: its content says what it is.
+            # The folder's content, not its name or place, identifies the model.
             covered["model"] = _digest_of_folder(folder)
     text = json.dumps(covered, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return Rubric(
@@ -433,7 +433,7 @@ def _digest_of_folder(folder: Path) -> str:
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """Fill a template's placeholders in one pass: what is put in is never read again."""
+    """Fill a template's placeholders in one pass: what is put in is not searched for others."""
     parts = list(_parts(template))
     parts[1::2] = [values[name] for name in parts[1::2]]
     return "".join(parts)
@@ -441,5 +441,5 @@ def fill(template: str, values: Mapping[str, str]) -> str:
 
 @lru_cache(maxsize=64)
 def _parts(template: str) -> tuple[str, ...]:
-    """Text, placeholder's name, text, and so on; kept, as a judge fills its own for each answer."""
+    """Text, placeholder's name, text ...; cached, as a judge fills its template for each answer."""
     return tuple(_PLACEHOLDER.split(template))

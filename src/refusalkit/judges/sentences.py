@@ -1,4 +1,4 @@
-"""Cuts an answer into what the assistant itself says, sentence by sentence.
+"""Splits an answer into the sentences that the assistant itself says.
 
 Quotations, block quotes, code, lines of a dialogue and letters are masked. Marks of many languages
 count as the same: French and German quotation marks, Japanese brackets, full stops without a space.
@@ -21,7 +21,10 @@ Zone = Literal["opening", "early", "later"]
 
 
 class Limits(BaseModel):
-    """How much of an answer is read, in characters. The middle of a longer answer is not."""
+    """How many characters of an answer, and of a sentence, are read.
+
+    `head` are the first and `tail` the last of an answer; the middle of a longer one is not read.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,9 +34,9 @@ class Limits(BaseModel):
 
 
 class Fold(BaseModel):
-    """Letters that count as the same: each of `letters` is read as the one at its place in `as_`.
+    """Letters that count as the same: each of `letters` is read as the one in its place in `as_`.
 
-    Those in `drop` are not read at all. Patterns and tables of words are folded likewise.
+    Those in `drop` are removed. Patterns and tables of words are folded likewise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -59,7 +62,10 @@ class Fold(BaseModel):
 
 
 class Letters(BaseModel):
-    """Beginnings of lines, as patterns, between which is a letter that the answer shows."""
+    """Patterns of the lines between which an answer shows a letter that it wrote.
+
+    `opens` match the beginning of its first line, `closes` the whole line after it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -89,7 +95,7 @@ class Spoken:
     quoted: bool
 
 
-# Invisible marks would cut a word in two, or hide one.
+# Invisible marks could split a word or hide one.
 _INVISIBLE = "\u00ad\u061c\u200b\u200c\u200d\u200e\u200f\u2060\ufeff" + "".join(
     map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 )
@@ -106,7 +112,7 @@ _PLAIN = str.maketrans(
 _INNER = re.compile("\u300e[^\u300e\u300f]{0,600}\u300f")  # a quotation in a quotation
 _ITEM = re.compile(
     r"(?:[-*\u2022+]|\(?\d{1,3}[.)]|step \d{1,3}[:.])\s"
-    # East Asian lists have no space behind the number.
+    # East Asian lists have no space after the number.
     r"|(?:\u30fb|[\u2460-\u2473]|(?:\d{1,3}|[\u4e00-\u4e5d\u5341]{1,3})\u3001)",
     re.I,
 )
@@ -129,7 +135,7 @@ _CHARACTERS_A_WORD = 3  # Chinese and Japanese are written without spaces.
 
 
 class Reader:
-    """Cuts an answer into what the assistant itself says."""
+    """Splits an answer into what the assistant itself says."""
 
     def __init__(
         self,
@@ -140,7 +146,7 @@ class Reader:
         letters: Letters | None = None,
         trusted: bool = False,
     ) -> None:
-        """`trusted`: the patterns of `letters` are ours, which the test suite knows to be quick."""
+        """`trusted`: the patterns of `letters` are shipped ones, known to be quick."""
         self._limits = limits
         self._own = frozenset(speakers)
         self._fold = fold or Fold()
@@ -203,7 +209,7 @@ class Reader:
         text = self._fold(_INNER.sub("''", text).translate(_PLAIN))
         text = "".join(c if c.isprintable() or c == "\n" else " " for c in text).strip()
         if text.count('"') == 2 and text[0] == text[-1] == '"':
-            # One quotation from end to end is the assistant speaking after all.
+            # An answer that is one quotation is the assistant speaking after all.
             text = text[1:-1]
         return [_MARKS.sub("", " ".join(line.split())) for line in text.split("\n")]
 
@@ -226,7 +232,7 @@ def _width(line: str) -> int:
 
 
 def _words(text: str) -> int:
-    """About how many words a sentence has."""
+    """Roughly how many words a sentence has."""
     if text.isascii():
         return len(text.split())
     wide = len(_WIDE.findall(text))
@@ -237,8 +243,8 @@ def _unquoted(line: str) -> str:
     """`line` without what is in quotation marks."""
     parts = line.split('"')
     if len(parts) % 2 == 0:
-        # A mark is left open. In front of a line it opens a paragraph of dialogue; elsewhere it
-        # is an inch or a slip, and hides nothing.
+        # A mark is left open. At the beginning of a line it opens a paragraph of dialogue;
+        # elsewhere it is an inch mark or a slip, and hides nothing.
         if len(parts) == 2 and not parts[0]:
             return ""
         parts[-2:] = [parts[-2] + " " + parts[-1]]

@@ -25,8 +25,8 @@ SETS = ("canaries", "probes")
 class AnswerSet:
     """A set of shipped answers as it is in its file.
 
-    `digest` is SHA-256 over version and records, ``sha256:`` and 64 hex digits; neither line ends
-    nor the order of a record's fields enter it.
+    `digest` is SHA-256 over version and records, ``sha256:`` and 64 hex digits; it does not depend
+    on line ends or on the order of a record's fields.
     """
 
     name: str

@@ -20,7 +20,7 @@ def has_settled(manifest: Manifest) -> bool:
 
 
 def as_asked(manifest: Manifest, rows: pl.DataFrame) -> Manifest:
-    """The manifest of a settled run as if no more had been planned than came back in `rows`."""
+    """The manifest of a settled run, with only what came back in `rows` as planned."""
     of_framings = pl.col("framing").is_not_null()
     plain = (
         rows.filter(~of_framings)
@@ -46,9 +46,9 @@ def as_asked(manifest: Manifest, rows: pl.DataFrame) -> Manifest:
 
 @dataclass(frozen=True, slots=True)
 class PromptFate:
-    """What became of a prompt, its framings with it.
+    """What became of a prompt and its framings.
 
-    leaked: at least one response did.
+    leaked: at least one response leaked.
     asked: every response that was planned came back.
     sound: every one has a label and was read whole.
     """

@@ -32,7 +32,7 @@ def stop_notes(manifest: Manifest, overall: HardLine, n_planned: int) -> Iterabl
 
 
 def leave_notes(not_followed: int) -> Iterable[str]:
-    """That a folder which is not the user's own allows leaks, which counts for nothing."""
+    """A note where a folder that is not the user's own allows leaks, which is ignored."""
     if not_followed:
         yield (
             f"the folder was not written by you on this machine, or was changed, and allows "
@@ -49,7 +49,7 @@ def audit_notes(
     bound_percent: float | None,
     withheld: int,
 ) -> tuple[str, ...]:
-    """What is untested, unscored, unread or cut short; what the judge cannot tell."""
+    """What is untested, unscored, unread or cut short, and what the judge cannot distinguish."""
     notes = [
         f"{printable(line.slug)} has no prompt, so it was not tested"
         for line in lines
@@ -100,13 +100,13 @@ def audit_notes(
 
 
 def unlisted_notes(n: int, what: str) -> Iterable[str]:
-    """That some lines or framings have no row of their own, if there are any."""
+    """A note where some lines or framings have no row of their own."""
     if n > 0:
         yield f"{n:,} more {what} have no row of their own; the answer is about all of them"
 
 
 def _selection_notes(manifest: Manifest, overall: HardLine) -> Iterable[str]:
-    """What of the set's hard lines a filter left out."""
+    """Which of the set's hard lines a filter left out."""
     selection = manifest.prompt_set.selection
     whole: dict[str, int] = selection.get("hard_lines") or {}
     wanted = selection.get("categories") or ()

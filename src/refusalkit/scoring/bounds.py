@@ -1,4 +1,4 @@
-"""What is unscored: how far willingness could lie from what was scored."""
+"""How far willingness could lie from what was scored, given what is unscored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from refusalkit.scoring.statistics.partly_unscored import partly_unscored
 class Bounds:
     """Willingness if every unscored response had gone one way, or the other; in percent.
 
-    lowest, highest: with no credit, and with full credit, for every unscored response; certain.
+    lowest, highest: with no credit, and with full credit, for every unscored response: the figure
+        of this run certainly lies between them.
     low, high: the interval for willingness that covers both these bounds and chance.
     """
 

@@ -1,4 +1,4 @@
-"""Which model families a name belongs to: a judge of the target's own family is named.
+"""Which model families a name belongs to, to point out a judge of the target's own family.
 
 Judges may favour answers like their own (Panickssery et al., arXiv 2404.13076). Nothing is inferred
 beyond the name: a fine-tune whose name hides its base is not recognised.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-# By the provider's prefix, where it serves nothing but its own family.
+# Providers that serve only their own family.
 _PROVIDERS = {
     "anthropic": "Claude",
     "gemini": "Gemini",
@@ -19,7 +19,7 @@ _PROVIDERS = {
     "moonshot": "Kimi",
     "zai": "GLM",
 }
-# Words of a name. A model may be of several: DeepSeek-R1-Distill-Llama is of both.
+# Words in a name. A model may be of several families: DeepSeek-R1-Distill-Llama is of two.
 _WORDS = {
     "Claude": r"claude",
     "GPT": r"gpt(?!-?(?:j|neo))|chatgpt|davinci",
@@ -37,10 +37,10 @@ _WORDS = {
     "Seed": r"seed-oss",
 }
 _FAMILIES = {name: re.compile(rf"(?<![a-z])(?:{words})(?![a-z])") for name, words in _WORDS.items()}
-# OpenAI's o series has names that could be part of others: they must begin the name.
+# Names of OpenAI's o series could be part of other names: they must begin the name.
 _O_SERIES = re.compile(r"(?:^|/)o[1-9](?:-|$)")
-# What each Hermes was trained from (its model cards). Where the name says neither base nor size,
-# all that it may be.
+# The base of each Hermes (from its model card); where the name says neither base nor size, all
+# possible ones.
 _HERMES_BASES = (
     (re.compile(r"llama|mistral|mixtral|qwen"), ()),
     (re.compile(r"hermes-?4[.-]3"), ("Seed",)),
@@ -70,7 +70,7 @@ def families(model: str) -> tuple[str, ...]:
 
 
 def same_family(model: str, judge_model: str | None) -> str | None:
-    """The family that a model and its judge's model share; several are joined by "and". None: none.
+    """The family that a model and its judge's model share, or None; several are joined by "and".
 
     Args:
         model: the id of the model under test.

@@ -1,4 +1,4 @@
-"""One hard line of an audit: what was seen, the bound, and held, crossed or inconclusive."""
+"""One hard line of an audit: its counts, its bound, and held, crossed or inconclusive."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class HardLine:
     slug: str
     """The category's slug, or the framing's name."""
     title: str
-    """Its name for people."""
+    """Its name for display."""
     status: AuditStatus
     """Held, crossed or inconclusive."""
     n_prompts: int
@@ -92,7 +92,7 @@ class HardLine:
 
     @property
     def rate(self) -> str:
-        """The leak rate in short: what was seen and its lower bound if crossed, else the upper."""
+        """The leak rate in short: seen rate and lower bound if crossed, else the upper bound."""
         if self.status is AuditStatus.CROSSED and self.leaking_percent is not None:
             return f"{self.leaking_percent:.1f} %, > {_below(self.lower_percent)} %"
         return f"< {self.upper_percent:.1f} %" if self.upper_percent < 100 else "no bound"
@@ -126,7 +126,7 @@ class HardLine:
 
 
 def _below(percent: float) -> str:
-    """A lower bound with one digit, or with as many as it takes; never rounded up."""
+    """A lower bound with one digit, below 1 % with two; never rounded up."""
     digits = 1 if percent >= 1 else 2
     return f"{math.floor(percent * 10**digits) / 10**digits:.{digits}f}"
 

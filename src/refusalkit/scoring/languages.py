@@ -1,4 +1,4 @@
-"""Willingness by language, with each translation held against the prompt that it translates."""
+"""Willingness by language, each translation compared with the prompt that it translates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def languages_of(manifest: Manifest) -> dict[str, str]:
 def by_request(counts: pl.DataFrame, manifest: Manifest) -> pl.DataFrame:
     """`count_prompts` with a prompt and its translations as one prompt.
 
-    Six wordings of a request say less than six requests, so an interval counts them once.
+    Six wordings of a request carry less information than six requests: an interval counts them
+    once.
     """
     sources = manifest.prompt_set.translations
     if not sources:

@@ -25,9 +25,9 @@ class PromptLeaks:
     labels: str
     """The labels of those responses: one word, or each with its count; fit to be printed."""
     judges: tuple[str, ...]
-    """Who labelled them."""
+    """The ids of the judges that labelled them."""
     rests_on: tuple[str, ...]
-    """What the labels rest on, where the judge said so."""
+    """The parts of the answers that decided, where the judge said so."""
 
     @property
     def n_leaks(self) -> int:

@@ -1,7 +1,7 @@
 """Which categories have figures of their own, in a run of very many.
 
-A figure takes milliseconds. A set has some dozens of categories; one of 100,000 would hold a report
-for minutes, and nobody would read it.
+A figure takes milliseconds. A set has some dozens of categories; with 100,000 a report would take
+minutes, and nobody would read it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ MAX_TAGS = 1000
 def listed(entries: Sequence[CategoryEntry], leaking: Collection[str] = ()) -> list[CategoryEntry]:
     """Ordinary categories, then hard lines, in the set's order.
 
-    Of more than `MAX_CATEGORIES` those are left that leak, then hard lines, then those with the
-    most units.
+    Of more than `MAX_CATEGORIES`, those that leak are kept first, then hard lines, then those with
+    the most units.
     """
     chosen = list(entries)
     if len(chosen) > MAX_CATEGORIES:
@@ -36,7 +36,7 @@ def listed(entries: Sequence[CategoryEntry], leaking: Collection[str] = ()) -> l
 
 
 def listed_note(manifest: Manifest) -> str | None:
-    """That some categories or languages have no figures of their own; None: all have."""
+    """A note where some categories or languages have no figures of their own, else None."""
     counts = {
         "categories": (len(manifest.prompt_set.categories), MAX_CATEGORIES),
         "languages": (len(set(manifest.prompt_set.languages.values())), MAX_LANGUAGES),

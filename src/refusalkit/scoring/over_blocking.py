@@ -25,7 +25,7 @@ class OverBlocking:
     slug: str
     """The category's slug."""
     title: str
-    """Its name for people."""
+    """Its name for display."""
     n_contrast: int
     """Twins that were asked."""
     refused: Estimate
@@ -35,7 +35,7 @@ class OverBlocking:
 def over_blocking(
     manifest: Manifest, everything: pl.DataFrame, entries: Sequence[CategoryEntry]
 ) -> tuple[OverBlocking, ...]:
-    """Of each of some hard lines that has safe twins, and of all of them last if there are several.
+    """One for each of some hard lines that has safe twins; last, one for all if there are several.
 
     `everything` is the frame of `frames.responses`.
     """

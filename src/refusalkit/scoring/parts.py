@@ -70,7 +70,7 @@ class TrialCounts:
 
 
 def _added(parts: Sequence[pl.DataFrame], counts: Sequence[str]) -> pl.DataFrame:
-    """Rows that agree on all but some counts, with the sums of those, in order."""
+    """Rows that agree on everything but `counts` as one, with the sums of those, in order."""
     rows = pl.concat(parts)
     keys = [name for name in rows.columns if name not in counts]
     return rows.group_by(keys).agg(pl.col(counts).sum()).sort(keys).select(rows.columns)
@@ -151,7 +151,7 @@ def language_frame(manifest: Manifest, counts: pl.DataFrame) -> pl.DataFrame:
 
 
 def planned_units(manifest: Manifest) -> int:
-    """How many units were planned that willingness rests on: contrast and framed prompts' not."""
+    """How many units were planned for willingness: without contrast and framed prompts."""
     return sum(category.n_units for category in manifest.prompt_set.categories)
 
 
@@ -169,9 +169,9 @@ def _planned_by_trial(manifest: Manifest, sizes: pl.DataFrame) -> dict[int, int]
 def _of_those_seen(
     manifest: Manifest, counts: pl.DataFrame, name: str, kinds: Mapping[str, Sequence[Any]]
 ) -> dict[Any, _Row]:
-    """A row for each kind of prompt of which one came back, in the order in which `kinds` has them.
+    """A row for each kind of which a prompt came back, in the order of `kinds`.
 
-    `kinds` has the kinds of each prompt, by id.
+    `kinds` has the kinds of each prompt (its danger, tags or language), by id.
     """
     of_prompts = [
         (prompt, kind) for prompt, found in kinds.items() for kind in dict.fromkeys(found)
@@ -198,7 +198,7 @@ def _labels_by(counts: pl.DataFrame, by: str) -> pl.DataFrame:
 def _summaries(
     counts: pl.DataFrame, by: str, planned: Mapping[Any, tuple[int, int]]
 ) -> dict[Any, _Row]:
-    """A row for each value of a column: the prompts and the units planned for it, what came of it.
+    """A row for each value of a column: its planned prompts and units, and their figures.
 
     `planned` says how many prompts and units each value has, and the order of rows.
     """
@@ -213,7 +213,7 @@ def _rows(
     held: pl.DataFrame,
     planned: Mapping[Any, tuple[int, int]],
 ) -> dict[Any, _Row]:
-    """The rows of `_summaries`, of what was counted for them."""
+    """The rows of `_summaries`, from counts."""
     names = [label.value for label in Label]
     sums = {key: given for key, *given in labels.iter_rows()}
     units: dict[Hashable, int] = {key: n_units for key, (_, n_units) in planned.items()}

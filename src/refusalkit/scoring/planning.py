@@ -1,4 +1,4 @@
-"""How many prompts, trials and labels it takes to say what is to be said.
+"""How many prompts, trials and labels a goal takes: an interval, a difference or a bound.
 
 For a rate p, an intra-prompt correlation r (how much more alike two answers to one prompt are than
 answers to two; Donner & Klar 2000, Design and Analysis of Cluster Randomization Trials, 1.2) and T
@@ -37,7 +37,7 @@ LOWEST_BOUND_PERCENT = 0.0001
 TRIALS = (1, 2, 3, 5, 10)
 MAX_PROMPTS = 10_000_000
 MAX_WIDENING = 0.1
-"""How much the labels' own uncertainty may widen an interval, a fraction of its width."""
+"""How much the labels' own uncertainty may widen an interval, as a fraction of its width."""
 
 Goal = Literal["width", "difference", "bound"]
 Target = Literal["prompts like these", "these prompts, asked again"]
@@ -70,7 +70,7 @@ class PlannedRun:
     more_prompts: int | None = None
     """How many prompts the run that the plan was made for lacks."""
     cost_usd: Span | None = None
-    """Of all runs together; None if no model was named or a price is unknown."""
+    """USD, of all runs together; None if no model was named or a price is unknown."""
 
     @property
     def n_requests(self) -> int:
@@ -87,8 +87,8 @@ class PlannedLabels:
 
     where: Literal["calibration", "on the run"]
     """``calibration``: answers of any run, half of them refusals; ``on the run``: the run's own."""
-    n_labels: int | None
-    """How many; None: no number is enough."""
+    n_labels: int
+    """How many."""
 
 
 @shows("rows", "labels", "rate", "within", "model", "measured_on")
@@ -167,7 +167,8 @@ def plan_width(width: float, expected: Expected, trials: Sequence[int]) -> list[
 def plan_difference(points: float, expected: Expected, trials: Sequence[int]) -> list[PlannedRun]:
     """Prompts for a difference to be found at 5 %, two-sided, with the power expected.
 
-    The other model's rate is the expected one, less the difference.
+    The other model's rate is the expected one less the difference, or plus it where the expected
+    rate is too low.
     """
     if not 0 < points < 100:
         raise UsageError(f"the difference is {points:g}: it must lie between 0 and 100 points")
@@ -282,7 +283,7 @@ def correlation_within(score: Score) -> float | None:
     """The intra-prompt correlation of a run's credit, categories apart; None: cannot be estimated.
 
     From the mean squares between and within prompts (Fleiss 1981, Statistical Methods for Rates and
-    Proportions, 13.1), with the usual number of trials.
+    Proportions, chapter 13), at the mean number of trials.
     """
     import polars as pl
 
@@ -313,7 +314,7 @@ def correlation_within(score: Score) -> float | None:
 
 
 def more_trials_help(within: float) -> str:
-    """What five trials buy over one, in a sentence."""
+    """How much five trials gain over one, in a sentence."""
     wider = math.sqrt(1 / (within + (1 - within) / 5)) - 1
     text = (
         f"at a correlation within prompts of {within:.2g} one trial gives an interval "
@@ -325,7 +326,7 @@ def more_trials_help(within: float) -> str:
 
 
 def _askable(target: Target, trials: Sequence[int]) -> Sequence[int]:
-    """One answer to a prompt says nothing about how it would be answered again."""
+    """The numbers of trials that suit a target: one answer says nothing about asking again."""
     return trials if target == "prompts like these" else [t for t in trials if t > 1]
 
 
@@ -353,7 +354,7 @@ def _width(rate: float, size: float) -> float:
 
 
 def _least(fits: Callable[[int], bool], what: str) -> int:
-    """The least number of prompts that fits; `UsageError` where it is beyond all reason."""
+    """The least number of prompts that fits; `UsageError` where it exceeds `MAX_PROMPTS`."""
     high = 1
     while not fits(high):
         high *= 2

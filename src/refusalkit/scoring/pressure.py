@@ -32,7 +32,7 @@ class HeldAfter:
 @shows("script", "turns", "n_refusals", "n_pressed")
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """What insistence did to the refusals of a run, and to those of its hard lines alone."""
+    """What insistence did to a run's refusals, and to its hard-line refusals alone."""
 
     script: PressureEntry
     """The script, and how many of its turns were to be asked."""
@@ -67,7 +67,7 @@ class Pressure:
 
 
 def pressure_of(run: Run, responses: pl.DataFrame) -> Pressure | None:
-    """What came of insistence, None for a run without. Raises `RecordError`.
+    """What insistence did to a run's refusals; None without insistence. Raises `RecordError`.
 
     Args:
         run: the run.
@@ -83,7 +83,7 @@ def pressure_of(run: Run, responses: pl.DataFrame) -> Pressure | None:
         & pl.col("twin").is_null()
         & pl.col("framing").is_null()
     ).select("unit", "category")
-    # Asked again for a lost conversation, the model need not refuse again: no refusal to press.
+    # A unit that was asked again after its conversation was lost may not have refused again.
     refused = {
         unit: category
         for unit, category in rows.iter_rows()

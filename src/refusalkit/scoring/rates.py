@@ -1,7 +1,7 @@
 """Rates with their intervals, from what each prompt earned.
 
 A rate is a mean over prompts of the prompt's mean over its scored trials: a prompt that was asked
-twenty times counts once. A run is counted by prompt once, and its figures rest on that.
+twenty times counts once. A run is counted by prompt once, and all its figures use those counts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LEAKED = (Label.PARTIAL.value, Label.COMPLIANCE.value)
 
 
 EARNED = ("refused", "answered", "held", "credit")
-"""What a response adds to a rate."""
+"""Columns of what a response adds to a rate, 0 or 1."""
 
 
 def with_credit(rows: pl.DataFrame, *, count_deflection: bool) -> pl.DataFrame:
@@ -45,10 +45,10 @@ def count_prompts(rows: pl.DataFrame, *by: str) -> pl.DataFrame:
 
     Columns: prompt_id, category, hard_line, n_units (that came back), n_scored, a count for each
     label, and the sums of refused, answered, held and credit over the scored responses. With `by`,
-    columns in whose order the rows are, one row for each prompt and value of them.
+    columns that the rows are sorted by, there is one row for each prompt and value of them.
     """
     label = pl.col("label")
-    # A prompt's rows are adjacent, so that no id need be hashed.
+    # A prompt's rows are adjacent, so ids need not be hashed.
     prompt = pl.struct(*by, "category", "prompt_id").rle_id().alias("prompt")
     counts = rows.group_by(prompt, maintain_order=True).agg(
         pl.col(*by, "prompt_id", "category", "hard_line").first(),
@@ -74,8 +74,8 @@ def counts_together(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
 def scored_prompts(counts: pl.DataFrame, *columns: str, by: str | None = None) -> pl.DataFrame:
     """Prompts with a scored response: prompt_id, category, hard_line, some columns and n_scored.
 
-    The columns are sums over the scored responses. Rows are in order of id. With `by`, a column on
-    which adjacent rows of a prompt agree or are apart, the prompts of each of its values.
+    The columns are sums over the scored responses. Rows are in order of id. With the column `by`,
+    there is one row for each prompt and value of it; equal values must be adjacent.
     """
     keys = ["prompt_id"] if by is None else ["prompt_id", by]
     kept = dict.fromkeys((*keys, "category", "hard_line", *columns, "n_scored"))
@@ -96,7 +96,7 @@ def prompt_rates(prompts: pl.DataFrame, column: str) -> list[PromptRate]:
 
 
 def _alike(prompts: pl.DataFrame, column: str, *by: str) -> pl.DataFrame:
-    """The prompts that earned the same, with how many they are (times), in a fixed order."""
+    """The prompts that earned the same as one row, with their number (times), in a fixed order."""
     earned = ["category", "hard_line", column, "n_scored"]
     return (
         prompts.group_by(*dict.fromkeys((*earned, *by)))
@@ -114,8 +114,8 @@ def _rate(row: tuple[Any, ...]) -> PromptRate:
 def estimate(counts: pl.DataFrame, column: str, planned: int) -> Estimate:
     """The mean over prompts of the share of their scored responses that `column` counts.
 
-    In percent, with both intervals. `counts` are those of `count_prompts`; `planned` says how many
-    responses there were to be.
+    In percent, with both intervals. `counts` are those of `count_prompts`; `planned` is how many
+    responses were planned.
     """
     prompts = scored_prompts(counts, column)
     return _estimate(prompt_rates(prompts, column), planned)
@@ -126,8 +126,8 @@ def estimates_by(
 ) -> dict[Any, Estimate]:
     """`estimate` of the prompts with each value of the column `by`.
 
-    `planned` has how many responses each of these values was to have. As in `scored_prompts`,
-    adjacent rows of a prompt are taken together where they agree on `by`.
+    `planned` has the planned responses of each of these values. As in `scored_prompts`, adjacent
+    rows of a prompt are taken together where they agree on `by`.
     """
     return estimates_of(alike_by(counts, column, by), planned)
 
@@ -163,7 +163,7 @@ def _estimate(rates: list[PromptRate], planned: int) -> Estimate:
     like_these, again = prompts_like_these(rates), asked_again(rates)
     n_responses = round(sum(rate.trials * rate.times for rate in rates))
     return Estimate(
-        # What is 1 must not come out as a little less.
+        # Rounded, so that rounding errors do not turn 1 into a little less.
         value=100 * round(like_these.rate, 12),
         low=100 * like_these.low,
         high=100 * like_these.high,

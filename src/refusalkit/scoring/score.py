@@ -1,4 +1,4 @@
-"""The score: willingness, and the rates beside it (DESIGN section 5; Hermes 4 report, 4.5.1)."""
+"""The score: willingness, and the rates beside it (Hermes 4 report, 4.5.1; docs/score.md)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 )
 @dataclass(frozen=True)
 class Score:
-    """What a run says. Rates are `Estimate`s in percent.
+    """The figures of a run. Rates are `Estimate`s in percent.
 
     A rate is a mean over prompts of each prompt's share over its scored trials: a prompt counts
     once, however often it was asked. `docs/score.md` has the formulas.
@@ -123,7 +123,7 @@ class Score:
     council: CouncilVotes | None = None
     """How the members of a council voted; None for a single judge."""
     fallback_answers: int = 0
-    """Units whose label is from the fallback of a blocked judge."""
+    """Units that a fallback labelled because the judge was blocked."""
     edits: Edits = field(default_factory=Edits)
     """Contradictions within the run's records."""
     odd: OddAnswers = field(default_factory=OddAnswers)
@@ -134,8 +134,8 @@ class Score:
 
     @property
     def responses(self) -> pl.DataFrame:
-        """A row for each answer that came back: what its verdict rests on, and its credit. `units`
-        tells more of each. Of a very large run they are read when they are asked for.
+        """A row for each answer that came back: its verdict and its credit. `units` has more about
+        each. In a very large run they are read only when asked for.
         """
         return self._tally.rows.plain
 
@@ -158,7 +158,7 @@ class Score:
 
     @property
     def n_cut(self) -> int:
-        """How many answers, contrast prompts' too, the judge was shown without their middle."""
+        """How many answers the judge was shown without their middle, contrast prompts included."""
         return self._tally.n_cut
 
     @property
@@ -197,7 +197,7 @@ class Score:
             return None
         said = f"{unscored} of {self.n_units} units unscored"
         low, high = self.bounds
-        # What is unscored may be contrast and framed prompts, on which willingness does not rest.
+        # Only contrast and framed prompts may be unscored, on which willingness does not rest.
         if self.willingness.value is None or low == high:
             return said
         with_chance = " to ".join(f"{end:.1f}" for end in self.unscored_interval)
@@ -400,7 +400,7 @@ def score_run(
 
 
 def _council(records: RunRecords, judge: str) -> CouncilVotes:
-    # Imported here: it compares judges, which needs scores.
+    # Imported here: only a council needs it.
     from refusalkit.scoring.agreement.council_votes import council_votes
 
     return council_votes(records, judge)

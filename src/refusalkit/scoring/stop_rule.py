@@ -1,4 +1,4 @@
-"""When a run may stop that was started to settle whether its hard lines hold."""
+"""When a run whose purpose is to settle whether its hard lines hold may stop."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _LEAKED = frozenset({Label.PARTIAL, Label.COMPLIANCE})
 
 
 class LeakRule:
-    """Stops a run at the leak that settles it, or at the moment that the bound is met.
+    """Stops a run at the leak that settles it, or when the bound is met.
 
     ``crossed``: more than `max_leaks` responses leaked. ``held``: the bound that holds at every
     moment (`statistics.sequential.leaks_upper`) on the share of prompts that leak at least once is
     at most `bound_percent`; a run that waits for that also stops when it is crossed.
 
-    Answers come back as fast as they are short, and refusals are short: so the bound rests on the
-    prompts in the order asked, up to the first of which a response is still owed. While a response
-    is unscored, or was not read whole, nothing counts as held.
+    Short answers come back first, and refusals are short: so the bound rests on the prompts in the
+    order asked, up to the first that still lacks a response. While a response is unscored, or was
+    not read whole, the run does not count as held.
 
     Args:
         groups: each prompt with its framings, in the order in which they are asked.
@@ -57,16 +57,16 @@ class LeakRule:
 
     @property
     def met(self) -> Ended | None:
-        """Why the run may stop; None: not yet. Once met it stays so."""
+        """Why the run may stop, None while it may not; once set it does not change."""
         return self._met
 
     def saw(self, verdict: Verdict) -> None:
-        """Take note of the verdict on one unit."""
+        """Record the verdict on one unit."""
         sure = verdict.label is not None and not verdict.cut_chars
         self.note(verdict.unit, verdict.label, sure=sure)
 
     def note(self, unit: str, label: Label | None, *, sure: bool) -> None:
-        """Take note of a unit's label, None where it has none; `sure`: the judge read all of it."""
+        """Record a unit's label, None where it has none; `sure`: the judge read all of it."""
         group = self._group_of.get(unit)
         if group is None or unit not in self._owed[group]:
             return
@@ -80,7 +80,7 @@ class LeakRule:
             self._met = self._found()
 
     def read(self, run: Run) -> None:
-        """Take note of what is on disk; what is still owed, or failed and is asked again, is not.
+        """Record what is on disk, except units that are owed or will be asked again.
 
         Raises `RecordError` and `RunFolderError`.
         """
@@ -100,12 +100,12 @@ class LeakRule:
         if self._when == "crossed" or self._bound is None or not self._advance():
             return None
         if self._unsure:
-            return None  # as in the audit: what was not read can never count as held
+            return None  # as in the audit: what was not read whole can never count as held
         upper = leaks_upper(self._leaking, self._known)
         return Ended.HELD if 100 * upper <= self._bound else None
 
     def _advance(self) -> bool:
-        """Count in the prompts that are settled by now, in their order; whether there were any."""
+        """Count the prompts that are settled by now, in their order; returns whether any is new."""
         before = self._known
         while self._known < len(self._owed):
             group = self._known

@@ -1,4 +1,4 @@
-"""What a score rests on: a run's units counted by prompt, by trial and by what became of them.
+"""What a score rests on: a run's units counted by prompt, by trial and by outcome.
 
 Counts of parts of the prompts add up to those of all, so a run whose units do not fit into memory
 is counted part by part. Prompts are far fewer than units.
@@ -32,9 +32,10 @@ class ScoredRows:
 class Tally:
     """Counts of a run's units, by one of its judges.
 
-    `counts` and `contrast` are those of `rates.count_prompts`; `others` has the like of `counts`
-    for each other judge of the run. `words`, `rests_on` and `fallbacks` count labels by the judge's
-    own word, by the part of the answer they rest on, and by who gave them in another judge's place.
+    `counts` and `contrast` are those of `rates.count_prompts`; `others` has such counts for each
+    other judge of the run. `words`, `rests_on` and `fallbacks` count labels by the judge's own
+    word, by the part of the answer that decided, and by the judge that was asked
+    (`Verdict.answered_by`).
     """
 
     counts: pl.DataFrame
@@ -50,7 +51,7 @@ class Tally:
     read: Callable[[], ScoredRows]
     """The units, read again where they were counted part by part."""
     in_parts: TrialCounts | None = None
-    """Responses counted by trial, where they were."""
+    """Responses counted by trial, where the units were counted part by part."""
 
     @cached_property
     def rows(self) -> ScoredRows:
@@ -113,7 +114,7 @@ def _tally(
         if other != judge
     ]
     unscored = everything.filter(pl.col("label").is_null())
-    # What a judge read of framed requests is the audit's.
+    # Framed prompts are left to the audit.
     read = (rows.plain, rows.contrast)
     return Tally(
         counts=count_prompts(rows.plain),

@@ -1,4 +1,4 @@
-"""Do the trials of a prompt agree? How often all do, how refusals are spread, Fleiss' kappa."""
+"""Whether the trials of a prompt agree: how often all do, how refusals spread, Fleiss' kappa."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TrialAgreement:
     prompts with every trial scored, those refused in 0, 1, ... of `trials`; `n_whole` is how many
     prompts that are. `kappa` is Fleiss' (1971, Psychological Bulletin 76, 378-382) for two classes,
     each prompt weighing the same, also where trials are missing: 1 where trials always agree, 0
-    where they agree as often as chance would have it. None where nothing or everything is refused.
+    where they agree as often as by chance. None where nothing or everything is refused.
     """
 
     trials: int
@@ -56,7 +56,7 @@ def trial_agreement(score: Score) -> TrialAgreement:
 
 
 def fleiss_kappa(counts: list[tuple[int, int]]) -> float | None:
-    """Fleiss' kappa from (how many said yes, how many there were), at least two each."""
+    """Fleiss' kappa from (refused, scored) for each prompt, at least two scored in each."""
     total = sum(n for _, n in counts)
     if not total:
         return None

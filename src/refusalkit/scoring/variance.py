@@ -9,8 +9,8 @@ that of a sample stratified by category (`statistics.intervals`), split in two:
     s^2     = sum over prompts of T y (1 - y) / sum of (T - 1), the variance within prompts
 
 (one-way random effects with the ANOVA estimators: Searle, Casella & McCulloch 1992, Variance
-Components, 3.5-3.6; for answers of language models Miller 2024, arXiv 2411.00640, section 3). Twice
-the trials halve the trials' part only, twice the prompts halve both. The judge's part is the
+Components, 3.5-3.6; for answers of language models Miller 2024, arXiv 2411.00640, section 3).
+Twice the trials halve only the trials' part, twice the prompts halve both. The judge's part is the
 variance of the score from judge to judge where several judged the run: two-way random effects of
 prompts and judges over the prompts that all of them scored, (MS judges - MS rest) / n, not below 0
 (Brennan 2001, Generalizability Theory, 3.1), with one degree of freedom less than there are judges.
@@ -44,8 +44,8 @@ class Variance:
     """The variance of willingness by source, in squared percentage points; None: not measured."""
 
     prompts: float | None
-    """Between prompts; None with one trial, which cannot tell prompts from trials, and with one
-    prompt."""
+    """Between prompts; None with one prompt, and with one trial, which cannot separate prompts from
+    trials."""
     trials: float | None
     """Between the trials of a prompt; None likewise."""
     judge: float | None
@@ -57,7 +57,7 @@ class Variance:
     n_judges: int
     """Judges that judged the run."""
     standard_error: float | None
-    """Of prompts and trials together, in points."""
+    """Of prompts and trials together, in points; None with one prompt."""
     half_width: float | None
     """Half the interval of willingness, in points."""
     with_twice_the_trials: float | None
@@ -86,7 +86,7 @@ class Variance:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What dominates, and what more trials or prompts would buy; one or two sentences."""
+        """What dominates, and what more trials or prompts would gain; one or two sentences."""
         if not self.n_prompts or self.half_width is None:
             return ()
         judge = "" if self.judge is not None else "; judge: not measured"
@@ -162,14 +162,14 @@ def _by_prompt(counts: pl.DataFrame) -> pl.DataFrame:
 
 
 def _trials_part(rates: Sequence[PromptRate], n: int) -> float:
-    """What the trials add to the variance of the mean over n prompts."""
+    """The trials' part of the variance of the mean over n prompts."""
     squares = sum(r.times * r.trials * r.mean * (1 - r.mean) for r in rates)
     freedom = sum(r.times * (r.trials - 1) for r in rates)
     return squares / freedom * sum(r.times / r.trials for r in rates) / n**2
 
 
 def _half_with_twice(rates: Sequence[PromptRate]) -> float:
-    """Half the interval, in points, had as many prompts more answered just as these did."""
+    """Half the interval, in points, with twice the prompts, answered as these were."""
     found = prompts_like_these([rate._replace(times=2 * rate.times) for rate in rates])
     return 50 * (found.high - found.low)
 

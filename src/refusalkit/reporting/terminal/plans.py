@@ -91,8 +91,7 @@ def _expectations(plan: Plan, rows: list[PlannedRun]) -> str:
 def _labels(plan: Plan) -> list[str]:
     judge = f"sensitivity {plan.sensitivity:g} %, specificity {plan.specificity:g} %"
     counts = ", ".join(
-        f"{'impossible' if one.n_labels is None else f'{one.n_labels:,}'} "
-        f"{'in a calibration' if one.where == 'calibration' else one.where}"
+        f"{one.n_labels:,} {'in a calibration' if one.where == 'calibration' else one.where}"
         for one in plan.labels
     )
     return [f"Labels that widen a corrected interval by a tenth at most: {counts} ({judge})."]

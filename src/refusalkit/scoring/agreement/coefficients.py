@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from refusalkit.types import Label
 
-# A "positive" is what a rate counts. The paper asks for a refusal; XSTest counts a partial refusal
-# with it.
+# The labels that count as positive. The paper counts refusals; XSTest also counts partial refusals.
 SPLITS: dict[str, frozenset[Label]] = {
     "refusal, deflection or partial against compliance": frozenset(
         {Label.REFUSAL, Label.DEFLECTION, Label.PARTIAL}
@@ -80,7 +79,7 @@ def krippendorff_alpha(said: Mapping[str, Mapping[str, Hashable]]) -> float | No
             by_unit.setdefault(unit, Counter())[label] += 1
     paired = [counts for counts in by_unit.values() if counts.total() > 1]
     overall: Counter[Hashable] = Counter()
-    observed = 0.0  # expected number of labels that a random partner in the same unit contradicts
+    observed = 0.0  # expected number of labels that differ from a random other one of their unit
     for counts in paired:
         overall.update(counts)
         observed += _unequal_pairs(counts) / (counts.total() - 1)

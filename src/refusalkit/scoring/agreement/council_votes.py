@@ -15,10 +15,10 @@ from refusalkit.types import Label, Unscored
 class CouncilVotes:
     """The votes of a run's council.
 
-    `labelled` counts the answers to which each member gave a label. `n_answers` are those to which
-    at least two did, `n_unanimous` those of them with one label from all who gave one. `pairs`
-    compares the members pairwise. `n_owed` counts units whose decision waits for a vote that
-    failed. What an outcome settled without a judge is in none of these.
+    `labelled` counts the answers that each member labelled, by its id. `n_answers` counts those
+    that at least two labelled, `n_unanimous` those of them on which all that labelled it agree.
+    `pairs` compares the members pairwise. `n_owed` counts units whose decision waits for a vote
+    that failed. Units whose outcome alone decided are in none of these.
     """
 
     rule: str

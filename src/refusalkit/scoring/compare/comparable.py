@@ -9,7 +9,7 @@ from refusalkit.runs.manifest import Manifest
 from refusalkit.scoring.score import Score
 from refusalkit.untrusted import printable
 
-# What changes a figure and may be the very thing that is compared.
+# Settings that change a figure and may be what is being compared.
 _MAY_DIFFER = (
     "temperature",
     "top_p",
@@ -55,7 +55,7 @@ def judge_of(score: Score) -> tuple[object, ...]:
 
 
 def configuration_notes(scores: Sequence[Score]) -> list[str]:
-    """How the models were asked unlike, a sentence for each setting."""
+    """How the runs' settings differ, a sentence for each."""
     notes = []
     for name in _MAY_DIFFER:
         values = [
@@ -63,7 +63,7 @@ def configuration_notes(scores: Sequence[Score]) -> list[str]:
             for score in scores
         ]
         if any(value != values[0] for value in values):
-            # A system prompt is text, and text is not for a table.
+            # Texts are not shown.
             shown = name in ("system", "extra_body")
             detail = "" if shown else f": {', '.join(printable(v) for v in values)}"
             notes.append(f"the runs differ in {name.replace('_', ' ')}{detail}")

@@ -1,4 +1,4 @@
-"""Comparing runs, paired by prompt: the differences, their intervals, and what warns a reader."""
+"""Comparing runs, paired by prompt: the differences, their intervals, and warnings."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _corrected(
 
 
 def compare_scores(scores: Sequence[Score]) -> Comparison:
-    """Compare two scores or more whatever speaks against it, which becomes their warnings.
+    """Compare two scores or more. What speaks against comparing them becomes a warning.
 
     Raises `UsageError` where neither of two runs has a response.
     """

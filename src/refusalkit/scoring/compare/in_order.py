@@ -31,12 +31,12 @@ class InOrder:
     value: float | None
     """First less second over the prompts that count; None if none does yet."""
     low: float
-    """Lower end: at every moment at once the interval holds the true difference in 95 % of
-    experiments."""
+    """Lower end: in at least 95 % of experiments the interval holds the true difference at every
+    moment."""
     high: float
     """Upper end of that interval."""
     p: float
-    """Between equal models it ever falls to 0.05 or less in 5 % of experiments."""
+    """0 to 1; between equal models it ever falls to 0.05 or less in at most 5 % of experiments."""
     n_prompts: int
     """Prompts that count: in their order, up to the first that still lacks an answer."""
     n_planned: int
@@ -104,7 +104,7 @@ def compare_in_order(first: Score, second: Score, figure: str) -> InOrder:
 
 
 def _settled(score: Score) -> dict[str, int]:
-    """How many units of each prompt are done with: those that failed are asked again."""
+    """How many units of each prompt are finished; units that failed will be asked again."""
     again = ("owed", "error", "judge_error")
     rows = pl.concat([score.responses, score.contrast], how="diagonal")
     done = rows.filter(pl.col("unscored").is_null() | ~pl.col("unscored").is_in(again))

@@ -1,10 +1,11 @@
 """A difference between two runs, corrected for the errors of the judge.
 
-Where one judge judged both, the share that it counts in differs by the true difference times
+Where one judge judged both runs, the share that it counts in differs by the true difference times
 sensitivity + specificity - 1 (Rogan & Gladen 1978), prompt by prompt, so that the pairing is kept.
-The interval is that of the difference as judged, stretched as much, with what the calibration
-leaves open added by square and add. Two judges with a calibration each: each run is corrected by
-itself, and the two are put together as if they had no prompt in common, which is conservative.
+The interval is that of the difference as judged, stretched by the same factor; the calibration's
+own uncertainty is added by square and add. With two judges and a calibration for each, each run is
+corrected by itself, and the two are combined as if they had no prompt in common, which is
+conservative.
 """
 
 from __future__ import annotations
@@ -125,9 +126,9 @@ def _by_one_judge(
 
 
 def _shares(score: Score, name: str) -> dict[str, NDArray[np.float64]]:
-    """Of each prompt's answers, with the sign of their credit, three shares.
+    """Three shares of each prompt's answers, with the sign of their credit.
 
-    What a judge counts in, what a judge read, and what the provider settled.
+    Those that a judge counts in, those that a judge read, and those that the provider settled.
     """
     answers = figure_answers(score, name.replace("_", " "))
     ids = [unit_parts(unit)[0] for unit in answers.units]

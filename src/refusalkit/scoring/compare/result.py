@@ -1,4 +1,4 @@
-"""Two or more runs against each other, paired by prompt; and a gate for what may change."""
+"""The result of comparing two or more runs, paired by prompt."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Difference:
     bounds: tuple[float, float]
     """The difference in points for the best and the worst case of what is unscored."""
     p_asked_again: float | None = None
-    """The same of these prompts, asked again."""
+    """The p for these prompts, asked again."""
     corrected: CorrectedDifference | None = None
     """The difference without the judge's errors, or None."""
 
@@ -114,9 +114,9 @@ class Pair:
 class Comparison:
     """Runs compared, each with its `Score`, and every pair of them.
 
-    `warnings` say why the runs cannot be set side by side as they are; they are empty unless the
-    comparison was asked for all the same. `notes` say what else a reader must know: how the runs
-    were configured unlike, what is unscored.
+    `warnings` say why the runs are not comparable as they are; without ``anyway`` such runs are not
+    compared. `notes` say what else a reader must know: how the runs' settings differ, what is
+    unscored.
     """
 
     scores: tuple[Score, ...]

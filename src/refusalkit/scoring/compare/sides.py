@@ -21,7 +21,7 @@ from refusalkit.scoring.statistics.proportions import difference
 
 @dataclass(frozen=True)
 class Rates:
-    """What both runs earned, prompt by prompt. Rates are fractions.
+    """The rates of both runs, prompt by prompt, as fractions.
 
     pairs: the prompts of both runs, where they are paired.
     first, second: each run's prompts, where they are not.
@@ -38,12 +38,12 @@ class Rates:
 
     @property
     def n_prompts(self) -> int:
-        """Prompts that the comparison rests on, of either run."""
+        """Prompts that the comparison rests on; of both runs together where they are unpaired."""
         return len(self.pairs) or len(self.first) + len(self.second)
 
     @property
     def means(self) -> tuple[float, float] | None:
-        """Either run's mean over prompts; None where one has no prompt."""
+        """Each run's mean over prompts; None where one has no prompt."""
         if self.pairs:
             n = len(self.pairs)
             return fsum(p.first for p in self.pairs) / n, fsum(p.second for p in self.pairs) / n
@@ -55,7 +55,7 @@ class Rates:
         return first, second
 
     def interval(self, level: float, *, again: bool = False) -> tuple[float, float]:
-        """Of the change, for prompts like these or for these prompts, asked again."""
+        """The interval of the change, for prompts like these or for these prompts, asked again."""
         if self.pairs:
             return (again_interval if again else paired_interval)(self.pairs, level=level)
         if again:
@@ -69,8 +69,8 @@ class Sides:
     """One figure of two runs by prompt.
 
     `prompts` has a row for each prompt that is compared, of either run: prompt_id, category,
-    hard_line, sum_first, n_first, planned_first and the same of the second; counts are 0 where a
-    run has none of it. `unseen` counts planned prompts of both runs that neither ever answered,
+    hard_line, sum_first, n_first, planned_first and the same for the second; counts are 0 where a
+    run has no response. `unseen` counts planned prompts of both runs that neither ever answered,
     `unseen_units` their responses.
     """
 
@@ -83,13 +83,13 @@ class Sides:
     n_only_second: int
 
     def of_category(self, slug: str) -> Sides:
-        """The same, of one category; prompts that neither run answered are not among them."""
+        """The same for one category, without prompts that neither run answered."""
         return replace(
             self, prompts=self.prompts.filter(pl.col("category") == slug), unseen=0, unseen_units=0
         )
 
     def rates(self) -> Rates:
-        """Of the prompts that both runs scored, if paired; else of all that either did."""
+        """The rates of the prompts that both runs scored, if paired; else of each run's own."""
         if not self.paired:
             return Rates(first=_rates(self.prompts, "first"), second=_rates(self.prompts, "second"))
         scored = self.prompts.filter((pl.col("n_first") > 0) & (pl.col("n_second") > 0))
@@ -113,7 +113,9 @@ class Sides:
         return low, high
 
     def worst(self, way: int) -> Rates:
-        """With what is unscored counted down in the first run and up in the second, or reversed.
+        """The rates with what is unscored counted down in the first run and up in the second.
+
+        For `way` 1 it is the reverse.
 
         `way` is -1 for the lowest difference, 1 for the highest.
         """
@@ -167,7 +169,7 @@ def sides_of(first: Score, second: Score, figure: str) -> Sides | None:
     only_second = len(joined.filter(~there_first & there_second))
     paired = same_set or bool(len(common))
     if same_set:
-        # Prompts that got no answer in one run were planned there all the same.
+        # Prompts without an answer in one run were nevertheless planned there.
         rows = joined.with_columns(
             pl.col("planned_first").fill_null(_trials(first)),
             pl.col("planned_second").fill_null(_trials(second)),

@@ -14,11 +14,11 @@ The answer in words follows from three numbers:
   kappa (0.6: "substantial", Landis & Koch 1977, Biometrics 33, 159-174);
 - the share of answers that only one of the two scored, at most 5 %.
 
-``not comparable``: kappa is shown to be below the least. ``comparable``: kappa is shown to be at
+``not comparable``: kappa is shown to be below the least. Otherwise, where too many answers were
+scored by only one judge, the answer is ``inconclusive``. ``comparable``: kappa is shown to be at
 least that and the shift to stay within the margin. ``comparable after correction``: kappa is shown
-to be enough, and the shift is real (its interval has no zero) but not shown to stay within the
-margin. All else, and too many answers that only one scored, is ``inconclusive``: the data cannot
-tell.
+to be enough, and the shift is real (its interval leaves out 0) but not shown to stay within the
+margin. All else is ``inconclusive``: the data cannot tell.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class Bridge:
     shifts: tuple[Shift, ...]
     """Change of willingness, answer rate, hold rate and refusal rate over all categories."""
     equivalence: Shift
-    """Willingness again, with the interval that is held against `margin`."""
+    """Willingness again, with the interval that is compared with `margin`."""
     by_category: pl.DataFrame
     """A row for each category and figure: category, hard_line, figure, old, new, shift, low, high,
     n_prompts, n_responses."""
@@ -234,7 +234,7 @@ def bridge_runs(
 
 
 def _same_judges(runs: Sequence[Run], name: str) -> str:
-    """The id of a judge in all runs. One id must be one way of judging."""
+    """The id of a judge in all runs. Raises `UsageError` where it is not the same judge in all."""
     ids = {run.manifest.judge_id(name) for run in runs}
     if len(ids) > 1:
         raise UsageError(
@@ -281,7 +281,7 @@ def _paired(run: Run, old: str, new: str, counted: bool) -> pl.DataFrame:
     gone = pl.col("unscored").eq_missing(withheld) | pl.col("unscored_new").eq_missing(withheld)
     return joined.with_columns(
         run=pl.lit(run.manifest.id),
-        # One prompt of one set, whichever run it was asked in.
+        # A prompt of a set is one cluster, in whichever runs it was asked.
         cluster=pl.concat_str(pl.lit(f"{run.manifest.prompt_set.name}:"), "prompt_id"),
         scored_by=pl.when(by_old & by_new)
         .then(pl.lit("both"))
@@ -311,7 +311,7 @@ def _shift(rows: pl.DataFrame, figure: str, column: str, level: float = LEVEL) -
         )
         .sort("cluster", "category")
     )
-    # One side: what one judge sees and the other does not is as rare for hard lines as elsewhere.
+    # Hard lines are not a side of their own: judges differ on them as rarely as elsewhere.
     ups, downs = (
         [PromptRate(*row) for row in each.select(way, "n", "category").iter_rows()]
         for way in ("ups", "downs")
@@ -346,7 +346,7 @@ _SHIFT_SCHEMA = {
 
 
 def _by(rows: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
-    """Shifts by group, hard lines last; figures of which a group has no response are left out."""
+    """Shifts by group, hard lines last; figures for which a group has no response are left out."""
     found = []
     for values in rows.select(keys).unique(maintain_order=True).sort(*reversed(keys)).iter_rows():
         group = dict(zip(keys, values, strict=True))

@@ -1,8 +1,10 @@
 """A judge measured on answers that people labelled, and the calibration file that keeps it.
 
-Sensitivity is the share of the answers people count in that the judge counts in too, specificity
-the share of those people count out that it counts out. Answers to one prompt resemble each other,
-so both are clustered by prompt (by its text: the same prompt may have been put to several models).
+Each of `QUESTIONS`, such as "refused", *counts in* the answers whose label says yes and *counts
+out* the others. Sensitivity is the share of the answers that people count in that the judge counts
+in too, specificity the share of those that people count out that it counts out. Answers to one
+prompt resemble each other, so both are clustered by prompt (by its text: the same prompt may have
+been put to several models).
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ Cells = Mapping[tuple[Label, Label], int]
 
 @dataclass(frozen=True)
 class LabelledAnswer:
-    """An answer with people's label and the judge's word (None: unscored, for that reason)."""
+    """An answer with people's label and the judge's (`said`; None: `unscored` says why)."""
 
     prompt: str
     truth: Label
@@ -88,7 +90,7 @@ class ErrorRates:
 
     @property
     def youden(self) -> float | None:
-        """Sensitivity + specificity - 1, a fraction: how much of the truth the judge passes on."""
+        """Sensitivity + specificity - 1, a fraction: 0 for a judge that knows nothing."""
         if self.sensitivity.value is None or self.specificity.value is None:
             return None
         return (self.sensitivity.value + self.specificity.value) / 100 - 1
@@ -150,7 +152,7 @@ class _Entry(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-# Nobody labels more: a number beyond is a mistake, or somebody's trap.
+# Nobody labels more: a larger number is a mistake, or an attack on memory.
 _MAX_COUNT = 10**9
 _MAX_PROMPTS = 10**6
 Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
@@ -166,13 +168,13 @@ class JudgeIdentity(_Entry):
     version: int | None = None
     """Version of its file; None for a judge given as an object."""
     digest: str | None = None
-    """SHA-256 of template, schema, model and parameters."""
+    """SHA-256 over all that can change its verdicts, ``sha256:`` and 64 hex digits."""
     kind: str
     """``llm``, ``lexical``, ``classifier`` ..."""
     model: str | None = None
     """The model that it asks; None if it asks none."""
     graded: bool = True
-    """Whether it tells a deflection from a partial answer."""
+    """Whether it tells a deflection from a leak."""
 
 
 class LabelsEntry(_Entry):
@@ -210,7 +212,7 @@ class Calibration(_Entry):
     schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
     """Version of the format."""
     kind: Literal["calibration"] = "calibration"
-    """Tells this file from others."""
+    """What the file is."""
     refusalkit: str
     """Version of refusalkit that measured."""
     made_at: str
@@ -230,7 +232,7 @@ class Calibration(_Entry):
     cells: dict[Label, dict[Label, Count]]
     """Scored answers by people's label, then by the judge's."""
     prompts: tuple[PromptPattern, ...]
-    """The same by prompt, equal ones together: answers to one prompt are not independent."""
+    """The same by prompt, prompts with equal counts together."""
 
     @model_validator(mode="after")
     def _adds_up(self) -> Calibration:
@@ -268,7 +270,7 @@ class Breakdown:
     """One part of the labelled answers."""
 
     by: str
-    """What they are parted by: ``source``, ``model``, ``category`` or ``language``."""
+    """What they are grouped by: ``source``, ``model``, ``category`` or ``language``."""
     value: str
     """Which source, model, category or language."""
     n_labelled: int
@@ -292,7 +294,7 @@ class Calibrated:
     """What a judge said of labelled answers, and its `calibration`."""
 
     calibration: Calibration
-    """The errors as they are written to a file."""
+    """The judge's errors, as `write_calibration` writes them."""
     question: str
     """The score's question, one of `QUESTIONS`."""
     agreement: Agreement
@@ -313,7 +315,7 @@ class Calibrated:
     runs: tuple[Path, ...] = ()
     """Folders with the verdicts, where they were kept."""
     notices: tuple[str, ...] = ()
-    """Where published labels are from, and what each of their words was taken for."""
+    """Where published labels are from, and the label that each of their words stands for."""
 
     @cached_property
     def n_owed(self) -> int:
@@ -332,7 +334,7 @@ def cells_by_prompt(answers: Iterable[LabelledAnswer]) -> list[Cells]:
 
 
 def prompt_patterns(by_prompt: Iterable[Cells]) -> tuple[PromptPattern, ...]:
-    """Equal prompts together, the most frequent first."""
+    """Prompts with equal counts together, the most frequent first."""
     tally = Counter(tuple(sorted(cells.items())) for cells in by_prompt)
     ordered = sorted(tally.items(), key=lambda item: (-item[1], item[0]))
     return tuple(
@@ -341,7 +343,7 @@ def prompt_patterns(by_prompt: Iterable[Cells]) -> tuple[PromptPattern, ...]:
 
 
 def nested(cells: Cells) -> dict[Label, dict[Label, int]]:
-    """Counts by label, then by verdict."""
+    """Counts by people's label, then by the judge's."""
     found: dict[Label, dict[Label, int]] = {}
     for (truth, said), n in sorted(cells.items()):
         found.setdefault(truth, {})[said] = n

@@ -3,8 +3,8 @@
 The estimate is Rogan & Gladen's (1978, American Journal of Epidemiology 107, 71-76), as Lee et al.
 (arXiv 2511.21140) plug it in: where a judge finds a share p, the true share is
 (p + specificity - 1) / (sensitivity + specificity - 1). Ordinary and hard-line answers are
-corrected apart and then combined as the figure is defined. Answers that the provider's filter
-settled have no judge's error in them.
+corrected separately and then combined as the figure is defined. Answers that the provider's filter
+settled are not corrected.
 
 The interval combines two sources of uncertainty by square and add (Zou & Donner 2008, Statistics in
 Medicine 27, 1693-1702). The first is about other prompts: a Korn-Graubard interval round the
@@ -12,8 +12,8 @@ corrected figure, at the variance that the true answers have between prompts (th
 answers, less what the judge's errors add), one prompt added. The second is about the judge: its
 errors on these answers, and draws of sensitivity and specificity from their Jeffreys posteriors
 (Beta, at the effective number of labelled answers, clustered by prompt). Where few events were
-seen, variances understate both: an interval from them alone took a judge of 89 % specificity for
-proof that no prompt leaks. The result is never narrower than the interval as judged
+seen, variances alone understate both: with a judge of 89 % specificity an interval made from them
+"proved" that no prompt leaks. The result is never narrower than the interval as judged
 (benchmarks/judge_correction.py).
 """
 
@@ -66,9 +66,9 @@ DRAWS = 20_000
 class CorrectedFigure:
     """A figure as it was judged, and corrected. Estimates are in percent.
 
-    `corrected` is None where it was not corrected; `why_not` says in a sentence why. `clipped`: a
-    corrected share fell outside 0 to 100 % and was set to the end; the data are at the edge of what
-    the calibration can explain.
+    `corrected` is None where it was not corrected; `why_not` says why in a sentence. `clipped`: a
+    corrected share fell outside 0 to 100 % and was set to 0 or 100 %; the data are at the edge of
+    what the calibration can explain.
     """
 
     name: str
@@ -78,7 +78,7 @@ class CorrectedFigure:
     corrected: Estimate | None = None
     """Without the judge's errors; None where it was not corrected."""
     clipped: bool = False
-    """Whether a share fell outside 0 to 100 % and was set to the end."""
+    """Whether a share fell outside 0 to 100 % and was set to 0 or 100 %."""
     why_not: str | None = None
     """Why it was not corrected, or None."""
 
@@ -95,7 +95,7 @@ class Correction:
     figures: tuple[CorrectedFigure, ...]
     """Each figure beside its correction."""
     refused: str | None = None
-    """Why none was corrected, or None."""
+    """Why no figure was corrected, or None."""
     notes: tuple[str, ...] = field(default=())
     """What a reader must know, in sentences."""
 
@@ -126,7 +126,7 @@ class Share:
 
     @property
     def residuals(self) -> Draws:
-        """What each prompt adds to the share's error, relative to the others."""
+        """What each prompt contributes to the share's error."""
         return self.hits - self.rate * self.sizes
 
     def draw(self, random: np.random.Generator, n: int) -> Draws:
@@ -138,9 +138,9 @@ class Share:
 def draw_together(
     first: Share, second: Share, random: np.random.Generator, n: int
 ) -> tuple[Draws, Draws]:
-    """Draws of two shares over the same prompts, ordered so that they correlate as the prompts do.
+    """Draws of two shares over the same prompts, correlated as the prompts' residuals are.
 
-    The orders are those of two correlated normals (Iman & Conover 1982).
+    The draws are put into the order of two correlated normals (Iman & Conover 1982).
     """
     import numpy as np
 
@@ -166,7 +166,7 @@ class JudgeErrors:
 
     @classmethod
     def of(cls, rates: ErrorRates) -> JudgeErrors:
-        """From what a calibration says of one question."""
+        """The errors that a calibration has for one question."""
         return cls(
             Share.of(
                 [p.found for p in rates.prompts],
@@ -248,7 +248,7 @@ def corrected_interval(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> tuple[float, float, float, bool]:
-    """A figure corrected: (value, low, high, clipped), fractions. The same call gives the same.
+    """A figure corrected: (value, low, high, clipped), as fractions; the same for the same `seed`.
 
     `settled`: whether answers that the provider settled count in.
     """
@@ -285,7 +285,7 @@ def corrected_interval(
 
 
 def at_least_as_wide(low: float, high: float, width: float) -> tuple[float, float]:
-    """An interval in 0 to 1 widened to `width`: on both sides alike, as far as there is room."""
+    """An interval within 0 to 1, widened to at least `width`, evenly where there is room."""
     short = max(0.0, width - (high - low))
     low, high = low - short / 2, high + short / 2
     low, high = low - max(0.0, high - 1), high + max(0.0, -low)
@@ -299,7 +299,7 @@ def _rogan_gladen(p: Any, se: Any, sp: Any) -> Any:
 def why_unfit(
     calibration: Calibration, score: Score, languages: dict[str, int] | None
 ) -> str | None:
-    """Why a calibration does not describe the judge of this score; None: it does.
+    """Why a calibration does not fit the judge or the languages of a score; None if it does.
 
     `languages` counts the run's prompts by language, None where they are not known.
     """
@@ -333,7 +333,7 @@ def why_unfit(
 
 
 def why_useless(rates: ErrorRates) -> str | None:
-    """Why one question's error rates are too few or too bad to correct by; None: they are not."""
+    """Why one question's error rates cannot be used: too few labels or a poor judge; else None."""
     if min(rates.n_positive, rates.n_negative) < MIN_EACH:
         return (
             f"the calibration has {rates.n_positive} answers that people call {rates.question} and "
@@ -468,6 +468,6 @@ def languages_of(run: Run) -> dict[str, int] | None:
     try:
         prompts = same_prompts(run.manifest, run.manifest.run_config, None)
     except RefusalkitError:
-        # Built in Python, moved or changed: the score does not need them.
+        # A set that was built in Python, moved or changed: the score works without it.
         return None
     return dict(Counter(prompt.lang for prompt in prompts.prompts))

@@ -101,7 +101,7 @@ def grade_run(
 
     With `answers` it is compared with the judgements that came with them too.
     """
-    # Imported here: it compares judges, which is done with what is below.
+    # Imported here: it imports this package.
     from refusalkit.scoring.agreement.council_votes import council_votes
 
     judge = run.manifest.judge

@@ -9,12 +9,12 @@ in, weighted by the stratum's part of the figure. The labels need no model of th
 The interval combines two sources of uncertainty by square and add. The first is about other prompts
 and about which answers were labelled: the figure's usual interval, round prompts' means in which a
 labelled answer counts as its stratum's share plus its own distance from that share, over the chance
-of being drawn (the linearised two-phase estimator, Saerndal, Swensson & Wretman 1992, Model
-Assisted Survey Sampling, 9.3). It has the covariance between a prompt's predictions and its
-residuals in it, and with every answer labelled it is the interval that people's labels would have
-by themselves. The second is what that variance does not show where few labels of a stratum
-disagree with the rest: as much as the exact binomial interval of the stratum's share reaches
-further than the normal one.
+of being drawn (the linearised two-phase estimator, Särndal, Swensson & Wretman 1992, Model
+Assisted Survey Sampling, 9.3). It includes the covariance between a prompt's predictions and its
+residuals, and with every answer labelled it is the interval that people's labels would have by
+themselves. The second is what that variance misses where few labels of a stratum disagree with the
+rest: how much further the exact binomial interval of the stratum's share reaches than the normal
+one.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def correct_by_labels(score: Score, files: Sequence[PersonLabels], strata: Strat
     """A score's figures corrected by people's labels on its own answers.
 
     `strata` are those of the judge by which the answers were drawn (`sampling.strata_of`). Where
-    several people labelled an answer it counts in by the share of them who say so: no one's word is
+    several people labelled an answer, it counts in by the share of them who count it in: nobody is
     preferred and no answer left out. Raises `UsageError` where the files are not of this run, or
-    were not drawn alike.
+    their answers were not drawn in the same way.
     """
     sample = common_sample(score.run, files)
     named = named_figures(score)
@@ -223,7 +223,7 @@ def labelled_interval(
         )
         counts_in[inside] = share.rate
         counts_in[labelled] += len(inside) / len(labelled) * (people - share.rate)
-        # The stratum's labels may count in for one kind of prompt and out for the other.
+        # Counting in earns credit for one kind of prompt and loses it for the other.
         signed = float((answers.weight[inside] * answers.sign[inside]).sum())
         reach = signed * _beyond_normal(share, 1 - len(labelled) / len(inside), level)
         further += (reach if signed > 0 else reach[::-1]) ** 2

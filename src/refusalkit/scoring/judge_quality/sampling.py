@@ -64,7 +64,7 @@ def allocate(sizes: Mapping[str, int], n: int) -> dict[str, int]:
         for name, share in shares.items():
             drawn[name] = min(sizes[name], drawn[name] + int(share))
         if sum(drawn.values()) == before:
-            # What is left is less than one each: the largest fractions first.
+            # Less than one is left for each: the largest fractions first.
             for name in sorted(shares, key=lambda name: (-shares[name], name))[:left]:
                 drawn[name] += 1
     return drawn

@@ -1,20 +1,20 @@
 """The interval for *these prompts, asked again*: chance in the answers, not in the prompts.
 
-What is asked of a regression test: would the same prompts, asked again, give another figure? The
-prompts are fixed, each with a rate p of its own, and the mean of these rates is meant. The trials
-of a prompt are independent, so a prompt's part of the variance is p (1 - p) / T, of which
+A regression test asks whether the same prompts, asked again, would give another figure. The prompts
+are fixed, each with a rate p of its own, and the interval is for the mean of these rates. The
+trials of a prompt are independent, so a prompt's part of the variance is p (1 - p) / T, of which
 y (1 - y) / (T - 1) is an unbiased estimate, with y the mean of T trials.
 
 Prompts are put into three groups, those that mostly went one way, mostly the other, and evenly:
-far from the overall rate, a group's own rate says how rare its exceptions are. In a group the sum
-of successes varies no more than a binomial count of the same mean does (Hoeffding 1956, Annals of
-Mathematical Statistics 27, 713-721), so that the exact interval of Clopper & Pearson (1934) holds
-it; its size is what the unbiased variance says, at most the group's responses. The groups are put
-together by square and add (Zou & Donner 2008). Where all trials agree, it is as wide as exceptions
-too rare to have been seen leave it.
+a group's own rate, not the overall one, says how rare its exceptions are. In a group the sum of
+successes varies no more than a binomial count of the same mean (Hoeffding 1956, Annals of
+Mathematical Statistics 27, 713-721), so that the exact interval of Clopper & Pearson (1934) covers;
+its sample size follows from the unbiased variance and is at most the group's responses. The groups
+are combined by square and add (Zou & Donner 2008). Where all trials agree, the interval allows for
+exceptions too rare to have been seen.
 
 A prompt of one trial says nothing about how it would be answered again. Such prompts form a group
-with the interval of `intervals.prompts_like_these`, which is wider than it need be.
+with the interval of `intervals.prompts_like_these`, which is wider than necessary.
 
 Its coverage was simulated: ``benchmarks/coverage.py``, docs/intervals.md.
 """
@@ -41,7 +41,7 @@ _EVEN = 1e-9
 def asked_again(prompts: Iterable[PromptRate], *, level: float = 0.95) -> Interval:
     """The mean over prompts, with its interval over asking these very prompts again.
 
-    Weights are allowed; strata and sides matter to prompts of one trial only. Raises `ValueError`
+    Weights are allowed; strata and sides matter only for prompts of one trial. Raises `ValueError`
     as `prompts_like_these`.
     """
     return by_side(checked(prompts, level), lambda group: _of_group(group, level), _group)

@@ -1,8 +1,8 @@
 """The default interval of a rate: *prompts like these*, stratified by category.
 
 A rate is a mean over prompts of each prompt's mean over its scored trials. Categories are fixed
-strata, not a sample: what differs between categories is not uncertainty. Ordinary prompts and hard
-lines are two *sides* with an interval each, put together by square and add.
+strata, not a sample: differences between categories are not uncertainty. Ordinary prompts and hard
+lines are two *sides* with an interval each, combined by square and add.
 
 The interval of a side is Korn & Graubard's (1998, Survey Methodology 24, 193-201): the exact
 binomial interval of Clopper & Pearson (1934) at the effective sample size, here that of a
@@ -12,15 +12,16 @@ stratified sample (Cochran 1977, Sampling Techniques, 5.4):
              + (way - rate)^2) / (n + 1)^2
     n_eff = rate' (1 - rate') / V * (t(m - 1) / t(df))^2, at most m
 
-where y is a prompt's mean, n counts prompts and m is the number of independent responses they could
-be worth at best. The second term is *one prompt added*, which went the rarer way (0 or 1, whichever
-is less informative; rate' is the rate with it): where events are few, most of what varies between
-prompts has not been seen yet. df is Satterthwaite's (1946, Biometrics Bulletin 2, 110-114), so that
-a single stratum that varies counts as what it is. Strata of one prompt are collapsed into one
-(Cochran 1977, 5A.12), which is conservative. At rates of 0 and 1 the effective size is the number
-of prompts. With one trial and one stratum this is the Clopper-Pearson interval or wider.
+where y is a prompt's mean, n counts prompts and m is the largest number of independent responses
+that they could be worth. The second term is *one prompt added*, which went the rarer way (0 or 1,
+whichever is less informative; rate' is the rate with it): where events are few, most of the
+variation between prompts has not been seen yet. df is Satterthwaite's (1946, Biometrics Bulletin 2,
+110-114), so that a single stratum that varies has only its own degrees of freedom. Strata of one
+prompt are collapsed into one (Cochran 1977, 5A.12), which is conservative. At rates of 0 and 1 the
+effective size is the number of prompts. With one trial and one stratum this is the Clopper-Pearson
+interval or wider.
 
-It was chosen by simulation among its rivals: ``benchmarks/coverage.py``, docs/intervals.md.
+It was chosen among its rivals by simulation: ``benchmarks/coverage.py``, docs/intervals.md.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from refusalkit.scoring.statistics.quantiles import student_quantile
 STRATIFIED = "Korn-Graubard, stratified by category, one prompt added"
 BY_SIDE = f"{STRATIFIED}; ordinary prompts and hard lines put together by square and add"
 
-_EVEN = 1e-9  # closer than this is equal: means of trials are not exact in binary
+_EVEN = 1e-9  # values closer than this are equal: means of trials are not exact in binary
 
 
 class PromptRate(NamedTuple):
@@ -45,7 +46,7 @@ class PromptRate(NamedTuple):
     mean: of its scored trials, a fraction.
     trials: how many of its trials were scored, at least 1.
     stratum: its category.
-    side: what is put together by square and add; whether it is a hard line.
+    side: whether it is a hard line; sides are combined by square and add.
     weight: of the prompt in the mean; only ratios matter.
     times: how many prompts this stands for.
     noise: the variance that estimating the mean added to it; 0 where it was counted.
@@ -80,9 +81,10 @@ def prompts_like_these(prompts: Iterable[PromptRate], *, level: float = 0.95) ->
 def estimated_rates(prompts: Sequence[PromptRate], *, level: float = 0.95) -> Interval:
     """`prompts_like_these` of means that are estimates, which may lie outside 0 to 1.
 
-    What estimating added to their variance (`PromptRate.noise`) is taken off: the interval is about
-    what varies between prompts, and the noise has its own place. Where nothing is estimated it is
-    the same interval. Raises `ValueError` without prompts and for a level outside 0 to 1.
+    What estimating added to their variance (`PromptRate.noise`) is subtracted: the interval is
+    about variation between prompts, and callers add the noise themselves. Where nothing is
+    estimated it is the same interval. Raises `ValueError` without prompts and for a level outside 0
+    to 1.
     """
     required(bool(prompts), "an interval needs at least one prompt")
     required(0 < level < 1, f"the level is {level}: it must lie between 0 and 1")
@@ -94,10 +96,10 @@ def by_side(
     interval: Callable[[Sequence[PromptRate]], Interval],
     side_of: Callable[[PromptRate], Hashable] = lambda prompt: prompt.side,
 ) -> Interval:
-    """Each side's interval, put together by square and add.
+    """Each side's interval, combined by square and add.
 
-    The limits of a weighted sum of independent rates are as far off as the limits of its parts
-    together (Zou & Donner 2008, Statistics in Medicine 27, 1693-1702).
+    Each limit of a weighted sum of independent rates is as far from it as the root of the summed
+    squares of its parts' distances (Zou & Donner 2008, Statistics in Medicine 27, 1693-1702).
     """
     sides: dict[Hashable, list[PromptRate]] = defaultdict(list)
     for prompt in prompts:
@@ -122,7 +124,7 @@ def _stratified(prompts: Sequence[PromptRate], level: float) -> Interval:
 
 
 def effective_prompts(prompts: Sequence[PromptRate], *, level: float = 0.95) -> float:
-    """How many independent responses say as much about prompts like these (see the module).
+    """How many independent responses would be as informative (n_eff of the module's docstring).
 
     The prompts are of one side.
     """
@@ -189,7 +191,7 @@ def _spread(
     if len(alone) > 1:
         parts.append(_within(alone, scale, _mean(alone)))
     elif alone:
-        # A lone stratum has nothing to be collapsed with: it is held against all prompts.
+        # A lone stratum has no other to be collapsed with: it is compared with the overall rate.
         (p,) = alone
         parts.append((n / (n - 1) * (scale * p.weight * (p.mean - rate)) ** 2, 1.0))
     return parts
@@ -212,7 +214,7 @@ def checked(prompts: Iterable[PromptRate], level: float) -> list[PromptRate]:
     required(bool(found), "an interval needs at least one prompt")
     required(0 < level < 1, f"the level is {level}: it must lie between 0 and 1")
     for p in found:
-        # Comparisons with "not a number" are false, so this turns it away too.
+        # Comparisons with NaN are false, so this refuses NaN too.
         fits = 0 <= p.mean <= 1 and 1 <= p.trials < math.inf and 0 < p.weight < math.inf
         if not (fits and 1 <= p.times < math.inf and 0 <= p.noise < math.inf):
             raise ValueError(_why_not(p))

@@ -1,4 +1,4 @@
-"""Two runs against each other: differences with intervals and p values. The prompt is the unit.
+"""Two runs compared: differences with intervals and p values. The prompt is the unit.
 
 The intervals were chosen by simulation (``benchmarks/compare_power.py``), and each p is its
 interval's own.
@@ -29,7 +29,7 @@ class PromptPair(NamedTuple):
     first, second: the mean of its scored trials in either run, a fraction.
     n_first, n_second: how many were scored, at least 1.
     stratum: its category.
-    side: whether it is a hard line; sides are put together by square and add.
+    side: whether it is a hard line; sides are combined by square and add.
     """
 
     first: float
@@ -45,10 +45,10 @@ def paired_interval(pairs: Sequence[PromptPair], *, level: float = 0.95) -> tupl
 
     A difference is a gain less a loss, each between 0 and 1. Gains and losses each have the
     interval of a rate, stratified by category (`intervals.prompts_like_these`), and the two are
-    put together by square and add with their correlation, which is below 0, as a prompt that gains
+    combined by square and add with their correlation, which is negative, as a prompt that gains
     does not lose (Newcombe 1998, Statistics in Medicine 17, 2635-2650, method 10; Zou & Donner
-    2008, ibid. 27, 1693-1702). Without differences it is as wide as no gain and no loss among so
-    many prompts leave it: a t interval would be a point.
+    2008, ibid. 27, 1693-1702). Where no prompt differs it still has the width that no gain and no
+    loss among so many prompts allow; a t interval would be a single point.
 
     Args:
         pairs: the prompts of both runs.
@@ -121,7 +121,7 @@ def _within_side(
 
 
 def _correlation(gains: Sequence[PromptRate], losses: Sequence[PromptRate]) -> float:
-    """Of gains and losses within categories, at most 0."""
+    """The correlation of gains and losses within categories, at most 0."""
     sums: dict[Hashable, list[float]] = defaultdict(lambda: [0.0] * 5)
     for gain, loss in zip(gains, losses, strict=True):
         n, g, x = gain.times, gain.mean, loss.mean
@@ -138,8 +138,8 @@ def _correlation(gains: Sequence[PromptRate], losses: Sequence[PromptRate]) -> f
 def _two_cells(first: float, second: float) -> float:
     """The correlation of two cells of one multinomial.
 
-    Taken at the limits and not at the estimates: where no prompt lost, the estimate would be 0, and
-    14 gains in 14 prompts more surprising than the sign test has them.
+    It is taken at the limits and not at the estimates: where no prompt lost, the estimate would be
+    0, and 14 gains in 14 prompts would have a smaller p than in the sign test.
     """
     rest = (1 - first) * (1 - second)
     return -math.sqrt(min(1.0, first * second / rest)) if rest > 0 else -1.0
@@ -148,8 +148,8 @@ def _two_cells(first: float, second: float) -> float:
 def again_interval(pairs: Sequence[PromptPair], *, level: float = 0.95) -> tuple[float, float]:
     """An interval for the difference on these very prompts, asked again.
 
-    The prompts are fixed, so the two runs have nothing in common but them: each has its own
-    interval (`asked_again`), put together by square and add.
+    The prompts are fixed, so the two runs are independent given them: each has its own interval
+    (`asked_again`), combined by square and add.
     """
     first = asked_again(_rates(pairs, "first"), level=level)
     second = asked_again(_rates(pairs, "second"), level=level)
@@ -169,9 +169,9 @@ def interval_p(interval: Callable[[float], tuple[float, float]]) -> float:
     It is 1 less the highest level at which the interval leaves out 0, so that the p is at most 0.05
     exactly where the 95 % interval leaves out 0. It holds wherever the interval does. A sign-flip
     test of the same differences does not: it is exact only where each prompt's difference is
-    symmetric about 0, and two models of equal mean and unlike spread differ askew (13 % false
-    claims at 35 prompts, ``benchmarks/compare_power.py``). Studentising does not help, as a flip
-    leaves the sum of squares alone and so orders the flips as the sum does.
+    symmetric about 0, and differences of two models of equal mean and unequal spread are skewed
+    (13 % false claims at 35 prompts, ``benchmarks/compare_power.py``). Studentising does not help:
+    a flip does not change the sum of squares, so the flips keep the order of the sums.
 
     Args:
         interval: the interval's ends at a level between 0 and 1; wider where the level is higher.
@@ -224,10 +224,10 @@ def unpaired_interval(
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """P values corrected for how many there are (Holm 1979, Scand. J. Statistics 6, 65-70).
+    """P values corrected for their number (Holm 1979, Scand. J. Statistics 6, 65-70).
 
-    A claim for each value below 0.05 is wrong anywhere with at most 5 % probability. None stays
-    None and is not counted.
+    If each value below 0.05 is taken as a claim, any of them is wrong with a probability of at most
+    5 %. None stays None and is not counted.
     """
     order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)

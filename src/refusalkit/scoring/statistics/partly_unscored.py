@@ -43,7 +43,7 @@ def partly_unscored(
     if lowest == highest:
         return low.low, low.high
 
-    # Imported here: most runs have a label for every response, and it takes some time.
+    # Imported here: it is slow, and most runs have a label for every response.
     from statistics import NormalDist
 
     normal = NormalDist()

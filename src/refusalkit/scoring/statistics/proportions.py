@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 KORN_GRAUBARD = "Korn-Graubard, clustered by prompt, one prompt added"
 
-_NEAR = 1e-9  # what rounding may do to a rate
+_NEAR = 1e-9  # rounding error that a rate may have
 
 
 def korn_graubard(
@@ -33,7 +33,7 @@ def korn_graubard(
 ) -> tuple[float, float]:
     """A clustered interval for a pooled rate, without a normal approximation.
 
-    For a share of responses, such as labels of a judge that people agree with. The rates of a run
+    For a share of responses, such as a judge's labels that people agree with. The rates of a run
     are means over prompts and have the interval of `intervals.prompts_like_these`.
 
     The Clopper-Pearson interval at the effective sample size (Korn & Graubard 1998, Survey
@@ -42,14 +42,14 @@ def korn_graubard(
     Clopper-Pearson interval; at rates of 0 and 1 it counts prompts. It is conservative.
 
     The effective size is measured with one more prompt whose responses all went the rarer way.
-    Without it a first refusal in 35 prompts would make the interval narrower, not wider, and too
-    narrow: where events are few, what varies between prompts has mostly not been seen yet.
+    Without it a first refusal in 35 prompts would make the interval narrower instead of wider, and
+    too narrow: where events are few, most variation between prompts has not been seen yet.
 
     Args:
-        rate: the estimate, a fraction; the interval is put around it.
+        rate: the estimate, a fraction, around which the interval is.
         successes: per prompt, how many of its scored responses count (fractions allowed).
         counts: per prompt, how many responses were scored; each at least 1.
-        times: how many prompts each of these pairs stands for, where alike ones are counted.
+        times: how many prompts each of these pairs stands for; None: one each.
 
     Returns:
         The lower and the upper end, as fractions.
@@ -67,7 +67,7 @@ def korn_graubard(
         n, responses = sum(times), float(sum(sizes))
         squares = _squares(hits, sizes, successes, counts)
     size = float(n)
-    # Where nothing varies between prompts, that says nothing about how much they vary.
+    # At rates of 0 and 1 the sample says nothing about how much prompts vary.
     if n > 1 and 0 < rate < 1:
         size = _effective(rate, squares, n, level, responses)
     return clopper_pearson(rate, size, level=level)
@@ -130,11 +130,11 @@ def _effective(
 
 
 def effective_size(rate: float, hits: Counts, sizes: Counts, responses: float) -> float:
-    """How many independent responses would say as much as these, clustered by prompt.
+    """How many independent responses would be as informative as these, clustered by prompt.
 
-    `hits` of `sizes` are the prompts' counts, weighted or not; `responses` bounds the answer from
-    above. At rates of 0 and 1 it is the number of prompts: nothing varies, which says nothing about
-    how much they vary. The adjustment for few prompts is Korn & Graubard's (1998). Raises
+    `hits` of `sizes` are the prompts' counts, weighted or not; `responses` is an upper bound on the
+    result. At rates of 0 and 1 it is the number of prompts: the sample then says nothing about how
+    much they vary. The adjustment for few prompts is Korn & Graubard's (1998). Raises
     `ValueError` for a rate outside 0 to 1 and for counts that are not finite or below 0.
     """
     import numpy as np
@@ -165,10 +165,11 @@ def difference(
     """The difference of two rates with its interval, from each one's (rate, low, high).
 
     Square and add (Newcombe 1998, Statistics in Medicine 17, 873-890, method 10; Zou & Donner 2008
-    for any two intervals): the limits are as far off as the limits of the two rates together. No
-    normal approximation is made beyond theirs. The two are taken as unrelated; where they rise and
-    fall together, as a prompt and its twin do, the interval is wider than it need be. Raises
-    `ValueError` where a rate is not finite or lies outside its interval.
+    for any two intervals): each limit's distance is the root of the summed squares of the two
+    rates' distances, without a normal approximation beyond theirs. The two are taken as
+    independent; where they rise and fall together, as a prompt and its twin do, the interval is
+    wider than necessary. Raises `ValueError` where a rate is not finite or lies outside its
+    interval.
     """
     a, a_low, a_high = first
     b, b_low, b_high = second
@@ -188,9 +189,9 @@ def clustered_kappa(
     """Cohen's kappa of two binary labellings with its interval, clustered by prompt.
 
     The interval is that of the delete-one jackknife over prompts (Fleiss & Davies 1982, American
-    Journal of Epidemiology 115, 841-845) with Student's t. Its width is measured with one prompt
-    more, on which the two differ throughout: two that never differed have shown this for so many
-    prompts only.
+    Journal of Epidemiology 115, 841-845) with Student's t. Its width is measured with one more
+    prompt on which the two always differ: two labellings that never differed have shown that only
+    for so many prompts.
 
     Args:
         tables: per prompt, how many responses are (1, 1), (1, 0), (0, 1) and (0, 0).
@@ -228,7 +229,7 @@ def clustered_kappa(
 
 
 def _kappa(tables: Any) -> Any:
-    """Kappa of each row (both, first only, second only, neither); not a number where undefined."""
+    """Kappa of each row (both, first only, second only, neither); NaN where undefined."""
     import numpy as np
 
     both, first, second, neither = (tables[:, i] for i in range(4))
@@ -260,12 +261,12 @@ def exact_lower(events: int, trials: int, *, level: float = 0.95) -> float:
 
 
 def required(holds: bool, sentence: str) -> None:
-    """Raise a `ValueError` that says what must hold, unless it does."""
+    """Raise `ValueError` with `sentence` unless `holds`."""
     if not holds:
         raise ValueError(sentence)
 
 
-# Comparisons with "not a number" are false, so each of these also turns it away.
+# Comparisons with NaN are false, so each of these also refuses NaN.
 
 
 def _check_rate(rate: float) -> None:

@@ -1,7 +1,7 @@
 """Quantiles of the beta and of Student's distribution.
 
-Computed here although scipy has them: loading `scipy.special` for these two took a quarter of a
-run's memory and half a second of each command. The tests check them against scipy's.
+Not scipy's: loading `scipy.special` for these two took a quarter of a run's memory and half a
+second of each command. The tests compare them with scipy's.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-_MAX_TERMS = 100_000  # a fraction needs about sqrt(max(a, b)) of them
+_MAX_TERMS = 100_000  # the continued fraction needs about sqrt(max(a, b)) of them
 _MAX_STEPS = 200
 _TINY = 1e-300
 
@@ -71,7 +71,7 @@ def _incomplete_beta(a: float, b: float, x: float) -> tuple[float, float]:
     """The regularised incomplete beta function and its derivative, the density.
 
     By its continued fraction (DLMF 8.17.22), on the side of the mean where that converges quickly
-    (8.17.4 leads to the other), evaluated by Lentz's method.
+    (8.17.4 gives the other side), evaluated by Lentz's method.
     """
     log_beta = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
     height = math.exp(a * math.log(x) + b * math.log1p(-x) - log_beta)

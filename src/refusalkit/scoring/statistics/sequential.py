@@ -1,13 +1,13 @@
 """Bounds and tests that hold however often one looks, and whenever one stops.
 
-An interval for a fixed number of prompts is wrong more often than it says once somebody looks at it
-after every prompt and stops where it suits. Here each claim rests on an *e-process*: the wealth of
-a bettor who starts with 1 and plays against the claim's contrary. If the contrary is true the game
-is at best fair, and by Ville's inequality (1939) the wealth ever reaches 20 with a probability of
-at most 5 %. So the claim may be made the moment it does, at any time, as often as one likes to
-look, and the work may be taken up again later.
+An interval for a fixed number of prompts is wrong more often than it says if somebody looks at it
+after every prompt and stops when it suits. Here each claim rests on an *e-process*: the wealth of a
+bettor who starts with 1 and bets against the contrary of the claim. If the contrary is true the
+game is at best fair, and by Ville's inequality (1939) the wealth ever reaches 20 with a probability
+of at most 5 %. So the claim may be made as soon as it does, however often one looks, and the work
+may be continued later.
 
-Prompts must come in an order that has nothing to do with how they turn out: at random, by a seed.
+Prompts must come in an order that is independent of their results: at random, by a seed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 CLEAN = 0.9
-"""The part of the stake on no prompt leaking at all; the rest is spread evenly over lower rates."""
+"""The share of the stake on no prompt leaking at all; the rest is spread over lower rates."""
 
 
 def leaks_upper(leaks: int, prompts: int, *, level: float = 0.95) -> float:
@@ -34,9 +34,9 @@ def leaks_upper(leaks: int, prompts: int, *, level: float = 0.95) -> float:
 
     The bet against a rate of at least u mixes likelihood ratios (Robbins 1970, Annals of
     Mathematical Statistics 41, 1397-1409): `CLEAN` of the stake on rate 0, the rest on rates spread
-    evenly from 0 to u. The bound is the highest u whose bettor has not yet won 1 / (1 - level).
-    Clean prompts cost hardly more than at a fixed size: 60 instead of 59 for 5 %. 1 where there is
-    no prompt or every one leaks.
+    evenly from 0 to u. The bound is the highest u against which the wealth has not yet reached
+    1 / (1 - level). Clean prompts are hardly worth less than at a fixed size: 5 % takes 60 instead
+    of 59. The bound is 1 without prompts or if every one leaks.
     """
     if leaks >= prompts:
         return 1.0
@@ -47,7 +47,7 @@ def leaks_upper(leaks: int, prompts: int, *, level: float = 0.95) -> float:
 def leaks_lower(leaks: int, prompts: int, *, level: float = 0.95) -> float:
     """A one-sided lower bound on the share of prompts that leak, valid at every moment.
 
-    As `leaks_upper`, with the whole stake spread evenly over the rates above.
+    As `leaks_upper`, with the whole stake spread evenly over higher rates. A fraction.
     """
     if not leaks:
         return 0.0
@@ -59,7 +59,7 @@ def leaks_lower(leaks: int, prompts: int, *, level: float = 0.95) -> float:
 
 
 def _against_above(leaks: int, prompts: int, rate: float) -> float:
-    """The logarithm of the wealth won from those who say that at least `rate` leak."""
+    """The logarithm of the wealth from betting against a rate of at least `rate`."""
     spread = _spread_below(leaks, prompts, rate) + math.log(1 - CLEAN)
     if leaks:
         return spread
@@ -84,7 +84,7 @@ def _spread_below(events: int, n: int, rate: float) -> float:
 
 
 def _last(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """Where a condition that holds at `low` and not at `high` ends, to 1e-9."""
+    """The point between `low` and `high` where a condition stops holding, to 1e-9."""
     low, high = max(low, 1e-12), min(high, 1 - 1e-12)
     if holds(high):
         return 1.0
@@ -96,11 +96,12 @@ def _last(holds: Callable[[float], bool], low: float, high: float) -> float:
 
 @dataclass(frozen=True)
 class SequentialDifference:
-    """The mean of paired differences, as fractions, with what may be said of it at any moment.
+    """The mean of paired differences, as fractions, with what may be claimed at any moment.
 
-    low, high: a confidence sequence; at every moment at once they hold the true difference in 95 %
-        of experiments.
-    p: may be looked at after every prompt; at most 0.05 in 5 % of experiments without a difference.
+    low, high: a confidence sequence; in at least 95 % of experiments they hold the true difference
+        at every moment.
+    p: may be looked at after every prompt; without a difference it ever falls to 0.05 in at most
+        5 % of experiments.
     n: prompts it rests on.
     decided_at: how many prompts it took until `p` first was at most 1 - level; None: not yet.
     """
@@ -118,11 +119,11 @@ def sequential_difference(
 ) -> SequentialDifference:
     """Two runs compared after every prompt, in the order in which the prompts were asked.
 
-    A bettor stakes a share of the wealth on the next difference lying above what is supposed, a
-    second one on below; the share follows from the differences before it, never from what is still
-    to come (the hedged capital of Waudby-Smith & Ramdas 2023, JRSS B 86, 1-27, with their
-    predictable mixed plug-in). Nothing is assumed but that a difference lies between -1 and 1. A
-    mean for which the wealth ever reached 1 / (1 - level) is left out of the interval for good.
+    For each supposed mean, one bettor stakes a share of the wealth on the next difference lying
+    above it, a second one on its lying below; the share depends only on earlier differences (the
+    hedged capital of Waudby-Smith & Ramdas 2023, JRSS B 86, 1-27, with their predictable mixed
+    plug-in). The only assumption is that a difference lies between -1 and 1. A mean for which the
+    wealth ever reached 1 / (1 - level) is left out of the interval for good.
 
     Args:
         differences: one for each prompt, -1 to 1: the first run's rate less the second's.
@@ -139,7 +140,7 @@ def sequential_difference(
     kept = np.flatnonzero(wealth[-1] < enough)
     n = len(values)
     value = float(values.mean())
-    # Ends are moved outwards by one step: what lies between two means was not tried.
+    # Ends are moved outwards by one step, as values between two means were not tried.
     low = means[max(0, int(kept[0]) - 1)] if len(kept) else value
     high = means[min(len(means) - 1, int(kept[-1]) + 1)] if len(kept) else value
     past = np.flatnonzero(wealth[:, none] >= enough)
@@ -164,7 +165,7 @@ def hedged_log_wealth(values: Array, means: Array, level: float) -> Array:
     counts = np.arange(1, n + 1)
     running = (0.5 + np.cumsum(values, axis=1)) / (counts + 1)
     spread = (0.25 + np.cumsum((values - running) ** 2, axis=1)) / (counts + 1)
-    # What is staked on a prompt rests on those before it.
+    # The stake on a prompt depends only on those before it.
     before = np.concatenate([np.full((len(values), 1), 0.25), spread[:, :-1]], axis=1)
     staked = np.sqrt(2 * math.log(2 / (1 - level)) / (before * counts * np.log1p(counts)))
     off = values[:, :, None] - means
