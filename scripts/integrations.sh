@@ -75,4 +75,5 @@ if [ ! -f "$READY" ] || [ "$(cat "$READY")" != "$wanted" ] || [ "$(fits "$PY")" 
 fi
 
 [ -z "${SETUP_ONLY:-}" ] || exit 0
-exec "$PY" -m pytest -n 2 -p no:cacheprovider "$FILES"
+# LangChain brings a plugin that warns as it is loaded by Python 3.14.
+exec "$PY" -m pytest -n 2 -p no:cacheprovider -p no:langsmith_plugin "$FILES"

@@ -22,9 +22,11 @@ os.environ["REFUSALKIT_STATE"] = _STATE.name
 # Nor does it read the developer's configuration.
 os.environ["XDG_CONFIG_HOME"] = str(Path(_STATE.name) / "config")
 
-# The machine that runs the tests may be busy: an example that takes long is not a failure.
-settings.register_profile("refusalkit", deadline=None, max_examples=20)
-# `make torture`, or pytest --hypothesis-profile=long: a test that names no number tries more.
+# The same examples each time, so that what fails is a change and not chance. The machine that runs
+# the tests may be busy: an example that takes long is not a failure.
+settings.register_profile("refusalkit", deadline=None, max_examples=20, derandomize=True)
+# `make torture`, or pytest --hypothesis-profile=long: new examples each time, and more where a test
+# names no number.
 settings.register_profile(
     "long", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -54,6 +54,7 @@ def nothing_private(folder: Path) -> None:
     assert not any(SECRET.encode() in each or b"[demo answer]" in each for each in data)
 
 
+@pytest.mark.filterwarnings("ignore:codecs.open:DeprecationWarning")  # MLflow's, on Python 3.14
 def test_mlflows_file_store_has_figures_configuration_and_report(home: Path) -> None:
     mlflow = pytest.importorskip("mlflow", reason="make test-integrations")
     score = logged("mlflow")
