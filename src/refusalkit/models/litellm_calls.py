@@ -57,7 +57,7 @@ def load_litellm() -> Any:
         # An import leaves no garbage, and collecting it at Python's default rate takes a sixth of
         # the time. The command line uses these thresholds throughout.
         thresholds = gc.get_threshold()
-        gc.set_threshold(50_000, 20, 20)
+        gc.set_threshold(200_000, 20, 20)
         before = {name: os.environ.get(name) for name in _IMPORTED_WITH}
         for name, value in _IMPORTED_WITH.items():
             os.environ.setdefault(name, value)
