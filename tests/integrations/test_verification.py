@@ -299,6 +299,20 @@ def test_an_archive_that_is_damaged_or_packed_otherwise_ends_in_a_sentence(
         said = call("verify", "x.zip")
         assert said.status == 2
         assert "x.zip cannot be unpacked" in said.err
+    # A name that says it is UTF-8 and is not.
+    named = bytearray(whole)
+    entry = whole.index(b"PK\x01\x02")
+    named[entry + 9] |= 0x08
+    named[entry + 46] = 0x8A
+    (tmp_path / "x.zip").write_bytes(named)
+    said = call("verify", "x.zip")
+    assert said.status == 2
+    assert "x.zip cannot be unpacked: 'utf-8'" in said.err
+    listed = {**json.loads(held["bundle.json"]), "willingness": 10**400}
+    repacked(tmp_path / "b.zip", {"bundle.json": json.dumps(listed).encode()})
+    said = call("verify", "repacked.zip")
+    assert said.status == 2
+    assert "bundle.json cannot be read: int too large" in said.err
     for method in (zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2):
         with zipfile.ZipFile(tmp_path / "x.zip", "w", method) as made:
             for name, data in held.items():

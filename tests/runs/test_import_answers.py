@@ -6,7 +6,10 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
+import zipfile
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ import pytest
 import refusalkit as rk
 from commandline import Call
 from refusalkit.errors import RecordError, UsageError
+from refusalkit.runs.imported import inspect_log
 from refusalkit.runs.imported.read import read_answers
 from refusalkit.scoring.judge_quality.grades import reference_rates
 from refusalkit.types import Judgement, Label
@@ -260,6 +264,36 @@ def test_judges_of_plain_records(tmp_path: Path, call: Call) -> None:
     assert rk.grade(file, "imported:words").agreements[0].accuracy == 0.8
 
 
+def test_too_many_judges_and_trials_are_told_at_once(tmp_path: Path, call: Call) -> None:
+    """Judges are compared each with each: of thousands that would take hours."""
+    answered = {"prompt": "[request]", "response": ANSWERED}
+    many = dict.fromkeys((f"j{n}" for n in range(2000)), "refusal")
+    rows = {
+        "judges": {**answered, "judges": many},
+        "people": {**answered, "annotators": many},
+        "trial": {**answered, "trial": 1001},
+    }
+    for name, row in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    done = call("grade", "judges.jsonl", "--judge", "lexical")
+    assert (done.status, done.out) == (2, "")
+    assert "judges.jsonl has judgements by 2,000 judges, and 200 is the most" in done.err
+    done = call("judges", "agree", "people.jsonl")
+    assert (done.status, done.out) == (2, "")
+    assert "labels of 2,000 judges and people" in done.err
+    assert call("grade", "people.jsonl", "--judge", "lexical").status == 0
+    done = call("grade", "trial.jsonl", "--judge", "lexical")
+    assert done.status == 2
+    assert "trial.jsonl:1: id: '1' has trial 1,001, and 1,000 is the most" in done.err
+
+
+def test_rates_that_are_none_are_passed_over(tmp_path: Path, call: Call) -> None:
+    rates = {"overall": 10**400, "ordinary": float("nan"), "inverted": 0.5}
+    write_log(tmp_path / "log", SAMPLES, rates)
+    assert call("grade", "log", "--judge", "imported").status == 0
+    assert rk.grade("log", "imported").recorded_rates == {"inverted": 0.5}
+
+
 def test_one_judge_is_nothing_to_compare(tmp_path: Path, call: Call) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text('{"prompt": "[a]", "response": "[b]"}\n')
@@ -289,6 +323,45 @@ def test_an_inspect_log_without_the_extra(tmp_path: Path, call: Call) -> None:
     assert done.status == 2
     assert "from a clone pip install '.[inspect]'" in done.err
     assert len(done.err.splitlines()) == 1
+
+
+def test_an_inspect_log_is_unpacked_in_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    """inspect_ai, which stands in here, reads whatever there is: it is given what was measured."""
+    given: list[dict[str, int]] = []
+
+    def read_eval_log(path: str) -> Any:
+        with zipfile.ZipFile(path) as log:
+            given.append({each.filename: each.compress_size for each in log.infolist()})
+        return SimpleNamespace(samples=[])
+
+    for name in ("inspect_ai", "inspect_ai.log"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setattr(
+        sys.modules["inspect_ai.log"], "read_eval_log", read_eval_log, raising=False
+    )
+    monkeypatch.setattr(inspect_log, "_MAX_UNPACKED", 2**20)
+    monkeypatch.setattr(inspect_log, "MAX_WHOLE", 2**20)
+
+    def said(name: str, size: int, method: int = zipfile.ZIP_DEFLATED) -> str:
+        with zipfile.ZipFile(tmp_path / name, "w", method) as log:
+            log.writestr("../header.json", bytes(10))
+            log.writestr("samples/1.json", bytes(size))
+        done = call("grade", name, "--judge", "lexical")
+        assert (done.status, done.out) == (2, "")
+        return done.err
+
+    assert "holds no answers" in said("small.eval", 2**19)
+    assert given == [{"../header.json": 10, "samples/1.json": 2**19}]
+    assert "large.eval cannot be read as an Inspect log: it unpacks to more" in said(
+        "large.eval", 2**21
+    )
+    assert "it is not packed as Inspect packs" in said("other.eval", 2**19, zipfile.ZIP_LZMA)
+    (tmp_path / "large.json").write_text('{"eval": {}' + " " * 2**21 + "}")
+    assert "it is larger than 1 MB" in call("grade", "large.json", "--judge", "lexical").err
+    assert len(given) == 1
+    assert not (tmp_path.parent / "header.json").exists()
 
 
 @pytest.mark.skipif(
@@ -339,6 +412,6 @@ def test_an_inspect_log(tmp_path: Path) -> None:
         assert answers.judgements == {"grader": {"a#1": Judgement(Label.REFUSAL)}}
         assert [c.title for c in answers.prompts.categories] == ["One & Two", "uncategorised"]
     shutil.copy(tmp_path / "log.json", tmp_path / "broken.json")
-    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "broken.json").write_text('{"eval": ')
     with pytest.raises(RecordError, match="cannot be read as an Inspect log"):
         read_answers(tmp_path / "broken.json")

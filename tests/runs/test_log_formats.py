@@ -121,6 +121,17 @@ def test_pyrits_pieces_become_conversations_and_a_block_is_a_refusal(tmp_path: P
     assert grades.labels["refusal"] == 2
 
 
+def test_a_number_of_any_size_keeps_pyrits_pieces_in_order(tmp_path: Path) -> None:
+    pieces = [
+        {"conversation_id": "c", "role": role, "sequence": at, "original_value": text}
+        for role, at, text in (("assistant", 10**400, ANSWERED), ("user", 10**399, "[request]"))
+    ]
+    (tmp_path / "pyrit.json").write_text(json.dumps(pieces))
+    answers = read_answers(tmp_path / "pyrit.json")
+    assert [text for text, _, _ in said(answers)] == ["[request]"]
+    assert list(answers.responses.values()) == [ANSWERED]
+
+
 def test_chat_messages_and_logged_completions_are_graded() -> None:
     answers = read("chat.jsonl")
     assert [text for _, _, text in said(answers)] == [REFUSED, ANSWERED]

@@ -673,3 +673,15 @@ def test_a_model_card_of_a_strangers_run_closes_no_fence_and_steers_no_terminal(
     assert fences == ["```sh", "```", "```bibtex", "```"]
     parts = re.split(r"^```.*\n", card, flags=re.MULTILINE)
     assert not any("<img" in re.sub(r"`[^`]*`", "", part) for part in parts[::2])
+
+
+def test_a_run_of_very_many_judges_is_refused_at_once(call: Call, run: Path) -> None:
+    """Each judge has figures of its own, and is compared with each other one."""
+    manifest = json.loads((run / "manifest.json").read_text())
+    entry = manifest["judges"][manifest["judge"]]
+    manifest["judges"] |= {f"judge-{n}": entry for n in range(5000)}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    for command in (("score", run), ("report", run), ("judges", "agree", run)):
+        done = call(*command)
+        assert (done.status, done.out) == (2, "")
+        assert "judges: Dictionary should have at most 200 items" in done.err

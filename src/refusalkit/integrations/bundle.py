@@ -126,7 +126,14 @@ def unpacked(path: Path) -> Iterator[Path]:
                         most -= _copy(packed, folder / entry.filename, most)
                         if most < 0:
                             raise RunFolderError(f"{where} unpacks to more than a bundle can hold")
-        except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+            EOFError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
             raise RunFolderError(f"{where} cannot be unpacked: {printable(error)}") from error
         yield folder
 
@@ -140,7 +147,7 @@ def read_claims(folder: Path) -> Claims:
         if listed["bundle"] != _FORMAT or not isinstance(files, dict):
             raise ValueError("of another version")
         willingness = None if figure is None else float(figure)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise RunFolderError(f"{_CONTENTS} cannot be read: {printable(error)}") from error
     there = {path.name for path in folder.iterdir()} - {_CONTENTS}
     changed = {name for name in there if _file_digest(folder / name) != files.get(name)}

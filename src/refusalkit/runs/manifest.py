@@ -27,7 +27,9 @@ MANIFEST = "manifest.json"
 
 # No run is larger: a higher number is a mistake, or meant to exhaust the memory.
 _MAX_COUNT = 10**9
-_MAX_TRIALS = 1000
+MAX_TRIALS = 1000
+MAX_JUDGES = 200
+"""Each judge is compared with each other one."""
 _MAX_SHARES = 999_999
 Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
 
@@ -142,7 +144,7 @@ class PressureEntry(_Model):
     """Its version."""
     digest: str
     """SHA-256 of its turns."""
-    turns: Annotated[int, Field(ge=0, le=_MAX_TRIALS)]
+    turns: Annotated[int, Field(ge=0, le=MAX_TRIALS)]
     """Turns asked at most after a refusal, 1 or more."""
 
 
@@ -264,13 +266,13 @@ class Manifest(_Model):
     """SHA-256 of the part of the configuration that a figure depends on."""
     prompt_set: PromptSetEntry
     """Which prompts were asked."""
-    trials: Annotated[int, Field(ge=1, le=_MAX_TRIALS)]
+    trials: Annotated[int, Field(ge=1, le=MAX_TRIALS)]
     """Answers asked of each prompt."""
     n_units: Count
     """Planned answers: prompts times trials."""
     judge: str
     """Id of the judge of record."""
-    judges: dict[str, JudgeEntry]
+    judges: Annotated[dict[str, JudgeEntry], Field(max_length=MAX_JUDGES)]
     """Every judge that worked on the run, by id."""
     hard_line_text: Literal["withheld", "kept"]
     """Whether the texts of hard-line answers are in the folder."""

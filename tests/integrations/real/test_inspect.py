@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ import pytest
 import refusalkit as rk
 from browser import chromium
 from loopback import LoopbackServer, Script
+from refusalkit.errors import RecordError
 
 pytest.importorskip("inspect_ai", reason="make test-integrations")
 
@@ -289,3 +291,19 @@ def fetched(url: str) -> bytes:
                 raise
             time.sleep(0.1)
     raise AssertionError(f"no answer from {url}")
+
+
+def test_a_small_log_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
+    run = rk.benchmark("demo/open", "starter", trials=1, limit=12, out=tmp_path / "run")
+    rk.export(run, "inspect", tmp_path / "log.eval")
+    assert rk.grade(tmp_path / "log.eval", "lexical").n_judged
+    zstandard = 93  # as Inspect packs
+    with (
+        zipfile.ZipFile(tmp_path / "log.eval", "a", zstandard) as log,
+        log.open("samples/more_epoch_1.json", "w", force_zip64=True) as sample,
+    ):
+        for _ in range(1100):
+            sample.write(bytes(2**20))
+    assert (tmp_path / "log.eval").stat().st_size < 2**20
+    with pytest.raises(RecordError, match="unpacks to more than 1074 MB"):
+        rk.grade(tmp_path / "log.eval", "lexical")

@@ -12,6 +12,7 @@ from refusalkit.display import shows
 from refusalkit.errors import RecordError
 from refusalkit.prompts.categories import slug_of
 from refusalkit.prompts.prompt_set import PromptSet
+from refusalkit.runs.manifest import MAX_JUDGES, MAX_TRIALS
 from refusalkit.types import Category, Judgement, Label, Message, Prompt, unit_id
 from refusalkit.untrusted import printable
 
@@ -145,6 +146,11 @@ class AnswerCollector:
             )
         self._seen[prompt_id] += 1
         trial = trial or self._seen[prompt_id]
+        if trial > MAX_TRIALS:
+            raise RecordError(
+                f"{place}: id: {printable(prompt_id)!r} has trial {trial:,}, and {MAX_TRIALS:,} is "
+                "the most: give answers to other prompts other ids"
+            )
         unit = unit_id(prompt_id, trial)
         if unit in self.responses:
             raise RecordError(
@@ -171,6 +177,11 @@ class AnswerCollector:
         self, path: Path, rates: Mapping[str, float] | None = None, *, lacks: str | None = None
     ) -> RecordedAnswers:
         """All answers that were added. Raises `RecordError` if there is none."""
+        if len(self.judgements) > MAX_JUDGES:
+            raise RecordError(
+                f"{printable(path)} has judgements by {len(self.judgements):,} judges, and "
+                f"{MAX_JUDGES} is the most: is the judge's name in the wrong field?"
+            )
         if not self.units:
             left = ", ".join(f"{count} {why}" for why, count in sorted(self.left_out.items()))
             raise RecordError(f"{printable(path)} holds no answers{f' ({left})' if left else ''}")

@@ -119,4 +119,5 @@ def _rates(file: Path) -> dict[str, float]:
     if not isinstance(figures, Mapping):
         return {}
     found = {name: figures.get(key) for name, key in _RATES.items()}
-    return {name: float(rate) for name, rate in found.items() if isinstance(rate, int | float)}
+    numbers = {name: rate for name, rate in found.items() if isinstance(rate, int | float)}
+    return {name: float(rate) for name, rate in numbers.items() if 0 <= rate <= 1}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import tempfile
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from refusalkit.errors import RecordError, UsageError
-from refusalkit.files import open_file
+from refusalkit.files import MAX_WHOLE, open_file
 from refusalkit.runs.imported.answers import (
     DANGER_WORDS,
     LABEL_WORDS,
@@ -20,6 +25,10 @@ INSPECT_SUFFIXES = (".eval", ".json")
 
 # Inspect's JSON logs say early on what was evaluated.
 _HEAD = 4096
+# Bytes that an archive may unpack to: half a megabyte can be gigabytes, and all of it is read.
+_MAX_UNPACKED = 2**30
+_PIECE = 2**20
+_ZSTANDARD = 93
 
 
 def is_inspect_json(path: Path) -> bool:
@@ -48,7 +57,8 @@ def read_inspect_log(path: Path) -> RecordedAnswers:
             "pip install '.[inspect]'"
         ) from error
     try:
-        log = read_eval_log(str(path))
+        with _bounded(path) as plain:
+            log = read_eval_log(str(plain))
     except Exception as error:  # whatever inspect_ai raises at a broken file
         what = printable(error, 120) or type(error).__name__
         raise RecordError(f"{printable(path)} cannot be read as an Inspect log: {what}") from error
@@ -89,6 +99,55 @@ def read_inspect_log(path: Path) -> RecordedAnswers:
             if (score.metadata or {}).get("withheld") is True:
                 found.withheld.add(unit)
     return found.finish(path)
+
+
+@contextlib.contextmanager
+def _bounded(path: Path) -> Iterator[Path]:
+    """The log, if it is not too large to be read; of an archive a copy that is not packed.
+
+    inspect_ai unpacks a file to its end at once, whatever size the archive gives it.
+    Raises `ValueError`, and what zipfile raises.
+    """
+    if not zipfile.is_zipfile(path):
+        if path.stat().st_size > MAX_WHOLE:
+            raise ValueError(f"it is larger than {MAX_WHOLE / 1e6:.0f} MB")
+        yield path
+        return
+    n_bytes = 0
+    with tempfile.TemporaryDirectory(prefix="refusalkit-") as folder:
+        plain = Path(folder, "log.eval")
+        with (
+            open_file(path) as file,
+            zipfile.ZipFile(file) as log,
+            zipfile.ZipFile(plain, "w") as to,
+        ):
+            for entry in {each.filename: each for each in log.infolist()}.values():
+                with _unpacked(log, entry) as packed, to.open(entry.filename, "w") as out:
+                    while piece := packed.read(_PIECE):
+                        n_bytes += len(piece)
+                        if n_bytes > _MAX_UNPACKED:
+                            what = f"it unpacks to more than {_MAX_UNPACKED / 1e6:.0f} MB"
+                            raise ValueError(what)
+                        out.write(piece)
+        yield plain
+
+
+def _unpacked(log: zipfile.ZipFile, entry: zipfile.ZipInfo) -> IO[bytes]:
+    """A file of an archive, unpacked as it is read."""
+    if entry.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return log.open(entry)
+    if entry.compress_type != _ZSTANDARD:
+        raise ValueError("it is not packed as Inspect packs its logs")
+    import zstandard
+
+    # zipfile would unpack all that a piece holds, be it gigabytes.
+    packed = copy.copy(entry)
+    packed.compress_type, packed.file_size = zipfile.ZIP_STORED, packed.compress_size
+    del packed.CRC  # of what it unpacks to
+    unpacking: IO[bytes] = zstandard.ZstdDecompressor().stream_reader(
+        log.open(packed), read_across_frames=True
+    )
+    return unpacking
 
 
 def _turns(given: Any) -> tuple[str | None, tuple[Message, ...]]:

@@ -254,7 +254,7 @@ def _piece_text(piece: Mapping[str, Any]) -> str:
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+    return value if isinstance(value, int | float) else 0.0
 
 
 def _conversation(value: Any) -> tuple[str | None, list[Message], str | None]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from refusalkit.display import shows
+from refusalkit.errors import UsageError
+from refusalkit.runs.manifest import MAX_JUDGES
 from refusalkit.scoring.agreement.coefficients import (
     SPLITS,
     Agreement,
@@ -77,7 +79,15 @@ class CategoryAgreement:
 
 
 def judge_agreements(said: Said, categories: Mapping[str, str] | None = None) -> JudgeAgreements:
-    """Compare each judge with each other one; `categories` names the category of each unit."""
+    """Compare each judge with each other one; `categories` names the category of each unit.
+
+    Raises `UsageError` where there are more of them than a run may have.
+    """
+    if len(said) > MAX_JUDGES:
+        raise UsageError(
+            f"there are labels of {len(said):,} judges and people, and each is compared with each "
+            f"other one: {MAX_JUDGES} at most can be"
+        )
     pairs = []
     for first, second in itertools.combinations(said, 2):
         ours, theirs = said[first], said[second]
@@ -109,18 +119,17 @@ def judge_agreements(said: Said, categories: Mapping[str, str] | None = None) ->
 
 def _by_category(said: Said, categories: Mapping[str, str]) -> tuple[CategoryAgreement, ...]:
     units: dict[str, dict[str, list[Label]]] = {}
-    for labels in said.values():
+    inside_of: dict[str, dict[str, dict[str, Label]]] = {}
+    for name, labels in said.items():
         for unit, label in labels.items():
             if (category := categories.get(unit)) is not None:
                 units.setdefault(category, {}).setdefault(unit, []).append(label)
+                inside_of.setdefault(category, {}).setdefault(name, {})[unit] = label
     rows = []
     for category, by_unit in sorted(units.items()):
         several = [labels for labels in by_unit.values() if len(labels) > 1]
         if several:
-            inside = {
-                name: {unit: label for unit, label in labels.items() if unit in by_unit}
-                for name, labels in said.items()
-            }
+            inside = inside_of[category]
             same = sum(len(set(labels)) == 1 for labels in several)
             rows.append(CategoryAgreement(category, len(several), same, krippendorff_alpha(inside)))
     return tuple(rows)
