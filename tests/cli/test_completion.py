@@ -150,6 +150,40 @@ def test_bash_offers_the_same(place: Path) -> None:
     assert set(bash("run", "demo/open", "--judge=lex")) == {"lexical"}
 
 
+NAMES = [
+    "x;touch owned",
+    "x$(touch owned)",
+    "x`touch owned`",
+    "x|touch owned",
+    "x y",
+    "x*",
+    "x'\"\\",
+]
+NAMES += ["#x", "~root", "!!", "{x,y}", "--trust-folder"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bash_is_offered_no_name_that_is_a_command(place: Path, name: str) -> None:
+    """A line is a command as it stands: the next thing that its reader does is press Return."""
+    shutil.copytree("runs/alpha", f"runs/{name}")
+    (place / "plain,x;touch owned").mkdir()  # what a pattern would find
+    reads = 'for word in "${COMPREPLY[@]}"; do eval "words=(score $word)"; '
+    reads += 'printf \'%s\\n\' "${#words[@]}" "${words[1]}"; done'
+    script = BASH.format(line="'refusalkit score '").replace("printf '%s\\n'", ": ")
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script + reads],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert set(lines[::2]) == {"2"}
+    assert {"@last", "alpha", "runs/"} <= set(lines[1::2])
+    assert (name in lines[1::2]) is not name.startswith("-")
+    assert not (place / "owned").exists()
+
+
 def test_a_person_at_bash_completes_the_last_run_and_its_unit(place: Path) -> None:
     del place
     process, terminal = pty.fork()

@@ -6,6 +6,7 @@ Nothing here uses the network, and files that cannot be read are ignored.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ Candidates = Callable[[click.Context, str], list[CompletionItem]]
 VARIABLE = "_REFUSALKIT_COMPLETE"
 _BASH = """\
 %(complete_func)s() {
-    local IFS=$'\\n' line response typed breaks kept="" type value
+    local line response typed breaks kept="" type value
     line="${COMP_LINE:0:$COMP_POINT}"
     response=$(env COMP_LINE="$line" %(complete_var)s=bash_complete $1)
     # Of a word bash replaces only what stands behind a sign that breaks words.
@@ -38,8 +39,7 @@ _BASH = """\
         kept="${typed%%"${typed##*[$breaks]}"}"
     fi
     COMPREPLY=()
-    for completion in $response; do
-        IFS=',' read -r type value <<< "$completion"
+    while IFS=',' read -r type value; do
         if [[ $type == 'dir' ]]; then
             compopt -o dirnames
         elif [[ $type == 'file' ]]; then
@@ -47,11 +47,13 @@ _BASH = """\
         elif [[ $type == 'plain' ]]; then
             COMPREPLY+=("${value#"$kept"}")
         fi
-    done
+    done <<< "$response"
     return 0
 }
 complete -o nosort -F %(complete_func)s %(prog_name)s
 """
+# What bash would read as more than a part of a name; `#` and `~` where they begin a word.
+_SPECIAL = re.compile(r"^[#~]|[^\w@%+=:,./#~-]")
 # How many runs are read to find their models.
 _MAX_RUNS = 50
 # Of a run's answers only so much is read to know their units, and so many are offered: a person
@@ -73,6 +75,14 @@ class _Bash(BashComplete):
         words = split_arg_string(line)
         incomplete = words.pop() if words and not line.endswith((" ", "\t")) else ""
         return words[1:], incomplete
+
+    def format_completion(self, item: CompletionItem) -> str:
+        """What is offered is put into the line as it is: a name must not be a command there."""
+        return f"{item.type},{_SPECIAL.sub(_escaped, item.value)}"
+
+
+def _escaped(sign: re.Match[str]) -> str:
+    return f"\\{sign[0]}"
 
 
 @click.command(epilog="Example: refusalkit completion bash")
@@ -272,8 +282,9 @@ def _starting(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
     return [
         CompletionItem(name)
         for name in dict.fromkeys(names)
-        # A name with a control character could be more than a name to a terminal.
-        if name.startswith(incomplete) and name.isprintable()
+        # A name with a control character could be more than a name to a terminal, and one that
+        # begins with a dash would be an option.
+        if name.startswith(incomplete) and name.isprintable() and not name.startswith("-")
     ]
 
 
