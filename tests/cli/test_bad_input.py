@@ -144,7 +144,9 @@ CASES: dict[str, Case] = {
         "the environment variable NOT_SET_ANYWHERE holds no API key: set it",
     ),
     "key in place of its variable": Case(
-        run("--api-key-env", "sk-placeholder1234567890"), FAILED, "--api-key-env: names an environ"
+        run("--api-key-env", "sk-placeholder1234567890"),
+        FAILED,
+        "--api-key-env: must be the name of an environ",
     ),
     "retired model": Case(
         ("run", "anthropic/claude-sonnet-4-20250514"),
@@ -165,7 +167,7 @@ CASES: dict[str, Case] = {
         run("--api-base", "http://localhost/v1?key=secret"), FAILED, "holds credentials or a query"
     ),
     "URL with no such port": Case(
-        run("--api-base", "http://localhost:99999"), FAILED, "--api-base: is no URL"
+        run("--api-base", "http://localhost:99999"), FAILED, "--api-base: is not a URL"
     ),
     # values of options
     "negative trials": Case(run("--trials", -1), FAILED, "trials: Input should be greater than"),

@@ -343,7 +343,9 @@ class TestNothingSecretIsWritten:
     def test_a_key_in_place_of_its_variable_is_refused_and_not_repeated(
         self, field: str, key: str
     ) -> None:
-        with pytest.raises(ConfigurationError, match=f"{field}: names an environment") as caught:
+        with pytest.raises(
+            ConfigurationError, match=f"{field}: must be the name of an environment"
+        ) as caught:
             resolve_config({"model": MODEL, field: key})
         assert not key or key not in str(caught.value)
 
@@ -370,8 +372,8 @@ class TestMistakes:
             ({"via": "pigeon"}, "via: Input should be 'litellm'"),
             ({"trails": 3}, "trails: is not a known field"),
             ({"extra_body": {"messages": []}}, "extra_body: messages cannot be set this way"),
-            ({"extra_body": {"a": float("nan")}}, "extra_body: must hold nothing but JSON"),
-            ({"extra_body": {"a": {1, 2}}}, "extra_body: must hold nothing but JSON values"),
+            ({"extra_body": {"a": float("nan")}}, "extra_body: must hold only JSON"),
+            ({"extra_body": {"a": {1, 2}}}, "extra_body: must hold only JSON values"),
             ({"extra_body": [1]}, "extra_body: Input should be a valid dictionary"),
         ],
     )
@@ -392,7 +394,7 @@ class TestMistakes:
             (b"[run]\ntrials = 5\n", "mine.toml:1: run is not an option"),
             (
                 b"trials = 5\n[extra-body]\na = 2020-01-01\n",
-                ":2: extra-body: must hold nothing but",
+                ":2: extra-body: must hold only",
             ),
             (b"\n[model]\nid = 1\n", "mine.toml:2: the model is named on the command line"),
             (b"\n\ntrails = 5\n", "mine.toml:3: trails is not an option: did you mean trials?"),

@@ -170,14 +170,14 @@ def test_all_runs_of_a_session_stay_below_the_bound_on_cost(pytester: pytest.Pyt
     result = pytester.runpytest_inprocess("--refusalkit-max-cost", "10.5")
     result.assert_outcomes(passed=2)
     wrong = pytester.runpytest_inprocess("--refusalkit-max-cost", "-1")
-    wrong.stderr.fnmatch_lines(["*must be an amount above 0 in USD, and is '-1'*"])
+    wrong.stderr.fnmatch_lines(["*must be an amount in USD above 0, not '-1'*"])
 
 
 @pytest.mark.parametrize(
     ("marker", "said"),
     [
         ("", "*refusalkit_run needs a model: mark the test with @pytest.mark.refusalkit(model=*"),
-        ('@pytest.mark.refusalkit("demo/open")', "*takes names only*"),
+        ('@pytest.mark.refusalkit("demo/open")', "*takes keyword arguments only*"),
         (
             '@pytest.mark.refusalkit(model="demo/open", prompt="x")',
             "*unexpected keyword argument 'prompt'; did you mean 'prompts'?*",

@@ -437,7 +437,7 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call)
     assert "refusalbench:FILE" in done.err
     assert not (tmp_path / "runs").exists()
     monkeypatch.setenv("HF_ENDPOINT", "not a url")
-    assert "HF_ENDPOINT is no URL" in call("prompts", "show", "refusalbench").err
+    assert "HF_ENDPOINT is not a URL" in call("prompts", "show", "refusalbench").err
 
 
 def test_another_revision_is_another_file(host: Host, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What each field of the configuration is, for help pages: the docstring below it.
+"""What each field of the configuration means, for help pages: the docstring below it.
 
 Read from the source when a help page is made. pydantic can do so for every model when it is
 imported, which costs each start 60 ms.
@@ -19,9 +19,9 @@ from refusalkit.config.run_config import RunConfig
 
 @cache
 def field_descriptions() -> Mapping[str, str]:
-    """The docstring of each field of `RunConfig` and `Placement`, by name.
+    """The docstring of each field of `RunConfig` and `Placement`, by the field's name.
 
-    Empty where there is no source.
+    Empty where the source code is not installed.
     """
     return {**_described(RunConfig), **_described(Placement)}
 

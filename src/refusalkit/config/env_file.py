@@ -1,4 +1,4 @@
-"""A `.env` file, read for keys only, and only when it is asked for."""
+"""Reads keys, and nothing else, from a `.env` file, and only when asked to."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _MAX_ENV = 2**20
 
 
 def take_keys(file: str | Path, named: Collection[str] = ()) -> tuple[str, ...]:
-    """Put the keys that a `.env` file holds into the environment, where they are not set yet.
+    """Put the keys of a `.env` file into the environment; those that are set already stay.
 
     A key is a provider's usual variable (`OPENAI_API_KEY`) or one of those `named`. Returns the
-    variables that are neither, which are left alone. Raises `ConfigurationError`.
+    names of all other variables in the file, which are ignored. Raises `ConfigurationError`.
     """
     from dotenv import dotenv_values
 

@@ -1,4 +1,4 @@
-"""Options as they are given in one place, laid over those of another."""
+"""The options given in one place (a file, the command line), laid over those of another."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from refusalkit.config.placement import EVERY_OPTION, PLACEMENT_NAMES, split_pla
 from refusalkit.config.presets import PRESETS, preset_options
 from refusalkit.config.run_config import RunConfig
 
-# Each replaces the other: a temperature that is given here is sent, whatever was said below.
+# Each replaces the other: a temperature given in the upper layer cancels a --no-temperature below.
 _OPPOSITES = {
     one: other
     for name in ("temperature", "top_p", "top_k")
     for one, other in ((name, f"no_{name}"), (f"no_{name}", name))
 }
-# What was chosen for a judge goes with it.
+# Options that were chosen for one judge do not apply to another.
 _CHOSEN_FOR = {"judge_model": "judge", "judge_temperature": "judge"}
 
 
@@ -28,7 +28,7 @@ class Layer:
     where: Mapping[str, str] = field(default_factory=dict)
 
     def under(self, over: Layer) -> Layer:
-        """Both, where `over` decides what both give, and what goes with that."""
+        """Both layers; where both give an option, or opposite ones, that of `over` holds."""
         gone = {
             other
             for one, value in over.values.items()
@@ -41,19 +41,19 @@ class Layer:
         return Layer({**kept, **over.values}, {**self.where, **over.where})
 
     def without(self, *names: str) -> Layer:
-        """The same but for these options."""
+        """The layer without these options."""
         return self.only(name for name in self.values if name not in names)
 
     def only(self, names: Iterable[str]) -> Layer:
-        """These of its options."""
+        """The layer with only these options, as far as it has them."""
         kept = {name: self.values[name] for name in names if name in self.values}
         return Layer(kept, {name: self.where[name] for name in kept if name in self.where})
 
 
 def sources(config: RunConfig, given: Layer) -> dict[str, tuple[Any, str]]:
-    """The value of each option and where it comes from, in the order of the fields.
+    """The value of each option and the place that it comes from, in the order of the fields.
 
-    Where it is not given that is the preset, or ``default``.
+    The place of an option that was not given is ``preset NAME`` or ``default``.
     """
     preset = preset_options(given.values) if config.preset in PRESETS else {}
     placement, _ = split_placement(given.values, given.where)

@@ -1,4 +1,4 @@
-"""What is written to a manifest must hold no key: base URLs, request bodies, names of variables."""
+"""Checks that what goes into a manifest holds no key: URLs, request bodies, variable names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SECRET_PART = re.compile(
 )
 _LONG_SECRET = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9])[A-Za-z0-9_-]{32,}")
 
-# What clients put behind a base URL themselves.
+# What clients append to a base URL themselves.
 _REQUEST_PATHS = ("/chat/completions", "/completions", "/messages", "/responses")
 
 
@@ -35,7 +35,7 @@ def checked_base(value: str) -> str:
         host = parts.hostname
         _ = parts.port  # checked when it is read
     except ValueError as error:
-        raise ValueError("is no URL") from error
+        raise ValueError("is not a URL") from error
     if parts.scheme not in ("http", "https") or not host:
         raise ValueError("must be a URL such as http://localhost:8000/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
@@ -53,7 +53,7 @@ def checked_base(value: str) -> str:
     for path in _REQUEST_PATHS:
         if base.endswith(path):
             raise ValueError(
-                f"is the address of single requests: give the base URL, without {path}"
+                f"is the URL of one kind of request: give the base URL, without {path}"
             )
     return base
 
@@ -63,7 +63,7 @@ def checked_variable(value: str) -> str:
     # Not shown: it may be the key itself.
     if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
         raise ValueError(
-            "names an environment variable, in capitals such as MY_API_KEY, and is never a key"
+            "must be the name of an environment variable, such as MY_API_KEY, not the key itself"
         )
     return value
 
@@ -73,7 +73,7 @@ def checked_body(value: dict[str, Any]) -> dict[str, Any]:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError("must hold nothing but JSON values") from error
+        raise ValueError("must hold only JSON values") from error
     for name in _field_names(value):
         if _SECRET_FIELD.search(name):
             raise ValueError(f"{name!r} looks like a key, and the body is written to the manifest")
@@ -83,7 +83,7 @@ def checked_body(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shows_key(text: str) -> bool:
-    """Whether a text holds something that is written like a provider's key."""
+    """Whether a text holds something that looks like a provider's key."""
     return "[key]" in redact(text, len(text) + 100)
 
 
@@ -98,7 +98,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _field_names(value: Any) -> Iterator[str]:
-    """The names of all fields of a JSON value, the inner ones too."""
+    """The names of all fields of a JSON value, nested ones included."""
     if isinstance(value, dict):
         yield from value
         value = list(value.values())

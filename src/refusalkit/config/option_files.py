@@ -1,8 +1,8 @@
 """TOML files of options: `refusalkit.toml`, --config and --plan.
 
-Keys are the options of the command line without their dashes in front. A file that is merely found
-in a folder may be a stranger's, so it says neither where requests go nor which variable holds a
-key, and names no file outside its folder.
+Keys are the options of the command line without the leading dashes. A file that is merely found in
+a folder may be a stranger's, so it may not say where requests go or which variable holds a key, and
+may not name a file outside its folder.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ _MODELS = ("judge_model",)
 
 
 class Planned(NamedTuple):
-    """One ``[[model]]`` table of a plan: the model's id, its folder's name, its own options."""
+    """One ``[[model]]`` table of a plan.
+
+    The model's id, the name of its run's folder (unchecked; None if not given), its own options,
+    and where the table stands, for messages.
+    """
 
     id: str
     folder: Any
@@ -45,8 +49,8 @@ class Planned(NamedTuple):
 def read_config(file: str | Path, *, found: bool = False) -> Layer:
     """The options that a TOML file holds, their values unchecked.
 
-    With `found` the file lies in a folder that may be a stranger's. Raises `ConfigurationError`,
-    which names the file and the line.
+    `found`: the file was found in a folder, not named by the user, so it may be a stranger's.
+    Raises `ConfigurationError`, which names the file and, where it can be told, the line.
     """
     text, data = _read(Path(file))
     name = printable(file)
@@ -62,7 +66,7 @@ def read_config(file: str | Path, *, found: bool = False) -> Layer:
 
 
 def read_plan(file: str | Path) -> tuple[Layer, list[Planned]]:
-    """A plan of several runs: the options of all, and its ``[[model]]`` tables.
+    """Read a plan of several runs: the options that all share, and its ``[[model]]`` tables.
 
     A table holds ``id``, the model, may hold ``folder``, the name of its run's folder, and any
     option. Raises `ConfigurationError`, which names the file and the line or the table.
@@ -72,7 +76,7 @@ def read_plan(file: str | Path) -> tuple[Layer, list[Planned]]:
     tables = data.pop("model", None)
     if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
         raise ConfigurationError(f"{name}: names no model: write a [[model]] table for each")
-    # The text before the first table is about all, and so on.
+    # parts[0] holds the options that all share, parts[n] those of table n.
     parts = re.split(r"(?m)^[ \t]*\[\[[ \t]*model[ \t]*\]\]", text)
     common = _layer(data, parts[0], name)
     planned = []
@@ -82,12 +86,12 @@ def read_plan(file: str | Path) -> tuple[Layer, list[Planned]]:
         if not isinstance(identity, str):
             raise ConfigurationError(f'{place}: id is missing: "provider/name"')
         if "model" in table:
-            raise ConfigurationError(f"{place}: the model's name is its id")
+            raise ConfigurationError(f"{place}: give the model as id, not as model")
         place = f"{place} ({printable(identity)})"
         if len(parts) == len(tables) + 1:
             above = "".join(parts[:number])
             own = _layer(table, parts[number], name, after=above.count("\n"))
-        else:  # tables written in another way
+        else:  # such as model = [{id = ...}]: no line can be told
             own = _layer(table, "", place)
         planned.append(Planned(identity, folder, own, place))
     return common, planned
@@ -108,7 +112,7 @@ def _layer(data: Mapping[str, Any], text: str, name: str, after: int = 0) -> Lay
 
 
 def _line_of(text: str, key: str) -> int | None:
-    """The line, from 1, that gives a key at the top of a document; None if it is not to be seen."""
+    """The line, from 1, that sets a top-level key; None if it cannot be found."""
     quoted = re.escape(key)
     given = rf"""(?m)^[ \t]*\[?[ \t]*["']?{quoted}["']?[ \t]*[].=]"""
     found = re.search(given, text)
@@ -116,12 +120,12 @@ def _line_of(text: str, key: str) -> int | None:
 
 
 def _refuse_steering(layer: Layer) -> None:
-    """Refuse in a file that was found what only the person who runs the command may say."""
+    """Refuse options that only the person who runs the command may give."""
     for name, value in layer.values.items():
         place, option = layer.where[name], EVERY_OPTION[name].removeprefix("--")
         if name in _STEERS:
             raise ConfigurationError(
-                f"{place}: {option} is not taken from a file that was found in the folder, for it "
+                f"{place}: {option} is not taken from a file that was found in the folder, which "
                 "may be a stranger's: give it on the command line, in your own configuration or "
                 "with --config"
             )

@@ -1,7 +1,7 @@
 """Where the model under test runs: a server that a command starts, workers on a cluster.
 
-None of this is a field of `RunConfig`, so no run folder can hold it: what a command starts, and on
-whose machines, is said by whoever runs the command, in its options or in their own plan file.
+None of this is a field of `RunConfig`, so no run folder can hold it: only the person who runs the
+command says what it starts and on whose machines, in its options or in a file of their own.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from refusalkit.untrusted import printable
 
 Engine = Literal["ray"]
 
-# Whether a command is run, and on whose machines, is not said by a file that is merely found.
+# A file that is merely found in a folder may not start workers on a cluster.
 _PLACE = Cli("placement", WHERE, steers=True)
 
 
 class Placement(BaseModel):
-    """Where the model runs that a run asks."""
+    """Where the model under test runs: a server to start, a cluster, or files for a batch job."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     serve: Annotated[str | None, Cli("placement", WHERE, metavar="COMMAND", steers=True)] = None
-    """Start this server and ask it; {port} and {model} are filled in."""
+    """Start this server and send it the requests; {port} and {model} are filled in."""
     serve_wait_s: Annotated[
         float,
         Field(gt=0, le=86400),
         Cli("placement", WHERE, name="--serve-wait", metavar="SECONDS", steers=True),
     ] = 1200.0
-    """Seconds that --serve may take until it answers."""
+    """Seconds that the server of --serve may take to start."""
     engine: Annotated[Engine | None, _PLACE] = None
-    """Ask from workers on a Ray cluster (pip install ray)."""
+    """Send the requests from workers on a Ray cluster (pip install ray)."""
     workers: Annotated[int, Field(ge=1, le=4096), _PLACE] = 1
-    """With --engine ray: how many."""
+    """With --engine ray: the number of workers."""
     cpus: Annotated[float, Field(ge=0, le=4096), _PLACE] = 1.0
     """With --engine ray: CPUs that each worker reserves."""
     gpus: Annotated[float, Field(ge=0, le=1024), _PLACE] = 0.0
-    """GPUs for the server; with --engine ray that each worker reserves."""
+    """GPUs for the server; with --engine ray: GPUs that each worker reserves."""
 
     batch_to: Annotated[str | None, Cli("placement", WHERE, metavar="DIR", steers=True)] = None
     """Write the model's requests to files here, for `vllm run-batch`."""
@@ -58,22 +58,24 @@ class Placement(BaseModel):
     def _fits_together(self) -> Placement:
         given = self.model_fields_set
         if self.engine is None and given & {"workers", "cpus"}:
-            raise ValueError("workers and cpus are of a cluster: give engine ray too")
+            raise ValueError("workers and cpus belong to a cluster: give engine ray too")
         if self.serve is None and "serve_wait_s" in given:
             raise ValueError("serve_wait_s says how long serve may take: give serve too")
         if self.serve is None and self.engine is None and "gpus" in given:
             raise ValueError("gpus are for serve, or for the workers of engine ray: give one too")
         if self.batch_to is not None and self:
-            raise ValueError("batch_to has files answered offline: leave out serve and engine")
+            raise ValueError(
+                "batch_to writes requests to be answered offline: leave out serve and engine"
+            )
         return self
 
     def __bool__(self) -> bool:
-        """Whether anything but the endpoint that the configuration names was asked for."""
+        """Whether a server or a cluster was asked for; False if the configured endpoint serves."""
         return self.serve is not None or self.engine is not None
 
     @property
     def on_record(self) -> dict[str, Any]:
-        """What a session's record says of it. A command is not written down: it may hold a key."""
+        """What a session records of it; of a server's command, which may hold a key, no word."""
         if not self:
             return {}
         said: dict[str, Any] = {"serve": True} if self.serve is not None else {}
@@ -82,7 +84,7 @@ class Placement(BaseModel):
         return {**said, "gpus": self.gpus} if self.gpus else said
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
-        """Only what differs from the defaults; of a server's command that there is one."""
+        """Only what differs from the defaults; of a server's command only that there is one."""
         for name in sorted(self.model_fields_set):
             value = getattr(self, name)
             if value != type(self).model_fields[name].default:
@@ -123,9 +125,10 @@ class PlacedOptions(RunOptions, PlacementOptions, total=False):
 def split_placement(
     options: Mapping[str, Any], where: Mapping[str, str] | None = None
 ) -> tuple[Placement, dict[str, Any]]:
-    """The placement that is among the options, and the others; `where` says where each was given.
+    """The placement among the options, and the other options.
 
-    Raises `ConfigurationError`, which names the field and that place.
+    `where` says where each was given. Raises `ConfigurationError`, which names that place and the
+    option.
     """
     mine = {n: v for n, v in options.items() if n in PLACEMENT_NAMES and v is not None}
     rest = {name: value for name, value in options.items() if name not in PLACEMENT_NAMES}

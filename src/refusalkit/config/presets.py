@@ -1,6 +1,6 @@
 """Presets: defaults that belong together.
 
-What each says of itself, and what it leaves open: `reporting/data/presets.py`, docs/presets.md.
+How each is described, and what it leaves open: `reporting/data/presets.py`, docs/presets.md.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    # What the report states: a binary question put once, five runs, its sampling.
+    # What the published report states: a yes/no question asked once, five runs, its sampling.
     "paper": {
         "judge": "refusalbench",
         "judge_asks": 1,
@@ -19,9 +19,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "top_p": 0.95,
         "top_k": 20,
     },
-    # What the reference environment does as it is shipped. Its judges are retired or its own
-    # endpoint's: this is the closest model still served that takes its temperature. Its system
-    # prompt is one general sentence; this is its sense in our words.
+    # What the reference environment does as it is shipped. Its judges are retired or served only
+    # at its own endpoint: this is the closest model still served that takes its temperature. Its
+    # system prompt is one general sentence; this is its sense in our words.
     "atropos": {
         "prompts": "refusalbench",
         "inversion": "atropos",
@@ -43,11 +43,11 @@ _CHOSEN_FOR = {"inversion": "prompts", "judge_model": "judge", "judge_temperatur
 
 
 def preset_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the preset named in `given` adds to what was given."""
+    """What the preset that `given` names sets; options that `given` has as well are among them."""
     preset = given.get("preset")
     options = dict(PRESETS.get(preset, {})) if isinstance(preset, str) else {}
     for name, of in _CHOSEN_FOR.items():
-        # `refusalbench@REVISION` and `refusalbench:FILE` are the set that the list is for.
+        # `refusalbench@REVISION` and `refusalbench:FILE` are the set that the categories are for.
         named = [re.split("[@:]", part.strip())[0] for part in str(given.get(of)).split(",")]
         if of in given and options.get(of) not in named:
             options.pop(name, None)

@@ -1,4 +1,4 @@
-"""Merges what was given into a `RunConfig`."""
+"""Merges the options that were given into a `RunConfig`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from refusalkit.errors import ConfigurationChanged, ConfigurationError
 from refusalkit.untrusted import printable
 
 VARIABLES = "REFUSALKIT_"
-"""How the environment variables begin that hold an option, such as REFUSALKIT_JUDGE_MODEL."""
+"""The prefix of environment variables that hold an option, such as REFUSALKIT_JUDGE_MODEL."""
 
 
 def resolve_config(
@@ -26,8 +26,8 @@ def resolve_config(
 ) -> RunConfig:
     """Merge options over a preset over the defaults.
 
-    `options` holds only what was given. With `base` (a run being resumed) its values take the place
-    of the defaults. What a `Layer` says of where the model runs is no part of it. Raises
+    `options` holds only what was given. With `base` (the configuration of a run being resumed) its
+    values take the place of preset and defaults. Placement options in a `Layer` are ignored. Raises
     `ConfigurationError`, which names the field and where it was given.
     """
     given = options.without(*PLACEMENT_NAMES) if isinstance(options, Layer) else Layer(options)
@@ -54,12 +54,12 @@ def resolve_config(
 
 
 def check_option(name: str, value: Any) -> Any:
-    """One option as a configuration has it. Raises `ConfigurationError`, which names it."""
+    """The value of one option, checked and converted. Raises `ConfigurationError`, naming it."""
     return getattr(resolve_config({"model": "demo/open", name: value}), name)
 
 
 def check_unchanged(started: RunConfig, now: RunConfig) -> None:
-    """Raise `ConfigurationChanged`, naming the first field, if `now` measures something else."""
+    """Raise `ConfigurationChanged`, naming the first field that differs in what is measured."""
     before, after = started.measured, now.measured
     for name in before | after:
         value = before.get(name)

@@ -27,7 +27,7 @@ StopWhen = Literal["crossed", "held"]
 
 DEFAULT_PROMPTS = "refusalkit-166"
 AUDIT_PROMPTS = "hard-lines-180"
-"""What a run asks that is only there to be audited (``stop_when``), unless a set is named."""
+"""The prompt set of a run with a stop rule (``stop_when``), unless another is named."""
 
 Batched = Literal["model", "judge", "both"]
 Group = Literal["measured", "judge", "operational", "batch", "placement"]
@@ -47,15 +47,16 @@ SECTIONS = (ASKED, HOW, WHERE, JUDGE, LIMITS, OUTPUT, CONFIGURATION)
 class Cli:
     """How the command line offers a field.
 
-    `group` decides which commands have it: ``measured`` and ``judge`` options can change a result,
+    `group` decides which commands have it: ``measured`` and ``judge`` options can change a result;
     ``operational`` ones say how fast, where or with which key, and may differ when a run is
-    resumed; so may those of ``batch``, which only commands have that record what they ask. Those of
-    ``placement`` are the fields of `refusalkit.config.placement.Placement`. `section` is the
-    heading below which help pages list it. `default` is the text to show where the field's own
-    default does not say it, `bare` the value of an option without one.
+    resumed. So may those of ``batch``, which only commands that record a run's requests have. Those
+    of ``placement`` are the fields of `refusalkit.config.placement.Placement`. `section` is the
+    heading below which help pages list it, `metavar` the word for its value. `default` is the text
+    to show where the field's own default does not say it, `flag` makes an option without a value,
+    `name` is its name if that is not the field's, `bare` its value if it is given without one.
 
-    `steers`: it says where requests go, which variable holds a key, what runs or what is kept, so
-    it is never taken from a file that is merely found in a folder.
+    `steers`: it says where requests go, which variable holds a key, which command is run or which
+    texts are kept, so it is never taken from a file that is merely found in a folder.
     """
 
     group: Group
@@ -69,7 +70,7 @@ class Cli:
 
 
 class Shard(NamedTuple):
-    """A share of a run's prompts: the `number`-th, from 1, of `of`. As text: ``2/8``."""
+    """One of `of` shares of a run's prompts: the `number`-th, from 1. As text: ``2/8``."""
 
     number: int
     of: int
@@ -98,31 +99,31 @@ class RunConfig(BaseModel):
     """Defaults that belong together; see `refusalkit presets`."""
 
     prompts: Annotated[str, Cli("measured", ASKED, metavar="SET")] = DEFAULT_PROMPTS
-    """A set, public set, folder or file; several by commas."""
+    """A set, public set, folder or file; separate several by commas."""
     hard_line: Annotated[tuple[str, ...], Cli("measured", ASKED, metavar="CATEGORY")] = ()
-    """Score it inversely (repeatable); all: every category."""
+    """Score this category inversely (repeatable); all: every category."""
     inversion: Annotated[Inversion | None, Cli("measured", ASKED, default="paper")] = None
-    """Whose hard lines, for refusalbench."""
+    """Whose list of hard lines to use for the set refusalbench."""
     lang: Annotated[str | None, Cli("measured", ASKED, metavar="TAG")] = None
-    """Only prompts in this language, such as fr; public sets are read in it."""
+    """Only prompts in this language, such as fr; public sets are read in this language."""
     category: Annotated[tuple[str, ...], Cli("measured", ASKED, metavar="SLUG")] = ()
     """Only this category (repeatable)."""
     tag: Annotated[tuple[str, ...], Cli("measured", ASKED)] = ()
     """Only prompts with this tag (repeatable)."""
     danger: Annotated[tuple[Annotated[int, Field(ge=1, le=3)], ...], Cli("measured", ASKED)] = ()
-    """Only prompts of this danger (repeatable)."""
+    """Only prompts of this danger level (repeatable)."""
     limit: Annotated[int | None, Field(ge=1), Cli("measured", ASKED)] = None
-    """So many prompts, balanced over categories."""
+    """Draw this many prompts, balanced over categories."""
     limit_seed: Annotated[int, Cli("measured", ASKED)] = 0
     """Seed of the draw that --limit makes."""
     shard: Annotated[str | None, Cli("measured", ASKED, metavar="K/N")] = None
     """Only the K-th of N shares of the prompts, for `refusalkit merge`."""
     framings: Annotated[tuple[str, ...], Cli("measured", ASKED, flag=True)] = ()
-    """Hard-line requests also in four plain framings, for the audit."""
+    """Ask hard-line requests in four plain framings as well, for the audit."""
     order_seed: Annotated[int | None, Cli("measured", ASKED, default="the set's order")] = None
-    """Ask prompts in an order drawn at random, each with all its trials."""
+    """Ask the prompts in an order drawn with this seed, each with all its trials."""
     stop_when: Annotated[StopWhen | None, Cli("measured", ASKED)] = None
-    """Ask hard lines only, until the audit is settled; --prompts hard-lines-180 unless named."""
+    """Ask hard lines only, until the audit is settled; --prompts defaults to hard-lines-180."""
     bound: Annotated[
         float | None, Field(gt=0, lt=100), Cli("measured", ASKED, metavar="PERCENT")
     ] = None
@@ -130,7 +131,7 @@ class RunConfig(BaseModel):
     max_leaks: Annotated[int | None, Field(ge=0), Cli("measured", ASKED, default="0")] = None
     """With --stop-when: leaking responses allowed."""
     pressure: Annotated[int, Field(ge=0, le=8), Cli("measured", ASKED, metavar="N")] = 0
-    """After a refusal insist up to N times, in plain words; 8 at most."""
+    """After a refusal, insist up to N times, in plain words; 8 at most."""
     trials: Annotated[int, Field(ge=1, le=1000), Cli("measured", ASKED)] = 5
     """Independent answers to each prompt."""
 
@@ -141,35 +142,35 @@ class RunConfig(BaseModel):
     top_k: Annotated[int | None, Field(ge=1), Cli("measured", HOW)] = 20
     """Top-k sampling, where the model takes it."""
     no_temperature: Annotated[bool, Cli("measured", HOW)] = False
-    """Send no temperature: the endpoint's own default holds."""
+    """Send no temperature: the endpoint's own default applies."""
     no_top_p: Annotated[bool, Cli("measured", HOW)] = False
     """Send no top-p."""
     no_top_k: Annotated[bool, Cli("measured", HOW)] = False
     """Send no top-k."""
     max_tokens: Annotated[int, Field(ge=1), Cli("measured", HOW)] = 8192
-    """Most tokens of an answer."""
+    """Maximum tokens of an answer."""
     seed: Annotated[int | None, Cli("measured", HOW)] = None
     """Seed of trial 1; trial n sends seed + n - 1."""
     system: Annotated[str | None, Cli("measured", HOW, metavar="TEXT")] = None
     """A system prompt."""
     reasoning: Annotated[Reasoning, Cli("measured", HOW)] = "auto"
-    """Ask for reasoning or not."""
+    """Whether to ask the model to reason; auto: its own default."""
     extra_body: Annotated[dict[str, Any], Cli("measured", HOW, metavar="JSON", steers=True)] = (
         Field(default_factory=dict)
     )
     """More fields for the model's request."""
     via: Annotated[Via | None, Cli("measured", HOW)] = None
-    """Force the way to the model."""
+    """Send the model's requests through this library."""
     api_base: Annotated[str | None, Cli("operational", HOW, metavar="URL", steers=True)] = None
     """Endpoint of the model (OpenAI protocol)."""
     api_key_env: Annotated[str | None, Cli("operational", HOW, metavar="NAME", steers=True)] = None
-    """Environment variable that holds its key."""
+    """Environment variable with the model's key."""
 
     judge: Annotated[
         str | None,
         Cli("measured", JUDGE, metavar="NAME", default="graded; lexical for demo models"),
     ] = None
-    """A judge or a judge file; several by commas: a council."""
+    """A judge or a judge file; several, separated by commas, make a council."""
     judge_model: Annotated[str | None, Cli("judge", JUDGE, metavar="ID", default="its file's")] = (
         None
     )
@@ -181,9 +182,9 @@ class RunConfig(BaseModel):
     judge_asks: Annotated[
         int | None, Field(ge=1, le=5), Cli("judge", JUDGE, default="its file's, 2")
     ] = None
-    """Times a judge is asked whose reply cannot be read."""
+    """How many times in all to ask a judge whose reply cannot be read."""
     judge_via: Annotated[Via | None, Cli("judge", JUDGE)] = None
-    """Force the way to the judge."""
+    """Send the judge's requests through this library."""
     judge_api_base: Annotated[str | None, Cli("operational", JUDGE, metavar="URL", steers=True)] = (
         None
     )
@@ -195,33 +196,33 @@ class RunConfig(BaseModel):
     council: Annotated[CouncilRule | None, Cli("judge", JUDGE, default="majority")] = None
     """How several judges decide."""
     judge_fallback: Annotated[str | None, Cli("judge", JUDGE, metavar="NAME")] = None
-    """Answers where the judge was blocked."""
+    """A judge that labels what the judge was blocked on."""
     hard_line_judge: Annotated[str | None, Cli("judge", JUDGE, metavar="NAME")] = None
-    """Answers for hard-line categories."""
+    """A judge that labels answers to hard-line prompts."""
 
     count_deflection: Annotated[bool, Cli("measured", JUDGE)] = False
-    """A deflection counts as refused."""
+    """Count a deflection as refused."""
     keep_hard_line_text: Annotated[bool, Cli("measured", OUTPUT, steers=True)] = False
     """Write hard-line answers to disk; they are withheld by default."""
 
     concurrency: Annotated[int, Field(ge=1, le=65536), Cli("operational", LIMITS)] = 32
-    """Units in work at once."""
+    """Units worked on at once."""
     rpm: Annotated[float | None, Field(gt=0), Cli("operational", LIMITS)] = None
-    """Requests per minute to the model, never passed."""
+    """Maximum requests per minute to the model."""
     judge_rpm: Annotated[float | None, Field(gt=0), Cli("operational", LIMITS)] = None
-    """Requests per minute to the judge, never passed."""
+    """Maximum requests per minute to the judge."""
     tpm: Annotated[float | None, Field(gt=0), Cli("operational", LIMITS)] = None
-    """Tokens per minute, in and out, of the model."""
+    """Maximum tokens per minute to and from the model."""
     judge_tpm: Annotated[float | None, Field(gt=0), Cli("operational", LIMITS)] = None
-    """Tokens per minute, in and out, of the judge."""
+    """Maximum tokens per minute to and from the judge."""
     judge_concurrency: Annotated[
         int | None, Field(ge=1, le=65536), Cli("operational", LIMITS, default="--concurrency")
     ] = None
-    """Requests to the judge at once."""
+    """Maximum requests to the judge at once."""
     timeout_s: Annotated[
         float, Field(gt=0, le=86400), Cli("operational", LIMITS, name="--timeout")
     ] = 600.0
-    """Seconds for one request."""
+    """Seconds that one request may take."""
     max_retries: Annotated[int, Field(ge=0, le=50), Cli("operational", LIMITS)] = 5
     """Retries of one request after a fault."""
     max_wait_s: Annotated[
@@ -230,17 +231,17 @@ class RunConfig(BaseModel):
     """Seconds that a rate limit may hold the run back at a stretch."""
     finish_word: Annotated[tuple[str, ...], Cli("operational", HOW, metavar="WORD=OUTCOME")] = ()
     """What an unknown finish word means (repeatable): answered, truncated, blocked, no_answer."""
-    # Strict: a bound on money is not guessed from a text or a truth value.
+    # Strict: a limit on money is not converted from a string or a boolean.
     max_cost: Annotated[
         float | None, Field(gt=0, strict=True), Cli("operational", LIMITS, metavar="USD")
     ] = None
-    """Stop before this is passed."""
+    """Stop before the run costs more than this."""
     canaries: Annotated[int, Field(ge=0, le=1000), Cli("operational", JUDGE)] = 8
-    """Answers of known labels for the judge."""
+    """Answers with known labels that the judge is checked with."""
     batch: Annotated[
         Batched | None, Cli("batch", LIMITS, metavar="[model|judge|both]", bare="both")
     ] = None
-    """Ask in batches, at half the price and within a day: both unless one is named."""
+    """Send requests in batches, at half the price and within a day: of both unless one is named."""
     wait: Annotated[bool, Cli("batch", LIMITS)] = False
     """With --batch: stay until every batch is collected."""
 
@@ -300,7 +301,7 @@ class RunConfig(BaseModel):
         if self.stop_when is None and (self.bound, self.max_leaks) != (None, None):
             raise ValueError(
                 "bound and max_leaks say when a run may stop: give stop_when too (a finished run "
-                "is held against a bound with `refusalkit audit --bound`)"
+                "is compared with a bound by `refusalkit audit --bound`)"
             )
         if self.stop_when == "held" and self.bound is None:
             raise ValueError("stop_when held needs a bound: the leak rate to be shown, in percent")
@@ -320,7 +321,7 @@ class RunConfig(BaseModel):
 
     @property
     def judge_name(self) -> str:
-        """The judge to use: a scripted model needs no key, so neither does its judge."""
+        """The judge to use: a scripted model needs no key, so its default judge needs none."""
         return self.judge or ("lexical" if self.model.startswith("demo/") else "graded")
 
     @property
@@ -342,7 +343,7 @@ class RunConfig(BaseModel):
     def measured(self) -> dict[str, Any]:
         """The fields that can change a result, as JSON values."""
         fields = self.model_dump(mode="json", exclude=set(OPERATIONAL))
-        # Left out if none was chosen: runs from before it was an option keep their digest.
+        # Options that came later are left out unless given, so that older runs keep their digest.
         late = ("inversion", "lang", "judge_temperature", "judge_asks", "council", "judge_fallback")
         for name in (
             *late,
@@ -367,7 +368,7 @@ class RunConfig(BaseModel):
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
-        """Only what differs from the defaults; of a system prompt its length."""
+        """Only what differs from the defaults; of system prompt and extra body only the length."""
         for name in sorted(self.model_fields_set):
             value = getattr(self, name)
             if value is None or value == type(self).model_fields[name].default:
@@ -409,11 +410,12 @@ OPTION_NAMES = {
 """How the command line spells each field, with its dashes."""
 
 OPERATIONAL = frozenset(options_in("operational", "batch"))
-"""Fields that say how fast, where or with which key: they may differ when a run is resumed."""
+"""Fields that say how fast, where, in batches or with which key: they may differ when a run is
+resumed."""
 
 
 class JudgeOptions(TypedDict, total=False):
-    """Keyword arguments that choose a judge, and how it is asked: fields of `RunConfig`."""
+    """Keyword arguments that choose a judge and say how to ask it: fields of `RunConfig`."""
 
     api_base: str | None
     api_key_env: str | None
@@ -441,7 +443,7 @@ class JudgeOptions(TypedDict, total=False):
 
 
 class BatchOptions(JudgeOptions, total=False):
-    """`JudgeOptions`, and whether the judge is asked in batches: fields of `RunConfig`."""
+    """`JudgeOptions`, and whether to send requests in batches: fields of `RunConfig`."""
 
     batch: Batched | None
     wait: bool

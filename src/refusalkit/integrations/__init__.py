@@ -1,1 +1,1 @@
-"""What other programs and people read of a run, and what of theirs can be benchmarked."""
+"""Runs for other programs and people: exports, bundles, trackers, Inspect and pytest."""

@@ -1,9 +1,10 @@
 """A run as one archive without texts, which anyone can verify and score.
 
-Left out are the texts of all answers, judges' reasons on hard lines, what providers said in their
-own words, addresses of endpoints, names of key variables, and folders of this machine. The archive
-of a run is always the same bytes (with one release of zlib); its digest is that of its list of
-files, and does not depend on the compression.
+Left out are the texts of all answers, judges' reasons on hard lines, providers' own words on
+errors, addresses of endpoints, names of key variables, and the folders of prompt sets and judge
+files. The options that the score depends on stay, the system prompt and ``prompts`` as they were
+given among them. The same run always gives the same bytes (with one release of zlib); a bundle's
+digest is that of its list of files, and does not depend on the compression.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ _CONTENTS = "bundle.json"
 _FORMAT = 1
 _RECORD_FILES = (COMPLETIONS, VERDICTS, CANARIES, PRESSURE)
 _FILES = (MANIFEST, *_RECORD_FILES, _CONTENTS)
-# The earliest that a zip can say.
+# The earliest date that a zip archive can hold; any fixed date would do.
 _DATE = (1980, 1, 1, 0, 0, 0)
-# A bundle may come from a stranger: what it may unpack to in all, in bytes and for each of its own.
+# A bundle may come from a stranger: it may unpack to the bytes of _MAX_UNPACKED in all, and to
+# _MAX_RATIO times its own size (a small one: to _SMALL).
 _MAX_UNPACKED = 4 * 2**30
 _MAX_RATIO = 200
 _SMALL = 64 * 2**20
@@ -47,10 +49,10 @@ _PIECE = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a bundle says of itself.
+    """What a bundle states about its own contents.
 
-    `digest` is its own, ``sha256:...``; `changed` names files that do not have the digest that its
-    list gives them; `willingness` is in percent, None where nothing was scored.
+    `digest` is that of its list of files, ``sha256:...``; `changed` names the files whose digest
+    differs from the list's; `willingness` is in percent, None where nothing was scored.
     """
 
     digest: str
@@ -59,7 +61,7 @@ class Claims:
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a path is a zip archive."""
+    """Whether a path is a zip archive, so that it can only be a bundle."""
     try:
         return path.is_file() and zipfile.is_zipfile(path)
     except OSError:
@@ -101,9 +103,10 @@ def write_bundle(run: Run, out: Path) -> str:
 
 @contextlib.contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
-    """The run folder in a bundle, unpacked for as long as the context lasts.
+    """The run folder in a bundle, unpacked into a temporary folder for the context.
 
-    Only the files of a run are taken, and only so much of them as a bundle of that size can hold.
+    Any file that a run does not have is refused, and so is more data than a bundle of that size
+    can hold.
     Raises `RunFolderError`.
     """
     where = printable(path)
@@ -139,7 +142,7 @@ def unpacked(path: Path) -> Iterator[Path]:
 
 
 def read_claims(folder: Path) -> Claims:
-    """What an unpacked bundle says of itself. Raises `RunFolderError`."""
+    """What an unpacked bundle states about its own contents. Raises `RunFolderError`."""
     try:
         contents = read_file(folder / _CONTENTS)
         listed = json.loads(contents)
@@ -163,7 +166,7 @@ def _contents(run: Run) -> Iterator[tuple[str, Iterator[bytes]]]:
 
 
 def _manifest(run: Run) -> bytes:
-    """The manifest without what is nobody else's business: addresses, variables, folders."""
+    """The manifest without the addresses of endpoints, key variables, and files' folders."""
     data = run.manifest.model_dump(mode="json")
     data["config"] |= {name: None for name in ENDPOINT_FIELDS if name in data["config"]}
     for session in data["sessions"]:
@@ -193,7 +196,7 @@ def _records(run: Run, path: Path) -> Iterator[bytes]:
 def without_texts(record: Mapping[str, Any], hard_lines: frozenset[str]) -> dict[str, Any]:
     """A record, and the records in it, without what may repeat an answer.
 
-    On hard lines that is also a judge's reason, and whatever a provider says that is no name.
+    On hard lines that includes the judge's reason, and of a provider's fields all but identifiers.
     """
     made: dict[str, Any] = {
         name: without_texts(value, hard_lines) if isinstance(value, dict) else value
@@ -231,7 +234,7 @@ def _add(archive: zipfile.ZipFile, path: Path) -> None:
 
 
 def _copy(packed: Any, path: Path, most: int) -> int:
-    """Unpack a file, at most one piece beyond `most` bytes; returns how many it has."""
+    """Unpack a file, stopping within a piece after `most` bytes; returns the bytes written."""
     n_bytes = 0
     with path.open("wb") as file:
         while n_bytes <= most and (piece := packed.read(_PIECE)):

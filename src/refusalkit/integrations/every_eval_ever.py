@@ -1,4 +1,4 @@
-"""A run in the schema that the EvalEval coalition's Every Eval Ever shares (version 0.3.0).
+"""Writes a run in the schema of Every Eval Ever, by the EvalEval coalition (version 0.3.0).
 
 One JSON file with each rate, and a JSONL file with a line for each scored answer, at the paths that
 its datastore expects: ``data/refusalkit/DEVELOPER/MODEL/UUID.json`` and ``UUID_samples.jsonl``.
@@ -58,10 +58,11 @@ def write_every_eval_ever(
 ) -> tuple[Path, Path]:
     """Write the evaluation record and the instance-level file below `out`; returns their paths.
 
-    No text of a prompt or an answer is in them. Answers without a label, framed prompts and rates
-    without a value are left out, and counted in the record.
+    They hold no text of a prompt or an answer. Left out are answers without a label (each rate
+    counts them as ``n_unscored``), framed prompts, and rates without a value.
 
-    Raises `UsageError` where nothing was scored, `StorageError` where the disk refuses.
+    Raises `UsageError` where nothing was scored or the run does not say when it was made,
+    `StorageError` where the files cannot be written.
     """
     found = score_of(run)
     if not _rates(found):  # contrast prompts have rates of their own
@@ -282,7 +283,10 @@ def _model_id(model: str) -> str:
 
 
 def _ended(run: Run) -> datetime:
-    """When the run last ended, or began, so that the same run always gives the same record."""
+    """When the last session ended, or began if it has no end.
+
+    Not the present time, so that the same run always gives the same record.
+    """
     session = run.manifest.sessions[-1] if run.manifest.sessions else None
     said = None if session is None else session.ended_at or session.started_at
     try:
@@ -297,7 +301,7 @@ def _uuid_of(run: Run, found: Score) -> uuid.UUID:
 
 
 def _words(values: dict[str, Any]) -> dict[str, str]:
-    """Details as the schema has them, all of them strings; what is not known is left out."""
+    """Details as the schema wants them: strings only; unknown ones are left out."""
     return {
         name: json.dumps(value) if isinstance(value, bool) else str(value)
         for name, value in values.items()

@@ -26,11 +26,11 @@ class Exported:
     """What an export wrote."""
 
     to: Format
-    """The format."""
+    """The format: ``bundle``, ``every-eval-ever``, ``inspect`` or ``hub``."""
     paths: tuple[Path, ...]
-    """The files, in order of their writing."""
+    """The files, in the order in which they were written."""
     digest: str | None = None
-    """Of a bundle, ``sha256:...``: publish it beside the file. None for other formats."""
+    """A bundle's digest, ``sha256:...``: publish it beside the file. None for other formats."""
 
 
 def export(
@@ -47,8 +47,9 @@ def export(
     ``bundle``: one archive without texts (no answer, no judge's reason on a hard line, no address
     of an endpoint), which anyone can `verify` and score. ``every-eval-ever``: each rate, and each
     answer's label without texts, in that project's schema (0.3.0). ``inspect`` (an extra): a log
-    for Inspect's viewer, with the texts that the run kept, but for those of hard lines. ``hub`` (an
-    extra): ``.eval_results/refusalkit.yaml`` for a model repository, and a model card's block.
+    for Inspect's viewer, with the texts that the run kept, but never those of hard lines. ``hub``
+    (an extra): ``.eval_results/refusalkit.yaml`` for a model repository, and a block for a model
+    card.
 
     Args:
         run: a run, or the path of its folder.
@@ -61,10 +62,11 @@ def export(
         dataset: the benchmark's id on the Hub, ``owner/name``; for ``hub``.
 
     Raises:
-        UsageError: the format is unknown, its extra is not installed, or nothing was scored yet.
+        UsageError: the format is unknown, its extra is not installed, nothing was scored yet
+            (but for ``bundle``), `out` ends wrongly, or `dataset` is missing.
         RunFolderError: there is no run.
         RecordError: a record cannot be read.
-        StorageError: the file cannot be written.
+        StorageError: a file cannot be written.
 
     Examples:
         >>> import refusalkit as rk
@@ -97,7 +99,7 @@ def export(
 
 @contextlib.contextmanager
 def needs_extra(extra: str, package: str) -> Iterator[None]:
-    """Say which extra to install where a package is not there. Raises `UsageError`."""
+    """Raise `UsageError`, naming the extra to install, if the block misses this package."""
     try:
         yield
     except ModuleNotFoundError as error:

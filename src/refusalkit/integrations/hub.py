@@ -1,4 +1,4 @@
-"""A run as results for a model's page on the Hub (the extra ``hub``).
+"""Writes a run as results for a model's page on the Hub (the extra ``hub``).
 
 ``.eval_results/refusalkit.yaml`` is what the Hub shows on the page and on a data set's leaderboard;
 ``model-card.yaml`` is the older ``model-index`` block for the head of a README.md. Both are written
@@ -42,7 +42,7 @@ def write_hub_results(run: Run, out: Path, *, dataset: str | None) -> tuple[Path
     """Write both files below `out`; returns their paths.
 
     `dataset` is the benchmark's id on the Hub, ``owner/name``. Raises `UsageError` where it is not
-    given or nothing was scored, `StorageError` where the disk refuses.
+    given or nothing was scored, `StorageError` where the files cannot be written.
     """
     if dataset is None or dataset.count("/") != 1 or not all(dataset.split("/")):
         raise UsageError(
@@ -92,9 +92,9 @@ def write_hub_results(run: Run, out: Path, *, dataset: str | None) -> tuple[Path
 def open_pull_request(results: Path, repo: str) -> str:
     """Send the results file to a model repository as a pull request; returns its address.
 
-    The token is the environment's ``HF_TOKEN``, and no other. Raises `MissingKeyError` without it,
-    `ConfigurationError` for a name that no repository has, `FatalProviderError` where the Hub
-    refuses.
+    Only the token in the environment's ``HF_TOKEN`` is used. Raises `MissingKeyError` without it,
+    `ConfigurationError` where `repo` is not ``owner/name``, `FatalProviderError` where the Hub
+    refuses or cannot be reached.
     """
     from huggingface_hub import CommitOperationAdd
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -150,7 +150,7 @@ def _as_yaml(data: Any) -> bytes:
 
 
 def _shown(data: Any) -> Any:
-    """The data with hidden characters escaped in all texts: names may be a stranger's."""
+    """The data with hidden characters escaped in every string: names may come from a stranger."""
     if isinstance(data, dict):
         return {_shown(name): _shown(value) for name, value in data.items()}
     if isinstance(data, list | tuple):

@@ -1,11 +1,11 @@
-"""The pytest plugin: a model is benchmarked for a test, and its hard lines are audited.
+"""The pytest plugin: fixtures that benchmark a model for a test and audit its hard lines.
 
     @pytest.mark.refusalkit(model="openai/gpt-6-luna", prompts="hard-lines-180", trials=1)
     def test_hard_lines_hold(refusalkit_audit):
         assert refusalkit_audit.status == "held"
 
 pytest loads this module in every project where refusalkit is installed, so it imports nothing but
-pytest; the work is done by `refusalkit.integrations.pytest_runs`, once a fixture is asked for.
+pytest; `refusalkit.integrations.pytest_runs`, imported once a fixture is used, does the work.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _MARKER = (
     "refusalkit(model, prompts=..., judge=..., trials=..., bound=..., max_leaks=..., **options): "
-    "what the fixtures refusalkit_run and refusalkit_audit ask; marks of a class or module are "
-    "filled in."
+    "what to ask for the fixtures refusalkit_run and refusalkit_audit; marks of the class and the "
+    "module give what the test's own leaves out."
 )
 
 
@@ -33,12 +33,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--refusalkit-max-cost",
         type=_usd,
         metavar="USD",
-        help="stop before the models and judges of this session cost more",
+        help="stop before the models and judges of this session cost more than this",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the marker."""
     config.addinivalue_line("markers", _MARKER)
 
 
@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def refusalkit_run(request: pytest.FixtureRequest) -> Run:
     """The finished `refusalkit.Run` that the test's marker asks for.
 
-    It is kept in pytest's cache: the next session goes on with it and pays for nothing twice.
+    It is kept in pytest's cache: the next session continues it, so nothing is paid for twice.
     The test is skipped where an API key is missing, and fails where the run cannot be made.
     """
     from refusalkit.integrations.pytest_runs import run_of_test
@@ -58,7 +58,7 @@ def refusalkit_run(request: pytest.FixtureRequest) -> Run:
 def refusalkit_audit(request: pytest.FixtureRequest, refusalkit_run: Run) -> Audit:
     """The `refusalkit.Audit` of the run, with the marker's ``bound`` and ``max_leaks``.
 
-    Each hard line is a subtest where pytest has them (9, or 8 with pytest-subtests).
+    Each hard line becomes a subtest where pytest has subtests (9, or 8 with pytest-subtests).
     """
     from refusalkit.integrations.pytest_runs import audit_of_test
 
@@ -81,5 +81,5 @@ def _usd(text: str) -> float:
     except ValueError:
         value = None
     if value is None or not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be an amount above 0 in USD, and is {text!r}")
+        raise argparse.ArgumentTypeError(f"must be an amount in USD above 0, not {text!r}")
     return float(value)

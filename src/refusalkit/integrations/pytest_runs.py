@@ -1,9 +1,9 @@
 """What the pytest fixtures do: a run in pytest's cache, its audit, and the hard lines as subtests.
 
 A run's folder is named after everything that its result depends on, so tests that ask the same
-share one run, and a test that asks something else has another. A lock beside the folder makes the
-workers of pytest-xdist wait for the one that asks. With ``--refusalkit-max-cost`` all runs of a
-session come one after another and share the bound.
+share one run, and a test that asks something else has its own. A lock beside the folder makes the
+other workers of pytest-xdist wait until the run is made. With ``--refusalkit-max-cost`` all runs of
+a session are made one after another and share the limit.
 """
 
 from __future__ import annotations
@@ -49,13 +49,14 @@ _NEEDED = (
     'mark the test with @pytest.mark.refusalkit(model="provider/name", ...): it says what is asked'
 )
 _AUDIT = pytest.StashKey[tuple[Audit, Any]]()
-# Folders that this session worked on: errors are asked again by the next session, not by each test.
+# Run folders that this session worked on: units with an error are requested again by the next
+# session, not by each test.
 _WORKED = pytest.StashKey[set[Path]]()
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a test's marks ask for. `bound` and `max_leaks` are for the audit."""
+    """What a test's marks ask for. `bound` (percent) and `max_leaks` are for the audit."""
 
     model: Any
     prompts: Any
@@ -66,9 +67,9 @@ class _Asked:
 
 
 def run_of_test(request: pytest.FixtureRequest) -> Run:
-    """The run that a test's marks ask for, made or gone on with.
+    """The run that a test's marks ask for, made or continued.
 
-    Ends the test: skipped without a key, failed where the run cannot be made.
+    Skips the test where a key is missing, and fails it where the run cannot be made.
     """
     __tracebackhide__ = True
     asked = _asked(request)
@@ -84,7 +85,7 @@ def run_of_test(request: pytest.FixtureRequest) -> Run:
 
 
 def audit_of_test(request: pytest.FixtureRequest, run: Run) -> Audit:
-    """The audit of a test's run. Fails the test where there is nothing to audit."""
+    """The audit of a test's run. Fails the test where the run cannot be audited."""
     __tracebackhide__ = True
     asked = _asked(request)
     found, failure = None, ""
@@ -110,8 +111,8 @@ def audit_of_test(request: pytest.FixtureRequest, run: Run) -> Audit:
 def report_lines(item: pytest.Item) -> None:
     """Report each hard line as a subtest, where this pytest has subtests.
 
-    A crossed line fails and an inconclusive one is skipped, with its reason: whether that is good
-    enough is for the test to say.
+    A crossed line fails, an inconclusive one is skipped, both with the reason: whether inconclusive
+    is good enough is for the test to decide.
     """
     found, subtests = item.stash.get(_AUDIT, (None, None))
     if found is None or subtests is None:
@@ -131,7 +132,7 @@ def _conclude(line: HardLine) -> None:
 
 
 def _missing_key(error: RefusalkitError, model: str) -> str | None:
-    """What to set where an error says that a key is missing, or None."""
+    """Which variable to set, if the error comes from a missing key; None for other errors."""
     if isinstance(error, MissingKeyError):
         return str(error)
     if not isinstance(error, FatalProviderError) or error.status not in (None, 401):
@@ -144,17 +145,19 @@ def _missing_key(error: RefusalkitError, model: str) -> str | None:
 
 
 def _asked(request: pytest.FixtureRequest) -> _Asked:
-    """The marks of a test, the nearest last: of class and module it takes what it does not say."""
+    """What the marks of the test, its class and its module ask for; the nearest one decides."""
     __tracebackhide__ = True
     given: dict[str, Any] = {}
     for mark in reversed(list(request.node.iter_markers("refusalkit"))):
         if mark.args:
-            pytest.fail(f"the marker refusalkit takes names only: {_NEEDED}", pytrace=False)
+            pytest.fail(
+                f"the marker refusalkit takes keyword arguments only: {_NEEDED}", pytrace=False
+            )
         given |= mark.kwargs
     if "model" not in given:
         pytest.fail(f"{request.fixturename} needs a model: {_NEEDED}", pytrace=False)
     named = {name: given.pop(name, None) for name in ("model", "prompts", "judge")}
-    # A stop rule has the bound and the leaks allowed itself, and the audit takes them from it.
+    # With a stop rule bound and max_leaks are options of the run, and the audit reads them there.
     rule = given.get("stop_when") is not None
     bound, leaks = (None if rule else given.pop(name, None) for name in ("bound", "max_leaks"))
     wrong = None
@@ -208,7 +211,7 @@ def _worked(asked: _Asked, run: Run | None, folder: Path, options: Mapping[str, 
     try:
         return resume(run, prompts=prompts, **own, **options)
     except ConfigurationChanged as error:
-        error.add_note("pytest --cache-clear begins anew")
+        error.add_note("pytest --cache-clear starts anew")
         raise
 
 
@@ -236,7 +239,10 @@ def _session_folder(request: pytest.FixtureRequest) -> Path:
 
 @contextlib.contextmanager
 def _ledger(request: pytest.FixtureRequest, limit: float | None) -> Iterator[dict[str, float]]:
-    """What the session's runs cost, in USD by folder. With a limit only one test has it at once."""
+    """What the session's runs have cost, in USD by folder's name.
+
+    Without a limit it is empty; with one, a lock lets only one test at a time have it.
+    """
     if limit is None:
         yield {}
         return
@@ -250,7 +256,7 @@ def _ledger(request: pytest.FixtureRequest, limit: float | None) -> Iterator[dic
 
 
 def _folder_name(config: RunConfig, asked: _Asked) -> str:
-    """Of the model's name, and a digest of all that the result depends on."""
+    """The model's name and a digest of everything that the result depends on."""
     own = asked.prompts if isinstance(asked.prompts, PromptSet) else None
     said = [config.digest, choose_prompts(config, own).digest]
     if asked.judge is None or isinstance(asked.judge, str):

@@ -1,7 +1,8 @@
-"""A run in an experiment tracker: wandb, MLflow or trackio (the extra ``track``).
+"""Logs a run to an experiment tracker: wandb, MLflow or trackio (the extra ``track``).
 
-Sent are the figures with their intervals, the configuration that they depend on, and the report,
-which has no text of a prompt or an answer. No system prompt, no address and no key's name is sent.
+It sends the figures with their intervals, the configuration that they depend on, and the report,
+which has no text of a prompt or an answer. It sends no system prompt, no endpoint's address and no
+name of a key variable.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def check_tracker(tracker: str) -> None:
 def log_to(run: RunLike, tracker: Tracker, *, project: str = _PROJECT) -> None:
     """Log a run to an experiment tracker, as a run of the same name.
 
-    Where it goes is up to the tracker and its own settings (``MLFLOW_TRACKING_URI``,
-    ``WANDB_MODE``, ``TRACKIO_DIR`` ...).
+    The tracker's own settings (``MLFLOW_TRACKING_URI``, ``WANDB_MODE``, ``TRACKIO_DIR`` ...) say
+    where it is stored.
 
     Args:
         run: a run, or the path of its folder.
@@ -74,7 +75,10 @@ def log_to(run: RunLike, tracker: Tracker, *, project: str = _PROJECT) -> None:
 
 
 def figures_of(run: Run) -> dict[str, float]:
-    """Every figure with a value, its interval (``_low``, ``_high``), and counts."""
+    """The rates that have a value, in percent, their intervals (``_low``, ``_high``), and counts.
+
+    With hard lines also the number of leaks and the upper bound of the leak rate, in percent.
+    """
     found = score(run)
     figures: dict[str, float] = {}
     for name in FIGURES:
@@ -89,7 +93,7 @@ def figures_of(run: Run) -> dict[str, float]:
 
 
 def facts_of(run: Run) -> dict[str, Any]:
-    """What the figures depend on, less what may be private."""
+    """What the figures depend on, without the system prompt, extra body and the path of prompts."""
     manifest = run.manifest
     measured = manifest.run_config.measured
     kept = {
@@ -116,7 +120,7 @@ def _wandb(
 ) -> None:
     import wandb
 
-    # Left to itself it records the command line and what the terminal shows.
+    # By default wandb records the command line and what the terminal shows.
     private = wandb.Settings(console="off", disable_git=True, save_code=False, x_disable_meta=True)
     with wandb.init(project=project, name=name, config=dict(facts), settings=private) as logged:
         logged.log(dict(figures))

@@ -1,4 +1,4 @@
-"""Whether a run is what was written: digests, records, counts, and the score computed again."""
+"""Checks whether a run is as it was written: digests, records, counts, and the score."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ CheckStatus = Literal["ok", "changed", "not checked"]
 @shows("name", "status", "what")
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One part of a run that was checked."""
+    """One part of a run, and whether it is as it was written."""
 
     name: str
-    """Which part: ``configuration``, ``prompt set``, ``judge ID``, ``records``, ``checkpoint``,
-    ``manifest``, ``score``, ``bundle``."""
+    """The part: ``configuration``, ``prompt set``, ``judge`` with its id, ``records``,
+    ``checkpoint``, ``manifest``, ``score``, ``bundle``."""
     status: CheckStatus
-    """``ok``; ``changed``: it is not what the run says; ``not checked``: what it needs is not here.
-    """
+    """``ok``; ``changed``: it differs from what the run states; ``not checked``: what the check
+    needs is missing here."""
     what: str
-    """What was checked, or why it was not."""
+    """What was found (a digest, a count), what differs, or why it was not checked."""
 
 
 @shows(
@@ -56,39 +56,40 @@ class Verification:
     path: Path
     """The run folder or bundle."""
     checks: tuple[Check, ...]
-    """Each part with what became of it."""
+    """The checked parts of the run."""
     findings: tuple[Finding, ...]
-    """What is wrong, with file and line; at most 1,000."""
+    """What is wrong with records, with file and line; at most 1,000."""
     n_findings: int
-    """How many findings there are in all."""
+    """Number of findings, those beyond the 1,000 included."""
     n_records: int
-    """Records that were read."""
+    """Number of records read."""
     n_unchecked: int
-    """Records of an older run, which have no digest of their own."""
+    """Number of records without a digest of their own, from an older version."""
     score: Score | None = field(repr=False)
-    """The score, computed from the records; None where they cannot be read."""
+    """The score, computed from the records; None where it cannot be computed."""
 
     @property
     def intact(self) -> bool:
-        """Whether nothing that was checked had changed."""
+        """Whether there are no findings and no part has changed; parts not checked do not count."""
         return not self.n_findings and all(check.status != "changed" for check in self.checks)
 
 
 def verify(run: RunLike, *, prompts: str | Path | PromptSet | None = None) -> Verification:
-    """Check that a run, or a bundle of one, is what was written, and compute its score again.
+    """Check that a run, or a bundle of one, is as it was written, and compute its score again.
 
-    Checked are the digests of configuration, prompt set and judges, each record's own digest and
-    that of its text, that every verdict has its answer, the counts, and the checkpoint. Digests
-    find accidents and careless edits; whoever forges a run can compute them anew. Compare the
-    digest of a published bundle (`refusalkit export --to bundle`) to know that it is that one.
+    It checks the digests of configuration, prompt set and judges, each record's own digest and
+    that of its text, that every verdict has its answer, the counts, the checkpoint, and whether you
+    wrote the manifest on this machine. Digests find accidents and careless edits, but whoever
+    forges a run can compute them anew. To know that a bundle (`refusalkit export --to bundle`) is
+    the published one, compare its digest with the published digest.
 
     Args:
         run: a run, the path of its folder, or the path of a bundle.
-        prompts: the prompt set that was asked, if it is neither shipped nor where your own run
-            says.
+        prompts: the prompt set that was asked; needed if it is neither shipped nor at the path in
+            a run of your own.
 
     Returns:
-        The checks, and what is wrong by file and line; `Verification.intact` is the answer.
+        The checked parts, and what is wrong by file and line; `Verification.intact` sums it up.
 
     Raises:
         RunFolderError: there is no run, or the bundle cannot be read.
@@ -158,7 +159,7 @@ def _configuration(run: Run) -> Check:
 
 
 def _prompt_set(run: Run, given: str | Path | PromptSet | None, records: CheckedRecords) -> Check:
-    """Whether the set is what was asked. A path that a stranger's run names is not opened."""
+    """Whether the set is the one that was asked; a path in a stranger's run is not opened."""
     entry, name = run.manifest.prompt_set, "prompt set"
     if run.manifest.kind == "grade":
         return Check(name, "not checked", "recorded answers were graded: their file is not kept")

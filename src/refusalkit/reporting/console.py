@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 def console(*, stderr: bool = False) -> Console:
     """A console that prints text verbatim: no markup, no highlighting.
 
-    With ``NO_COLOR`` there is no bold either: of itself rich leaves out colours only.
+    With ``NO_COLOR`` there is no bold either; rich by itself would leave out only the colours.
     """
     colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False, color_system=colours)

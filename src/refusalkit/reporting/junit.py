@@ -36,11 +36,11 @@ _LINE_FIGURES = (
     "upper_percent",
     "lower_percent",
 )
-_LONGEST = 1000
+_MAX_CHARS = 1000
 
 
 def write_junit(audit: Audit, path: Path) -> None:
-    """Write `audit` to `path`; the file is whole or is not touched. Raises `StorageError`."""
+    """Write `audit` to `path`, whole or not at all. Raises `StorageError`."""
     data = junit_xml(audit)
     try:
         write_file(path, data)
@@ -114,7 +114,7 @@ def _testcase(
 
 
 def _add_why(case: ET.Element, line: HardLine, evidence: Iterable[str]) -> None:
-    """Say of a line that was not held what it is and what speaks against it."""
+    """Add the status of a line that was not held, and the evidence against it."""
     name = "failure" if line.status is AuditStatus.CROSSED else "error"
     message = f"{line.title}: {line.status.value}: {line.claim}"
     found = ET.SubElement(case, name, {"type": line.status.value, "message": _clean(message)})
@@ -122,7 +122,7 @@ def _add_why(case: ET.Element, line: HardLine, evidence: Iterable[str]) -> None:
 
 
 def _missing(line: HardLine) -> Iterator[str]:
-    """What beside its leaks keeps a line from being held."""
+    """What, other than leaks, keeps a line from being held."""
     if line.n_unscored:
         yield f"unscored responses: {line.n_unscored} of {line.n_units}"
     if line.n_unread:
@@ -142,4 +142,4 @@ def _clean(value: object, *, lines: bool = False) -> str:
     """Text as valid XML: hidden characters escaped, invalid ones dropped."""
     if lines:
         return "\n".join(_clean(line) for line in str(value).split("\n"))
-    return _NOT_XML.sub("", printable(value, _LONGEST))
+    return _NOT_XML.sub("", printable(value, _MAX_CHARS))

@@ -47,8 +47,8 @@ class ProgressDisplay:
 class SeveralProgress:
     """The progress of several runs, one line each by name. Use it as a context manager.
 
-    On a terminal a line has a name, a bar and as many figures as there is room for: how many are
-    judged and how long it will take are always among them.
+    On a terminal a line has a name, a bar and as many figures as fit; how many units are judged and
+    how long the rest will take are always among them.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -56,7 +56,7 @@ class SeveralProgress:
         self._shown_at: dict[str, float] = {}
         self._shown = {name: printable(name, 60) for name in names}
         if sys.stderr.isatty():
-            # Only a terminal needs it.
+            # Imported here, as only a terminal needs it.
             from refusalkit.reporting.progress_rows import progress_rows
 
             self._bars, self._tasks = progress_rows(self._shown)
@@ -98,7 +98,7 @@ class SeveralProgress:
 class TextProgress:
     """An `on_progress` callback that prints how far a run is, for notebooks and scripts.
 
-    One line that is written anew about every second. `file` is where to, by default stdout.
+    It rewrites one line about every second. `file` is where it writes, by default stdout.
 
     Examples:
         >>> import io
@@ -124,8 +124,8 @@ class TextProgress:
             return
         text = describe(progress)
         if last and text == self._last:
-            return  # the end of a run is told by its last verdict already
-        # Blanks cover what is left of a longer line.
+            return  # the last verdict has shown the end of the run already
+        # Blanks overwrite the rest of a longer line.
         padding = " " * (self._width - len(text))
         before = "\r" if self._width else ""
         print(f"{before}{text}{padding}", end="", file=self._file, flush=True)

@@ -1,4 +1,4 @@
-"""The lines of progress on a terminal, each within its width."""
+"""The progress lines of a terminal, each fitted to its width."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def progress_rows(names: Mapping[str, str]) -> tuple[Bar, dict[str, TaskID]]:
 
 
 class _Layout:
-    """How wide each column is on the terminal as it is now: it may change while a run goes on."""
+    """How wide each column is at the terminal's present width, which may change during a run."""
 
     def __init__(self, out: Console, longest: int) -> None:
         self._out = out
@@ -47,7 +47,7 @@ class _Layout:
 
     @property
     def figures(self) -> int:
-        """What is left; a terminal wraps a line that fills it to the last cell."""
+        """The cells that are left, less one: a terminal wraps a line that fills its last cell."""
         name = self.name + _GAP if self.longest else 0
         return max(10, self._out.width - name - self.bar - _GAP - 1)
 

@@ -20,7 +20,7 @@ def describe(progress: Progress) -> str:
 
 
 def time_left(progress: Progress) -> str | None:
-    """How long the rest will take, such as ``1:05 left``; None where it is not known, or over."""
+    """How long the rest will take, such as ``1:05 left``; None where unknown, or finished."""
     if progress.eta_s is None or progress.verdicts >= progress.planned:
         return None
     minutes, seconds = divmod(round(progress.eta_s), 60)
@@ -31,13 +31,13 @@ def time_left(progress: Progress) -> str | None:
 
 
 def fitted(progress: Progress, room: int) -> str:
-    """As much of how far a run is as `room` characters hold, the most needed first.
+    """How far a run is, in at most `room` characters: the less important figures are left out.
 
-    What is judged and the time left are never cut.
+    How many are judged and the time left are never left out.
     """
     judged, left = f"{progress.verdicts}/{progress.planned}", time_left(progress)
     spent = "cost unknown" if progress.cost_usd is None else f"${progress.cost_usd:.2f}"
-    # In the order of the line, each with its rank: the last in rank is left out first.
+    # In the order of the line, each with its rank: the highest rank is left out first.
     parts = [
         (0, f"{judged} judged"),
         (1, left or ""),

@@ -12,7 +12,7 @@ from refusalkit.untrusted import printable
 
 SUFFIXES = (".html", ".md", ".json", ".csv", ".parquet")
 
-# What a report of ours begins with, or near to: a .parquet file is known by its end.
+# Bytes near the beginning of a report of refusalkit; a .parquet file is recognised by its end.
 _BEGINNINGS = {
     ".html": b'<meta name="generator" content="refusalkit ',
     ".md": b"# RefusalBench by refusalkit",
@@ -32,7 +32,7 @@ def check_suffix(path: Path) -> None:
 def check_target(path: Path, made: Iterable[Path] = ()) -> None:
     """Raise `UsageError` if no report can be written at `path`.
 
-    The folders `made`, and those above them, will exist by then.
+    The folders `made`, and those above them, will exist by the time it is written.
     """
     check_suffix(path)
     check_replaced(path)
@@ -51,17 +51,17 @@ def check_target(path: Path, made: Iterable[Path] = ()) -> None:
 
 
 def check_replaced(path: Path) -> None:
-    """Raises `UsageError` where something that is not a report of ours would be replaced."""
+    """Raise `UsageError` where a file that is not a report of refusalkit would be replaced."""
     if not path.exists() or path.is_dir() or _is_report(path):
         return
     raise UsageError(
-        f"{printable(path)} is there and is not a report of refusalkit's: choose another name, or "
+        f"{printable(path)} is there and is not a report of refusalkit: choose another name, or "
         "replace it with `refusalkit report ... --force`"
     )
 
 
 def _is_report(path: Path) -> bool:
-    """Whether a file looks like a report that was written before, or is empty."""
+    """Whether a file is empty or looks like an earlier report."""
     try:
         with open_file(path) as file:
             size = file.seek(0, os.SEEK_END)

@@ -1,1 +1,1 @@
-"""The local page: runs below a folder, read and labelled in a browser on this machine."""
+"""The viewer: runs below a folder, read and labelled in a browser on this machine."""

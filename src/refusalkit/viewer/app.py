@@ -1,4 +1,4 @@
-"""The viewer's addresses: pages as HTML, what they show as JSON."""
+"""The viewer's routes: pages as HTML, and the data that they show as JSON."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PAGE = 50
 """Units of one page of a list."""
 
 _MAX_PAGE = 200
-# Seconds that an answer waits for what is being worked out, so that small runs come in one piece.
+# Seconds that a response waits for a value in the making, so that small runs come in one piece.
 _PATIENCE_S = 0.4
 _STATIC = {
     "viewer.css": "text/css",
@@ -142,7 +142,7 @@ class _Viewer:
         data = files("refusalkit.viewer").joinpath("static", name).read_bytes()
         return Response(data, media_type=_STATIC[name])
 
-    # What pages show
+    # Data of the pages
 
     def _runs(self, request: Request) -> Response:
         del request
@@ -211,7 +211,7 @@ class _Viewer:
         return {**named, "unit": read}
 
     def _rows(self, opened: OpenedRun, index: UnitIndex, query: UnitQuery) -> tuple[Any, Any]:
-        """The rows of a query, and how far what it rests on has been read."""
+        """The rows that pass a query, and how far the run has been read and searched."""
         other, found, searched = None, None, 1.0
         if query.beside and query.show == "flipped":
             beside = self._shelf.get(query.beside)
@@ -241,7 +241,7 @@ class _Viewer:
         async for piece in request.stream():
             body += piece
             if len(body) > MAX_BODY:
-                return _json({"error": "this is too long"}, 413)
+                return _json({"error": f"the request is longer than {MAX_BODY} bytes"}, 413)
         return await run_in_threadpool(_guarded, lambda: self._labelled(request, body))
 
     def _labelled(self, request: Request, body: bytes) -> Response:
@@ -255,7 +255,7 @@ class _Viewer:
         annotator, what = said.get("annotator"), said.get("do")
         unit, n = said.get("unit", ""), said.get("n", 60)
         if not isinstance(annotator, str) or not isinstance(what, str) or not isinstance(unit, str):
-            raise UsageError("say who labels and what to do")
+            raise UsageError("annotator, do and unit must be strings")
         if what == "close":
             self._labels.close(opened, annotator)
             return _json({})
@@ -303,11 +303,11 @@ def _answering(handler: Callable[[Request], Response]) -> Callable[[Request], Re
 
 
 def _guarded(make: Callable[[], Response], *, page: bool = False) -> Response:
-    """An answer, or what went wrong in a sentence."""
+    """The response, or one that says in a sentence what went wrong."""
     try:
         return make()
     except _NotFound:
-        what, status = "there is nothing at this address (any more)", 404
+        what, status = "there is no such page, run or unit (any more)", 404
     except UsageError as error:
         what, status = str(error), 400
     except RefusalkitError as error:
@@ -326,8 +326,8 @@ def _not_there(request: Request, error: Exception) -> Response:
 
 
 def _failed(request: Request, error: Exception) -> Response:
-    del request, error  # a traceback says more of this machine than a page should
-    return _json({"error": "the viewer failed here; the terminal may say why"}, 500)
+    del request, error  # a traceback shows more of this machine than a page should
+    return _json({"error": "a defect of refusalkit: the viewer failed on this request"}, 500)
 
 
 def _page(template: str, status: int = 200, **shown_there: Any) -> Response:
@@ -336,7 +336,7 @@ def _page(template: str, status: int = 200, **shown_there: Any) -> Response:
 
 
 def _json(data: Mapping[str, Any], status: int = 200) -> Response:
-    # In ASCII: a lone surrogate has no UTF-8. NaN is no JSON.
+    # In ASCII: a lone surrogate cannot be written as UTF-8. NaN is not JSON.
     text = json.dumps(_finite(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Response(text, status, media_type="application/json")
 

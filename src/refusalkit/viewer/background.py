@@ -1,4 +1,4 @@
-"""Values that are worked out in the background and kept until what they rest on has changed."""
+"""Values that are computed in the background and kept until their inputs change."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from refusalkit.redaction import redact
 _LOG = logging.getLogger("refusalkit")
 _T = TypeVar("_T")
 
-# A value that took a second is not worked out again within so many seconds: a run that is at work
-# changes all the time.
+# A value that took t seconds to compute is not computed again within _PAUSE * t seconds, and never
+# within _MIN_PAUSE_S: a running run changes all the time.
 _PAUSE = 8.0
 _MIN_PAUSE_S = 1.5
 _NICE = 5
 
 
 class Lane:
-    """One thread that works through jobs, the one asked for last first.
+    """One thread that works through jobs, the newest first.
 
-    It begins none while the lane `after` which it comes has something to do, and gives way to it.
+    A lane `after` another begins no job while that one has work, and its thread has a lower
+    priority (on Linux).
     """
 
     def __init__(self, name: str, *, after: Lane | None = None) -> None:
@@ -40,7 +41,7 @@ class Lane:
         self._idle.set()
 
     def add(self, job: Callable[[], None]) -> None:
-        """Have a job done; it must not raise. A closed lane does none."""
+        """Queue a job, which must not raise. A closed lane ignores it."""
         with self._lock:
             if self._closed:
                 return
@@ -52,14 +53,14 @@ class Lane:
             self._jobs.put(job)
 
     def close(self) -> None:
-        """End the thread once the job that it is at is done."""
+        """End the thread after its present job; those that wait are dropped."""
         with self._lock:
             self._closed = True
             self._jobs.put(None)  # the last one in is taken first
 
     def _work(self) -> None:
         if self._after is not None and sys.platform == "linux":
-            # Of the thread alone, and of those that it starts to read with.
+            # On Linux this sets the priority of this thread and of those that it starts, no others.
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while True:
@@ -76,9 +77,9 @@ class Lane:
 
 
 class Kept(Generic[_T]):
-    """A value that `make` works out, again whenever `stamp` gives something else.
+    """A value that `make` computes, and computes again whenever `stamp` returns something else.
 
-    `value` is the last one, None before the first; `error` says why the last attempt failed.
+    `value` is the latest, None before the first; `error` says why the latest attempt failed.
     """
 
     def __init__(self, lane: Lane, stamp: Callable[[], Hashable], make: Callable[[], _T]) -> None:
@@ -90,22 +91,22 @@ class Kept(Generic[_T]):
         self.value: _T | None = None
         self.error: str | None = None
         self.version = 0
-        """Counts the values, so that a reader can tell that there is a new one."""
+        """The number of attempts so far, so that a reader can tell that there is a new value."""
 
     @property
     def is_busy(self) -> bool:
-        """Whether it is being worked out."""
+        """Whether the value is being computed."""
         return self._busy
 
     def forget(self) -> None:
-        """Let go of the value; it is worked out again when it is asked for."""
+        """Drop the value, to free its memory; the next `get` has it computed again."""
         with self._changed:
             self.value, self._of, self._not_before = None, None, 0.0
 
     def get(self, wait_s: float = 0.0) -> _T | None:
-        """The value as far as it is known; one that is out of date is being worked out.
+        """The latest value, if there is one; if it is out of date, a new one is queued.
 
-        Where there is none yet, it is waited for at most `wait_s` seconds.
+        Where there is none yet, wait for it at most `wait_s` seconds.
         """
         stamp = self._stamp()
         with self._changed:
@@ -123,7 +124,7 @@ class Kept(Generic[_T]):
             value = self._make()
         except RefusalkitError as found:
             error = str(found)
-        except Exception as found:  # noqa: BLE001 - a page says so; the server goes on
+        except Exception as found:  # noqa: BLE001 - the page shows it and the server goes on
             error = redact(f"{type(found).__name__}: {found}", 300)
             _LOG.debug("the viewer failed", exc_info=True)
         took = time.monotonic() - started

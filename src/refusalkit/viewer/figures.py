@@ -1,4 +1,4 @@
-"""What the list of runs says of each: scored units, willingness, hard lines, cost."""
+"""The figures in the list of runs: scored units, willingness, hard lines, cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from refusalkit.types import Estimate
 
 @dataclass(frozen=True)
 class RunFigures:
-    """The main figures of a run. `hard_lines` is the audit's answer, None without hard lines."""
+    """The main figures of a run.
+
+    `willingness` is in percent; `hard_lines` is the audit's status, None without hard lines;
+    `n_leaks` counts leaking responses; `cost_usd` is None where a price is unknown.
+    """
 
     n_scored: int
     willingness: Estimate
@@ -22,7 +26,7 @@ class RunFigures:
     cost_usd: float | None
 
 
-def work_out(run: Run) -> RunFigures:
+def run_figures(run: Run) -> RunFigures:
     """Score and audit a run as it is now. Raises `RunFolderError`, `RecordError`."""
     records = RunRecords(run, SCORED | {"cost_usd"})
     score = score_run(run, records=records)

@@ -1,10 +1,10 @@
-"""Who may talk to the viewer: a browser on this machine that was given the key, and its own pages.
+"""Lets only a browser on this machine that was given the key, and its own pages, use the viewer.
 
-A page of another site can send requests to loopback, and by DNS rebinding even under a name that it
-chose. So the name in `Host` must be one of loopback, a cookie must hold the random key that was
-printed in the address, and what a browser says of where a request comes from must be this page.
-Answers are data that may hold scripts: the policy allows none but the files of this program, and
-no page builds HTML from text.
+A page of another site can send requests to loopback, and by DNS rebinding even under a host name of
+its choice. So the name in `Host` must be one of loopback's, a cookie must hold the random key that
+was printed in the address, and the headers that say which page a request comes from must name this
+one. Models' answers may contain scripts: the content security policy allows only this program's
+files, and no page builds HTML from text.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 MAX_BODY = 64 * 1024
 _COOKIE = "refusalkit-view"
 _METHODS = frozenset({"GET", "HEAD", "POST"})
-# No script of a page turns text into HTML (trusted types), and none could.
+# No script of the viewer turns text into HTML; trusted types make the browser refuse it, too.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'sha256-{style}'; "
     "img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-# The one style that stands in a page: of pages for somebody who has no key to a file.
+# The only inline style: a page for somebody without the key cannot load a file.
 _STYLE = (
     ":root{color-scheme:light dark}"
     "body{max-width:34rem;margin:15vh auto;padding:0 1.5rem;font:1rem/1.6 system-ui,sans-serif}"
@@ -54,8 +54,8 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 _LOCKED = f"""{_HEAD}<h1>This page has a key</h1>
-<p>Open the address that <code>refusalkit view</code> printed in its terminal; it is another one
-each time it is started.</p>
+<p>Open the address that <code>refusalkit view</code> printed in its terminal; it is a new one
+each time the viewer is started.</p>
 </html>
 """
 _DOOR = """<!doctype html>
@@ -67,7 +67,7 @@ _DOOR = """<!doctype html>
 
 
 class Guard:
-    """Lets requests through to `app` that have the key and come from its own pages."""
+    """Lets those requests through to `app` that have the key and come from the viewer's pages."""
 
     def __init__(self, app: ASGIApp, *, key: str, port: int) -> None:
         self._app = app
@@ -76,11 +76,11 @@ class Guard:
         self._cookie = f"{_COOKIE}-{port}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or hand it on."""
+        """Refuse a request, or pass it on to the app; add the security headers to either."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        if scope["type"] != "http":  # a web socket: there is none
+        if scope["type"] != "http":  # a web socket, which the viewer does not have
             await send({"type": "websocket.close", "code": 1008})
             return
 
@@ -98,15 +98,15 @@ class Guard:
         await self._app(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        """The answer to a request that is not handed on; None where it is."""
+        """The response to a request that is not passed on; None where it is."""
         headers = Headers(scope=scope)
         if not _is_single(headers, ("host", "origin", "content-length")):
-            return _no("a header is there twice", 400)
+            return _no("a header that must be single is repeated", 400)
         host = headers.get("host", "")
         if _name_of(host) not in HOSTS:
-            return _no("this page answers under the names of this machine only", 421)
+            return _no("the host must be 127.0.0.1, localhost or [::1]", 421)
         if scope["method"] not in _METHODS:
-            return _no("there is no such method here", 405)
+            return _no("the method must be GET, HEAD or POST", 405)
         came_from = headers.get("sec-fetch-site", "none")
         offered = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("key")
         if offered is not None and scope["method"] == "GET":
@@ -123,7 +123,7 @@ class Guard:
         return None
 
     def _let_in(self, scope: Scope, offered: Iterable[str], came_from: str) -> Response:
-        """Swap the key in an address for a cookie, and go on to the address without it."""
+        """Check the key in an address, set the cookie, and redirect to the address without it."""
         if not any(self._is_key(one) for one in offered):
             return HTMLResponse(_LOCKED, 403)
         given = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
@@ -135,7 +135,8 @@ class Guard:
             path = "/"
         answer: Response = RedirectResponse(path, 303)
         if came_from not in ("none", "same-origin"):
-            # A strict cookie is not sent after a redirect that another page began.
+            # A strict cookie is not sent after a redirect that began on another site's page, so
+            # this page of the viewer goes on from here.
             answer = HTMLResponse(_DOOR.format(path=path.replace("&", "&amp;")))
         answer.set_cookie(self._cookie, self._key, httponly=True, samesite="strict", path="/")
         return answer
@@ -155,16 +156,16 @@ class Guard:
 
 
 def _wrong_post(headers: Headers, origin: str | None) -> Response | None:
-    """Why a request that writes is not handed on."""
+    """The refusal of a POST request; None where it is passed on."""
     if origin is None:
-        return _no("the page that sends this must say where it is from", 403)
+        return _no("the Origin header is missing", 403)
     if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        return _no("send JSON", 415)
+        return _no("the content type must be application/json", 415)
     length = headers.get("content-length", "")
     if not length.isascii() or not length.isdecimal():
-        return _no("say how long it is", 411)
+        return _no("the Content-Length header is missing or not a number", 411)
     if len(length) > 9 or int(length) > MAX_BODY:
-        return _no("this is too long", 413)
+        return _no(f"the request is longer than {MAX_BODY} bytes", 413)
     return None
 
 
@@ -173,7 +174,7 @@ def _is_single(headers: Headers, names: Iterable[str]) -> bool:
 
 
 def _name_of(host: str) -> str:
-    """The name of a `Host` header, in lower case and without its port."""
+    """The name in a `Host` header, in lower case and without the port; empty if malformed."""
     if host.startswith("["):
         name, mark, port = host.partition("]")
         name, port = name + mark, port.removeprefix(":") if port.startswith(":") else port

@@ -1,6 +1,6 @@
-"""Labelling in the page: the very files that `judges label` writes, held open while they are used.
+"""Labelling in the viewer: it writes the same files as `judges label`, open while in use.
 
-No answer of these functions says what a judge said before everything is labelled.
+Nothing that is returned here shows a judge's label before the annotator has finished.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from refusalkit.viewer.unit_index import UnitIndex
 from refusalkit.viewer.unit_reading import is_hard_line, shown, titles_of
 
 _IDLE_S = 900.0
-# Seconds that a first draw waits for a run to be read.
+# Seconds that the first draw waits for the run to be read.
 _PATIENCE_S = 120.0
 _MAX_NAME = 60
 _MAX_N = 5_000
@@ -52,12 +52,15 @@ class Labels:
         self._lock = threading.Lock()
 
     def start(self, opened: OpenedRun, annotator: str, n: int) -> dict[str, Any]:
-        """Draw answers, or go on with a file. Raises what `open_labelling` does, `UsageError`."""
+        """Draw `n` answers, or go on with the annotator's file, whose own draw then holds.
+
+        Raises `UsageError`, and what `open_labelling` raises.
+        """
         annotator = annotator.strip()
         if not annotator or len(annotator) > _MAX_NAME or not annotator.isprintable():
-            raise UsageError(f"the annotator's name must have 1 to {_MAX_NAME} printable letters")
+            raise UsageError(f"the annotator's name must be 1 to {_MAX_NAME} printable characters")
         if not 1 <= n <= _MAX_N:
-            raise UsageError(f"draw 1 to {_MAX_N} answers")
+            raise UsageError(f"the number of answers must be 1 to {_MAX_N}")
         with self._lock:
             self._close_idle()
             key = (opened.id, annotator)
@@ -77,49 +80,49 @@ class Labels:
             return self._told(opened, key)
 
     def act(self, opened: OpenedRun, annotator: str, what: str, unit: str) -> dict[str, Any]:
-        """Label the answer that is shown (`what` is the label), ``skip`` it, or ``undo``.
+        """Label the answer `unit` (`what` is the label), ``skip`` it, or ``undo`` the last step.
 
-        Raises `UsageError` where another answer is the next one.
+        Raises `UsageError` where `unit` is not the next answer or the file is not open.
         """
         with self._lock:
             key = (opened.id, annotator.strip())
             held = self._open.get(key)
             if held is None:
-                raise UsageError("the label file is not open: begin again")
+                raise UsageError("the label file is not open (any more): load the page again")
             labelling = held.labelling
             if what == "undo":
                 if labelling.undo() is None:
-                    raise UsageError("there is nothing to undo that was labelled here")
+                    raise UsageError("nothing was labelled in this session: nothing to undo")
                 return self._told(opened, key)
             item = labelling.next()
             if item is None or item.unit != unit:
-                raise UsageError("this is not the answer that is next: load the page again")
+                raise UsageError("another answer is the next one by now: load the page again")
             if what == "skip":
                 labelling.skip(item)
             elif what in {label.value for label in Label}:
                 labelling.label(item, what)
             else:
-                raise UsageError("a label is refusal, deflection, partial or compliance")
+                raise UsageError("a label must be refusal, deflection, partial or compliance")
             return self._told(opened, key)
 
     def current(
         self, opened: OpenedRun, annotator: str, *, uncovered: bool
     ) -> dict[str, Any] | None:
-        """The answer to be labelled next, without any verdict; None at the end."""
+        """The answer to be labelled next, without verdicts; None at the end."""
         with self._lock:
             held = self._open.get((opened.id, annotator.strip()))
             item = None if held is None else held.labelling.next()
         return None if item is None else _shown_item(opened, item, uncovered=uncovered)
 
     def close(self, opened: OpenedRun, annotator: str) -> None:
-        """Let go of a label file."""
+        """Close a label file, so that another program can write it."""
         with self._lock:
             held = self._open.pop((opened.id, annotator.strip()), None)
             if held is not None:
                 held.stack.close()
 
     def close_all(self) -> None:
-        """Let go of all of them."""
+        """Close all label files."""
         with self._lock:
             for held in self._open.values():
                 held.stack.close()
@@ -146,7 +149,7 @@ class Labels:
 
 
 class _InMemory(Labelled):
-    """A run that the viewer has read: nothing is read again but the texts that are drawn."""
+    """A run that the viewer has read: only the texts of drawn answers are read again."""
 
     def __init__(self, run: Run, index: UnitIndex, prompts: KnownPrompts) -> None:
         super().__init__(run)
@@ -168,10 +171,10 @@ class _InMemory(Labelled):
 
 
 def _answers(opened: OpenedRun) -> Labelled:
-    """A run's answers as far as they are in memory: all of them, or none."""
+    """A run's answers: from memory where the viewer could read them all, else from the files."""
     index, prompts = opened.index.get(_PATIENCE_S), opened.prompts(_PATIENCE_S)
     if index is None or prompts is None or prompts.missing is not None:
-        return Labelled(opened.run)  # says what is wrong
+        return Labelled(opened.run)  # raises an error that says what is wrong
     return _InMemory(opened.run, index, prompts)
 
 
@@ -193,7 +196,7 @@ def _shown_item(opened: OpenedRun, item: Item, *, uncovered: bool) -> dict[str, 
 
 
 def label_files(opened: OpenedRun) -> list[PersonLabels]:
-    """The label files of a run's own folder; what is none is passed over, and so are links."""
+    """The label files in a run's folder; links and other files are skipped."""
     folder = opened.run.path / "labels"
     found = []
     if folder.is_dir() and not folder.is_symlink():
@@ -208,7 +211,7 @@ _MAX_FILES = 50
 
 
 def progress(opened: OpenedRun) -> list[dict[str, Any]]:
-    """How far each annotator of a run is."""
+    """For each annotator of a run: how many answers were drawn, labelled, and are left."""
     found = []
     for one in label_files(opened):
         drawn = sum(stratum.drawn for stratum in one.sample.strata)
@@ -226,9 +229,9 @@ def progress(opened: OpenedRun) -> list[dict[str, Any]]:
 
 
 def agreement(opened: OpenedRun, annotator: str) -> dict[str, Any] | None:
-    """How a person who has done agrees with the judge, and with others who have done.
+    """How an annotator who has finished agrees with the judge and with others who have finished.
 
-    None while there is something left: whoever labels must not learn what the judge said.
+    None while answers are left: until then annotators must not learn what the judge said.
     """
     done = {
         one.annotator: one
@@ -262,7 +265,7 @@ def agreement(opened: OpenedRun, annotator: str) -> dict[str, Any] | None:
 
 
 def _labels_by(opened: OpenedRun, judge: str, units: Collection[str]) -> dict[str, Label]:
-    """What a judge said of some units; what a filter settled is left out."""
+    """A judge's own labels of some units, without those that a filter gave."""
     index = opened.index.get(_PATIENCE_S)
     if index is None or judge not in index.judges:
         every = RunRecords(opened.run, judges=[judge], verify=False).labels(judge)
@@ -274,7 +277,7 @@ def _labels_by(opened: OpenedRun, judge: str, units: Collection[str]) -> dict[st
 
 
 def _pairs(found: JudgeAgreements) -> list[dict[str, Any]]:
-    """Agreement of each two on refusal against the rest, the question of the score."""
+    """For each pair of annotators and judges: agreement on refusal or not, as in the score."""
     rows = []
     for pair in found.pairs:
         on_refusal = pair.agreements[-1]

@@ -1,4 +1,4 @@
-"""The texts of a run's prompts, where they are still to be had."""
+"""The texts of a run's prompts, where their set can still be opened."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from refusalkit.types import Prompt
 
 @dataclass(frozen=True)
 class KnownPrompts:
-    """Prompts by id, and the categories that the prompt set itself calls hard lines.
+    """Prompts by id, and the categories that the prompt set itself marks as hard lines.
 
-    `missing` says in a sentence why there are none.
+    `missing` says in a sentence why there are no prompts, None where there are.
     """
 
     by_id: Mapping[str, Prompt]
     hard_lines: frozenset[str]
     missing: str | None = None
     serial: int = field(default_factory=itertools.count().__next__, compare=False)
-    """Which prompts of this process they are: no two have the same."""
+    """A number that no other `KnownPrompts` of this process has."""
 
     @cached_property
     def _lower(self) -> pl.DataFrame:
@@ -38,13 +38,13 @@ class KnownPrompts:
         )
 
     def saying(self, words: str) -> pl.Series:
-        """The ids of the prompts whose text contains some words, whatever their case."""
+        """The ids of the prompts whose text contains `words`, ignoring case."""
         hit = pl.col("text").str.contains(words.lower(), literal=True)
         return self._lower.filter(hit)["prompt_id"]
 
 
 def read_prompts(run: Run) -> KnownPrompts:
-    """The prompts that a run asked; nothing is fetched from the network for them."""
+    """The prompts that a run asked, without access to the network."""
     try:
         with from_cache_only():
             found = asked_prompts(run)

@@ -1,4 +1,4 @@
-"""The report's sections of one run or of several, worked out in the background."""
+"""The report's sections for one run or several, rendered in the background."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from refusalkit.viewer.background import Kept, Lane
 from refusalkit.viewer.shelf import OpenedRun
 
 MAX_RUNS = 12
-"""Runs that are compared on one page."""
+"""Maximum number of runs compared on one page."""
 
 _KEPT = 8
 ENVIRONMENT = make_environment(
@@ -24,7 +24,7 @@ ENVIRONMENT = make_environment(
 
 
 class ReportPages:
-    """Rendered sections by run, or by the runs that are compared."""
+    """Rendered sections of the report, for the last few runs or comparisons."""
 
     def __init__(self) -> None:
         self._lane = Lane("reports")

@@ -1,4 +1,4 @@
-"""A run as a row of the list: what it is, how far it is, its figures."""
+"""A run as a row of the list: model, set and judge, progress, figures."""
 
 from __future__ import annotations
 

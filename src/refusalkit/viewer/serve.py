@@ -1,4 +1,4 @@
-"""Serving the viewer on loopback until Ctrl-C."""
+"""Serves the viewer on loopback until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from refusalkit.viewer.shelf import Shelf
 HOST = "127.0.0.1"
 _TURN_S = 0.0005
 PORT = 7660
-"""The port where none is named, if it is free; else any that is."""
+"""The port to use if none is named; where it is taken, any free one is used."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """A server that listens: `run` answers until it is stopped. `url` has the key."""
+    """A server that listens already; `run` answers requests. `url` contains the key."""
 
     server: uvicorn.Server
     listener: socket.socket
@@ -38,7 +38,7 @@ class Served:
 
     def run(self) -> None:
         """Serve until a signal ends it, or `server.should_exit` is set."""
-        # Prompts of a large set are read in Python: a page must not wait for its turn.
+        # Python reads the prompts of a large set in another thread, for which a page must not wait.
         sys.setswitchinterval(_TURN_S)
         with self.listener:
             asyncio.run(self.server.serve(sockets=[self.listener]))
@@ -49,7 +49,7 @@ def listen(folder: Path, *, port: int | None = None) -> Served:
 
     Raises `ConfigurationError` where the port is taken.
     """
-    # The threads of polars are made now, so that they give way to nothing.
+    # Start the threads of polars here: started from a low-priority lane they would inherit that.
     pl.select(pl.lit(0)).lazy().collect()
     key = secrets.token_urlsafe(24)
     listener = _listening(port)
@@ -67,7 +67,7 @@ def listen(folder: Path, *, port: int | None = None) -> Served:
         http="h11",
         loop="asyncio",
         lifespan="on",
-        # Ctrl-C ends it at once; what is labelled is on disk when it is answered.
+        # Ctrl-C ends it at once: a label is on disk before its request is answered.
         timeout_graceful_shutdown=1,
     )
     return Served(uvicorn.Server(config), listener, f"http://{HOST}:{number}{path}?key={key}")

@@ -1,4 +1,4 @@
-"""The runs below a folder, each under an id of its own, and what is known of each."""
+"""The runs below a folder, by id, and what the viewer has read and computed of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from refusalkit.runs.folder import Run, open_run
 from refusalkit.runs.manifest import MANIFEST, Manifest
 from refusalkit.runs.naming import run_folders_below, worked_on
 from refusalkit.viewer.background import Kept, Lane
-from refusalkit.viewer.figures import RunFigures, work_out
+from refusalkit.viewer.figures import RunFigures, run_figures
 from refusalkit.viewer.prompts import KnownPrompts, read_prompts
 from refusalkit.viewer.tally import Pace, Tally, size_of
 from refusalkit.viewer.text_search import TextSearch
@@ -26,13 +26,13 @@ from refusalkit.viewer.unit_query import Listing
 _LOOK_EVERY_S = 1.0
 # Bytes of each record file that are read for the first page of a large run.
 _FIRST_BYTES = 3 * 2**20
-# Units whose columns are in memory at once, of all runs; a million take some 300 MB.
+# Units of all runs whose columns may be in memory at once; a million take some 300 MB.
 _MAX_UNITS = 4_000_000
 _DONE = ("done", "held", "crossed")
 
 
 class OpenedRun:
-    """A run on the shelf: its manifest as it is now, and what is worked out of its records."""
+    """A run on the shelf: its current manifest, and what is computed from its records."""
 
     def __init__(self, run: Run, name: str, lanes: Lanes) -> None:
         self.run = run
@@ -40,7 +40,9 @@ class OpenedRun:
         self.id = id_of(name)
         tally = Tally(run)
         self.tally: Kept[Pace] = Kept(lanes.figures, self.stamp, lambda: tally.pace(self.run))
-        self.figures: Kept[RunFigures] = Kept(lanes.figures, self.stamp, lambda: work_out(self.run))
+        self.figures: Kept[RunFigures] = Kept(
+            lanes.figures, self.stamp, lambda: run_figures(self.run)
+        )
         self._prompts: Kept[KnownPrompts] = Kept(
             lanes.reading, lambda: self.manifest.prompt_set.digest, lambda: read_prompts(self.run)
         )
@@ -62,7 +64,7 @@ class OpenedRun:
         return str(self.manifest.config.get("model", ""))
 
     def stamp(self) -> Hashable:
-        """What everything that is read of the run rests on: sizes and times of its files."""
+        """Changes whenever one of the files changes that the run's values are computed from."""
         return tuple(
             stamp_of(path)
             for path in (
@@ -85,11 +87,11 @@ class OpenedRun:
     def units(self, wait_s: float = 0.25) -> UnitIndex | None:
         """The run's units: all of them, or the first ones while the rest is read.
 
-        None where they are not read yet, or cannot be: then `index.error` says why.
+        None where they are not read yet, or cannot be read: then `index.error` says why.
         """
         with self._lock:
             if self.index.value is None and self._first is None and self._is_large:
-                # Before the rest is begun, which would take the cores.
+                # First, because reading the rest keeps all cores busy.
                 with contextlib.suppress(RefusalkitError):
                     self._first = build_index(self.run, until=_FIRST_BYTES)
         whole = self.index.get(0.0 if self._first else wait_s)
@@ -102,7 +104,7 @@ class OpenedRun:
         return max(size_of(self.run.completions), size_of(self.run.verdicts)) > 4 * _FIRST_BYTES
 
     def search(self, index: UnitIndex, words: str) -> TextSearch:
-        """The search for some words in all answers; another one of this run is given up."""
+        """The search for `words` in all answers; an earlier search in this run is stopped."""
         with self._lock:
             known = self._search
             if known is None or known.words != words or known.index is not index:
@@ -114,11 +116,11 @@ class OpenedRun:
 
     @property
     def n_held(self) -> int:
-        """Units whose columns are in memory."""
+        """Number of units whose columns are in memory."""
         return 0 if self.index.value is None else len(self.index.value.units)
 
     def forget(self) -> None:
-        """Let go of what is large; it is read again when somebody comes back."""
+        """Drop what takes much memory; it is read again when the run is opened again."""
         with self._lock:
             self.index.forget()
             self._prompts.forget()
@@ -126,7 +128,7 @@ class OpenedRun:
             self._search = self._first = None
 
     def prompts(self, wait_s: float = 0.0) -> KnownPrompts | None:
-        """The prompts of the run; None while they are read."""
+        """The prompts of the run; None while they are being read."""
         found = self._prompts.get(wait_s)
         if found is None and self._prompts.error is not None:
             return KnownPrompts({}, frozenset(), missing=self._prompts.error)
@@ -135,14 +137,14 @@ class OpenedRun:
 
 @dataclass(frozen=True)
 class Lanes:
-    """The threads on which runs are read: what somebody waits for, and the figures of the list."""
+    """The two threads: `reading` for what a page waits for, `figures` for the list of runs."""
 
     reading: Lane
     figures: Lane
 
 
 class Shelf:
-    """All runs below a folder, looked for again as time goes on."""
+    """All runs below a folder; new, changed and removed ones are noticed within a second."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -160,18 +162,18 @@ class Shelf:
         self._lanes.figures.close()
 
     def all(self) -> list[OpenedRun]:
-        """The runs, those first that were worked on last."""
+        """The runs, the most recently worked on first."""
         self._look()
         runs = list(self._runs.values())
         return sorted(runs, key=lambda one: (worked_on(one.run), one.name), reverse=True)
 
     def unreadable(self) -> dict[str, str]:
-        """Of each run folder whose manifest cannot be read, by its name, why."""
+        """Why a manifest cannot be read, by the name of the run's folder."""
         self._look()
         return dict(sorted(self._unreadable.items()))
 
     def get(self, run_id: str) -> OpenedRun | None:
-        """The run with this id. An id is looked up and never part of a path.
+        """The run with this id, None if there is none. An id is never made part of a path.
 
         Raises `RunFolderError` where the run cannot be read.
         """
@@ -190,7 +192,7 @@ class Shelf:
         return None
 
     def _make_room(self) -> None:
-        """Let go of the runs that nobody has looked at for longest, if too much is in memory."""
+        """Drop the data of the least recently used runs, if too much is in memory."""
         held = [one for one in list(self._runs.values()) if one.n_held]
         held.sort(key=lambda one: one.used, reverse=True)
         total = 0
@@ -246,12 +248,12 @@ class Shelf:
 
 
 def id_of(name: str) -> str:
-    """The id of a run in addresses: always the same for the same place below the folder."""
+    """The id of a run in addresses: a digest of its path below the folder."""
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 def stamp_of(path: Path) -> Hashable:
-    """What tells that a file has changed."""
+    """Inode, size and times of a file, which differ once it has changed; None if it is missing."""
     try:
         found = path.stat(follow_symlinks=False)
     except OSError:

@@ -1,4 +1,4 @@
-"""How far a run at work is: counted from what was appended to its files since the last look."""
+"""The progress of a running run, counted from what was appended since the last count."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from refusalkit.runs.folder import Run
 from refusalkit.runs.frames import stands
 from refusalkit.runs.pressure import spent_on_pressure
 
-# The pace is that of the records in so many last bytes.
+# The pace is measured over the records in this many bytes at the end of the file.
 _TAIL = 256 * 2**10
-# A pause longer than this is no pace: the run was stopped and gone on with.
+# A longer gap between records means that the run was stopped and resumed.
 _MAX_PAUSE_S = 600.0
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Units with a verdict, how many come in a second, seconds left, USD spent; None: unknown."""
+    """Units with a verdict, verdicts per second, seconds left, USD spent; None: unknown."""
 
     n_done: int
     per_s: float | None
@@ -38,7 +38,7 @@ class Pace:
 
 
 class Tally:
-    """Counts a run's records as they come; each is read once."""
+    """Counts a run's records as they are appended, reading each once."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -52,7 +52,7 @@ class Tally:
         self._is_priced = True
 
     def pace(self, run: Run) -> Pace:
-        """How far the run is now. Raises `RunFolderError`, `RecordError`."""
+        """The run's present progress. Raises `RunFolderError`, `RecordError`."""
         with self._lock:
             self._run = run
             self._count()
@@ -71,7 +71,7 @@ class Tally:
             (self._run.verdicts, self._verdicts),
         ):
             if size_of(path) < cursor.extent.size - 1:
-                self._start()  # the file is another one
+                self._start()  # the file is shorter, so it was replaced
                 break
         asked = read_columns(
             self._run.completions, COMPLETION, ["outcome", "cost_usd"], cursor=self._answers
@@ -95,7 +95,7 @@ def size_of(path: Path) -> int:
 
 
 def _per_second(path: Path) -> float | None:
-    """Records a second, by the times in the file's last ones; None where there is no pace."""
+    """Records per second, by the times in the last ones; None where these do not tell."""
     try:
         with open_file(path, follow=False) as file:
             size = file.seek(0, 2)
@@ -104,7 +104,7 @@ def _per_second(path: Path) -> float | None:
     except OSError:
         return None
     times = [moment for line in lines if (moment := _moment(line)) is not None]
-    # Only what came since the last long pause.
+    # Only those since the last long gap.
     for n, (earlier, later) in reversed(list(enumerate(pairwise(times)))):
         if later - earlier > _MAX_PAUSE_S:
             times = times[n + 1 :]
@@ -115,7 +115,7 @@ def _per_second(path: Path) -> float | None:
 
 
 def _moment(line: bytes) -> float | None:
-    """When a record was written, in seconds."""
+    """When a record was written, in seconds since 1970; None where it does not say."""
     try:
         record: Any = json.loads(line)
         return datetime.fromisoformat(str(record["at"])).timestamp()

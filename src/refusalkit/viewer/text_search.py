@@ -1,4 +1,4 @@
-"""Search in the answers of a run: the record file is read through once, in the background."""
+"""Searches the answers of a run, reading its completions once in the background."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _STEP = 32 * 2**20
 
 
 class TextSearch:
-    """The units whose answer contains some words, whatever their case; `done` is from 0 to 1."""
+    """A search for the units whose answer contains `words`, ignoring case.
+
+    `done` is the share of the file that was searched, from 0 to 1.
+    """
 
     def __init__(self, run: Run, index: UnitIndex, words: str) -> None:
         self.index, self.words = index, words
@@ -30,11 +33,11 @@ class TextSearch:
         threading.Thread(target=self._search, name="search", daemon=True).start()
 
     def stop(self) -> None:
-        """Give it up: somebody searches for something else."""
+        """Stop searching: another search takes its place."""
         self._stopped = True
 
     def rows(self, wait_s: float) -> pl.Series:
-        """Row numbers that were found so far; the end is waited for as long as is said."""
+        """Row numbers found so far; waits at most `wait_s` seconds for the search to end."""
         until = time.monotonic() + wait_s
         with self._changed:
             while self.done < 1 and (left := until - time.monotonic()) > 0:

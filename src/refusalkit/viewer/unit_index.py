@@ -1,4 +1,4 @@
-"""The units of a run as columns in memory: what is filtered and listed. Texts stay on disk."""
+"""The units of a run as columns in memory, for filters and lists. Texts stay on disk."""
 
 from __future__ import annotations
 
@@ -19,18 +19,28 @@ from refusalkit.types import Label
 from refusalkit.viewer.tally import size_of
 
 LEAKED = (Label.PARTIAL.value, Label.COMPLIANCE.value)
+SHOWS: Mapping[str, pl.Expr] = {
+    "leaks": pl.col("leak"),
+    "differ": pl.col("differ"),
+    "hard": pl.col("hard_line"),
+    "ordinary": ~pl.col("hard_line") & pl.col("twin").is_null(),
+    "twins": pl.col("twin").is_not_null(),
+    "framed": pl.col("framing").is_not_null(),
+}
+"""Kinds of units that the list can be narrowed to."""
 _ENUMS = {name: pl.Enum(words) for name, words in WORDS.items()}
 
 
 @dataclass(frozen=True)
 class UnitIndex:
-    """The units that came back, in order of category, prompt and trial.
+    """The units with a response, in order of category, prompt and trial.
 
     `units` has a row for each: unit, prompt_id, category, hard_line, trial, outcome, label,
     unscored, text_chars, has_text, danger, twin, framing, line and at (where the completion is),
     leak, differ (two judges labelled it differently); and for each of `judges` its label_N, own_N
-    (the label is the judge's own, no filter's), line_N and at_N. `is_whole`: all records are in it,
-    not only the first ones. `turns` says where the turns after a refusal are, by unit, in order.
+    (the judge itself gave the label, not a filter), line_N and at_N. `is_whole`: all records are in
+    it, not only the first ones. `facets` counts the units by the values of each filter. `turns`
+    says where the turns after a refusal are, by unit, in order.
     """
 
     units: pl.DataFrame
@@ -39,16 +49,16 @@ class UnitIndex:
     facets: Mapping[str, Mapping[str, int]]
     turns: Mapping[str, tuple[Place, ...]] = field(default_factory=dict)
     serial: int = field(default_factory=itertools.count().__next__, compare=False)
-    """Which index of this process it is: no two have the same."""
+    """A number that no other `UnitIndex` of this process has."""
 
     def row_of(self, unit: str) -> int | None:
-        """The row of a unit."""
+        """The row number of a unit, None if it is not in the index."""
         found = self.units["unit"].eq(unit).arg_true()
         return int(found[0]) if len(found) else None
 
 
 def build_index(run: Run, *, until: int | None = None) -> UnitIndex:
-    """Read the columns of a run; with `until` only so many bytes of each file, in their order.
+    """Read the columns of a run; with `until` only that many bytes of each file, unsorted.
 
     Raises `RunFolderError`, `RecordError`.
     """
@@ -127,7 +137,7 @@ def _last(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _prompts_of(units: pl.DataFrame, manifest: Manifest) -> pl.DataFrame:
-    """What the manifest says of the prompts: one row each, `place` is their order."""
+    """What the manifest says about the prompts: one row each; `place` is their order."""
     entry = manifest.prompt_set
     hard_lines = sorted(manifest.hard_lines)
     known: list[tuple[str, Mapping[str, str] | Mapping[str, int], type[pl.DataType]]] = [
@@ -146,7 +156,7 @@ def _prompts_of(units: pl.DataFrame, manifest: Manifest) -> pl.DataFrame:
 
 
 def _read_turns(run: Run) -> dict[str, tuple[Place, ...]]:
-    """Where the turns of each conversation are: the last attempt of each."""
+    """Where the turns of each conversation are; of several attempts the last."""
     if not run.pressure.exists():
         return {}
     cursor = Cursor()
@@ -160,9 +170,9 @@ def _read_turns(run: Run) -> dict[str, tuple[Place, ...]]:
 
 
 def _facets(units: pl.DataFrame) -> dict[str, dict[str, int]]:
-    """How many units there are of each category, label, outcome and danger, and of what stands out.
+    """The number of units by category, label, outcome and danger, and for each of `SHOWS`.
 
-    Words come in their own order, categories in that of their names.
+    Categories come in order of their names, the rest in the order of their enumeration.
     """
     found: dict[str, dict[str, int]] = {}
     for name in ("category", "label", "outcome", "danger"):
@@ -170,14 +180,6 @@ def _facets(units: pl.DataFrame) -> dict[str, dict[str, int]]:
         found[name] = {str(key): int(count) for key, count in counts.iter_rows()}
     if missing := units["label"].null_count():
         found["label"]["unscored"] = missing
-    stands_out = {
-        "leaks": pl.col("leak"),
-        "differ": pl.col("differ"),
-        "hard": pl.col("hard_line"),
-        "ordinary": ~pl.col("hard_line") & pl.col("twin").is_null(),
-        "twins": pl.col("twin").is_not_null(),
-        "framed": pl.col("framing").is_not_null(),
-    }
-    counted = units.select(**{name: each.sum() for name, each in stands_out.items()})
+    counted = units.select(**{name: each.sum() for name, each in SHOWS.items()})
     found["show"] = {name: int(n) for name, n in counted.row(0, named=True).items() if n}
     return found

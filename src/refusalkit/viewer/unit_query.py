@@ -14,16 +14,8 @@ from refusalkit.errors import UsageError
 from refusalkit.types import Label, Outcome
 from refusalkit.untrusted import printable
 from refusalkit.viewer.prompts import KnownPrompts
-from refusalkit.viewer.unit_index import UnitIndex
+from refusalkit.viewer.unit_index import SHOWS, UnitIndex
 
-SHOWS: Mapping[str, pl.Expr] = {
-    "leaks": pl.col("leak"),
-    "differ": pl.col("differ"),
-    "hard": pl.col("hard_line"),
-    "ordinary": ~pl.col("hard_line") & pl.col("twin").is_null(),
-    "twins": pl.col("twin").is_not_null(),
-    "framed": pl.col("framing").is_not_null(),
-}
 FLIPPED = "flipped"
 ORDERS = ("leaks", "prompt", "longest")
 _MAX_QUERY = 200
@@ -32,7 +24,7 @@ _KEPT = 12
 
 @dataclass(frozen=True)
 class UnitQuery:
-    """Filters by their names in an address; an empty one lets everything pass."""
+    """The filters of a list, under their names in an address; an empty one filters nothing."""
 
     category: str = ""
     danger: str = ""
@@ -42,12 +34,12 @@ class UnitQuery:
     beside: str = ""
     """The id of another run, whose answers are shown beside."""
     q: str = ""
-    """Words that the unit's id, its prompt or its answer contains."""
+    """Text that the unit's id, its prompt or its answer contains, ignoring case."""
     order: str = ORDERS[0]
 
     @classmethod
     def of(cls, given: Mapping[str, str]) -> UnitQuery:
-        """The query of an address. Raises `UsageError` at a value that is none."""
+        """The query in an address. Raises `UsageError` at an unknown value."""
         named = {one.name: given[one.name] for one in fields(cls) if given.get(one.name)}
         found = cls(**named)
         allowed = {
@@ -61,19 +53,19 @@ class UnitQuery:
             if getattr(found, name) not in words:
                 raise UsageError(f"{name} cannot be {printable(getattr(found, name), 60)}")
         if len(found.q) > _MAX_QUERY:
-            raise UsageError(f"a search has at most {_MAX_QUERY} characters")
+            raise UsageError(f"the search is longer than {_MAX_QUERY} characters")
         return found
 
 
 class Listing:
-    """The rows of a run's units that pass a query, remembered for the last few queries."""
+    """The rows of a run's units that pass a query, cached for the last few queries."""
 
     def __init__(self) -> None:
         self._rows: OrderedDict[object, pl.Series] = OrderedDict()
         self._lock = threading.Lock()
 
     def forget(self) -> None:
-        """Remember none of them any more."""
+        """Empty the cache."""
         with self._lock:
             self._rows.clear()
 
@@ -86,7 +78,9 @@ class Listing:
         prompts: KnownPrompts | None = None,
         found: pl.Series | None = None,
     ) -> pl.Series:
-        """Row numbers in order. `other` is the run beside, `found` rows whose answer matches."""
+        """The row numbers that pass, in order. `other` is the index of the run beside, `prompts`
+        are those to search, and `found` the rows whose answer matches the search.
+        """
         n_found = 0 if found is None else len(found)
         beside = None if other is None else other.serial
         asked = None if prompts is None else prompts.serial
@@ -137,7 +131,7 @@ def _select(
 
 
 def _matches(q: str, prompts: KnownPrompts | None, found: pl.Series | None) -> pl.Expr:
-    """Whether the id, the prompt or the answer of a unit contains the words of a search."""
+    """Whether the id, the prompt or the answer of a unit contains the text searched for."""
     hit = pl.col("unit").str.to_lowercase().str.contains(q.lower(), literal=True)
     if prompts is not None and len(asked := prompts.saying(q)):
         hit |= pl.col("prompt_id").is_in(asked.implode())
@@ -149,7 +143,7 @@ def _matches(q: str, prompts: KnownPrompts | None, found: pl.Series | None) -> p
 def flipped(index: UnitIndex, other: UnitIndex) -> pl.Series:
     """Rows of the units that one run refused and the other did not, both labelled."""
     refused = (pl.col("label") == Label.REFUSAL.value).alias("refused")
-    # Joined by number; that the names are the same is made sure of behind it.
+    # Joined by hash, which is faster; the last line drops units whose ids differ after all.
     number = pl.col("unit").hash().alias("number")
     ours = index.units.with_row_index("row").select("row", "unit", number, refused)
     theirs = other.units.select(number, there=refused, theirs="unit")

@@ -1,4 +1,4 @@
-"""All that a page shows of one unit, read from its places in the files."""
+"""Everything that a page shows of one unit, read from its places in the files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from refusalkit.viewer.shelf import OpenedRun
 from refusalkit.viewer.unit_index import UnitIndex
 
 MAX_CHARS = 200_000
-"""Characters of one text that are shown."""
+"""Maximum number of characters of one text that are shown."""
 
 
 def list_rows(opened: OpenedRun, index: UnitIndex, rows: pl.Series) -> list[dict[str, Any]]:
@@ -34,7 +34,7 @@ def list_rows(opened: OpenedRun, index: UnitIndex, rows: pl.Series) -> list[dict
 
 
 def titles_of(opened: OpenedRun) -> dict[str, str]:
-    """Titles of the run's categories by slug, fit to be shown."""
+    """Titles of the run's categories by slug, fit for display."""
     return {each.slug: shown(each.title) for each in opened.manifest.prompt_set.categories}
 
 
@@ -48,8 +48,8 @@ def read_unit(
 ) -> dict[str, Any]:
     """One unit with its conversation and every judge's verdict, as JSON values.
 
-    Texts of hard-line units are left out unless `uncovered`; `covered` says that there are some.
-    Raises `RecordError` where the files no longer hold the unit there.
+    Texts of hard-line units are left out unless `uncovered`; ``covered`` says if there are any.
+    Raises `RecordError` where the unit is no longer at its place in the files.
     """
     facts = index.units.row(row, named=True)
     unit = facts["unit"]
@@ -102,7 +102,10 @@ _MAX_TRIALS = 50
 
 
 def shown(text: object) -> Any:
-    """Text from outside, fit to be shown: hidden characters told, not too long. None stays None."""
+    """Text from outside, fit for display: hidden characters escaped, cut at `MAX_CHARS`.
+
+    None stays None.
+    """
     if text is None:
         return None
     return printable_lines(str(text)[:MAX_CHARS], MAX_CHARS)
@@ -112,14 +115,14 @@ _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
 def _is_hard(facts: Mapping[str, Any], opened: OpenedRun, prompts: KnownPrompts | None) -> bool:
-    """Whether texts are covered: hard lines by the manifest or, whatever it says, by the set."""
+    """Whether texts are covered: the manifest or the prompt set marks the category a hard line."""
     if facts["twin"] is not None and opened.run.is_own:
         return False
     return bool(facts["hard_line"]) or is_hard_line(facts["category"], opened, prompts)
 
 
 def is_hard_line(category: str, opened: OpenedRun, prompts: KnownPrompts | None) -> bool:
-    """Whether texts of a category are covered; of a stranger's run all, until its set is read."""
+    """Whether texts of a category are covered; all of a stranger's run, until its set is read."""
     if prompts is None:
         return category in opened.manifest.hard_lines or not opened.run.is_own
     return category in opened.manifest.hard_lines | prompts.hard_lines
@@ -133,7 +136,7 @@ def _record(path: Any, place: Place, unit: str) -> Mapping[str, Any]:
 
 
 def _moment(said: object) -> str | None:
-    """A time of a record as people write it; anything else as it is."""
+    """The time of a record in a readable form; anything else unchanged."""
     text: str | None = shown(said)
     if text is None or not _MOMENT.fullmatch(text):
         return text
@@ -141,7 +144,7 @@ def _moment(said: object) -> str | None:
 
 
 def _facts(completion: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names and values that are told in small print."""
+    """Names and values for the details of a unit."""
     names = ("model", "served_model", "finish_reason", "filter_category", "error", "error_detail")
     found = [(name.replace("_", " "), shown(completion.get(name))) for name in names]
     usage = completion.get("usage")
@@ -167,11 +170,11 @@ def _prompt_state(prompts: KnownPrompts | None, prompt: Prompt | None) -> str:
         return "there"
     if prompts is None:
         return "loading"
-    return str(shown(prompts.missing or "the prompt is not in the set any more"))
+    return str(shown(prompts.missing or "the set no longer has this prompt"))
 
 
 def _conversation(opened: OpenedRun, prompt: Prompt | None) -> list[dict[str, Any]] | None:
-    """What the model was sent: role and text of each turn."""
+    """The messages that the model was sent: role and text of each."""
     if prompt is None:
         return None
     system = [prompt.system or opened.manifest.config.get("system")]
@@ -180,7 +183,7 @@ def _conversation(opened: OpenedRun, prompt: Prompt | None) -> list[dict[str, An
 
 
 def _turns(opened: OpenedRun, places: Sequence[Place], unit: str) -> list[Mapping[str, Any]]:
-    """The turns after a refusal, as they are on record."""
+    """The records of the turns after a refusal."""
     records = [record for _, record in read_records(opened.run.pressure, places)] if places else []
     if any(record.get("unit") != unit for record in records):
         raise RecordError("the run's files have changed: load the page again")
@@ -213,7 +216,7 @@ def _shown_turns(records: Sequence[Mapping[str, Any]], open_: bool) -> list[dict
 def _verdicts(
     opened: OpenedRun, index: UnitIndex, facts: Mapping[str, Any], open_: bool
 ) -> list[dict[str, Any]]:
-    """Each judge's verdict, that of the judge of record first."""
+    """Every judge's verdict, that of the judge of record first."""
     found = []
     for n, judge in enumerate(index.judges):
         at = facts[f"at_{n}"]

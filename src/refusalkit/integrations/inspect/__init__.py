@@ -1,1 +1,1 @@
-"""Inspect (the extra ``inspect``): tasks, the judges as scorers, and runs as logs."""
+"""For Inspect (the extra ``inspect``): tasks, judges as a scorer, runs as logs."""

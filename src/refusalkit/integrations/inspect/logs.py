@@ -1,4 +1,4 @@
-"""A run as an Inspect log, which Inspect's own viewer and reader open."""
+"""Writes a run as an Inspect log, for Inspect's own viewer and reader."""
 
 from __future__ import annotations
 
@@ -54,10 +54,11 @@ _STOPS = {
 def write_inspect_log(run: Run, out: Path) -> Path:
     """Write the run's log to `out`, a ``.eval`` or ``.json`` file; returns its path.
 
-    The texts that the run kept are in it, and those of its prompts where the set can be opened;
-    what the run withheld stays withheld. Contrast and framed prompts are left out.
+    It has the texts that the run kept, never those of hard lines, and those of the prompts where
+    the set can be opened. Contrast and framed prompts are left out.
 
-    Raises `UsageError` where nothing was scored or the name ends otherwise, `StorageError`.
+    Raises `UsageError` where nothing was scored, the run does not say when it was made, or the name
+    ends otherwise; `StorageError` where the file cannot be written.
     """
     if out.suffix not in (".eval", ".json"):
         raise UsageError(f"an Inspect log ends with .eval or .json, and {printable(out)} does not")
@@ -114,7 +115,7 @@ def write_inspect_log(run: Run, out: Path) -> Path:
                     metrics={
                         name: EvalMetric(name=name, value=value)
                         for name, value in figures.items()
-                        if value == value  # JSON knows no NaN
+                        if value == value  # NaN is not JSON
                     },
                 )
             ],
@@ -177,7 +178,7 @@ def _samples(run: Run) -> Iterator[EvalSample]:
 
 
 def _prompts(run: Run) -> Mapping[str, Prompt]:
-    """The run's prompts by id; none where a stranger's run names a path, or the set has gone."""
+    """The run's prompts by id; none if the set is gone, or a path that a stranger's run names."""
     config = run.manifest.run_config
     if not run.is_own and config.prompts not in shipped_sets():
         return {}
@@ -187,7 +188,7 @@ def _prompts(run: Run) -> Mapping[str, Prompt]:
 
 
 def _reasons(run: Run) -> Mapping[str, str]:
-    """What the judge of record said, by unit; the last verdict counts."""
+    """The reason that the judge of record gave, by unit; of several the last counts."""
     judge = run.manifest.judge
     said = (record for _, record in read_records(run.verdicts) if record.get("judge") == judge)
     return {str(record.get("unit")): str(record.get("reason") or "") for record in said}

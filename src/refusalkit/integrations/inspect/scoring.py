@@ -1,8 +1,8 @@
-"""Our judges as an Inspect scorer, and the solver that keeps hard-line answers off the disk.
+"""The judges as an Inspect scorer, and the solver that keeps hard-line answers off the disk.
 
-Inspect writes each answer to its log: the final message, and the event of the call. For a hard line
-the solver puts a placeholder in their place before Inspect sees the answer, and hands the text to
-the scorer in memory.
+Inspect logs each answer twice: as the final message, and in the event of the call. On a hard line
+the solver replaces the text with a placeholder before Inspect sees it, and passes the text itself
+to the scorer in memory.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def refusal_judge(
 ) -> Scorer:
     """The label that a refusalkit judge gives an answer: refusal, deflection, partial, compliance.
 
-    ``unscored`` where there is none; the metadata says why.
+    The value is ``unscored`` where there is no label; the metadata says why.
     """
     config = resolve_config(
         {
@@ -114,12 +114,12 @@ def refusal_judge(
 
 
 def _withholding(model: InspectModel, uuid: str) -> InspectModel:
-    """The same model, which hands out a placeholder for its answers and keeps the last of them."""
+    """The same model, but its answers are a placeholder; the last text is kept in `_KEPT`."""
     api = copy.copy(model.api)
     generate = api.generate
 
     async def withheld(*args: Any, **named: Any) -> ModelOutput:
-        # Beside the output there may be the raw call, which has the text too.
+        # A provider may return the raw call beside the output: it has the text too, so it goes.
         given = await generate(*args, **named)
         output = given[0] if isinstance(given, tuple) else given
         if not isinstance(output, ModelOutput):
@@ -144,7 +144,7 @@ def _answer(state: TaskState) -> str:
 
 
 def _prompt(state: TaskState) -> Prompt:
-    """The request of a sample, as its judge reads it."""
+    """The conversation up to the last user's turn, as the judge reads it."""
     turns = [(message.role, message.text) for message in state.messages]
     while turns and turns[-1][0] != "user":
         turns.pop()

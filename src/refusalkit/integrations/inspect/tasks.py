@@ -1,4 +1,4 @@
-"""The tasks of the entry point: ``refusalkit/refusalbench`` and ``refusalkit/hard_lines``.
+"""The tasks that Inspect finds: ``refusalkit/refusalbench`` and ``refusalkit/hard_lines``.
 
 ``inspect eval refusalkit/refusalbench --model openai/gpt-6-luna -T trials=5``
 """
@@ -42,16 +42,16 @@ def refusalbench(
     """How willing a model is to answer, as refusalkit's run measures it.
 
     Args:
-        prompts: a shipped set, a public one, a folder or a file; several by commas.
+        prompts: a shipped set, a public set, a folder or a file; separate several by commas.
         trials: independent answers to each prompt: Inspect's epochs.
-        judge: a judge or a judge file; several by commas make a council.
+        judge: a judge or a judge file; several, separated by commas, make a council.
         judge_model: another model for the judge, ``provider/name`` as refusalkit names it.
         judge_api_base: the judge's endpoint.
         judge_api_key_env: the environment variable with the judge's key.
-        hard_line: categories to be scored inversely, separated by commas.
-        prompt_limit: so many prompts, balanced over categories.
-        count_deflection: a deflection counts as refused.
-        keep_hard_line_text: leave answers to hard lines in the log.
+        hard_line: categories to score inversely, separated by commas.
+        prompt_limit: draw this many prompts, balanced over categories.
+        count_deflection: count a deflection as refused.
+        keep_hard_line_text: leave answers to hard-line prompts in the log.
     """
     chosen = _chosen(prompts, hard_line, prompt_limit)
     config = resolve_config({"model": "inspect/model"}).generation
@@ -105,10 +105,10 @@ def hard_lines(
 
 
 def dataset(prompts: PromptSet) -> MemoryDataset:
-    """A prompt set as an Inspect dataset: a sample for each prompt.
+    """A prompt set as an Inspect dataset: one sample for each prompt.
 
-    The metadata has category, hard_line, danger and lang. Raises `UsageError` for contrast prompts
-    and framings, which no rate of the tasks counts.
+    The metadata has category, hard_line, danger and lang. Raises `UsageError` for contrast and
+    framed prompts, which no metric of the tasks counts.
     """
     beside = [prompt.id for prompt in prompts if prompt.twin or prompt.framing]
     if beside:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def grades_data(grades: Grades) -> dict[str, Any]:
-    """What a judge said of recorded answers, as JSON values (docs/records.md).
+    """A judge's labels for recorded answers, as JSON values (docs/records.md).
 
     `n, accuracy, precision, recall, kappa` are those of the first split.
     """

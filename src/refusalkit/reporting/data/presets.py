@@ -1,7 +1,7 @@
 """The presets side by side, with what the Hermes 4 report states and leaves open.
 
-One table for the command line, the docs and the report. Preset values come from `config.PRESETS`;
-statements about the report and the reference environment come from:
+One table for the command line, the docs and the report. Preset values come from
+`config.presets.PRESETS`; statements about the report and the reference environment come from
 the Hermes 4 Technical Report (arXiv 2508.18255, sections 4.1 and 4.5.1) and
 environments/eval_environments/refusalbench_environment.py of NousResearch/atropos, its shipped
 configuration, as of July 2026.
@@ -27,12 +27,7 @@ NAMES = tuple(PRESETS)
 @shows("aspect", "report", "environment")
 @dataclass(frozen=True)
 class PresetRow:
-    """One setting, and how each preset chooses it.
-
-    report: what the Hermes 4 report states; None if it does not say.
-    environment: what the reference environment does as shipped.
-    presets: what each preset does here, by name.
-    """
+    """One setting, and how each preset chooses it."""
 
     aspect: str
     """What the row is about."""
@@ -239,7 +234,7 @@ _FACTS = (
     _Fact(
         "headline",
         "willingness",
-        "refusal rate, hard lines not turned round",
+        "refusal rate, hard lines not inverted",
         _same("willingness"),
     ),
     _Fact(

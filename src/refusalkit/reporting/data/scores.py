@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 BY = ("category", "trial", "prompt", "language")
-"""The frames of a score that stand in every record of it."""
+"""The frames of a score that every JSON record of it has."""
 PARTS = (*BY, "danger", "tag")
 """All frames of a score."""
 
@@ -166,7 +166,7 @@ def score_data(score: Score, by: Iterable[str] = BY) -> dict[str, Any]:
 
 
 def pressure_data(pressure: Pressure | None) -> dict[str, Any] | None:
-    """What came of insistence as JSON values; null without."""
+    """What insistence did to refusals, as JSON values; None without insistence."""
     if pressure is None:
         return None
 

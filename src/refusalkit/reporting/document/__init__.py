@@ -36,11 +36,11 @@ def write_report(
 ) -> None:
     """Write the report of one or several runs in the form that `path`'s suffix names.
 
-    .html, .md and .json tell of the runs, .csv and .parquet hold their units. The file appears
+    .html, .md and .json describe the runs, .csv and .parquet hold their units. The file appears
     whole or not at all. `show_text` adds kept answers to the page and to the units, never those
-    of hard lines. Several runs are compared where they can be, with `anyway` also where they should
-    not be, which then warns the reader. A `calibration` of the judge corrects the figures, beside
-    the uncorrected ones. A file that is not a report of ours is replaced only with `force`.
+    of hard lines. Several runs are compared if they are comparable, with `anyway` in any case, with
+    a warning. With a `calibration` of the judge corrected figures stand beside the uncorrected
+    ones. A file that is not a report of refusalkit is replaced only with `force`.
 
     Raises `UsageError` for another suffix, no run, or a judge that is not of a run; `StorageError`
     where the disk refuses.
@@ -52,7 +52,7 @@ def write_report(
         raise UsageError("a report needs at least one run")
     made = _render(runs, path.suffix, judge, show_text, anyway, calibration)
     try:
-        # With answers in it, it is its owner's alone, as the run folder is.
+        # A report with answers is private to the user, as the run folder is.
         write_file(path, made, private=show_text)
     except OSError as error:
         raise StorageError(f"cannot write {printable(path)}: {error.strerror}") from error
@@ -69,7 +69,7 @@ def _render(
     if suffix in (".csv", ".parquet"):
         records = [RunRecords(run, REPORTED) for run in runs]
         for one in records:
-            _ = one.edits  # said in the log, as the table has no place for it
+            _ = one.edits  # logs contradictions, as a table has no place for them
         frame = pl.concat([units_frame(one, judge, show_text=show_text) for one in records])
         if suffix == ".csv":
             return units_csv(frame).encode("utf-8", "replace")
@@ -81,7 +81,7 @@ def _render(
 
 
 def _text(facts: Facts, suffix: str) -> str:
-    # Imported when needed: JSON takes no plots.
+    # Imported when needed: JSON needs no plots.
     if suffix == ".html":
         from refusalkit.reporting.document.page import render_page
 

@@ -39,7 +39,7 @@ def cautions(facts: RunFacts) -> list[str]:
     found = []
     if not facts.is_complete:
         found.append(
-            f"The run is incomplete: {number(n_owed(facts))} of "
+            f"The run is incomplete: {number(score.n_owed)} of "
             f"{number(score.n_units)} units are missing"
         )
     if score.unscored_percent > MANY_UNSCORED:
@@ -80,8 +80,3 @@ def cautions(facts: RunFacts) -> list[str]:
 def cautions_between(facts: Facts) -> list[str]:
     """Why several runs are not compared."""
     return [f"The runs cannot be compared: {reason}" for reason in facts.obstacles]
-
-
-def n_owed(facts: RunFacts) -> int:
-    """Planned units that are missing: not asked, failed, or not judged."""
-    return facts.score.n_owed

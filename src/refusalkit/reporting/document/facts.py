@@ -107,7 +107,7 @@ class RunFacts:
 
     @property
     def is_complete(self) -> bool:
-        """Whether no unit is owed."""
+        """Whether the last session finished its work and no unit is owed."""
         ended = self.manifest.sessions[-1].ended_because if self.manifest.sessions else "done"
         return ended == "done" and self.score.is_complete
 

@@ -21,7 +21,6 @@ from refusalkit.reporting.document.facts import Facts, RunFacts
 from refusalkit.reporting.document.parts import in_words
 from refusalkit.reporting.document.provenance import canary_line, preset_of
 from refusalkit.scoring.hard_line import HardLine
-from refusalkit.types import Estimate
 from refusalkit.untrusted import printable
 
 
@@ -133,7 +132,7 @@ def _about(facts: RunFacts) -> list[str]:
 def _badge(facts: RunFacts) -> str:
     """One line for the top of a card."""
     score = facts.score
-    said = [f"**RefusalBench willingness {_percent(score.willingness)}**"]
+    said = [f"**RefusalBench willingness {score.willingness}**"]
     said.append(
         "no hard lines in the set"
         if facts.audit is None
@@ -199,7 +198,7 @@ def _report_entry(facts: RunFacts) -> str:
         f"judged by {facts.score.judge}"
     )
     note = (
-        f"Willingness {_percent(facts.score.willingness)}; prompt set {entry.digest}; "
+        f"Willingness {facts.score.willingness}; prompt set {entry.digest}; "
         f"judge file {facts.judging.entry.digest or 'none'}; "
         f"configuration {manifest.config_digest}"
     )
@@ -224,10 +223,6 @@ def _tex(text: str) -> str:
     # A backtick could close the surrounding fence.
     shown = printable(text, 600).replace("`", "'")
     return "".join(_TEX.get(char, char) for char in shown)
-
-
-def _percent(estimate: Estimate) -> str:
-    return str(estimate)
 
 
 def _plain(text: str, limit: int = 400) -> str:

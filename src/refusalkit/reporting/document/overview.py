@@ -1,4 +1,4 @@
-"""The chart for a meeting: how willing runs are, against what they hold and over-refuse."""
+"""Charts of several runs: willingness against the hold rate and against over-refusal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def overview(report: Facts) -> Section | None:
     runs = report.runs[:MAX_RUNS]
     if len(runs) < 2:
         return None
-    willing = [_whole(facts.score.willingness) for facts in runs]
+    willing = [point_of(facts.score.willingness) for facts in runs]
     order = sorted(
         (number for number, point in enumerate(willing) if point is not None),
         key=lambda number: -(willing[number] or (0.0, 0.0, 0.0))[0],
@@ -28,7 +28,7 @@ def overview(report: Facts) -> Section | None:
         points = [
             (number, runs[number].name, across, upright)
             for number in order
-            if (across := _whole(getattr(runs[number].score, field))) is not None
+            if (across := point_of(getattr(runs[number].score, field))) is not None
             and (upright := willing[number]) is not None
         ]
         if not points or (field == "over_refusal" and not any(f.score.n_contrast for f in runs)):
@@ -48,7 +48,8 @@ def overview(report: Facts) -> Section | None:
     return Section("overview", "At a glance", "overview.html.j2", data)
 
 
-def _whole(estimate: Estimate) -> Point | None:
+def point_of(estimate: Estimate) -> Point | None:
+    """An estimate as a point of a plot; None where nothing was scored."""
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return None
     return estimate.value, estimate.low, estimate.high

@@ -33,7 +33,7 @@ def render_page(facts: Facts) -> str:
 
 
 def page_parts(facts: Facts, *, without: Collection[str] = ()) -> dict[str, Any]:
-    """What the templates of a page are filled with; `without` the sections of these ids."""
+    """The data for a page's templates, `without` the sections with these ids."""
     return {
         "runs": [headline(run) for run in facts.runs],
         "alarms": alarms(facts),
@@ -52,7 +52,7 @@ REPORT_TEMPLATES = PackageLoader("refusalkit.reporting", "templates/report")
 
 
 def make_environment(loader: BaseLoader) -> Environment:
-    """An environment for templates that show untrusted text: escaped, hidden characters told."""
+    """An environment for templates of untrusted text: markup and hidden characters are escaped."""
     environment = Environment(
         loader=loader,
         autoescape=True,
@@ -90,7 +90,7 @@ def _all_cautions(facts: Facts) -> list[str]:
 
 def _source(name: str) -> str:
     text = REPORT_TEMPLATES.get_source(_environment(), name)[0]
-    # The hash is of what the browser parses, which has \n as line ends.
+    # The hash must be of what the browser parses, which has \n as line ends.
     return text.replace("\r\n", "\n")
 
 

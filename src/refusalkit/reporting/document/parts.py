@@ -68,7 +68,7 @@ class Section:
 
 
 def breakable(name: str) -> Markup:
-    """A name that may go on in the next line after a slash."""
+    """A name that may be broken across lines after a slash."""
     return Markup("/<wbr>").join(escape(part) for part in name.split("/"))
 
 

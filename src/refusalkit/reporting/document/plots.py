@@ -64,7 +64,7 @@ class DotRow:
 
 
 class Hover(NamedTuple):
-    """A place of a plot, in pixels from its top left, and what is said of it under the pointer."""
+    """An area of a plot, in pixels from its top left, and its tooltip."""
 
     x: float
     y: float
@@ -74,7 +74,7 @@ class Hover(NamedTuple):
 
 
 def told(point: Point) -> str:
-    """A value and its interval, as it is said under the pointer."""
+    """A value and its interval, for a tooltip."""
     value, low, high = point
     return f"{value:.1f}\u00a0% ({low:.1f} to {high:.1f})"
 
@@ -90,7 +90,7 @@ def dot_plot(
     """Rows of points with intervals on a scale of 0 to 100, in groups.
 
     `groups` are (heading, rows); a heading may be empty. `narrow` puts labels above their rows, for
-    phones. `runs` are the names of several runs, for the words under the pointer.
+    phones. `runs` are the names of several runs, for the tooltips.
     """
     groups = [(heading, rows) for heading, rows in groups if rows]
     n_runs = max((len(row.points) for _, rows in groups for row in rows), default=1)
@@ -290,10 +290,10 @@ def bars_plot(
 
 
 def _across(point: Point, span: tuple[float, float], y: float, tall: float, says: str) -> Hover:
-    """The place of a lying point with its interval; `span` is where the scale begins, its width."""
+    """The area of a horizontal interval; `span` is where the scale begins, and its width."""
     start, wide = span
     low, high = (start + at / 100 * wide for at in point[1:])
-    # At least as wide as a finger's end, however narrow the interval is.
+    # At least as wide as a fingertip, however narrow the interval is.
     spare = max(0.0, 16 - (high - low)) / 2
     return Hover(low - spare, y, high - low + 2 * spare, tall, says)
 
@@ -390,7 +390,7 @@ def _figure(width: float, height: float) -> Iterator[Figure]:
 
 
 def _inline(figure: Figure, name: str, description: str, hovers: Sequence[Hover] = ()) -> Markup:
-    """The figure as an `<svg>` element for a page, with what is said under the pointer."""
+    """The figure as an `<svg>` element for a page, with its tooltips."""
     import matplotlib as mpl
 
     out = io.StringIO()
@@ -491,5 +491,5 @@ def labels_of_runs(
 
 
 def _look(number: int) -> tuple[str, str]:
-    """Colour and marker of a run: no two of the first `MAX_RUNS` have both in common."""
+    """Colour and marker of a run: no two of the first `MAX_RUNS` share both."""
     return _SERIES[number % MAX_COLOURS], _MARKERS[(number + number // MAX_COLOURS) % len(_MARKERS)]

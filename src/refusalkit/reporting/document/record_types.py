@@ -237,7 +237,9 @@ class RunRecord(TypedDict):
 
     name: Annotated[str, Field(description="Distinguishes the run from others in the report.")]
     date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None
-    complete: Annotated[bool, Field(description="Whether no unit is owed.")]
+    complete: Annotated[
+        bool, Field(description="Whether the last session finished and no unit is owed.")
+    ]
     cautions: Annotated[
         list[str], Field(description="What a reader must know; failed canaries come first.")
     ]

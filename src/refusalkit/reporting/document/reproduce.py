@@ -40,7 +40,7 @@ class Reproduction:
         lines = [shlex.join(head)]
         for word in rest:
             quoted = shlex.quote(word)
-            if word.startswith("--") or not rest:
+            if word.startswith("--"):
                 lines.append(quoted)
             else:
                 lines[-1] += f" {quoted}"
@@ -87,7 +87,7 @@ def _options(config: RunConfig, names: tuple[str, ...]) -> tuple[list[str], list
         words += ["--preset", config.preset]
     for name in sorted(names, key=list(RunConfig.model_fields).index):
         value = getattr(config, name)
-        # Resolved anew each time: one option can replace what a preset chose for another.
+        # Resolved again each time: one option can replace what a preset chose for another.
         if name in ("model", "preset") or value == getattr(resolve_config(given), name):
             continue
         option = f"--{name.replace('_', '-')}"

@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from refusalkit.reporting.data import figures, frame_by
-from refusalkit.reporting.document.cautions import n_owed
 from refusalkit.reporting.document.differences import differences
 from refusalkit.reporting.document.facts import Facts, RunFacts, labels_of
 from refusalkit.reporting.document.hard_lines import hard_lines
@@ -229,7 +228,7 @@ def danger(report: Facts) -> Section | None:
 
 
 def languages(report: Facts) -> Section | None:
-    """Willingness by language, each translation against the request it translates."""
+    """Willingness by language, each translation compared with the request it translates."""
     runs = report.runs
     heads = ["language", "willingness", "prompts", "difference", "pairs"]
     heads = heads if len(runs) == 1 else ["run", *heads]
@@ -358,7 +357,7 @@ SECTIONS: tuple[Callable[[Facts], Section | None], ...] = (
 def page_sections(report: Facts, *, without: Collection[str] = ()) -> list[Section]:
     """The sections of a page in order. Hard lines lead if one was crossed.
 
-    Those whose id is in `without` are left out, and so is the units' without being built.
+    Those whose id is in `without` are left out; the units' section is then not even built.
     """
     builders = [build for build in SECTIONS if build is not units_section or "units" not in without]
     found = [section for build in builders if (section := build(report)) is not None]
@@ -418,7 +417,7 @@ def headline(facts: RunFacts) -> dict[str, Any]:
         by = f"a council of {len(judge_entry.members)} ({judge_entry.rule})"
     return {
         "name": facts.name,
-        # Runs are listed by value, with those that crossed a line before all.
+        # Runs are listed by value, those that crossed a line first.
         "rank": (is_crossed, -1.0 if willing is None else willing),
         "model": score.model,
         "set": f"{entry.name} {entry.version}",
@@ -429,7 +428,7 @@ def headline(facts: RunFacts) -> dict[str, Any]:
         "judge": by,
         "date": facts.date or "date unknown",
         "complete": facts.is_complete,
-        "n_owed": n_owed(facts),
+        "n_owed": score.n_owed,
         "willingness": score.willingness,
         "corrected": _corrected(facts),
         "macro": score.macro_willingness,

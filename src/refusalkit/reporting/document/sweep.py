@@ -1,7 +1,6 @@
 """A sweep: runs of one model in several states, such as the checkpoints of a training run.
 
-They are known by their names, which differ in one number and nothing else (``step-1000``,
-``step-2000``).
+They are recognised by their names, which differ only in one number (``step-1000``, ``step-2000``).
 """
 
 from __future__ import annotations
@@ -13,21 +12,22 @@ from itertools import pairwise
 from markupsafe import Markup
 
 from refusalkit.reporting.document.facts import Facts
+from refusalkit.reporting.document.overview import point_of
 from refusalkit.reporting.document.parts import NOTHING, Cell, Figure, Section, Table, stacked
-from refusalkit.reporting.document.plots import Point, labels_of_runs, lines_plot
+from refusalkit.reporting.document.plots import labels_of_runs, lines_plot
 from refusalkit.types import Estimate
 from refusalkit.untrusted import printable
 
 _NUMBER = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)")
-# Fewer are a comparison.
-_FEWEST = 3
+# Fewer runs are a comparison.
+_MIN_RUNS = 3
 
 
 def sweep(report: Facts) -> Section | None:
     """Willingness and hold rate as lines over the number in which the runs' names differ.
 
-    None where the runs are no sweep, or cannot be compared: a line between them would say that they
-    can.
+    None where the runs are not a sweep, or are not comparable: a line between them would suggest
+    that they are.
     """
     if report.obstacles:
         return None
@@ -41,7 +41,7 @@ def sweep(report: Facts) -> Section | None:
     if any(rate.value is not None for rate in held):
         rates["hold rate"] = held
     at = [number for number, _ in ordered]
-    lines = [[_point(rate) for rate in each] for each in rates.values()]
+    lines = [[point_of(rate) for rate in each] for each in rates.values()]
     what = (
         f"{' and '.join(rates)} in percent over {len(at)} runs, with 95 % intervals; the table "
         "below has the figures"
@@ -70,7 +70,7 @@ def sweep(report: Facts) -> Section | None:
 
 def places(names: Sequence[str]) -> tuple[str, list[float]] | None:
     """What the names have in common, and the number in which each differs from all others."""
-    if len(names) < _FEWEST:
+    if len(names) < _MIN_RUNS:
         return None
     split = [_NUMBER.split(name) for name in names]
     first = split[0]
@@ -88,7 +88,7 @@ def places(names: Sequence[str]) -> tuple[str, list[float]] | None:
 
 
 def _biggest(rates: dict[str, list[Estimate]], names: Sequence[str]) -> list[str]:
-    """For each rate the step between two neighbours at which it changes most, in a sentence."""
+    """A sentence for each rate: between which two neighbours it changes most."""
     found = []
     for title, estimates in rates.items():
         steps = [
@@ -102,12 +102,6 @@ def _biggest(rates: dict[str, list[Estimate]], names: Sequence[str]) -> list[str
                 f"The largest step of {title}: {change:+.1f} points from {before} to {after}."
             )
     return found
-
-
-def _point(estimate: Estimate) -> Point | None:
-    if estimate.value is None or estimate.low is None or estimate.high is None:
-        return None
-    return estimate.value, estimate.low, estimate.high
 
 
 def _cell(estimate: Estimate) -> Cell:

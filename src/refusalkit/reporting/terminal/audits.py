@@ -26,10 +26,10 @@ _MAX_TEXT = 1000
 
 
 def audit_view(audit: Audit, *, all_leaks: bool = False) -> RenderableType:
-    """The audit: each line, the leaks by prompt, notes, and the answer last, where it is seen.
+    """The audit: each line, the leaks by prompt, notes, and last the answer, where it is seen.
 
-    With `all_leaks` every leaking response has a line of its own, which also holds for an audit
-    that was made with texts.
+    With `all_leaks` every leaking response has a line of its own, in an audit made with texts the
+    first 50.
     """
     parts: list[RenderableType] = [_lines_table("hard line", (*audit.lines, audit.overall))]
     if audit.framings:

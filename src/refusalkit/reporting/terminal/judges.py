@@ -210,7 +210,7 @@ def canary_warning(check: CanaryCheck) -> tuple[RenderableType, ...]:
 
 
 def odd_view(lines: Sequence[str]) -> tuple[RenderableType, ...]:
-    """What is to be known of a run's answers before its figures; it ends with an empty line."""
+    """What a reader must know of a run's answers before its figures; ends with an empty line."""
     if not lines:
         return ()
     return (*(Text(f"NOTE: {line}.", style="bold yellow") for line in lines), "")

@@ -107,5 +107,7 @@ def _bound_lines(plan: Plan, rows: list[PlannedRun]) -> list[str]:
             "the same ones do not add to them."
         )
     if any(row.leaking_prompts for row in rows):
-        lines.append("Rows with leaking prompts need --max-leaks: else a leak is a crossed line.")
+        lines.append(
+            "Rows with leaking prompts need --max-leaks: without it one leak crosses the line."
+        )
     return lines

@@ -29,9 +29,7 @@ def score_view(score: Score) -> RenderableType:
     """What was measured, the rates with their intervals, and what is unscored."""
     table = build_table("", "percent", "like these", "asked again", "prompts", "resp.", "uns.")
     for name, estimate in figures(score):
-        # The name of a part of the row above, short enough for 80 columns.
-        short = name.replace("answer rate, danger", "  of danger")
-        table.add_row(*_estimate_cells(short, estimate))
+        table.add_row(*_estimate_cells(name, estimate))
     lines: list[RenderableType] = [_headline(score)]
     if not score.is_complete:
         missing = f"INCOMPLETE: {score.n_owed} of {score.n_units} units are missing."
@@ -64,7 +62,7 @@ def pressure_lines(pressure: Pressure, *, hard_lines: bool = False) -> list[Rend
     said = f"{pressure.script.script} {pressure.script.version}"
     what = "hard-line refusals" if hard_lines else "refusals"
     unknown = turns[-1].held.n_unscored
-    rest = f" {unknown} conversations were not come to the end of." if unknown else ""
+    rest = f" {unknown} conversations did not come to their end." if unknown else ""
     text = f"Share of the {what} still held after so many turns of insistence ({said}).{rest}"
     return [table, Text(text)]
 
@@ -129,7 +127,7 @@ def frame_view(frame: pl.DataFrame, by: str, note: str | None = None) -> Rendera
     """One of the score's frames, in 80 columns. `by` is one of `reporting.data.PARTS`.
 
     A terminal with enough room gets a bar of willingness in each row; a pipe gets plain text. Of
-    very many rows the first are shown. `note` is a sentence to go below.
+    very many rows only the first are shown. `note` is a sentence for below the table.
     """
     legend = (
         "Responses: refusal, deflection, partial, compliance, unscored; willingness in percent."
@@ -165,11 +163,11 @@ class _Frame:
         table = self._table(bar=0)
         if console.is_terminal and not options.ascii_only and not console.is_dumb_terminal:
             # Narrower columns make room for bars.
-            close = self._table(bar=_LEAST_BAR)
+            close = self._table(bar=_MIN_BAR)
             fits = Measurement.get(console, options.update(width=400), close).maximum
             spare = options.max_width - fits
             if spare >= 0:
-                table = self._table(bar=min(_LEAST_BAR + spare, _MAX_BAR))
+                table = self._table(bar=min(_MIN_BAR + spare, _MAX_BAR))
         yield table
 
     def _table(self, *, bar: int) -> Table:
@@ -217,8 +215,8 @@ def _difference_cells(row: Mapping[str, Any]) -> list[str]:
     return [f"{row['difference']:+.1f}", ends]
 
 
-_LEAST_BAR, _MAX_BAR = 6, 20
-# Laying out a row takes a millisecond, and nobody reads more of them.
+_MIN_BAR, _MAX_BAR = 6, 20
+# Laying out a row takes a millisecond, and nobody reads more rows.
 _MAX_ROWS = 500
 
 

@@ -21,7 +21,7 @@ export function fill(element, ...children) {
 
 export class Problem extends Error {}
 
-// What an address of this server answers, as JSON; a Problem says in a sentence why there is none.
+// The JSON that this server returns for an address; throws a Problem with a sentence on failure.
 export async function ask(path, { signal, body } = {}) {
   const options = { signal, credentials: "same-origin", cache: "no-store", redirect: "error" };
   if (body !== undefined) {
@@ -69,7 +69,7 @@ export function day(text) {
   return time.toISOString().slice(0, 10);
 }
 
-// Repeats something while the page is seen; it says itself after how many seconds.
+// Repeats something while the page is visible; it returns the seconds until the next time.
 export function poll(work) {
   let timer = 0;
   const turn = async () => {

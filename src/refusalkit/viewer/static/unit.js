@@ -114,7 +114,7 @@ export function prompt(unit, uncover) {
   if (unit.covered) inside = cover(unit.kept ? "Prompt and answer are" : "The prompt is", uncover);
   else if (unit.conversation) inside = conversation(unit.conversation);
   else if (unit.prompt_state === "loading") inside = h("p", { class: "soft" }, "The prompts are being read.");
-  else inside = h("p", { class: "soft" }, `The prompt's text is not to be had: ${unit.prompt_state}.`);
+  else inside = h("p", { class: "soft" }, `The prompt's text is not available: ${unit.prompt_state}.`);
   return h("section", { class: "prompt", "aria-label": "Prompt" }, h("h2", {}, "Prompt"), inside);
 }
 
