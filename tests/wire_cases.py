@@ -50,6 +50,7 @@ class WireCase:
     reply: dict[str, Any]
     parameter: str | None = None
     after_ok: int = 0
+    times: int | None = None
     source: str | None = None
 
     @property
@@ -212,13 +213,18 @@ def play(case: WireCase) -> Became:
     judged = case.kind in ("judge", "jlearn")
     good = good_answer(case.protocol, VERDICT if judged else ANSWER)
     model_id, path = MODELS[case.protocol]
-    answered = 0
+    answered = said = 0
 
     def reply(asked: dict[str, Any], _: str) -> Canned:
-        nonlocal answered
-        if case.after_ok > answered or (case.parameter and not _holds(asked, case.parameter)):
+        nonlocal answered, said
+        if (
+            case.after_ok > answered
+            or (case.parameter and not _holds(asked, case.parameter))
+            or said == case.times
+        ):
             answered += 1
             return good
+        said += 1
         return case.canned
 
     with CannedServer(reply) as server:

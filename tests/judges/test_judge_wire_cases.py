@@ -25,3 +25,10 @@ def test_a_reply_written_to_be_misread_gives_its_verdict_or_none(case: WireCase)
 @each_case("judge", "jlearn", file="fifth.jsonl")
 def test_a_smaller_vendors_reply_gives_its_verdict_or_none(case: WireCase) -> None:
     assert play(case).wrong is None
+
+
+@pytest.mark.usefixtures("keys")
+@each_case("judge", "jlearn", file="sixth.jsonl")
+def test_a_reply_of_every_kind_anew_gives_its_verdict_or_none(case: WireCase) -> None:
+    assert case.source
+    assert play(case).wrong is None

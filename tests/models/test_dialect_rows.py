@@ -23,6 +23,7 @@ from refusalkit.models.dialects.forms import refuses_reply_form, refuses_system_
 from refusalkit.models.dialects.message import answer_text, reasoning_text
 from refusalkit.models.dialects.reasoning import _tables, split_reasoning
 from refusalkit.models.dialects.rows import folded, table
+from refusalkit.models.openai import parse_chat_completion
 from refusalkit.models.outcomes import ApiFailure, Reply, failure_error, read_reply
 from refusalkit.types import Outcome
 
@@ -139,6 +140,21 @@ def test_a_filters_field_is_a_sign_in_an_answer_without_text(row: dict[str, Any]
         "NONE" if values[0] is not True else "",
     ):
         assert filter_in_fields(body_with(path, harmless)) is None
+
+
+@rows("filters", "model")
+def test_an_answer_that_names_a_guard_is_the_guards(row: dict[str, Any]) -> None:
+    said = {"choices": [{"message": {"content": ANSWER}, "finish_reason": "stop"}]}
+    outcomes = {
+        model: read_reply(parse_chat_completion({**said, "model": model}, structured=False)).outcome
+        for model in (row["model"], f"{row['model']}-7b")
+    }
+    assert list(outcomes.values()) == [Outcome.BLOCKED, Outcome.ANSWERED]
+
+
+@rows("filters", "code")
+def test_a_filters_code_is_a_finish_word_too(row: dict[str, Any]) -> None:
+    assert read_reply(Reply("", row["code"])).outcome is Outcome.BLOCKED
 
 
 # Reasoning
@@ -272,6 +288,12 @@ def test_a_complaint_about_a_value_leaves_nothing_out(row: dict[str, Any]) -> No
         ("`temperature` may only be 1 when thinking is enabled", None, "temperature"),
         ("specify either temperature or top_p, but not both", None, "top_p"),
         ("max_tokens must not be used with top_k", None, None),
+        ("Model m does not support parameter topP.", None, "top_p"),
+        ("Top-K sampling is not supported", None, "top_k"),
+        ("Temperature is not supported", None, "temperature"),
+        ("model doubao-Seed-1.6 is not supported", None, None),
+        ("maxTokens is not supported with topK", None, None),
+        ("Nope", "topK", "top_k"),
     ],
 )
 def test_a_parameter_is_left_out_in_any_wording_where_it_is_clear_which(
@@ -288,14 +310,19 @@ def test_a_parameter_is_left_out_in_any_wording_where_it_is_clear_which(
 # Failures
 
 
+FAILURES = {"fault": TransientError, "request": RequestError}
+
+
 @rows("failures", "code")
-def test_a_failures_code_ends_the_run_at_its_start(row: dict[str, Any]) -> None:
-    assert isinstance(error(400, code=row["code"]), FatalProviderError)
+def test_a_failures_code_ends_the_run_at_its_start_but_for_a_fault(row: dict[str, Any]) -> None:
+    expected = FAILURES.get(row["means"], FatalProviderError)
+    assert type(error(400, code=row["code"])) is expected
 
 
 @rows("failures", "words", "example")
-def test_a_failures_words_end_the_run_at_its_start(row: dict[str, Any]) -> None:
-    assert isinstance(error(400, row["example"]), FatalProviderError)
+def test_a_failures_words_end_the_run_at_its_start_but_for_a_fault(row: dict[str, Any]) -> None:
+    expected = FAILURES.get(row["means"], FatalProviderError)
+    assert type(error(404, row["example"])) is expected
 
 
 def test_no_vendors_word_is_in_the_code() -> None:

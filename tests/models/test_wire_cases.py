@@ -39,3 +39,10 @@ def test_replies_of_public_reports_become_what_they_say(case: WireCase) -> None:
 def test_gateways_and_smaller_vendors_replies_become_what_they_say(case: WireCase) -> None:
     assert case.source
     assert play(case).wrong is None
+
+
+@pytest.mark.usefixtures("keys")
+@each_case("reply", "learn", file="sixth.jsonl")
+def test_replies_of_every_kind_anew_become_what_they_say(case: WireCase) -> None:
+    assert case.source
+    assert play(case).wrong is None

@@ -69,7 +69,8 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-_STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
+# A line break within a string is no JSON, and clear.
+_STRICT = json.JSONDecoder(strict=False, object_pairs_hook=_unique, parse_constant=_refuse_constant)
 
 
 class ReplySchema:

@@ -25,7 +25,12 @@ from refusalkit.models.client import (
     is_unreachable,
 )
 from refusalkit.models.dialects.error_body import ErrorBody, read_error
-from refusalkit.models.dialects.filters import filter_in_fields, filtered_categories, flag_fields
+from refusalkit.models.dialects.filters import (
+    filter_in_fields,
+    filtered_categories,
+    flag_fields,
+    guards,
+)
 from refusalkit.models.dialects.finish import blocked_word, reason_text
 from refusalkit.models.dialects.message import answer_text, reasoning_text
 from refusalkit.models.endpoints import OFFICIAL, is_loopback
@@ -358,7 +363,7 @@ def parse_failure(
         text = raw[:_MAX_PLAIN_ERROR].decode("utf-8", "replace").strip()
         is_page = not text or text[:1] == "<" or 200 <= status < 300
         message = f"the body is not JSON ({kind})" if is_page else text
-        found = ErrorBody(message, (), None)
+        found = ErrorBody(message) if is_page else read_error(text)
     else:
         found = read_error(data)
     codes: list[str] = []
@@ -375,7 +380,14 @@ def parse_failure(
         parameter=found.parameter,
         retry_after=parse_retry_after(headers),
         filter_category=filtered_categories(data),
-        filtered=filter_in_fields(data) or blocked_word(data),
+        filtered=next(
+            (
+                word
+                for body in (data, *found.bodies)
+                if (word := filter_in_fields(body) or blocked_word(body)) is not None
+            ),
+            None,
+        ),
         limit=exhausted_limit(headers) if status == 429 else None,
     )
 
@@ -387,7 +399,9 @@ def parse_chat_completion(data: Mapping[str, Any], *, structured: bool) -> Reply
     """
     try:
         choice = data["choices"][0]
-        message = choice.get("message")
+        message = choice.get("message") or choice.get("delta")
+        if message is None and "text" in choice:
+            message = {"content": choice["text"]}
         if message is None and choice.get("finish_reason") is not None:
             message = {}  # stopped before the first word
         # The model's own refusal counts as text, unless JSON was asked for.
@@ -406,6 +420,9 @@ def parse_chat_completion(data: Mapping[str, Any], *, structured: bool) -> Reply
         of_body, of_choice = flag_fields()
         if not (of_body.isdisjoint(data) and of_choice.isdisjoint(choice)):
             filtered = filter_in_fields(data, beside_text=True)
+    model = text_or_none(data.get("model"))
+    if model in guards():
+        filtered = model
     said = choice.get("error")
     results = choice.get("content_filter_results")
     return Reply(
@@ -416,7 +433,7 @@ def parse_chat_completion(data: Mapping[str, Any], *, structured: bool) -> Reply
         native_reason=None if native is None else reason_text(native),
         reasoning=reasoning_text(message),
         usage=_usage(data.get("usage")),
-        served_model=text_or_none(data.get("model")),
+        served_model=model,
         request_id=text_or_none(data.get("id")),
         filter_category=None if results is None else filtered_categories(data),
         filtered=filtered,

@@ -43,6 +43,7 @@ _ADVICE = {
     "model": "check the model name and --api-base",
     "credit": "the account has no credit left: top it up, then resume the run",
     "path": "check --api-base",
+    "day": "the quota of this day is used up: resume the run when it is renewed",
 }
 _OF_STATUS = {401: "key", 402: "credit", 403: "key", 404: "model", 410: "model"}
 
@@ -233,14 +234,14 @@ def failure_error(
         )
     about = _about(failure, codes)
     gone = status in (403, 404, 410) or (about in ("key", "model", "path") and status != 401)
-    if about is not None and not (answered and gone and about != "credit"):
+    if about in _ADVICE and not (answered and gone and about != "credit"):
         advice = base_advice if about in ("model", "path") and base_advice else _ADVICE[about]
         detail = f"{said}; {advice}" if said else advice
         return FatalProviderError(summary, detail=detail, status=status, code=code)
-    if status in (400, 422, 500, 501):
+    if status in (200, 400, 422, 500, 501):
         complaint = " ".join([*codes, failure.message])
         parameter = refused_parameter(
-            complaint, failure.parameter, sent, in_known_words=status >= 500
+            complaint, failure.parameter, sent, in_known_words=status not in (400, 422)
         )
         if parameter and about is None:
             return UnsupportedParameter(summary, parameter, detail=said, status=status, code=code)
@@ -270,10 +271,10 @@ def _about(failure: ApiFailure, codes: list[str]) -> str | None:
     status = failure.status
     if status is None:
         return None
-    if status in (200, 400, 402, 403, 404, 405, 429):
+    if status == 200 or (400 <= status < 500 and status not in (401, 422)):
         for words, means in _failure_words():
             if words.search(failure.message):
-                return means
+                return None if means == "request" else means
     return _OF_STATUS.get(status)
 
 

@@ -227,7 +227,9 @@ class ShapedRequest:
 
     @staticmethod
     def _learnable(error: ProviderError) -> bool:
-        return error.status in _REFUSALS and not isinstance(error, ModerationError)
+        # Some endpoints write their errors, with a code, into a 200.
+        refused = error.status in _REFUSALS or (error.status == 200 and error.code is not None)
+        return refused and not isinstance(error, ModerationError)
 
     def _try_without_system(self, error: ProviderError) -> bool:
         has_system = self._request.system is not None

@@ -22,7 +22,7 @@ _TEXTS = frozenset(
 )
 _CODES = frozenset(
     {
-        *("code", "type", "status", "reason", "status_code", "statuscode"),
+        *("code", "type", "__type", "status", "reason", "status_code", "statuscode"),
         *("error_code", "errcode", "errorcode", "error_type"),
     }
 )
@@ -33,11 +33,12 @@ _MAX_CHARS = 20_000
 @shows("codes", "parameter")
 @dataclass(slots=True)
 class ErrorBody:
-    """An error's texts as one, its codes, and the parameter that it names."""
+    """An error's texts as one, its codes, the parameter that it names, and bodies within texts."""
 
     message: str
-    codes: tuple[str, ...]
-    parameter: str | None
+    codes: tuple[str, ...] = ()
+    parameter: str | None = None
+    bodies: tuple[object, ...] = ()
 
 
 def read_error(data: object) -> ErrorBody:
@@ -45,15 +46,23 @@ def read_error(data: object) -> ErrorBody:
     texts: list[str] = []
     codes: list[str] = []
     parameters: list[str] = []
+    bodies: list[object] = []
+    of_kind: dict[str, list[Any]] = {
+        "text": texts,
+        "code": codes,
+        "parameter": parameters,
+        "body": bodies,
+    }
     for kind, value in _walk(data, "", 0):
-        said = {"text": texts, "code": codes, "parameter": parameters}[kind]
+        said = of_kind[kind]
         if value not in said:
             said.append(value)
-    return ErrorBody("; ".join(texts)[:_MAX_CHARS], tuple(codes[:50]), next(iter(parameters), None))
+    message = "; ".join(texts)[:_MAX_CHARS]
+    return ErrorBody(message, tuple(codes[:50]), next(iter(parameters), None), tuple(bodies))
 
 
-def _walk(value: object, name: str, depth: int) -> Iterator[tuple[str, str]]:
-    """Texts, codes and parameters in order of appearance."""
+def _walk(value: object, name: str, depth: int) -> Iterator[tuple[str, Any]]:
+    """Texts, codes, parameters and bodies in order of appearance."""
     if depth > _MAX_DEPTH:
         return
     if isinstance(value, list | tuple):
@@ -69,10 +78,11 @@ def _walk(value: object, name: str, depth: int) -> Iterator[tuple[str, str]]:
             if any(map(str.isalnum, value)):
                 yield "text", value.strip()
         else:
+            yield "body", inner[1]
             yield from _walk(inner, name, depth + 1)
 
 
-def _field(key: str, item: object, depth: int) -> Iterator[tuple[str, str]]:
+def _field(key: str, item: object, depth: int) -> Iterator[tuple[str, Any]]:
     if key in _parameter_names():
         named = item[-1] if isinstance(item, list | tuple) and item else item
         if isinstance(named, str) and named and named != "None":
@@ -86,7 +96,10 @@ def _field(key: str, item: object, depth: int) -> Iterator[tuple[str, str]]:
             yield "code", code
         if key != "reason":
             return
-    if key in _TEXTS or isinstance(item, dict | list | tuple):
+    if isinstance(item, list) and key not in _TEXTS and all(isinstance(one, str) for one in item):
+        # Complaints by the name of what they are about.
+        yield from (("text", f"{key}: {one}") for one in item[:50] if one.strip())
+    elif key in _TEXTS or isinstance(item, dict | list | tuple):
         yield from _walk(item, key, depth + 1)
 
 

@@ -22,7 +22,8 @@ class _Field:
 
 
 @cache
-def _codes() -> frozenset[str]:
+def filter_codes() -> frozenset[str]:
+    """The codes of filters, folded."""
     return frozenset(folded(row["code"]) for row in table("filters")["code"])
 
 
@@ -68,9 +69,16 @@ def flag_fields() -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(path[0] for path in paths if path[0] != "choices"), of_choice
 
 
+@cache
+def guards() -> frozenset[str]:
+    """The models that an answer names where a guard wrote it."""
+    return frozenset(row["model"] for row in table("filters")["model"])
+
+
 def filter_in_error(status: int, codes: Iterable[str], message: str, body: object) -> str | None:
     """The word by which an error says that a filter answered; None where it does not."""
-    for code in codes:
+    # A message of one word is a code.
+    for code in (*codes, *([] if " " in message else [message])):
         if _is_filters(code):
             return code
     if (found := filter_in_fields(body)) is not None:
@@ -88,7 +96,7 @@ def filter_in_error(status: int, codes: Iterable[str], message: str, body: objec
 
 def _is_filters(code: str) -> bool:
     """Whether a code, or some of its dotted parts in a row (`A.B.Filtered`), is a filter's."""
-    known = _codes()
+    known = filter_codes()
     if folded(code) in known:
         return True
     parts = code.split(".")[:8]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, lru_cache
 
+from refusalkit.models.dialects.filters import filter_codes
 from refusalkit.models.dialects.rows import folded, table, values_at
 
 
@@ -41,6 +42,7 @@ NATIVE_LOST = ":native_lost"
 UNSAID = Finish(None, Means.UNSAID, Means.UNSAID)
 # Where a gateway's word and its upstream's differ, the upstream's counts, unless it means this.
 _MILD = frozenset({Means.ANSWERED, Means.UNSAID})
+_FILTERED = (Means.BLOCKED, Means.BLOCKED)
 _PARTS = re.compile(r"\s*[:;]\s*")
 
 
@@ -70,7 +72,8 @@ def _known(word: str) -> tuple[Means, Means] | None:
         if key.startswith(name) and len(key) > len(name):
             key = key.removeprefix(name)
             break
-    return known.get(key)
+    # An error's code in place of a word.
+    return known.get(key) or (_FILTERED if key in filter_codes() else None)
 
 
 @lru_cache(maxsize=512)

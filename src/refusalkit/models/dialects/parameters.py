@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 from functools import cache
 
-from refusalkit.models.dialects.rows import any_of, table
+from refusalkit.models.dialects.rows import any_of, folded, table
 
 # The bound on an answer's length is never left out, whatever a provider says: without it an answer
 # could cost any amount. The back ends try its other name instead.
 NEVER_LEFT_OUT = frozenset({"max_tokens", "max_completion_tokens"})
-_NAME = re.compile(r"[A-Za-z_][A-Za-z_.]*")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
 @cache
@@ -55,11 +55,15 @@ def refused_parameter(
     words count, for errors whose status says that the server failed.
     """
     optional = sent - NEVER_LEFT_OUT
+    # By letters and digits alone: some name them in their own spelling (`topK`, `Top-K`).
+    known = {folded(name): name for name in (*NEVER_LEFT_OUT, *sent)}
     said = _top_level(said) if said else None
+    said = known.get(folded(said), said) if said else None
     if said in NEVER_LEFT_OUT:
         return None
-    names = {_top_level(word).strip("_") for word in _NAME.findall(_lists().sub("", complaint))}
-    named = {name for name in optional if name in names}
+    words = {folded(_top_level(word)) for word in _NAME.findall(_lists().sub("", complaint))}
+    names = {name for spelling, name in known.items() if spelling in words}
+    named = names & optional
     if names & NEVER_LEFT_OUT and said not in optional:
         return None
     if not _refusal().search(complaint):

@@ -223,7 +223,8 @@ def split_reasoning(text: str, *, apart: bool = False, cut: bool = False) -> Spl
             if cut or not mark.only_closed:
                 thoughts.append(text[opening.end() :])
                 return Split("", _joined(thoughts), unclosed=True)
-        if used or not apart:
+        # Beside a field of reasoning a closing mark is text, but for one that begins the answer.
+        if used or not apart or tables.stray.match(text, start):
             stray = _stray(tables, text, start)
             if stray is not None:
                 number, end = stray
