@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,35 @@ def test_a_rerun_goes_on_and_asks_nothing_twice(pytester: pytest.Pytester) -> No
     assert len((pytester.path / "asked").read_text()) == 35
     folders = [each for each in pytester.path.glob(".pytest_cache/d/refusalkit/*") if each.is_dir()]
     assert [each.name.rpartition("-")[0] for each in folders] == ["mine-counted"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
+@pytest.mark.parametrize("what", ["hard link", "link", "pipe", "folder"])
+def test_a_lock_that_somebody_planted_empties_no_file_and_is_one_sentence(
+    pytester: pytest.Pytester, what: str
+) -> None:
+    pytester.makepyfile(HARD_LINES.format(model="cautious", prompts="starter"))
+    pytester.runpytest_inprocess().assert_outcomes(passed=1)
+    (lock,) = (pytester.path / ".pytest_cache" / "d" / "refusalkit").glob("*.lock")
+    own = pytester.path / "own.txt"
+    own.write_text("precious")
+    lock.unlink()
+    if what == "hard link":
+        lock.hardlink_to(own)
+    elif what == "link":
+        lock.symlink_to(own)
+    elif what == "pipe":
+        os.mkfifo(lock)
+    else:
+        lock.mkdir()
+    result = pytester.runpytest_inprocess()
+    assert own.read_text() == "precious"
+    if what == "hard link":
+        result.assert_outcomes(passed=1)
+    else:
+        result.assert_outcomes(errors=1)
+        result.stdout.fnmatch_lines([f"pytest's cache cannot be used: *it is a {what}, not a file"])
+        result.stdout.no_fnmatch_line("*_unix.py*")
 
 
 @pytest.mark.slow

@@ -685,3 +685,15 @@ def test_a_run_of_very_many_judges_is_refused_at_once(call: Call, run: Path) -> 
         done = call(*command)
         assert (done.status, done.out) == (2, "")
         assert "judges: Dictionary should have at most 200 items" in done.err
+
+
+def test_of_very_many_parameters_a_few_are_told(call: Call, run: Path) -> None:
+    call("resume", run)
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["parameters"]["model"]["dropped"] = {f"p{n}": "no" for n in range(2000)}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    done = call("regrade", run, "--judge", "lexical")
+    assert done.status == 0
+    assert "model: p0 was left out: no" in done.err
+    assert "1,950 more were left out" in done.err
+    assert len(done.err.splitlines()) < 100

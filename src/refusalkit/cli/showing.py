@@ -219,9 +219,8 @@ def _spent_by_judge(run: Run, judge: str) -> float | None:
 
 
 def _tell_dropped(run: Run) -> None:
-    for part, entry in run.manifest.parameters.items():
-        for name, why in entry.dropped.items():
-            note(printable(f"{part}: {name} was left out: {why}", 300))
+    for line in run.manifest.dropped():
+        note(printable(line, 300))
 
 
 def warn_of_canaries(check: CanaryCheck) -> None:

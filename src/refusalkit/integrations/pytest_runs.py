@@ -31,8 +31,9 @@ from refusalkit.errors import (
     FatalProviderError,
     MissingKeyError,
     RefusalkitError,
+    StorageError,
 )
-from refusalkit.files import write_file
+from refusalkit.files import check_lock_file, write_file
 from refusalkit.judges.choice import choose_judge
 from refusalkit.judges.rubrics import load_rubric
 from refusalkit.models.key_variables import provider_variables
@@ -73,10 +74,13 @@ def run_of_test(request: pytest.FixtureRequest) -> Run:
     """
     __tracebackhide__ = True
     asked = _asked(request)
+    failure: RefusalkitError
     try:
         return _run(request, asked)
     except RefusalkitError as error:
         failure = error
+    except OSError as error:
+        failure = StorageError(f"pytest's cache cannot be used: {printable(error)}")
     # Outside of the handler, so that pytest shows this one sentence and no chain of errors.
     reason = _missing_key(failure, str(asked.model))
     if reason is not None:
@@ -176,7 +180,9 @@ def _run(request: pytest.FixtureRequest, asked: _Asked) -> Run:
     )
     folder = _cache(request) / _folder_name(config, asked)
     limit = request.config.getoption("refusalkit_max_cost")
-    with FileLock(folder.with_name(f"{folder.name}.lock")), _ledger(request, limit) as ledger:
+    lock = folder.with_name(f"{folder.name}.lock")
+    check_lock_file(lock)
+    with FileLock(lock), _ledger(request, limit) as ledger:
         run = open_run(folder) if holds_run(folder) else None
         request.node.user_properties.append(("refusalkit_run", str(folder)))
         worked = request.config.stash.setdefault(_WORKED, set())

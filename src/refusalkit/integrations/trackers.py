@@ -8,6 +8,7 @@ name of a key variable.
 from __future__ import annotations
 
 import importlib.util
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +26,12 @@ TRACKERS: tuple[Tracker, ...] = get_args(Tracker)
 
 _REPORT = "report.html"
 _PROJECT = "refusalkit"
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+_MAX_NAME = 100
+_MAX_FACT = 500
+_MAX_LIST = 50
+# MLflow takes no more.
+_MAX_PARAMETER = 6000
 
 
 def check_tracker(tracker: str) -> None:
@@ -71,7 +78,9 @@ def log_to(run: RunLike, tracker: Tracker, *, project: str = _PROJECT) -> None:
     with tempfile.TemporaryDirectory(prefix="refusalkit-") as folder:
         page = Path(folder) / _REPORT
         report(opened, page)
-        send(project, opened.manifest.id, facts_of(opened), figures_of(opened), page)
+        # It becomes the name of an artifact, which may become a path.
+        name = _NOT_IN_A_NAME.sub("-", opened.manifest.id)[:_MAX_NAME].lstrip("-.") or "run"
+        send(project, name, facts_of(opened), figures_of(opened), page)
 
 
 def figures_of(run: Run) -> dict[str, float]:
@@ -102,7 +111,7 @@ def facts_of(run: Run) -> dict[str, Any]:
         if name not in ("system", "extra_body", "prompts") and value not in (None, [], {}, "")
     }
     judge = manifest.judges[manifest.judge]
-    return {
+    said = {
         **kept,
         "run": manifest.id,
         "config_digest": manifest.config_digest,
@@ -113,6 +122,16 @@ def facts_of(run: Run) -> dict[str, Any]:
         "refusalkit": manifest.refusalkit,
         **({"status": str(audit(run).status)} if manifest.hard_lines else {}),
     }
+    return {name: _fit(value) for name, value in said.items()}
+
+
+def _fit(value: Any) -> Any:
+    """A fact as a tracker shows it: of a stranger's run it may be any text."""
+    if isinstance(value, list | tuple):
+        return [_fit(each) for each in value[:_MAX_LIST]]
+    if isinstance(value, bool | int | float):
+        return value
+    return printable(value, _MAX_FACT)
 
 
 def _wandb(
@@ -136,7 +155,7 @@ def _mlflow(
 
     mlflow.set_experiment(project)
     with mlflow.start_run(run_name=name):
-        mlflow.log_params({key: str(value) for key, value in facts.items()})
+        mlflow.log_params({key: str(value)[:_MAX_PARAMETER] for key, value in facts.items()})
         mlflow.log_metrics(dict(figures))
         mlflow.log_artifact(str(page))
 

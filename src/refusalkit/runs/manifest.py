@@ -31,6 +31,7 @@ MAX_TRIALS = 1000
 MAX_JUDGES = 200
 """Each judge is compared with each other one."""
 _MAX_SHARES = 999_999
+_MAX_LINES = 50
 Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
 
 
@@ -301,6 +302,16 @@ class Manifest(_Model):
             if not self.judges.keys() >= set(entry.members):
                 raise ValueError("a council's member is not one of `judges`")
         return self
+
+    def dropped(self) -> list[str]:
+        """Which parameters were left out and why, a line each; of very many the first ones."""
+        lines = [
+            f"{part}: {name} was left out: {why}"
+            for part, entry in self.parameters.items()
+            for name, why in entry.dropped.items()
+        ]
+        more = len(lines) - _MAX_LINES
+        return [*lines[:_MAX_LINES], *([f"{more:,} more were left out"] if more > 0 else [])]
 
     def judge_id(self, name: str | None = None) -> str:
         """The id of one of the run's judges, by its id or a name that only one of them has.

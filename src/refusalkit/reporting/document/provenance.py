@@ -262,12 +262,7 @@ def configuration(report: Facts) -> Section:
     shown = []
     for facts in runs:
         manifest = facts.manifest
-        notes = [
-            f"{part}: {name} was not sent: {why}"
-            for part, entry in manifest.parameters.items()
-            for name, why in entry.dropped.items()
-        ]
-        notes += set_lines(manifest)
+        notes = [*manifest.dropped(), *set_lines(manifest)]
         shown.append(
             {
                 "name": facts.name,
