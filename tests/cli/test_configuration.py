@@ -272,6 +272,28 @@ def test_a_found_file_names_nothing_outside_its_folder(call: Call, line: str) ->
     assert call("config", "--config", "refusalkit.toml").status == 0
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links need a right on Windows")
+@pytest.mark.parametrize("value", ["link.csv", "sub/a.csv", "starter,link.csv", "loop.csv"])
+def test_a_found_file_names_nothing_outside_its_folder_by_a_link(
+    call: Call, tmp_path_factory: pytest.TempPathFactory, value: str
+) -> None:
+    away = tmp_path_factory.mktemp("away")
+    (away / "a.csv").write_text("text,category\n[private],tea\n")
+    Path("link.csv").symlink_to(away / "a.csv")
+    Path("sub").symlink_to(away)
+    Path("loop.csv").symlink_to("loop.csv")
+    Path("refusalkit.toml").write_text(f'prompts = "{value}"\n')
+    said = call("run", "demo/open", "--out", "run")
+    assert said.status == 4
+    assert "refusalkit.toml:1: prompts names a place outside the folder" in said.err
+    assert not Path("run").exists()
+    Path("own").mkdir()
+    Path("own/b.csv").write_text("text,category\n[mine],tea\n")
+    Path("inside.csv").symlink_to("own/b.csv")
+    Path("refusalkit.toml").write_text('prompts = "inside.csv"\n')
+    assert call("run", "demo/open", "--out", "run", "--trials", 1).status == 0
+
+
 def test_a_found_file_is_read_in_the_current_folder_only(call: Call, tmp_path: Path) -> None:
     (tmp_path / "refusalkit.toml").write_text("trials = 9\n")
     assert shown(call)["trials"] == (5, "default")

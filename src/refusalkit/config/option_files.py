@@ -147,6 +147,11 @@ def _leaves(source: str) -> bool:
         for path in (PurePosixPath(part), PureWindowsPath(part)):
             if path.is_absolute() or path.drive or ".." in path.parts or part.startswith("~"):
                 return True
+        try:
+            if not Path(part).resolve().is_relative_to(Path.cwd()):  # by a link
+                return True
+        except (OSError, ValueError, RuntimeError):  # a name that no file system takes, a loop
+            return True
     return "://" in source
 
 
