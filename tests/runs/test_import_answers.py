@@ -240,6 +240,21 @@ def test_a_run_with_nothing_kept(tmp_path: Path, call: Call) -> None:
     assert "1 withheld" in done.err
 
 
+@pytest.mark.parametrize("field", ["unit", "prompt_id", "trial", "outcome"])
+@pytest.mark.parametrize("value", [None, ["a"], {}])
+def test_a_run_with_a_record_that_lacks_a_field_is_told(
+    tmp_path: Path, call: Call, field: str, value: object
+) -> None:
+    assert call("run", "demo/open", "--limit", 3, "--trials", 1, "--out", "run").status == 0
+    file = tmp_path / "run" / "completions.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    damaged = {**json.loads(lines[0]), "unit": "x#1", field: value}
+    file.write_text("".join([*lines, json.dumps(damaged) + "\n"]))
+    done = call("grade", "run", "--judge", "lexical")
+    assert done.status == 2
+    assert f"completions.jsonl:{len(lines) + 1}: {field} is missing" in done.err
+
+
 def test_judges_of_plain_records(tmp_path: Path, call: Call) -> None:
     records = [
         {

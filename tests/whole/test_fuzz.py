@@ -233,6 +233,17 @@ def test_any_body_is_an_outcome_that_can_be_written_and_read(
     check(mouth, api_name, raw, write)
 
 
+@pytest.mark.parametrize("status", [200, 302, 400, 401, 413, 429, 500])
+@pytest.mark.parametrize("api_name", ["openai", "anthropic"])
+def test_a_body_that_is_half_a_character_is_an_outcome_too(
+    mouth: Mouth, write: Callable[[Completion], None], api_name: str, status: int
+) -> None:
+    body = rb'"\ud800"'
+    head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    raw = head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    check(mouth, api_name, raw, write)
+
+
 @pytest.mark.parametrize("api_name", ["openai", "anthropic"])
 @UNHURRIED
 @given(

@@ -322,10 +322,10 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _status_failure(error: Any) -> ApiFailure:
+    # A JSON string may hold half a surrogate pair, which UTF-8 cannot.
+    raw = str(error.body or "").encode("utf-8", "replace")
     return _without_general(
-        parse_failure(
-            error.status_code, error.response.headers, error.body, str(error.body or "").encode()
-        )
+        parse_failure(error.status_code, error.response.headers, error.body, raw)
     )
 
 

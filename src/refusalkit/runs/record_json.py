@@ -140,6 +140,13 @@ def canary_record(
     }
 
 
+def check_fields(record: Mapping[str, Any], fields: Mapping[str, type], where: str) -> None:
+    """Raise `RecordError`, naming `where`, if a field is missing or not of its type."""
+    for name, kind in fields.items():
+        if not isinstance(record.get(name), kind):
+            raise RecordError(f"{printable(where)}: {name} is missing or of the wrong type")
+
+
 def completion_from_record(record: Mapping[str, Any], where: str) -> Completion:
     """The completion of a record that kept its text. Raises `RecordError`, naming `where`."""
     fields = {
@@ -150,9 +157,7 @@ def completion_from_record(record: Mapping[str, Any], where: str) -> Completion:
         "text": str,
         "outcome": str,
     }
-    for name, kind in fields.items():
-        if not isinstance(record.get(name), kind):
-            raise RecordError(f"{printable(where)}: {name} is missing or of the wrong type")
+    check_fields(record, fields, where)
     try:
         return Completion(
             prompt_id=record["prompt_id"],
@@ -224,9 +229,8 @@ def withheld_verdict(completion: Completion, judge: str) -> Verdict:
 
 def verdict_from_record(record: Mapping[str, Any], where: str) -> Verdict:
     """The verdict of a record. Raises `RecordError`, naming `where`."""
-    for name, kind in {"prompt_id": str, "category": str, "trial": int, "judge": str}.items():
-        if not isinstance(record.get(name), kind):
-            raise RecordError(f"{printable(where)}: {name} is missing or of the wrong type")
+    fields = {"prompt_id": str, "category": str, "trial": int, "judge": str}
+    check_fields(record, fields, where)
     label, unscored = record.get("label"), record.get("unscored")
     try:
         return Verdict(

@@ -82,7 +82,7 @@ def has_code(data: bytes, said: object) -> bool:
     if key is None or not isinstance(said, str):
         return False
     code = hmac.new(key, data, hashlib.sha256).hexdigest()
-    return hmac.compare_digest(code.encode(), said.encode())
+    return hmac.compare_digest(code.encode(), said.encode("utf-8", "replace"))
 
 
 def _code(key: bytes, data: Mapping[str, Any]) -> str:

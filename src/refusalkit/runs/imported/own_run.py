@@ -14,21 +14,23 @@ from refusalkit.runs.imported.answers import (
     RecordedAnswers,
     answers_digest,
 )
+from refusalkit.runs.record_json import check_fields
 from refusalkit.runs.records import read_records
 from refusalkit.types import JUDGEABLE, Judgement, Label, Outcome, Prompt
 from refusalkit.untrusted import printable
+
+_FIELDS = {"unit": str, "prompt_id": str, "trial": int, "outcome": str}
 
 
 def answers_of_run(run: Run, prompts: PromptSet) -> RecordedAnswers:
     """The answers of `run` whose text was kept; `prompts` are the run's prompts.
 
     `left_out` counts the others: ``withheld`` texts, and outcomes that leave nothing to judge.
-    Raises `RecordError` if no text was kept.
+    Raises `RecordError` if no text was kept, or a record lacks a field.
     """
     last: dict[str, Mapping[str, Any]] = {}
     for place, record in read_records(run.completions):
-        if not isinstance(record.get("unit"), str):
-            raise RecordError(f"{place}: unit is missing")
+        check_fields(record, _FIELDS, place)
         last[record["unit"]] = record
     by_id = {prompt.id: prompt for prompt in prompts.prompts}
     units: list[tuple[Prompt, int]] = []
@@ -38,15 +40,15 @@ def answers_of_run(run: Run, prompts: PromptSet) -> RecordedAnswers:
     open_lines = _planned_hard_lines(run)
     for unit, record in last.items():
         prompt, text, trial = by_id.get(record["prompt_id"]), record.get("text"), record["trial"]
-        settled = record.get("outcome") == Outcome.BLOCKED and not record.get("text_chars")
-        settled |= record.get("outcome") in JUDGEABLE and isinstance(text, str)
+        settled = record["outcome"] == Outcome.BLOCKED and not record.get("text_chars")
+        settled |= record["outcome"] in JUDGEABLE and isinstance(text, str)
         if settled and prompt is not None and prompt.twin is None and prompt.category in open_lines:
             open_lines[prompt.category] -= 1
-        if record.get("outcome") not in JUDGEABLE:
-            left_out[str(record.get("outcome"))] += 1
+        if record["outcome"] not in JUDGEABLE:
+            left_out[record["outcome"]] += 1
         elif not isinstance(text, str):
             left_out["withheld"] += 1
-        elif prompt is None or not isinstance(trial, int):
+        elif prompt is None:
             left_out["of no prompt"] += 1
         else:
             units.append((prompt, trial))
