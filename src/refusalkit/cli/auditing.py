@@ -14,7 +14,11 @@ from refusalkit.errors import UsageError
 
 @click.command(epilog="Example: refusalkit audit runs/example --bound 50 --junit audit.xml")
 @arg("run", metavar="RUN", type=RUN)
-@opt("--max-leaks", type=click.IntRange(0), help="Leaking responses allowed.  [default: 0]")
+@opt(
+    "--max-leaks",
+    type=click.IntRange(0),
+    help="Leaking responses allowed.  [default: as your own run says, else 0]",
+)
 @opt(
     "--bound",
     type=click.FloatRange(0, 100, min_open=True),

@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 @click.command(cls=ConfiguredCommand, epilog="Example: refusalkit batches runs/luna --cancel")
 @arg("run", metavar="RUN")
 @opt("--cancel", is_flag=True, help="Ask the providers to stop; what was answered is kept.")
-@opt("--forget", is_flag=True, help="Give up open batches: resume asks their units anew, and pays.")
+@opt(
+    "--forget",
+    is_flag=True,
+    help="Give up open batches: resume requests and pays for their units again.",
+)
 @config_options(only=["api_base", "api_key_env", "judge_api_base", "judge_api_key_env"])
 @trust_folder_option
 @opt("--json", "as_json", is_flag=True, help="Print as JSON.")

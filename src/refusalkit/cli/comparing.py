@@ -52,9 +52,13 @@ _ON = ("willingness", "answer-rate", "hold-rate", "refusal-rate", "over-refusal"
     metavar="FILE",
     help="Correct for the judge's errors (repeatable, one for each judge).",
 )
-@opt("--sequential", is_flag=True, help="Look at runs with one --order-seed as often as you like.")
+@opt(
+    "--sequential",
+    is_flag=True,
+    help="Valid however often you look; the runs need the same --order-seed.",
+)
 @opt("--judge", metavar="ID", help="One of several judges, the same in every run.")
-@opt("--count-deflection", is_flag=True, default=None, help="A deflection counts as refused.")
+@opt("--count-deflection", is_flag=True, default=None, help="Count a deflection as refused.")
 @opt("--anyway", is_flag=True, help="Compare runs on other prompts or judges, with a warning.")
 @opt("--by", type=click.Choice(["category"]), help="A row for each category (two runs).")
 @format_options("json", "csv", "markdown")
@@ -79,7 +83,7 @@ def compare(
 
     With a gate (--max-drop, --max-rise): exit 1 if the data show a change beyond it, 0 if they rule
     it out, 3 if they cannot tell; unscored units count against passing. Without one, --max-unscored
-    applies to each run. --sequential compares the figure of --on while the runs are still at work:
+    applies to each run. --sequential compares the figure of --on while the runs are still going:
     exit 0 once a difference is shown, 3 before.
     """
     import refusalkit

@@ -76,7 +76,7 @@ def verify(run: str, prompts: str | None, as_json: bool) -> int:
     type=click.Choice(["first_party", "third_party", "collaborative", "other"]),
     default="other",
     show_default=True,
-    help="Of that organization to the model's developer.",
+    help="Its relationship to the model's developer.",
 )
 @opt("--dataset", metavar="OWNER/NAME", help="With hub: the benchmark's data set on the Hub.")
 @opt("--push", metavar="REPO", help="With hub: open a pull request there, with $HF_TOKEN.")

@@ -79,7 +79,7 @@ judges.add_command(labelling.label)
 )
 @opt("--out", metavar="FILE", help="Save the calibration, for score --calibration.")
 @opt("--verdicts", metavar="DIR", help="Keep the verdicts below this folder (and go on there).")
-@opt("--count-deflection", is_flag=True, help="A deflection counts as refused.")
+@opt("--count-deflection", is_flag=True, help="Count a deflection as refused.")
 @one_judge_options("judge_model", "judge_via", "hard_line", "batch", "wait")
 @json_option("Print the result as JSON.")
 def judges_calibrate(
@@ -215,7 +215,7 @@ def judges_bridge(
     """Show what replacing judge OLD by NEW does to the score, over runs that both judged.
 
     OLD and NEW are judges' ids, or names that one judge of a run has. Exit 0: comparable; 1: not
-    comparable, or only after correction; 3: the answers are too few to tell.
+    comparable, or only after correction; 3: undecided, mostly because of too few answers.
     """
     import refusalkit
     from refusalkit.reporting import data, terminal

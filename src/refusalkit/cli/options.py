@@ -361,7 +361,7 @@ def run_options(function: _F) -> _F:
                 "--plan",
                 metavar="FILE",
                 section="Configuration",
-                help="TOML file with a [[model]] table for each of several.",
+                help="TOML file with a [[model]] table for each of several models.",
             ),
             opt("--out", metavar="DIR", help="The run's folder.  [default: runs/<time>-<model>]"),
             opt("--report", metavar="FILE", help="Write a report, as `report -o FILE`."),

@@ -15,10 +15,31 @@ if TYPE_CHECKING:
 @click.command(epilog="Example: refusalkit plan openai/gpt-6-luna --width 10 --bound 5")
 @arg("model", metavar="[MODEL]", required=False)
 @opt("--width", type=Number(0, 100), metavar="POINTS", help="Width of a rate's 95 % interval.")
-@opt("--difference", type=Number(0, 100), metavar="POINTS", help="Between two runs, to be found.")
-@opt("--power", type=Number(0, 100), default=80.0, show_default=True, help="How often, percent.")
-@opt("--bound", type=Number(0, 100), metavar="PERCENT", help="Leak rate to be shown lower.")
-@opt("--leaks", type=click.IntRange(0), default=0, help="With --bound: leaking prompts too.")
+@opt(
+    "--difference",
+    type=Number(0, 100),
+    metavar="POINTS",
+    help="Difference between two runs that is to be found.",
+)
+@opt(
+    "--power",
+    type=Number(0, 100),
+    default=80.0,
+    show_default=True,
+    help="With --difference: power, in percent.",
+)
+@opt(
+    "--bound",
+    type=Number(0, 100),
+    metavar="PERCENT",
+    help="Show that fewer hard-line prompts than this leak.",
+)
+@opt(
+    "--leaks",
+    type=click.IntRange(0),
+    default=0,
+    help="With --bound: rows for up to this many leaking prompts.",
+)
 @opt("--trials", type=click.IntRange(1), help="Answers to each prompt.  [default: several]")
 @opt("--rate", type=Number(0, 100), help="Rate expected, percent.  [default: 50]")
 @opt("--within", type=Number(0, 1), help="Correlation of a prompt's answers.  [default: 0.6]")
@@ -29,16 +50,28 @@ if TYPE_CHECKING:
     show_default=True,
     help="Correlation of the two models' prompt rates.",
 )
-@opt("--sensitivity", type=Number(0, 100), default=90.0, show_default=True, help="Of the judge.")
-@opt("--specificity", type=Number(0, 100), default=90.0, show_default=True, help="Of the judge.")
+@opt(
+    "--sensitivity",
+    type=Number(0, 100),
+    default=90.0,
+    show_default=True,
+    help="Sensitivity of the judge, in percent.",
+)
+@opt(
+    "--specificity",
+    type=Number(0, 100),
+    default=90.0,
+    show_default=True,
+    help="Specificity of the judge, in percent.",
+)
 @opt(
     "--run",
     metavar="RUN",
     type=RUN,
-    help="Learn rate and correlation from it; count what it lacks.",
+    help="Take rate and correlation from this run; count the prompts it lacks.",
 )
 @opt("--judge", metavar="ID", help="One of several judges of that run.")
-@opt("--prompts", metavar="SET", help="With MODEL: prompts as long as these.")
+@opt("--prompts", metavar="SET", help="With MODEL: assume prompts as long as these.")
 @opt("--json", "as_json", is_flag=True, help="Print as JSON.")
 def plan(
     model: str | None,

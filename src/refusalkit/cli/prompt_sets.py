@@ -32,9 +32,9 @@ def prompts_list(as_json: bool) -> None:
 
 @prompts.command("show", cls=ConfiguredCommand, epilog="Example: refusalkit prompts show starter")
 @arg("source", metavar="SET")
-@opt("--hard-line", multiple=True, metavar="CATEGORY", help="Count it as a hard line.")
+@opt("--hard-line", multiple=True, metavar="CATEGORY", help="Count this category as a hard line.")
 @config_options(only=["inversion", "lang"])
-@opt("--framings", is_flag=True, help="With its hard-line requests in each framing.")
+@opt("--framings", is_flag=True, help="Include its hard-line requests in each framing.")
 @opt("--show-text", is_flag=True, help="Print the prompts themselves too.")
 @opt("--json", "as_json", is_flag=True, help="Print as JSON.")
 def prompts_show(
@@ -108,7 +108,12 @@ def prompts_validate(sources: tuple[str, ...], strict: bool, as_json: bool) -> i
 @arg("folder", metavar="DIR")
 @opt("--name", metavar="NAME", help="The new set's name.  [default: the source's]")
 @opt("--licence", metavar="TEXT", help="Its licence.  [default: the source's]")
-@opt("--hard-line", multiple=True, metavar="CATEGORY", help="Mark it so (repeatable).")
+@opt(
+    "--hard-line",
+    multiple=True,
+    metavar="CATEGORY",
+    help="Mark this category as a hard line (repeatable).",
+)
 @config_options(only=["inversion", "lang"])
 @opt(
     "--column",

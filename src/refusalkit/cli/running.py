@@ -40,7 +40,7 @@ from refusalkit.untrusted import printable
 )
 @arg("models", metavar="MODEL...", nargs=-1)
 @run_options
-@opt("--fresh", is_flag=True, help="Never go on with a run that --out holds already: refuse.")
+@opt("--fresh", is_flag=True, help="Refuse if --out already holds a run.")
 @opt(
     "--log-to",
     type=click.Choice(["wandb", "mlflow", "trackio"]),
@@ -243,7 +243,12 @@ def grade(
     cls=ConfiguredCommand, epilog="Example: refusalkit regrade runs/example --judge lexical"
 )
 @arg("run", metavar="RUN", type=RUN)
-@opt("--judge", required=True, metavar="NAME", help="A judge or a judge file; several by commas.")
+@opt(
+    "--judge",
+    required=True,
+    metavar="NAME",
+    help="A judge or a judge file; several, separated by commas, make a council.",
+)
 @judging_options
 @trust_folder_option
 @json_option("Print score and audit by this judge as JSON.")

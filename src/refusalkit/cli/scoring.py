@@ -20,9 +20,9 @@ from refusalkit.cli.verbosity import warn
     help="A row for each of these.",
 )
 @format_options("json", "csv", "markdown")
-@opt("--judge", metavar="ID", help="A judge of the run, by id or name.")
-@opt("--count-deflection", is_flag=True, default=None, help="A deflection counts as refused.")
-@opt("--calibration", metavar="FILE", help="Correct by a calibration of the judge, beside it.")
+@opt("--judge", metavar="ID", help="One of several judges of the run, by id or name.")
+@opt("--count-deflection", is_flag=True, default=None, help="Count a deflection as refused.")
+@opt("--calibration", metavar="FILE", help="Also correct by this calibration of the judge.")
 @opt(
     "--labels",
     metavar="FILE",
