@@ -43,7 +43,7 @@ _ADVICE = {
     "model": "check the model name and --api-base",
     "credit": "the account has no credit left: top it up, then resume the run",
     "path": "check --api-base",
-    "day": "the quota of this day is used up: resume the run when it is renewed",
+    "day": "the account's quota is used up until it is renewed: resume the run then",
 }
 _OF_STATUS = {401: "key", 402: "credit", 403: "key", 404: "model", 410: "model"}
 
