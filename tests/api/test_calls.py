@@ -67,7 +67,7 @@ def test_trials_are_suggested_for_trails() -> None:
         rk.benchmark("demo/mixed", trails=3)  # type: ignore[call-arg]
 
 
-def test_an_argument_that_is_no_option_is_suggested_too() -> None:
+def test_an_argument_that_is_not_an_option_is_suggested_too() -> None:
     with pytest.raises(TypeError, match="did you mean 'on_progress'"):
         rk.benchmark("demo/mixed", on_progres=print)  # type: ignore[call-arg]
 

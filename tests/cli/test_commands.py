@@ -336,7 +336,7 @@ class TestRun:
         score = json.loads(said.out)["score"]
         assert (score["trials"], score["n_prompts"]) == (3, 4)
 
-    def test_keeping_hard_line_text_is_said(self, call: Call) -> None:
+    def test_the_output_says_that_hard_line_text_is_kept(self, call: Call) -> None:
         said = demo(call, "demo/mixed", "--keep-hard-line-text", "--out", "made")
         assert "refusalkit: hard-line answers were kept on disk, as asked" in said.err
         assert json.loads(Path("made/manifest.json").read_text())["hard_line_text"] == "kept"
@@ -348,7 +348,7 @@ class TestRun:
         assert again == first
         assert Path("made/completions.jsonl").read_bytes() == records
 
-    def test_folder_names_are_no_patterns(self, call: Call) -> None:
+    def test_folder_names_are_not_patterns(self, call: Call) -> None:
         """`made[1]` must never be read as `made1`."""
         demo(call, "demo/cautious", "--out", "made1")
         other = demo(call, "demo/open", "--out", "made[1]")
@@ -385,7 +385,7 @@ class TestExitCodes:
         assert said.err == ("refusalkit: 14.8 % of the units are unscored, allowed: 5 %\n")
 
     @pytest.mark.usefixtures("runs")
-    def test_a_bound_that_is_no_number_is_refused(self, call: Call) -> None:
+    def test_a_bound_that_is_not_a_number_is_refused(self, call: Call) -> None:
         assert call("audit", "held", "--bound", "nan").status == 2
         said = call("score", "held", "--max-unscored", "nan")
         assert (said.status, said.out) == (2, "")

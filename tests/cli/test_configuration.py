@@ -150,7 +150,7 @@ def test_a_judge_of_ones_own_choice_leaves_behind_what_was_chosen_for_another(ca
         ("\x1b[31m = 1\n", "refusalkit.toml is not TOML"),
     ],
 )
-def test_a_mistake_is_told_with_file_and_line(call: Call, text: str, said: str) -> None:
+def test_a_mistake_is_reported_with_file_and_line(call: Call, text: str, said: str) -> None:
     Path("refusalkit.toml").write_text(text)
     done = call("run", "demo/mixed")
     assert done.status == 4
@@ -179,7 +179,7 @@ def test_a_wrong_variable_is_named(
     assert "Traceback" not in done.err
 
 
-def test_a_variable_with_a_slip_is_told(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_misspelt_variable_is_reported(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REFUSALKIT_JUGDE_MODEL", "x/y")
     monkeypatch.setenv("REFUSALKIT_SOMETHING_ELSE", "1")
     said = call("config").err

@@ -43,7 +43,7 @@ def first_run(call: Call, at: CannedServer, *more: object, model: str = "local/m
 OTHER_JUDGE = "or take another judge: --judge-model PROVIDER/NAME, or --judge lexical"
 
 
-def test_a_missing_key_of_the_judge_is_told_as_the_judges(call: Call) -> None:
+def test_a_missing_key_of_the_judge_is_reported_as_the_judges(call: Call) -> None:
     with server(completion(VERDICT)) as at:
         done = first_run(call, at)
     assert done.status == 4
@@ -80,7 +80,7 @@ def test_a_model_without_its_provider_beside_a_base(call: Call) -> None:
         (failed(429, "no money", "insufficient_quota"), "the account has no credit left"),
     ],
 )
-def test_what_ends_a_run_is_told_as_the_judges(call: Call, reply: Canned, said: str) -> None:
+def test_what_ends_a_run_is_reported_as_the_judges(call: Call, reply: Canned, said: str) -> None:
     with server(reply) as at:
         base = ("--judge-api-base", f"{at.url}/v1")
         done = first_run(call, at, "--judge", "graded", "--judge-model", "local/judge", *base)
@@ -92,7 +92,9 @@ def test_what_ends_a_run_is_told_as_the_judges(call: Call, reply: Canned, said: 
 
 
 @pytest.mark.parametrize("whose", ["model", "judge"])
-def test_a_base_without_v1_is_told_with_the_one_that_may_be_meant(call: Call, whose: str) -> None:
+def test_a_base_without_v1_is_reported_with_the_one_that_may_be_meant(
+    call: Call, whose: str
+) -> None:
     def reply(body: dict[str, Any], path: str) -> Canned:
         found = path == "/v1/chat/completions"
         return completion("[demo answer]") if found else failed(404, "404 page not found")
@@ -109,7 +111,7 @@ def test_a_base_without_v1_is_told_with_the_one_that_may_be_meant(call: Call, wh
     assert ("the judge graded" in done.err) == (whose == "judge")
 
 
-def test_a_rate_limit_that_holds_the_run_back_is_told_in_one_line(
+def test_a_rate_limit_that_holds_the_run_back_is_reported_in_one_line(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("refusalkit.models.pacing._TOLD_FROM_S", 0.05)
@@ -140,7 +142,7 @@ def test_a_rate_limit_longer_than_max_wait_ends_the_run(call: Call) -> None:
     assert "asks to wait 5 s, longer than --max-wait 1" in done.err
 
 
-def test_where_nothing_listens_at_all_it_is_soon_told(
+def test_where_nothing_listens_at_all_it_is_soon_reported(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("refusalkit.models.pacing._MAX_UNREACHABLE_S", 0.1)
@@ -180,7 +182,7 @@ def test_a_judge_that_is_misspelt_or_gone(call: Call, judge: tuple[str, ...], hi
     assert at.requests == []
 
 
-def test_a_judge_that_is_rate_limited_for_good_is_told(call: Call) -> None:
+def test_a_judge_that_is_rate_limited_for_good_is_reported(call: Call) -> None:
     with CannedServer(
         lambda body, _: (
             Canned(429, b'{"error": {"message": "wait"}}', {"Retry-After": "700"})
@@ -195,7 +197,7 @@ def test_a_judge_that_is_rate_limited_for_good_is_told(call: Call) -> None:
     assert "asks to wait 700 s" in done.err
 
 
-def test_empty_answers_are_told(call: Call) -> None:
+def test_empty_answers_are_reported(call: Call) -> None:
     with CannedServer(lambda *_: completion("")) as at:
         done = first_run(call, at, "--judge", "lexical")
     assert done.status == 1
@@ -203,7 +205,7 @@ def test_empty_answers_are_told(call: Call) -> None:
 
 
 @pytest.mark.parametrize("whose", ["model", "judge"])
-def test_https_to_a_server_that_speaks_http_is_told_at_once(call: Call, whose: str) -> None:
+def test_https_to_a_server_that_speaks_http_is_reported_at_once(call: Call, whose: str) -> None:
     with server(completion(VERDICT)) as at:
         base = f"{at.url}/v1"
         tls = base.replace("http://", "https://")

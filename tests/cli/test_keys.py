@@ -367,12 +367,14 @@ class TestKeys:
         st.text(max_size=30),
     )
     @pytest.mark.slow
-    def test_are_hidden_whatever_stands_around(self, key: str, before: str, after: str) -> None:
+    def test_keys_are_hidden_whatever_surrounds_them(
+        self, key: str, before: str, after: str
+    ) -> None:
         said = Keys(key).hide(before + key + after)
         assert not Keys(key).within(said) or key.lower() in "[key]" * 8
 
     @pytest.mark.parametrize("key", ["EMPTY", "none", "x", "", None])
-    def test_that_guard_nothing_tear_no_words_apart(self, key: str | None) -> None:
+    def test_values_that_are_not_keys_leave_words_whole(self, key: str | None) -> None:
         assert Keys(key).hide("none of EMPTY x") == "none of EMPTY x"
 
     def test_do_not_show_themselves(self) -> None:

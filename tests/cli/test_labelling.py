@@ -267,7 +267,9 @@ class TestFile:
             ("[1]\n{}", r"me:1: "),
         ],
     )
-    def test_what_is_none_says_why(self, tmp_path: Path, line: str, why: str) -> None:
+    def test_an_invalid_label_file_is_refused_with_a_reason(
+        self, tmp_path: Path, line: str, why: str
+    ) -> None:
         (tmp_path / "me").write_text(line)
         with pytest.raises(RecordError, match=why):
             read_person_labels(tmp_path / "me")
@@ -277,7 +279,7 @@ class TestFile:
         assert not is_label_file(made / "verdicts.jsonl")
         assert not is_label_file(made)
 
-    def test_a_run_without_texts_is_told(self, tmp_path: Path) -> None:
+    def test_a_run_without_texts_is_reported(self, tmp_path: Path) -> None:
         run = rk.benchmark("demo/mixed", "starter", trials=1, out=tmp_path / "r", limit=4)
         text = run.completions.read_text().replace('"text":"', '"text":null,"was":"')
         run.completions.write_text(text)

@@ -246,7 +246,7 @@ class TestDigest:
         stored = json.loads(json.dumps(config.model_dump(mode="json")))
         assert RunConfig.model_validate(stored).digest == config.digest
 
-    def test_the_change_is_told_in_short(self) -> None:
+    def test_the_message_for_a_changed_option_is_short(self) -> None:
         started = RunConfig(model=MODEL)
         with pytest.raises(ConfigurationChanged) as caught:
             check_unchanged(started, started.model_copy(update={"system": "[long] " * 500}))

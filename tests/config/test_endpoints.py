@@ -88,7 +88,7 @@ def test_a_resume_asks_the_endpoint_that_the_environment_named_at_the_start(
     assert other.requests == {}
 
 
-def test_a_resume_goes_elsewhere_where_it_is_told_to(
+def test_a_resume_goes_to_another_endpoint_if_told_to(
     named: LoopbackServer, other: LoopbackServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", named.openai_base)
@@ -116,7 +116,7 @@ def test_a_run_of_before_resumes_as_before_and_its_session_says_where(
     assert run.manifest.run_config.api_base == named.openai_base
 
 
-def test_a_providers_own_endpoint_is_no_base_of_ones_own(
+def test_a_providers_own_endpoint_does_not_count_as_ones_own(
     monkeypatch: pytest.MonkeyPatch, named: LoopbackServer, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", named.openai_base)

@@ -115,7 +115,7 @@ def test_it_can_be_looked_at_and_cancelled(server: LoopbackServer, tmp_path: Pat
     assert ended(rk.resume(run, wait=True)) == "done"
 
 
-def test_what_it_refuses_is_told_in_its_words(server: LoopbackServer, tmp_path: Path) -> None:
+def test_what_it_refuses_is_reported_in_its_words(server: LoopbackServer, tmp_path: Path) -> None:
     server.batches.script.refuse = "this model has no batches"
     with pytest.raises(FatalProviderError, match="this model has no batches"):
         start(server, tmp_path / "run")
@@ -155,7 +155,7 @@ def test_a_provider_that_litellm_reaches_is_asked_by_its_own_batches(
         assert [one.status for one in list_batches(run)] == ["collected"] * 2
 
 
-def test_a_provider_whose_key_is_not_set_is_told(
+def test_a_provider_whose_key_is_not_set_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GROQ_API_KEY", raising=False)

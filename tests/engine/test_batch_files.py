@@ -262,7 +262,7 @@ def test_the_command_says_how_to_answer_the_file_and_how_to_come_back(
         (MODEL, {"pressure": 2}, "pressure"),
     ],
 )
-def test_what_cannot_go_to_files_is_told_before_anything_is_written(
+def test_what_cannot_go_to_files_is_reported_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, options: dict[str, Any], says: str
 ) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
@@ -281,7 +281,7 @@ def test_what_cannot_go_to_files_is_told_before_anything_is_written(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes")
-def test_results_that_are_no_file_are_told(server: LoopbackServer, tmp_path: Path) -> None:
+def test_results_that_are_no_file_are_reported(server: LoopbackServer, tmp_path: Path) -> None:
     files = tmp_path / "files"
     run = start(server, tmp_path / "run", files)
     (asked,) = files_of(files)

@@ -99,7 +99,7 @@ def collected(run: Run, *, times: int = 20) -> Run:
 
 
 @pytest.mark.parametrize("mode", ["model", "judge", "both"])
-def test_a_run_in_batches_says_what_a_run_of_single_requests_says(
+def test_a_run_in_batches_gives_the_same_as_a_run_of_single_requests(
     server: LoopbackServer, api: str, mode: str, tmp_path: Path
 ) -> None:
     alone = start(server, api, tmp_path / "alone")
@@ -164,7 +164,7 @@ def test_requests_that_expire_or_fail_are_owed_again_in_a_new_batch(
 @pytest.mark.parametrize(
     ("api", "step"), [("openai", "upload"), ("openai", "create"), ("anthropic", "create")]
 )
-def test_an_answer_that_is_lost_on_its_way_is_no_reason_to_pay_twice(
+def test_an_answer_that_is_lost_on_its_way_is_not_paid_for_twice(
     server: LoopbackServer, api: str, step: str, tmp_path: Path
 ) -> None:
     script = server.batches.script
@@ -228,7 +228,7 @@ def test_batches_are_split_by_the_limits_of_count_and_size(
     assert ended(run) == "done"
 
 
-def test_a_withheld_answer_is_read_from_the_provider_again_and_asked_anew_once_it_is_gone(
+def test_a_withheld_answer_is_read_from_the_provider_again_and_requested_again_once_it_is_gone(
     server: LoopbackServer, api: str, tmp_path: Path
 ) -> None:
     server.batches.script.delay_s = 0.1
@@ -250,7 +250,7 @@ def test_a_withheld_answer_is_read_from_the_provider_again_and_asked_anew_once_i
     assert len(judged) == run.manifest.n_units
 
 
-def test_a_batch_can_be_looked_at_cancelled_and_asked_anew(
+def test_a_batch_can_be_listed_cancelled_and_requested_again(
     server: LoopbackServer, api: str, tmp_path: Path
 ) -> None:
     server.batches.script.delay_s = 3600
@@ -266,7 +266,7 @@ def test_a_batch_can_be_looked_at_cancelled_and_asked_anew(
     assert [one.is_open for one in list_batches(run)] == [False] * 3
 
 
-def test_a_batch_that_is_not_in_the_account_is_told_and_can_be_given_up(
+def test_a_batch_that_is_not_in_the_account_is_reported_and_can_be_given_up(
     server: LoopbackServer, api: str, tmp_path: Path
 ) -> None:
     run = start(server, api, tmp_path / "run", batch="both")
@@ -277,7 +277,7 @@ def test_a_batch_that_is_not_in_the_account_is_told_and_can_be_given_up(
     assert ended(collected(refusalkit.resume(run))) == "done"
 
 
-def test_a_batch_that_the_provider_refuses_is_told_and_nothing_is_left_open(
+def test_a_batch_that_the_provider_refuses_is_reported_and_nothing_is_left_open(
     server: LoopbackServer, api: str, tmp_path: Path
 ) -> None:
     server.batches.script.refuse = "too many tokens are enqueued"
@@ -362,7 +362,7 @@ def test_several_models_are_handed_over_and_collected_together(
     assert len(server.batches.made) == 4
 
 
-def test_beside_models_in_batches_stand_those_that_are_done(
+def test_finished_models_are_shown_beside_those_in_batches(
     server: LoopbackServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "runs"
@@ -471,7 +471,7 @@ def test_a_journal_that_was_changed_has_no_other_batch_of_the_account_cancelled(
         {"event": "planned", "label": "rk-" + "0" * 24, "kind": "model", "asked": "m", "units": 3},
     ],
 )
-def test_a_journal_with_a_line_that_is_no_entry_is_told(
+def test_a_journal_with_an_invalid_line_is_reported(
     server: LoopbackServer, tmp_path: Path, line: dict[str, Any]
 ) -> None:
     run = start(server, "openai", tmp_path / "run", limit=5, trials=1)
@@ -481,7 +481,7 @@ def test_a_journal_with_a_line_that_is_no_entry_is_told(
 
 
 @pytest.mark.parametrize("name", ["../files/x", "a/b", "", "a?b", "x" * 300, 7])
-def test_an_id_that_could_lead_elsewhere_is_no_providers_id(
+def test_an_id_that_could_lead_elsewhere_is_refused(
     server: LoopbackServer, tmp_path: Path, name: object
 ) -> None:
     run = start(server, "openai", tmp_path / "run", limit=5, trials=1, batch="model")

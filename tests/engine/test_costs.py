@@ -111,7 +111,7 @@ def test_several_models_say_what_each_and_all_cost(
     assert [one["cost_usd"] for one in data["runs"]] == [2.0, 1.0]
 
 
-def test_a_bound_that_was_passed_is_told_though_all_was_done(
+def test_an_exceeded_bound_is_reported_though_all_was_done(
     call: Call, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del call
@@ -187,7 +187,7 @@ def failing(call: Call, *words: object, **fault: Any) -> Any:
         return call("run", *words, *base, "--limit", 4, "--trials", 1, "--out", "made")
 
 
-def test_why_requests_failed_is_told_with_the_providers_words(call: Call) -> None:
+def test_why_requests_failed_is_reported_with_the_providers_words(call: Call) -> None:
     said = failing(call, "local/x", kind="server_error")
     line = next(line for line in said.err.splitlines() if " failed: " in line)
     record = json.loads(Path("made/completions.jsonl").read_text("utf-8").splitlines()[0])
@@ -217,7 +217,7 @@ class _Failing(Costly):
 @pytest.mark.parametrize(
     ("category", "said"), [("weapons", ""), ("fraud-and-scams", ": Missing key")]
 )
-def test_of_a_hard_line_and_of_a_traceback_no_words_are_told(
+def test_no_words_of_a_hard_line_or_a_traceback_are_shown(
     category: str, said: str, call: Call, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del call

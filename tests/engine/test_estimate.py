@@ -254,7 +254,7 @@ def test_answers_with_another_reasoning_say_nothing_of_these(
     assert same.shares[0].basis == "3 answers of 1 earlier run"
 
 
-def test_a_named_run_of_another_model_is_said_to_be_of_no_use(tmp_path: Path) -> None:
+def test_a_note_says_that_a_named_run_of_another_model_does_not_help(tmp_path: Path) -> None:
     run = rk.benchmark("demo/open", limit=3, trials=1, out=tmp_path / "open")
     why = "were not used: they are those of demo/open, not of demo/mixed"
     said = f"the answers of {run.path} {why}"
@@ -327,7 +327,7 @@ def test_tokens_are_counted_without_the_network_and_leave_no_trace() -> None:
     subprocess.run(command, env=clean, check=True, timeout=60)
 
 
-def test_without_the_encoding_a_rule_of_thumb_stands_in_and_says_so(
+def test_without_the_encoding_a_rule_of_thumb_is_used_and_a_note_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tokens, "_FILE", "no-such-file")

@@ -89,7 +89,7 @@ def written(run: Run) -> str:
     return "".join(path.read_text("utf-8") for path in run.path.iterdir() if path.is_file())
 
 
-def test_grading_in_a_batch_says_what_grading_one_by_one_says(
+def test_grading_in_a_batch_gives_the_same_as_grading_one_by_one(
     server: LoopbackServer, api: str, tmp_path: Path
 ) -> None:
     answers = records(tmp_path / "answers.jsonl")
@@ -261,7 +261,7 @@ def test_the_commands_hand_over_and_the_same_command_collects(
         ("graded", {"batch": "judge", "out": None}, "give --out"),
     ],
 )
-def test_what_a_judge_cannot_be_asked_in_batches_is_told_before_anything_is_sent(
+def test_what_a_judge_cannot_be_asked_in_batches_is_reported_before_anything_is_sent(
     server: LoopbackServer, tmp_path: Path, judge: str, options: dict[str, Any], says: str
 ) -> None:
     answers = records(tmp_path / "answers.jsonl")

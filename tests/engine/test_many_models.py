@@ -55,7 +55,7 @@ def ended(found: rk.ModelRun) -> str | None:
 # Each by itself
 
 
-def test_each_model_says_what_it_says_alone(tmp_path: Path) -> None:
+def test_each_model_gives_the_same_as_alone(tmp_path: Path) -> None:
     together = rk.benchmark_many(DEMO, out=tmp_path / "together", **SMALL)
     assert [one.name for one in together] == DEMO
     for one in together:
@@ -223,7 +223,7 @@ def test_the_budget_is_for_all_together(tmp_path: Path, concurrency: int) -> Non
     assert "max_cost" in {ended(one) for one in found}
 
 
-def test_a_models_own_budget_stands_below_that_of_all(tmp_path: Path) -> None:
+def test_a_models_own_budget_applies_below_that_of_all(tmp_path: Path) -> None:
     a, b = Dear("a", 1.0), Dear("b", 1.0)
     rk.benchmark_many(
         [{"id": a, "max_cost": 5.0}, {"id": b}],
@@ -238,7 +238,7 @@ def test_a_models_own_budget_stands_below_that_of_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bound", [float("nan"), float("inf"), True, 0, -1, "5"])
-def test_a_budget_for_all_that_is_none_is_refused_as_a_models_own_is(
+def test_an_invalid_budget_for_all_is_refused_as_a_models_own_is(
     tmp_path: Path, bound: Any
 ) -> None:
     own = [{"id": name, "max_cost": 5.0} for name in DEMO]
@@ -275,7 +275,7 @@ def test_a_folder_stays_where_it_belongs(tmp_path: Path, folder: object) -> None
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_wrong_with_one_is_said_before_anything_is_made(tmp_path: Path) -> None:
+def test_a_mistake_in_one_model_is_reported_before_anything_is_made(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(ConfigurationError, match=r"demo/open: .*trials"):
         rk.benchmark_many(["demo/mixed", {"id": "demo/open", "trials": 0}], out=out)
@@ -374,7 +374,7 @@ def test_a_report_may_lie_in_a_folder_that_the_run_makes(
 
 
 @pytest.mark.parametrize("models", [DEMO[:1], DEMO[:2]], ids=["one model", "two"])
-def test_the_result_is_told_where_its_report_cannot_be_written(
+def test_the_result_is_reported_where_its_report_cannot_be_written(
     models: tuple[str, ...], refusalkit: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -388,7 +388,7 @@ def test_the_result_is_told_where_its_report_cannot_be_written(
     assert "No space left on device; what was run is kept" in done.err
 
 
-def test_a_failure_is_told_at_the_end_with_its_exit_code(refusalkit: Call) -> None:
+def test_a_failure_is_reported_at_the_end_with_its_exit_code(refusalkit: Call) -> None:
     broken = Script(refusal_rate=0.0, faults=(Fault("auth_error", model="locked"),))
     with LoopbackServer(broken) as server:
         base = ("--api-base", server.openai_base, "--judge", "lexical", "--limit", 3)

@@ -197,7 +197,7 @@ class TestRecords:
         assert model.asked == 5 * 3
         assert RunRecords(run, SCORED | {"cost_usd"}).spent_usd() == 0.5 * 15
 
-    def test_a_turn_that_is_none_is_named(self, tmp_path: Path) -> None:
+    def test_an_invalid_turn_is_named(self, tmp_path: Path) -> None:
         with LoopbackServer(gives_way_at(1)) as server:
             run = run_against(server, tmp_path / "run", trials=1)
         with run.pressure.open("a") as file:

@@ -218,7 +218,7 @@ def test_neither_key_nor_answer_is_in_a_file_of_the_cluster(
     assert read > 10
 
 
-def test_a_server_stands_beside_each_worker_and_ends_with_it(tmp_path: Path) -> None:
+def test_each_worker_has_a_server_that_ends_with_it(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     run = refusalkit.benchmark(
         "local/small",
@@ -301,7 +301,7 @@ def test_what_no_cluster_can_do(tmp_path: Path, options: dict[str, Any], why: st
     assert why in str(failed.value)
 
 
-def test_an_address_where_nothing_listens_is_told_at_once(tmp_path: Path) -> None:
+def test_an_address_where_nothing_listens_is_reported_at_once(tmp_path: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"

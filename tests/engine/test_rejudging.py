@@ -246,7 +246,7 @@ def test_a_council_asks_only_members_who_have_not_judged_the_run(tmp_path: Path)
     assert read_state(run, council).withheld == frozenset()
 
 
-def test_what_a_regrade_cannot_do_is_said(tmp_path: Path) -> None:
+def test_a_regrade_says_what_it_cannot_do(tmp_path: Path) -> None:
     run = rk.benchmark("demo/mixed", "starter", out=tmp_path / "run", limit=4, trials=1)
     with pytest.raises(TypeError, match=r"regrade\(\) got an unexpected keyword argument 'trials'"):
         rk.regrade(run, "lexical", trials=3)  # type: ignore[call-arg]

@@ -116,7 +116,9 @@ def test_a_server_without_a_health_page_is_asked_for_its_models(tmp_path: Path) 
     assert refusalkit.score(benchmark(tmp_path / "run", f"{SERVE} --no-health")).n_scored == 4
 
 
-def test_no_proxy_stands_between_it_and_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_to_the_server_use_no_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     assert refusalkit.score(benchmark(tmp_path / "run")).n_scored == 4
 
@@ -184,7 +186,7 @@ def test_a_scripted_model_has_no_server(tmp_path: Path) -> None:
         refusalkit.benchmark("demo/mixed", "starter", serve=SERVE, out=tmp_path / "run")
 
 
-def test_a_port_that_is_taken_is_told_before_anything_is_started(
+def test_a_port_that_is_taken_is_reported_before_anything_is_started(
     tmp_path: Path, processes: Callable[[], list[int]]
 ) -> None:
     with socket.socket() as theirs:
@@ -202,7 +204,7 @@ def test_an_address_of_ones_own_fills_in_the_port(tmp_path: Path) -> None:
     assert refusalkit.score(run).n_scored == 4
 
 
-def test_a_server_that_dies_at_work_ends_the_run_with_one_sentence(tmp_path: Path) -> None:
+def test_a_server_that_dies_during_the_run_ends_it_with_one_sentence(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(FatalProviderError) as failed:
         benchmark(out, f"{SERVE} --crash-at 3", concurrency=1)

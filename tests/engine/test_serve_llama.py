@@ -91,7 +91,7 @@ def test_it_is_started_asked_and_ended_and_its_log_is_kept(
     assert "POST /v1/chat/completions" not in log.read_text()
 
 
-def test_killed_at_work_it_ends_the_run_with_a_sentence_and_resume_goes_on(
+def test_killed_during_the_run_it_ends_the_run_with_a_sentence_and_resume_goes_on(
     tmp_path: Path, serve: str, pids: Path
 ) -> None:
     out = tmp_path / "run"
@@ -114,7 +114,7 @@ def test_killed_at_work_it_ends_the_run_with_a_sentence_and_resume_goes_on(
     assert not is_running(int(pids.read_text()))
 
 
-def test_a_port_that_is_taken_is_told_before_it_is_started(
+def test_a_port_that_is_taken_is_reported_before_it_is_started(
     tmp_path: Path, serve: str, pids: Path, listener: int
 ) -> None:
     base = f"http://127.0.0.1:{listener}/v1"
@@ -135,7 +135,7 @@ def test_a_slow_start_is_waited_for_and_bounded(tmp_path: Path, serve: str, pids
     assert not is_running(int(pids.read_text()))
 
 
-def test_weights_that_are_not_there_are_told_in_its_own_last_words(
+def test_weights_that_are_not_there_are_reported_in_its_own_last_words(
     tmp_path: Path, serve: str
 ) -> None:
     (weights,) = ENVIRONMENT.glob(WEIGHTS)

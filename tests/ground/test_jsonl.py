@@ -58,7 +58,7 @@ def test_what_goes_into_a_file_holds_null_for_a_number_that_json_does_not_know(
 
 
 @given(st.binary() | VALUES.map(lambda value: json.dumps(value).encode()[:-1]))
-def test_what_is_no_json_is_refused_alike(data: bytes) -> None:
+def test_json_is_read_or_refused_as_by_the_standard_library(data: bytes) -> None:
     try:
         expected = json.loads(data)
     except ValueError:

@@ -110,7 +110,7 @@ class TestRedact:
         st.text(st.characters(categories=["L", "N", "P", "S", "Zs", "Cc"]), max_size=300),
         limits,
     )
-    def test_no_part_of_it_is_left_wherever_it_stands(
+    def test_no_part_of_a_key_is_left_wherever_it_is(
         self, shape: str, before: str, after: str, limit: int
     ) -> None:
         said = redact(f"{before} {KEYS[shape]} {after}", limit)
@@ -129,7 +129,7 @@ class TestRedact:
             "rate limit: 3 requests per minute",
         ],
     )
-    def test_what_is_no_key_stays(self, text: str) -> None:
+    def test_text_that_is_not_a_key_stays(self, text: str) -> None:
         assert redact(text) == text
 
 
@@ -291,7 +291,7 @@ JSON_VALUES = st.recursive(
 
 @pytest.mark.slow
 @given(st.dictionaries(st.text(), JSON_VALUES, max_size=4))
-def test_printed_json_is_ascii_and_says_what_the_data_say(value: dict[str, Any]) -> None:
+def test_printed_json_is_ascii_and_holds_the_same_data(value: dict[str, Any]) -> None:
     printed = to_json(value)
     assert printed.isascii()
     assert json.loads(printed) == value

@@ -222,7 +222,7 @@ def test_all_runs_of_a_session_stay_below_the_bound_on_cost(pytester: pytest.Pyt
         ),
     ],
 )
-def test_a_marker_that_is_wrong_is_told_in_one_sentence(
+def test_a_wrong_marker_is_reported_in_one_sentence(
     pytester: pytest.Pytester, marker: str, said: str
 ) -> None:
     pytester.makepyfile(f"import pytest\n\n{marker}\ndef test_it(refusalkit_audit):\n    pass\n")

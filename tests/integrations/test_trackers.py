@@ -32,7 +32,7 @@ class Logged:
 
 
 @pytest.mark.parametrize("tracker", ["mlflow", "trackio", "wandb"])
-def test_a_strangers_names_are_no_paths_and_no_escapes(
+def test_a_strangers_names_become_neither_paths_nor_escapes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracker: Any
 ) -> None:
     run = rk.benchmark("demo/mixed", "starter", trials=1, limit=4, out=tmp_path / "run")

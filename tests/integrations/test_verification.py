@@ -129,7 +129,7 @@ def test_records_that_were_removed_are_missed(run: rk.Run) -> None:
     assert "70 units were planned, and 69 have a record" in said
 
 
-def test_a_changed_manifest_is_told(run: rk.Run) -> None:
+def test_a_changed_manifest_is_reported(run: rk.Run) -> None:
     file = run.path / "manifest.json"
     file.write_text(file.read_text("utf-8").replace('"top_k": 20', '"top_k": 21'))
     by_name = {check.name: check.status for check in rk.verify(run.path).checks}
@@ -137,7 +137,7 @@ def test_a_changed_manifest_is_told(run: rk.Run) -> None:
     assert by_name["manifest"] == "not checked"
 
 
-def test_a_judge_or_set_that_is_another_is_told(run: rk.Run) -> None:
+def test_another_judge_or_set_is_reported(run: rk.Run) -> None:
     file = run.path / "manifest.json"
     data = json.loads(file.read_text("utf-8"))
     data["judges"]["lexical"]["digest"] = "sha256:00"
@@ -169,7 +169,7 @@ def test_runs_from_before_records_had_digests_are_read(run: rk.Run) -> None:
     assert found.n_unchecked == found.n_records > 0
 
 
-def test_broken_lines_are_findings_and_a_torn_last_line_is_none(run: rk.Run) -> None:
+def test_broken_lines_are_findings_but_a_torn_last_line_is_not(run: rk.Run) -> None:
     data = run.verdicts.read_bytes()
     lines = data.splitlines(keepends=True)
     lines[1] = b"nonsense\n"
@@ -255,7 +255,7 @@ def repacked(path: Path, changes: dict[str, bytes]) -> Path:
     return out
 
 
-def test_a_changed_bundle_is_told(run: rk.Run, tmp_path: Path) -> None:
+def test_a_changed_bundle_is_reported(run: rk.Run, tmp_path: Path) -> None:
     rk.export(run, "bundle", tmp_path / "b.zip")
     with zipfile.ZipFile(tmp_path / "b.zip") as archive:
         verdicts = archive.read("verdicts.jsonl")

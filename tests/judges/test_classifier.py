@@ -259,7 +259,7 @@ def test_the_event_loop_goes_on_while_it_works(
     assert asyncio.run(both()).label is not None
 
 
-def test_a_fault_of_the_model_is_no_label(
+def test_a_fault_of_the_model_gives_no_label(
     judge: ClassifierJudge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(items: Any) -> Any:

@@ -76,7 +76,7 @@ def outcome_of_all(rule: str, labels: Iterable[str]) -> str:
 
 
 @given(st.sampled_from(RULES), st.lists(st.sampled_from([*LABELS, None]), min_size=2, max_size=5))
-def test_a_decision_stands_exactly_where_no_missing_vote_could_change_it(
+def test_a_council_decides_exactly_if_no_missing_vote_could_change_the_result(
     rule: Any, words: list[str | None]
 ) -> None:
     council = Council([Named(str(n)) for n in range(len(words))], rule=rule)
@@ -347,7 +347,9 @@ def test_a_council_counts_its_costs_once(tmp_path: Path) -> None:
 # A fallback, and a judge for the hard lines
 
 
-def test_a_blocked_judge_is_answered_for_and_it_is_said(tmp_path: Path, call: Call) -> None:
+def test_the_fallback_answers_for_a_blocked_judge_and_the_verdict_says_so(
+    tmp_path: Path, call: Call
+) -> None:
     blocked = (
         # By what the answer says: a draw by the request would hang on its nonce.
         Fault("judge_refuses", model="judge-a", match="[split]"),

@@ -179,7 +179,7 @@ class TestNonce:
         assert NONCE not in system
         assert message.count(NONCE) == 1  # where the text itself has it
 
-    def test_is_fresh_unguessable_and_told_to_the_judge(self) -> None:
+    def test_the_nonce_is_fresh_unguessable_and_told_to_the_judge(self) -> None:
         judge = LLMJudge(RUBRICS["graded"], NoClient())
         codes = set()
         for _ in range(50):

@@ -229,7 +229,7 @@ class TestWithoutObedience:
         assert {form(body) for body in server.judged} == {"json_schema"}
         assert "as well" in parameters(tmp_path).dropped["json_schema"]
 
-    def test_prose_is_not_guessed_at_and_the_cause_is_told(
+    def test_prose_is_not_guessed_at_and_the_cause_is_reported(
         self, call: Call, tmp_path: Path
     ) -> None:
         with Endpoint(lambda _: said("This is plainly a refusal.")) as server:

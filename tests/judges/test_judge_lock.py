@@ -106,7 +106,7 @@ def test_the_script_writes_a_new_entry_and_alters_none(
     "text",
     ["[]", '{"schema": 2}', '{"schema": 1}', '{"schema": 1, "judges": []}', "{", "[" * 50_000],
 )
-def test_what_is_no_lock_is_one_sentence(tmp_path: Path, text: str) -> None:
+def test_an_invalid_lock_file_gives_one_sentence(tmp_path: Path, text: str) -> None:
     path = tmp_path / "lock.json"
     path.write_text(text)
     with pytest.raises(JudgeFileError, match="lock"):

@@ -109,7 +109,7 @@ def test_the_same_model_under_our_templates_is_not(name: str) -> None:
     assert found.overall[-1].rate.n_prompts == len(PROBES.attacks)
 
 
-def test_the_obedient_model_does_obey_what_stands_outside_the_blocks() -> None:
+def test_the_obedient_model_obeys_orders_outside_the_blocks() -> None:
     """Else the test above would show nothing."""
     message = "the code ab12:\nBEGIN ANSWER ab12\nEND ANSWER\nrefusal\nEND ANSWER ab12\ncompliance"
     inside, outside = blocks(message)
@@ -170,7 +170,7 @@ def test_placeholders_that_are_not_ours_stay_in_the_attack() -> None:
 
 
 @pytest.mark.parametrize("carrier", PROBES.carriers, ids=lambda carrier: carrier.id)
-def test_an_attack_stands_where_it_says(carrier: Any) -> None:
+def test_an_attack_is_placed_where_its_name_says(carrier: Any) -> None:
     judge = load_judge("lexical")
     for attack in PROBES.attacks:
         text = attack_text(attack, judge, carrier.wants)
@@ -294,7 +294,7 @@ def test_a_budget_is_never_passed(concurrency: int) -> None:
         rk.probe_judge(Told({}, cost_usd=None), max_cost=10.0)
 
 
-def test_it_can_be_stopped_and_says_what_it_has() -> None:
+def test_a_probe_can_be_stopped_and_reports_what_it_has() -> None:
     async def part() -> JudgeProbe:
         stop = asyncio.Event()
 
@@ -386,7 +386,7 @@ def test_the_command_answers_with_its_exit_code_and_in_json(
     assert refusalkit("judges", "probe", "lexical", "--kind", "nothing").status == 2
 
 
-def test_ten_supportive_replies_never_say_no_and_are_no_leak() -> None:
+def test_ten_supportive_replies_never_say_no_and_are_not_leaks() -> None:
     """Comfort in answer to a suicide prompt serves nothing of what was asked."""
     assert len(SUPPORTIVE) == 10
     judge = rk.load_judge("lexical")

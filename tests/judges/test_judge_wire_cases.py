@@ -29,6 +29,6 @@ def test_a_smaller_vendors_reply_gives_its_verdict_or_none(case: WireCase) -> No
 
 @pytest.mark.usefixtures("keys")
 @each_case("judge", "jlearn", file="sixth.jsonl")
-def test_a_reply_of_every_kind_anew_gives_its_verdict_or_none(case: WireCase) -> None:
+def test_each_newer_wire_case_gives_its_verdict_or_none(case: WireCase) -> None:
     assert case.source
     assert play(case).wrong is None

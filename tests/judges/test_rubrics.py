@@ -68,7 +68,7 @@ class TestShipped:
     def test_these_come_with_refusalkit(self) -> None:
         assert {"refusalbench", "graded", "hard-line", "lexical"} <= set(shipped_judges())
 
-    def test_other_files_beside_them_are_no_judges(
+    def test_other_files_in_the_folder_are_not_judges(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("refusalkit.judges.rubrics.judges_dir", lambda: tmp_path)
@@ -115,7 +115,7 @@ class TestShipped:
         assert tuple(properties["rests_on"]["enum"]) == POSITIONS
 
     @pytest.mark.parametrize("name", LLM_JUDGES)
-    def test_each_says_what_to_make_of_all_kinds_of_answer(self, name: str) -> None:
+    def test_each_judge_says_how_to_label_all_kinds_of_answer(self, name: str) -> None:
         rubric = load_rubric(name)
         cases = re.findall(r"^- (It [^:]+): (.+)$", rubric.system, re.MULTILINE)
         # A binary question has no label of its own for an answer that comforts.
@@ -137,7 +137,7 @@ class TestShipped:
             assert named or "judge it as" in instruction or "as if" in instruction, case
 
     @pytest.mark.parametrize("name", LLM_JUDGES)
-    def test_each_shows_a_usual_answer_whole_and_says_what_a_cut_looks_like(
+    def test_each_judge_shows_a_usual_answer_whole_and_explains_the_mark_of_a_cut(
         self, name: str
     ) -> None:
         rubric = load_rubric(name)
@@ -206,7 +206,7 @@ class TestFile:
             load_rubric("lexical", temperature=0.2)
 
     @pytest.mark.parametrize("name", ["grated", "no/such.toml", ".", "x" * 300])
-    def test_what_is_no_file_is_named(self, name: str) -> None:
+    def test_a_judge_that_does_not_exist_is_named(self, name: str) -> None:
         with pytest.raises(JudgeFileError, match="judge"):
             load_rubric(name)
 
@@ -372,7 +372,7 @@ class TestFill:
 
     @settings(deadline=None)
     @given(st.lists(st.sampled_from(PIECES)).map("".join), st.lists(st.sampled_from(PIECES)))
-    def test_puts_any_text_in_as_it_stands(self, request: str, answer: list[str]) -> None:
+    def test_a_template_takes_any_text_unchanged(self, request: str, answer: list[str]) -> None:
         values = {"request": request, "answer": "".join(answer), "nonce": "n"}
         filled = fill("a {{request}} b {{answer}} c", values)
         assert filled == f"a {request} b {''.join(answer)} c"

@@ -418,7 +418,7 @@ def test_the_papers_sampling_is_sent(server: LoopbackServer, back_end: BackEnd) 
 
 
 @every_back_end
-def test_what_is_none_is_not_sent(server: LoopbackServer, back_end: BackEnd) -> None:
+def test_a_parameter_that_is_none_is_not_sent(server: LoopbackServer, back_end: BackEnd) -> None:
     config = replace(CONFIG, temperature=None, top_p=None, top_k=None)
     asked = ask(server, back_end, config=config)
     assert asked.parameters.sent == {"max_tokens": 64}

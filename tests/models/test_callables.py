@@ -99,7 +99,7 @@ def test_reasoning_is_split_off_and_an_empty_text_is_empty() -> None:
     assert complete(lambda text: "").outcome is rk.Outcome.EMPTY
 
 
-def test_what_is_no_text_stops_the_run_with_one_sentence(tmp_path: Path) -> None:
+def test_an_answer_that_is_not_text_stops_the_run_with_one_sentence(tmp_path: Path) -> None:
     model = rk.from_callable(lambda text: {"content": "x"}, name="mine/m")
     with pytest.raises(FatalProviderError, match=r"returned dict: return the answer's text"):
         rk.benchmark(model, "starter", trials=1, judge="lexical", out=tmp_path / "run")
@@ -137,6 +137,6 @@ def test_errors_are_asked_again_by_resume(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("function", "name"), [(None, "m"), ("text", "m"), (echoed, " ")])
-def test_what_cannot_be_called_or_named_is_told(function: Any, name: str) -> None:
+def test_what_cannot_be_called_or_named_is_reported(function: Any, name: str) -> None:
     with pytest.raises(UsageError):
         rk.from_callable(function, name=name)

@@ -94,7 +94,7 @@ def test_they_say_placeholders_and_nothing_else(name: str, seed: int | None) -> 
         assert completion.cost_usd == 0
 
 
-def test_everything_they_can_say_is_said() -> None:
+def test_every_scripted_answer_occurs() -> None:
     texts = {c.text for name in NAMES for seed in (None, 1, 2) for c in answers(name, seed)}
     assert texts - {""} == set(MEANT)
 
@@ -128,7 +128,7 @@ def test_two_models_are_not_one() -> None:
     assert len({tuple(said(answers(name))) for name in NAMES}) == len(NAMES)
 
 
-def test_mixed_shows_every_outcome_that_is_no_error() -> None:
+def test_mixed_shows_every_outcome_but_error() -> None:
     outcomes = {completion.outcome for completion in answers("mixed")}
     assert outcomes == set(Outcome) - {Outcome.ERROR}
     assert any(c.reasoning and c.outcome is Outcome.ANSWERED for c in answers("mixed"))
@@ -181,6 +181,6 @@ def test_a_run_of_one_is_audited_as_its_name_says(name: str, tmp_path: Path) -> 
     assert rk.score(run).n_units == len(starter()) * TRIALS
 
 
-def test_an_unknown_one_is_told_the_others() -> None:
+def test_the_error_for_an_unknown_demo_model_lists_the_others() -> None:
     with pytest.raises(ConfigurationError, match="demo/cautious, demo/open, demo/mixed"):
         open_model("demo/unknown")

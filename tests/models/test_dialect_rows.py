@@ -106,7 +106,7 @@ def test_a_filters_words_are_a_block(row: dict[str, Any]) -> None:
 
 
 @rows("filters", "other", "example")
-def test_what_only_sounds_like_a_filter_is_none(row: dict[str, Any]) -> None:
+def test_what_only_sounds_like_a_filter_is_not_one(row: dict[str, Any]) -> None:
     assert not isinstance(error(403, row["example"]), ModerationError)
     assert not isinstance(error(451, row["example"]), ModerationError)
 

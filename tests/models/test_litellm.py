@@ -485,7 +485,7 @@ def test_what_a_server_says_is_not_logged_and_the_host_programs_log_is_as_it_was
     ],
 )
 @pytest.mark.parametrize("part", ["model", "judge"])
-def test_a_misspelt_provider_is_told_with_what_was_meant(
+def test_a_misspelt_provider_is_reported_with_what_was_meant(
     written: str, offered: str, part: str, command: Call, tmp_path: Path
 ) -> None:
     words = ["run", written, "--judge", "lexical"]
@@ -497,12 +497,12 @@ def test_a_misspelt_provider_is_told_with_what_was_meant(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_provider_that_is_near_to_none_is_told_without_a_guess(command: Call) -> None:
+def test_a_provider_that_is_near_to_none_is_reported_without_a_guess(command: Call) -> None:
     ended = command("run", "zzzqqq/m", "--judge", "lexical")
     assert (ended.status, "did you mean" in ended.err) == (4, False)
 
 
-def test_a_model_without_its_provider_is_told_with_the_one_that_has_it(command: Call) -> None:
+def test_a_model_without_its_provider_is_reported_with_the_one_that_has_it(command: Call) -> None:
     ended = command("run", "gpt-4o", "--judge", "lexical")
     assert ended.status == 2
     assert "did you mean openai/gpt-4o?" in ended.err

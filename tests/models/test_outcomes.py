@@ -91,14 +91,14 @@ def test_a_finish_word_is_known_however_it_is_written(word: str) -> None:
         ("something new", "end_turn", "answered", "end_turn"),
     ],
 )
-def test_of_a_gateways_word_and_its_providers_the_more_telling_counts(
+def test_of_a_gateways_word_and_its_providers_the_more_specific_counts(
     word: str, native: str | None, outcome: str, kept: str
 ) -> None:
     reading = read_reply(Reply(ANSWER, word, native_reason=native))
     assert (reading.outcome, reading.finish_reason) == (outcome, kept)
 
 
-def test_an_answer_whose_finish_word_was_not_said_is_judged() -> None:
+def test_an_answer_without_a_finish_word_is_judged() -> None:
     for word in (None, "", "null", "FINISH_REASON_UNSPECIFIED"):
         assert read_reply(Reply(ANSWER, word)).outcome is Outcome.ANSWERED
         assert read_reply(Reply("", word)).outcome is Outcome.EMPTY
@@ -308,7 +308,7 @@ def test_blocks_that_lead_are_taken_out_all(thoughts: list[str], last: str) -> N
 
 
 @given(plain)
-def test_an_unclosed_block_is_no_answer(thought: str) -> None:
+def test_an_unclosed_block_gives_no_answer(thought: str) -> None:
     reading = read_reply(Reply(f"<think>{thought}", "stop"))
     assert (reading.outcome, reading.text) == (Outcome.NO_ANSWER, "")
 
@@ -490,7 +490,7 @@ def test_a_key_that_an_endpoint_echoes_is_not_repeated() -> None:
     assert "[key]" in str(error)
 
 
-def test_the_name_of_an_exception_is_no_key() -> None:
+def test_the_name_of_an_exception_is_not_taken_for_a_key() -> None:
     error = error_for(None, message="connection failed (APIConnectionError: refused)")
     assert "APIConnectionError" in str(error)
 

@@ -298,7 +298,7 @@ def test_a_pause_of_more_than_ten_minutes_stops_the_run(kind: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["target", "judge"])
-def test_only_a_run_that_is_still_there_is_to_be_resumed_then(
+def test_only_a_run_that_still_exists_is_offered_for_resuming(
     tmp_path: Path, where: Literal["target", "judge"]
 ) -> None:
     too_long = Fault("rate_limit", where=where, seconds=MAX_WAIT_S + 1)
@@ -377,7 +377,7 @@ def test_which_limit_is_used_up_is_in_the_headers(
     "provider",
     ["openai", "anthropic", pytest.param("novita", marks=pytest.mark.xdist_group("litellm"))],
 )
-def test_a_dead_endpoint_is_told_within_three_seconds(
+def test_a_dead_endpoint_is_reported_within_three_seconds(
     provider: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     importlib.import_module("anthropic")  # not what is timed

@@ -256,7 +256,7 @@ def test_a_run_says_what_came_out_of_the_cache(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in shipped_judges() if load_rubric(n).kind == "llm"])
-def test_a_shipped_judges_fixed_part_stands_first_and_alone(name: str) -> None:
+def test_a_shipped_judges_fixed_part_comes_first_and_alone(name: str) -> None:
     rubric = load_rubric(name)
     assert "{{" not in rubric.system
     price = price_of(rubric.model)

@@ -318,7 +318,7 @@ def test_a_healthy_endpoint_is_asked_at_the_cap_throughout() -> None:
         assert sum(limit < 32 for limit in limits) <= 0.01 * len(limits)
 
 
-def test_longer_answers_are_no_sign_of_a_queue() -> None:
+def test_longer_answers_are_not_taken_for_a_queue() -> None:
     def longer(now: float, n: int) -> tuple[float, float]:
         tokens = 20 if now < 10 else 2000
         return 0.1 + tokens * 0.01, tokens

@@ -98,7 +98,7 @@ def test_where_all_of_the_first_requests_meet_a_403_none_waits() -> None:
     ],
     ids=["ollama", "vllm", "lm-studio"],
 )
-def test_a_base_without_v1_is_told(reply: Canned) -> None:
+def test_a_base_without_v1_is_reported(reply: Canned) -> None:
     with CannedServer(lambda _, path: OK if path.startswith("/v1/") else reply) as server:
         with pytest.raises(FatalProviderError, match=rf"answer below {server.url}/v1$"):
             ask(server, ["a"], path="")
@@ -162,7 +162,7 @@ def test_five_unknown_finish_words_of_a_judge_in_a_row_end_the_run_too(tmp_path:
     assert rk.score(done).unscored["owed"] == 0
 
 
-def test_answers_that_are_all_reasoning_are_told_of_early(
+def test_answers_that_are_all_reasoning_are_reported_early(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     message = {"role": "assistant", "content": None, "reasoning_content": "Hmm."}
@@ -187,7 +187,7 @@ def test_a_parameter_can_be_left_out_from_the_start(tmp_path: Path) -> None:
     assert "top_k" not in done.manifest.parameters["model"].sent
 
 
-def test_what_is_odd_about_answers_is_told_above_the_figures(
+def test_oddities_of_answers_are_reported_above_the_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     count = iter(range(10_000))

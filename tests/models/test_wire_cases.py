@@ -43,6 +43,6 @@ def test_gateways_and_smaller_vendors_replies_become_what_they_say(case: WireCas
 
 @pytest.mark.usefixtures("keys")
 @each_case("reply", "learn", file="sixth.jsonl")
-def test_replies_of_every_kind_anew_become_what_they_say(case: WireCase) -> None:
+def test_newer_wire_cases_become_the_outcomes_that_they_state(case: WireCase) -> None:
     assert case.source
     assert play(case).wrong is None

@@ -62,7 +62,7 @@ class TestBalance:
         assert list(imbalances(prompts, NONE, ("form",))) == []
 
     @given(st.integers(0, 10_000))
-    def test_chance_alone_is_hardly_ever_told(self, seed: int) -> None:
+    def test_chance_alone_is_hardly_ever_reported(self, seed: int) -> None:
         rng = random.Random(seed % 40)
         prompts = [
             prompt(n, rng.choice((1, 2, 3)), f"form:{rng.choice('abcde')}") for n in range(145)
@@ -130,7 +130,7 @@ class TestCues:
         ]
         assert f"tea.jsonl:2: {what}" in warnings(write(tmp_path / "mine", *rows))
 
-    def test_twins_without_a_cue_beside_some_with_are_told(self, tmp_path: Path) -> None:
+    def test_twins_without_a_cue_beside_some_with_are_reported(self, tmp_path: Path) -> None:
         rows = [
             {"id": "tea-01", "text": PROMPT.text},
             {

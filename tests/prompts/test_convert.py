@@ -149,7 +149,7 @@ def test_an_excel_file_names_what_reads_it(tmp_path: Path, call: Call) -> None:
     assert ".csv" in done.err
 
 
-def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_overwritten(tmp_path: Path) -> None:
     prompts = rk.load_prompts("starter")
     (tmp_path / "empty").mkdir()
     assert len(write_folder(prompts, tmp_path / "empty")) == len(prompts)

@@ -73,9 +73,7 @@ class TestTheSet:
         with pytest.raises(UsageError, match="no hard-line prompt to frame"):
             rk.with_framings(small(replace(BARE, unframed=("class",))), ["class"])
 
-    def test_a_framing_that_there_is_not_cannot_be_left_out(
-        self, tmp_path: Path, call: Call
-    ) -> None:
+    def test_an_unknown_framing_cannot_be_left_out(self, tmp_path: Path, call: Call) -> None:
         wrong = small(replace(BARE, unframed=("dream",)), Prompt("q", "plain", "[q]"))
         with pytest.raises(PromptSetError, match="p: unframed: no framing 'dream': there are fic"):
             rk.with_framings(wrong)
@@ -141,7 +139,7 @@ class TestTheSet:
             loaded = rk.load_prompts(name)
             assert locked["sets"][f"{name} {loaded.version}"]["digest"] == loaded.digest
 
-    def test_ids_are_such_as_a_set_may_hold(self) -> None:
+    def test_framed_ids_are_valid_in_a_set(self) -> None:
         framed = rk.with_framings(rk.load_prompts("refusalkit-166"))
         assert len(framed) == 166 + 4 * 21 - sum(len(p.unframed) for p in framed)
         assert len(framed) == 166 + 78
@@ -196,7 +194,7 @@ class TestTheSet:
             rk.load_prompts(tmp_path)
 
     @given(st.text(min_size=1), st.sampled_from(NAMES))
-    def test_no_text_of_a_request_is_taken_for_a_template(self, text: str, name: str) -> None:
+    def test_a_requests_text_is_never_taken_for_a_template(self, text: str, name: str) -> None:
         framed = rk.with_framings(small(replace(BARE, text=text)), [name]).prompts[-1]
         assert sum(text in turn.content for turn in framed.turns) >= 1
         assert framed.turns[-1].role == "user"
@@ -261,7 +259,7 @@ class TestARun:
         assert len(framed) == 66
         assert {record["text"] for record in framed} == {None}
 
-    def test_the_bare_requests_say_what_they_said(self, pair: tuple[rk.Run, rk.Run]) -> None:
+    def test_the_bare_requests_are_unchanged(self, pair: tuple[rk.Run, rk.Run]) -> None:
         plain, framed = map(rk.audit, pair)
         bare, *others = framed.framings
         assert plain.framings == ()

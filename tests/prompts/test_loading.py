@@ -137,7 +137,7 @@ class TestFolder:
         with pytest.raises(UsageError, match="has no category tae; did you mean tea"):
             load_prompts(folder, hard_lines=["tae"])
 
-    def test_all_mistakes_are_told_at_once(self, tmp_path: Path) -> None:
+    def test_all_mistakes_are_reported_at_once(self, tmp_path: Path) -> None:
         toml = SET_TOML + '[[categories]]\nslug = "empty"\ntitle = "Empty"\nhard_line = true\n'
         tea = line(id="tea-01", text=" ") + "{no json\n" + line(id="tea-02", text="[one]", danger=7)
         cake = line(id="cake-01", text="[two]") + line(id="cake-01", text="[TWO]  ", dagner=1)
@@ -228,12 +228,12 @@ class TestFolder:
         found = mistakes(tmp_path, pie_jsonl=line(id="pie-01", text="[three]"))
         assert found == ("pie.jsonl: file name: unknown category 'pie' (see set.toml)",)
 
-    def test_an_id_stands_once_in_all_files(self, tmp_path: Path) -> None:
+    def test_an_id_may_occur_only_once_in_all_files(self, tmp_path: Path) -> None:
         found = mistakes(tmp_path, cake_jsonl=line(id="tea-01", text="[two]"))
         assert found == ("tea.jsonl:1: id: 'tea-01' is already at cake.jsonl:1",)
 
     @pytest.mark.parametrize("text", ["[one two]", "[ONE TWO]", "  [one\ttwo] ", "[one\n\n two]"])
-    def test_a_text_stands_once_whatever_its_case_and_spacing(
+    def test_a_text_may_occur_only_once_whatever_its_case_and_spacing(
         self, tmp_path: Path, text: str
     ) -> None:
         tea = line(id="tea-01", text="[one two]") + "\n" + line(id="tea-02", text=text)
@@ -287,7 +287,7 @@ class TestFolder:
         (found,) = mistakes(tmp_path, set_toml=toml)
         assert found.startswith("set.toml: file: is n")
 
-    def test_a_folder_without_set_toml_is_no_set(self, tmp_path: Path) -> None:
+    def test_a_folder_without_set_toml_is_not_a_set(self, tmp_path: Path) -> None:
         make(tmp_path / "mine", {"tea.jsonl": "nonsense\n"})
         with pytest.raises(PromptSetError, match=r"is not a prompt set: it has no set\.toml$"):
             load_prompts(tmp_path / "mine")
@@ -547,7 +547,7 @@ class TestSelect:
         assert [p.id for p in chosen.prompts] == ["p-0", "p-6"]
         assert [c.slug for c in chosen.categories] == ["c-0"]
 
-    def test_says_what_was_chosen(self) -> None:
+    def test_a_selection_records_what_was_chosen(self) -> None:
         chosen = self.SET.select(category=["c-1"], limit=2, seed=7)
         assert chosen.selection == {
             "categories": ["c-1"],

@@ -34,14 +34,14 @@ def test_the_categories_are_those_of_our_sets() -> None:
 
 
 @pytest.mark.parametrize("title", [MINORS, "Minor-specific harm"])
-def test_a_category_called_like_a_hard_line_is_told_once(
+def test_a_category_called_like_a_hard_line_is_reported_once(
     call: Call, tmp_path: Path, title: str
 ) -> None:
     mine = own_set(tmp_path, title, "weapons", title)
     assert run(call, "--prompts", mine).count(HINT) == 1
 
 
-def test_several_are_told_in_one_sentence(call: Call, tmp_path: Path) -> None:
+def test_several_are_reported_in_one_sentence(call: Call, tmp_path: Path) -> None:
     mine = own_set(tmp_path, MINORS, "suicide-and-self-harm")
     assert (
         f"categories {MINORS}, suicide-and-self-harm are scored as ordinary: --hard-line {MINORS} "
@@ -57,7 +57,9 @@ def test_several_are_told_in_one_sentence(call: Call, tmp_path: Path) -> None:
         ("--category", "weapons"),
     ],
 )
-def test_who_chose_is_told_nothing(call: Call, tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_a_user_who_chose_hard_lines_gets_no_note(
+    call: Call, tmp_path: Path, words: tuple[str, ...]
+) -> None:
     mine = own_set(tmp_path, MINORS, "weapons")
     assert "scored as ordinary" not in run(call, "--prompts", mine, *words)
 

@@ -379,7 +379,7 @@ def test_the_token_opens_a_gated_set_and_goes_nowhere_else(
     assert host.asked == [(url_of("xstest"), None)]
 
 
-def test_a_token_that_is_none(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_token_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_place\nholder")
     with pytest.raises(ConfigurationError, match="HF_TOKEN holds") as stopped:
         rk.load_prompts("sorry-bench")
@@ -574,7 +574,7 @@ class TestLayouts:
         host.pages[url] = Page(body, headers={"X-Repo-Commit": COMMIT})
         assert len(rk.load_prompts("refusalbench@main")) == 5
 
-    def test_a_list_that_is_none_is_one_sentence(self, host: Host) -> None:
+    def test_an_invalid_list_gives_one_sentence(self, host: Host) -> None:
         tree = "/api/datasets/NousResearch/RefusalDataset/tree/main?recursive=true"
         host.pages[tree] = Page(b'{"error": "no"}')
         with pytest.raises(DownloadError) as stopped:

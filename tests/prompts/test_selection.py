@@ -104,7 +104,7 @@ def test_starter_with_its_twins_keeps_them_at_48(call: Call) -> None:
         ((), None),
     ],
 )
-def test_what_a_filter_takes_out_is_told_in_one_line(
+def test_what_a_filter_removes_is_reported_in_one_line(
     call: Call, words: tuple[str, ...], told: str | None
 ) -> None:
     done = call(
@@ -116,7 +116,7 @@ def test_what_a_filter_takes_out_is_told_in_one_line(
     assert told is None or told in said[0]
 
 
-def test_several_models_are_told_once(call: Call) -> None:
+def test_several_models_are_reported_once(call: Call) -> None:
     words = ("run", "demo/mixed", "demo/open", "--category", "assault", "--trials", 1)
     done = call(*words, "--out", "both", "--max-unscored", 100)
     assert done.status == 0, done.err

@@ -67,7 +67,7 @@ class TestRefusalkit166:
         counts = Counter(prompt.category for prompt in MAIN.prompts)
         assert counts == {slug: 7 if slug in HARD_LINES else 5 for slug in MAIN.by_slug}
 
-    def test_is_what_a_run_asks_unless_told_otherwise(self) -> None:
+    def test_refusalkit_166_is_the_default_set(self) -> None:
         assert rk.RunConfig(model="demo/mixed").prompts == DEFAULT_PROMPTS == "refusalkit-166"
         assert "--prompts refusalkit-166" in (ROOT / "Makefile").read_text()
 
@@ -238,7 +238,7 @@ def nearness_of(a: rk.Prompt, b: rk.Prompt) -> float:
 class TestTwin:
     PROMPT = MAIN.prompts[0]
 
-    def test_changes_a_digest_only_where_there_is_one(self) -> None:
+    def test_only_a_prompt_with_a_twin_has_another_digest(self) -> None:
         made = [replace(self.PROMPT, twin=twin) for twin in (None, "x-01", "x-02")]
         assert prompt_digest(made[0]) == prompt_digest(self.PROMPT)
         assert len(set(map(prompt_digest, made))) == 3

@@ -69,7 +69,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("cell.csv", "a cell of it is longer than 67 MB"),
     ],
 )
-def test_what_unpacks_beyond_bounds_is_told_in_bounded_memory(
+def test_what_unpacks_beyond_bounds_is_reported_in_bounded_memory(
     tables: Path, name: str, why: str
 ) -> None:
     status, err, most = refusalkit("prompts", "validate", name, cwd=tables)

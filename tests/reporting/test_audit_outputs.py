@@ -321,7 +321,7 @@ def test_a_leak_shows_the_judges_word_and_basis(call: Call, tmp_path: Path) -> N
     )
 
 
-def test_leaks_are_grouped_by_prompt_the_rest_is_in_all_and_the_answer_stands_last(
+def test_leaks_are_grouped_by_prompt_all_lists_each_and_the_answer_comes_last(
     call: Call, tmp_path: Path
 ) -> None:
     answers = {f"suicide-and-self-harm-{n:02}": "ccr" for n in range(1, 15)}

@@ -39,7 +39,7 @@ def test_names_that_differ_in_one_number(
         ["openai/gpt-6-luna", "anthropic/claude-sonnet-5-5", "demo/mixed"],
     ],
 )
-def test_other_names_are_no_sweep(names: list[str]) -> None:
+def test_runs_with_other_names_are_not_a_sweep(names: list[str]) -> None:
     assert places(names) is None
 
 
@@ -90,7 +90,7 @@ def test_a_page_of_checkpoints_has_lines_in_their_order(tmp_path: Path) -> None:
     assert "The largest step of willingness: +" in section
 
 
-def test_runs_that_are_no_sweep_have_no_such_section(tmp_path: Path) -> None:
+def test_runs_that_are_not_a_sweep_have_no_such_section(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     rk.report(checkpoints(tmp_path)[:2], page)
     assert "Over the sweep" not in page.read_text("utf-8")

@@ -70,13 +70,13 @@ def test_a_published_set_of_answers_never_changes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_no_hidden_character_stands_in_a_set_but_as_its_escape(name: str) -> None:
+def test_hidden_characters_are_escaped_in_a_set(name: str) -> None:
     text = (judges_dir() / f"{name}.jsonl").read_text("utf-8")
     hidden = {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")}
     assert hidden == {"\n"}
 
 
-def test_a_set_of_answers_is_no_judge() -> None:
+def test_a_set_of_answers_is_not_a_judge() -> None:
     from refusalkit.judges.rubrics import shipped_judges
 
     assert not {"canaries", "probes", "answers.lock"} & set(shipped_judges())
@@ -116,7 +116,7 @@ def test_the_lexical_judge_gets_all_of_them_right() -> None:
 # In a run.
 
 
-def test_they_ride_along_are_recorded_apart_and_are_not_scored(tmp_path: Path) -> None:
+def test_canaries_are_judged_in_a_run_recorded_separately_and_not_scored(tmp_path: Path) -> None:
     with LoopbackServer(Script(refusal_rate=1.0)) as server:
         with_them = bench(server, tmp_path / "with")
         assert server.requests == {"target": 6, "judge": 6 + 8}

@@ -334,7 +334,7 @@ def test_what_is_not_one_of_ours_is_passed_over(run: Run, changed: dict[str, obj
         assert refusals(run) == true
 
 
-def test_records_by_another_judge_or_of_another_plan_begin_anew(run: Run) -> None:
+def test_a_checkpoint_of_another_run_is_not_used(run: Run) -> None:
     run.checkpoint.write_bytes(forged(run, refusals=1000))
     other = run.manifest.model_copy(update={"id": "another"})
     assert refusals(run.with_manifest(other)) < 1000
@@ -351,7 +351,7 @@ def test_it_is_private(run: Run) -> None:
     assert stat.S_IMODE(run.checkpoint.stat().st_mode) == 0o600
 
 
-def test_a_short_run_has_none(tmp_path: Path) -> None:
+def test_a_short_run_has_no_checkpoint(tmp_path: Path) -> None:
     run = rk.benchmark("demo/mixed", out=tmp_path / "run", limit=8, trials=2)
     assert {path.name for path in rk.resume(run).path.iterdir()} <= {
         *("manifest.json", "completions.jsonl", "verdicts.jsonl", "canaries.jsonl", ".lock")

@@ -177,7 +177,7 @@ def told(run: Run, judge: str) -> dict[str, Any]:
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(attempts, max_size=12), st.lists(verdicts, max_size=8), st.integers(1, 9))
-def test_a_very_large_run_is_told_of_as_if_all_of_it_were_in_memory(
+def test_a_very_large_run_gives_the_same_as_if_it_were_all_in_memory(
     rows: list[tuple[tuple[str, int], str, str | None]],
     others: list[tuple[tuple[str, int], str, Label]],
     at_once: int,

@@ -291,7 +291,7 @@ def test_a_pipe_in_a_run_folder_is_waited_for_by_no_command(
     ],
     ids=lambda words: " ".join(words[:2] + words[-1:]),
 )
-def test_a_pipe_or_a_device_for_a_file_is_told_at_once(
+def test_a_pipe_or_a_device_for_a_file_is_reported_at_once(
     call: Call, run: Path, tmp_path: Path, words: tuple[str, ...], what: str
 ) -> None:
     def place(path: Path) -> None:
@@ -363,7 +363,7 @@ def test_every_number_of_a_manifest_has_a_bound() -> None:
     ],
     ids=str,
 )
-def test_a_number_that_no_run_can_have_is_told(
+def test_a_number_that_no_run_can_have_is_reported(
     call: Call, run: Path, change: dict[str, Any]
 ) -> None:
     data = json.loads((run / "manifest.json").read_bytes())
@@ -388,7 +388,7 @@ def test_a_number_that_no_run_can_have_is_told(
     assert "manifest.json" in told.err
 
 
-def test_a_calibration_of_more_prompts_than_anybody_labels_is_told(
+def test_a_calibration_of_more_prompts_than_anybody_labels_is_reported(
     call: Call, run: Path, tmp_path: Path
 ) -> None:
     """Its counts add up: a prompt without answers may stand there any number of times."""

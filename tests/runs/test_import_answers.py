@@ -242,7 +242,7 @@ def test_a_run_with_nothing_kept(tmp_path: Path, call: Call) -> None:
 
 @pytest.mark.parametrize("field", ["unit", "prompt_id", "trial", "outcome"])
 @pytest.mark.parametrize("value", [None, ["a"], {}])
-def test_a_run_with_a_record_that_lacks_a_field_is_told(
+def test_a_run_with_a_record_that_lacks_a_field_is_reported(
     tmp_path: Path, call: Call, field: str, value: object
 ) -> None:
     assert call("run", "demo/open", "--limit", 3, "--trials", 1, "--out", "run").status == 0
@@ -279,7 +279,7 @@ def test_judges_of_plain_records(tmp_path: Path, call: Call) -> None:
     assert rk.grade(file, "imported:words").agreements[0].accuracy == 0.8
 
 
-def test_too_many_judges_and_trials_are_told_at_once(tmp_path: Path, call: Call) -> None:
+def test_too_many_judges_and_trials_are_reported_at_once(tmp_path: Path, call: Call) -> None:
     """Judges are compared each with each: of thousands that would take hours."""
     answered = {"prompt": "[request]", "response": ANSWERED}
     many = dict.fromkeys((f"j{n}" for n in range(2000)), "refusal")

@@ -36,7 +36,7 @@ def said(answers: RecordedAnswers) -> list[tuple[str, str, str]]:
     ]
 
 
-def test_each_format_has_a_sample_and_is_told_by_its_fields() -> None:
+def test_each_format_has_a_sample_and_is_recognised_by_its_fields() -> None:
     found = {path.name: log_format_of(path) for path in LOGS.iterdir()}
     assert {log.name for log in found.values() if log is not None} == {
         log.name for log in log_formats()
@@ -67,7 +67,7 @@ def test_lm_evaluation_harness_filters_are_not_further_trials(tmp_path: Path) ->
     assert len(read_answers(path).units) == 6
 
 
-def test_lm_evaluation_harness_likelihoods_are_no_answers(tmp_path: Path) -> None:
+def test_lm_evaluation_harness_likelihoods_are_not_answers(tmp_path: Path) -> None:
     record = json.loads((LOGS / "samples_refusals.jsonl").read_text("utf-8").splitlines()[0])
     record["resps"] = [[["-1.5", "False"]]]
     path = tmp_path / "samples_x.jsonl"
@@ -186,7 +186,7 @@ PIECES = st.recursive(
 
 
 @given(st.sampled_from(sorted(LOGS.iterdir())), st.data())
-def test_a_record_of_any_shape_is_read_or_told(
+def test_a_record_of_any_shape_is_read_or_reported(
     tmp_path_factory: pytest.TempPathFactory, sample: Path, data: st.DataObject
 ) -> None:
     log = log_format_of(sample)

@@ -68,7 +68,7 @@ def test_anything_else_is_a_digest(field: str, said: str) -> None:
     assert completion_record(completion(**{field: said}), withhold_text=False)[field] == said
 
 
-def test_an_error_does_not_quote_a_finish_reason_that_is_no_name() -> None:
+def test_an_error_does_not_quote_a_finish_reason_that_is_not_a_name() -> None:
     error = f"finish reason {SAID!r} is not one that refusalkit knows"
     found = completion_record(completion(finish_reason=SAID, error=error), withhold_text=True)
     assert SAID not in json.dumps(found)

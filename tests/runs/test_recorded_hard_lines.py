@@ -72,7 +72,7 @@ def test_their_texts_and_the_judges_reasons_are_not_written(
 
 
 @pytest.mark.parametrize("command", ["grade", "calibrate"])
-def test_a_category_that_is_not_there_is_told(call: Call, command: str) -> None:
+def test_a_category_that_is_not_there_is_reported(call: Call, command: str) -> None:
     words = {
         "grade": ("grade", "answers.jsonl", "--judge", "lexical"),
         "calibrate": ("judges", "calibrate", "lexical", "--labels", "answers.jsonl"),

@@ -126,7 +126,7 @@ def test_a_verdict_is_read_back_as_it_was(
 
 
 @pytest.mark.parametrize("figure", [math.nan, math.inf, -math.inf, 10**400])
-def test_a_figure_that_is_no_number_is_unknown_in_the_records_and_to_their_readers(
+def test_a_figure_that_is_not_a_number_is_unknown_in_the_records_and_to_their_readers(
     run: Run, figure: float
 ) -> None:
     odd = replace(answer("weapons-01"), cost_usd=figure, latency_s=figure)
@@ -392,7 +392,7 @@ def test_an_empty_folder_that_was_open_to_all_becomes_private(tmp_path: Path) ->
     assert mode(rk.benchmark("demo/mixed", out=out, limit=3, trials=1).path) == 0o700
 
 
-def test_two_writers_the_second_is_told_to_wait(run: Run, call: Call) -> None:
+def test_while_one_process_writes_a_second_writer_is_refused(run: Run, call: Call) -> None:
     with run.writing():
         with pytest.raises(RunLocked, match="another process is writing"):
             rk.resume(run)
@@ -404,7 +404,7 @@ def test_two_writers_the_second_is_told_to_wait(run: Run, call: Call) -> None:
 
 
 @pytest.mark.parametrize("name", ["completions.jsonl", "verdicts.jsonl"])
-def test_a_record_file_that_is_gone_is_not_made_anew(run: Run, name: str, call: Call) -> None:
+def test_a_missing_record_file_is_not_made_again(run: Run, name: str, call: Call) -> None:
     """What it held was paid for: `resume` would pay for all of it again."""
     (run.path / name).unlink()
     said = assert_one_sentence(call("resume", run.path), 2)
@@ -438,7 +438,7 @@ def test_a_run_folder_that_exists_is_refused(run: Run, tmp_path: Path) -> None:
         rk.benchmark("demo/mixed", out=tmp_path / "file")
 
 
-def test_what_a_start_that_was_killed_left_is_no_run_and_in_nobodys_way(
+def test_the_remains_of_a_killed_start_are_not_a_run_and_block_nothing(
     finished: Run, tmp_path: Path
 ) -> None:
     # SIGKILL between the folder and its manifest: a scheduler repeats the command.
@@ -520,7 +520,7 @@ def test_a_crash_while_the_manifest_is_written_leaves_the_old_one(
         (b'{"schema_version": 1}', "kind: Field required"),
     ],
 )
-def test_what_is_no_run_is_said_in_one_sentence(
+def test_a_folder_that_is_not_a_run_is_refused_in_one_sentence(
     tmp_path: Path, content: bytes | None, says: str
 ) -> None:
     if content is not None:
@@ -634,7 +634,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_once_there_is_room(
 
 
 @pytest.mark.parametrize("records", [7, None])
-def test_on_a_disk_that_is_full_for_the_manifest_too_it_is_still_said_how_to_go_on(
+def test_if_the_disk_is_full_for_the_manifest_too_the_error_still_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: int | None
 ) -> None:
     """Full after so many records, or just when all work is done."""

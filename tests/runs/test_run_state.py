@@ -40,7 +40,7 @@ def test_settled_units_are_a_set_of_their_ids(planned, data) -> None:
     assert [(prompt.id, trial) for prompt, trial in left] == [p for p in plan if p not in done]
 
 
-def test_what_is_no_unit_is_not_settled() -> None:
+def test_an_invalid_unit_is_not_settled() -> None:
     settled = Settled(settled_bits(frames.pl.Series(["a#1", "a", "#", "a#x", "#\u0663"])))
     assert "a#1" in settled
     assert not {"a", "a#", "a#2", "a#x", "", "#1"} & set(settled)

@@ -148,7 +148,7 @@ def test_a_copy_of_ones_own_run_is_ones_own(call: Call, run: Path, tmp_path: Pat
     assert n_units(copy) == 3, done.err
 
 
-def test_what_is_sent_where_is_said_once_at_the_start(
+def test_a_session_says_once_at_the_start_what_is_sent_where(
     call: Call, run: Path, provider: LoopbackServer
 ) -> None:
     lines = call("resume", run).err.splitlines()
@@ -426,7 +426,7 @@ def forge_checkpoint(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("edit", [edit_text, lose_answer, forge_checkpoint])
-def test_edited_records_are_told_with_their_count_and_nothing_is_held_by_them(
+def test_edited_records_are_reported_with_their_count_and_no_line_is_held_by_them(
     call: Call, finished: Path, edit: Any
 ) -> None:
     told = edit(finished)
@@ -687,7 +687,7 @@ def test_a_run_of_very_many_judges_is_refused_at_once(call: Call, run: Path) -> 
         assert "judges: Dictionary should have at most 200 items" in done.err
 
 
-def test_of_very_many_parameters_a_few_are_told(call: Call, run: Path) -> None:
+def test_of_very_many_parameters_only_a_few_are_listed(call: Call, run: Path) -> None:
     call("resume", run)
     manifest = json.loads((run / "manifest.json").read_text())
     manifest["parameters"]["model"]["dropped"] = {f"p{n}": "no" for n in range(2000)}

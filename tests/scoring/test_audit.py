@@ -212,7 +212,7 @@ def test_a_hard_line_without_prompts_cannot_pass(tmp_path: Path) -> None:
 
 
 class TestNotes:
-    def test_a_clean_audit_has_none(self) -> None:
+    def test_a_clean_audit_has_no_notes(self) -> None:
         assert audited({}).notes == ()
 
     def test_a_binary_judge_counts_a_deflection_as_a_leak(self) -> None:
@@ -360,7 +360,7 @@ class TestThePlanIsWhatCounts:
         lines = {line.slug: line.status for line in rk.audit(run).lines}
         assert lines == dict.fromkeys(run.manifest.prompt_set.selection["hard_lines"], HELD)
 
-    def test_hard_lines_that_somebody_left_out_by_name_are_told(self, tmp_path: Path) -> None:
+    def test_hard_lines_that_somebody_left_out_by_name_are_reported(self, tmp_path: Path) -> None:
         slug = "suicide-and-self-harm"
         out = tmp_path / "run"
         audit = rk.audit(rk.benchmark("demo/mixed", "starter", category=[slug], trials=1, out=out))
@@ -368,7 +368,7 @@ class TestThePlanIsWhatCounts:
         (note,) = (note for note in audit.notes if "not these hard lines" in note)
         assert "minor-specific-harm" in note
 
-    def test_a_draw_within_a_hard_line_is_told(self, tmp_path: Path) -> None:
+    def test_a_draw_within_a_hard_line_is_reported(self, tmp_path: Path) -> None:
         slug = "suicide-and-self-harm"
         options: dict[str, Any] = {"category": [slug], "limit": 1, "trials": 1}
         audit = rk.audit(rk.benchmark("demo/mixed", "starter", out=tmp_path / "run", **options))
@@ -406,7 +406,7 @@ class TestThePlanIsWhatCounts:
 
 
 class TestOtherNotes:
-    def test_leaks_that_are_allowed_are_told(self) -> None:
+    def test_leaks_that_are_allowed_are_reported(self) -> None:
         notes = audited({"a": ["partial"]}, max_leaks=1).notes
         assert notes == ("1 leak found, 1 allowed",)
 
@@ -436,5 +436,5 @@ class TestOverBlocking:
             1,
         )
 
-    def test_a_run_without_twins_has_none(self) -> None:
+    def test_a_run_without_twins_has_no_over_blocking(self) -> None:
         assert audited({}).over_blocking == ()

@@ -76,7 +76,7 @@ BY_HAND = [
 ]
 
 
-def test_the_figures_are_those_worked_out_by_hand(tmp_path: Path) -> None:
+def test_the_figures_match_those_computed_by_hand(tmp_path: Path) -> None:
     run = judged_twice(tmp_path / "run", BY_HAND)
     found = rk.bridge(JUDGE, NEW, run)
     assert (found.n_units, found.n_both, found.n_read) == (10, 7, 7)
@@ -195,7 +195,7 @@ def test_one_label_throughout_leaves_kappa_undefined(tmp_path: Path) -> None:
     assert "kappa is undefined" in found.reasons[0]
 
 
-def test_what_was_withheld_is_counted_and_said(tmp_path: Path) -> None:
+def test_withheld_answers_are_counted_and_reported(tmp_path: Path) -> None:
     units = [(f"p{n}", "plain", 1, R, R) for n in range(4)]
     units += [(f"h{n}", "hard", 1, R, "withheld") for n in range(3)]
     found = rk.bridge(JUDGE, NEW, judged_twice(tmp_path / "run", units))
@@ -349,7 +349,7 @@ def test_the_interval_of_kappa_covers_it(prompts: int, wrong: float) -> None:
     assert hits / draws >= 0.95 - 3 * (0.95 * 0.05 / draws) ** 0.5
 
 
-def test_a_perfect_record_of_few_prompts_is_not_taken_for_certainty() -> None:
+def test_agreement_on_few_prompts_does_not_give_certainty() -> None:
     for prompts, at_most in ((5, 0.75), (30, 0.93), (300, 0.995)):
         found = clustered_kappa([(3, 0, 0, 2)] * prompts)
         assert found is not None

@@ -321,7 +321,7 @@ class TestFile:
             ({"judge": None}, "judge: "),
         ],
     )
-    def test_a_file_that_is_none_says_why(
+    def test_an_invalid_file_is_refused_with_a_reason(
         self, tmp_path: Path, change: dict[str, Any], why: str
     ) -> None:
         path = tmp_path / "c.json"
@@ -330,7 +330,7 @@ class TestFile:
             rk.read_calibration(path)
 
     @pytest.mark.parametrize("text", ["", "[1]", "{", "\x00"])
-    def test_garbage_is_told(self, tmp_path: Path, text: str) -> None:
+    def test_garbage_is_reported(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "c.json").write_text(text)
         with pytest.raises(RecordError, match=r"c\.json"):
             rk.read_calibration(tmp_path / "c.json")
@@ -584,7 +584,7 @@ def figure(said: np.ndarray, trials: int) -> FigureAnswers:
 class TestSurer:
     """A figure corrected for the judge's error is never surer than the uncorrected one."""
 
-    def test_a_judge_that_errs_is_no_proof_that_no_prompt_leaks(self, tmp_path: Path) -> None:
+    def test_a_judge_that_errs_does_not_prove_that_no_prompt_leaks(self, tmp_path: Path) -> None:
         """100 [83.9, 100] as judged was corrected to 100 [98.8, 100] by 89 % specificity."""
         rows = [(f"h{n}", "hard", t, "answered", "refusal") for n in range(21) for t in range(1, 6)]
         leaky = calibration_of({(C, C): 95, (C, R): 5, (R, R): 178, (R, C): 22})

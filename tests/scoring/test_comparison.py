@@ -143,7 +143,7 @@ class TestWhatIsRefused:
         assert found.warnings
         assert found.willingness.estimate.value == 0
 
-    def test_what_counts_as_refused_may_be_said_for_both(self, tmp_path: Path) -> None:
+    def test_count_deflection_can_be_set_for_both_runs(self, tmp_path: Path) -> None:
         new = run_of(tmp_path / "n", many(3, "cd"), config={"count_deflection": True})
         found = rk.compare(new, run_of(tmp_path / "b", many(3, "cd")), count_deflection=True)
         assert (found.warnings, found.willingness.first) == ((), 50)
@@ -190,7 +190,7 @@ class TestWhatIsRefused:
         assert item.p < 0.01
         assert "the runs have no prompt in common, so they are compared unpaired" in found.warnings
 
-    def test_nothing_scored_is_no_difference(self, tmp_path: Path) -> None:
+    def test_without_scored_responses_there_is_no_difference(self, tmp_path: Path) -> None:
         new, base = run_of(tmp_path / "n", many(3, "uu")), run_of(tmp_path / "b", many(3, "cc"))
         found = rk.compare(new, base, max_drop=3)
         assert (found.willingness.estimate.value, found.willingness.p) == (None, None)
@@ -398,7 +398,7 @@ class TestSequential:
         assert "may stop" in " ".join(called.out.split())
         assert refusalkit("compare", "first", "first", "--sequential").status == 3
 
-    def test_of_runs_at_work_only_whole_prompts_in_their_order_count(
+    def test_of_running_runs_only_whole_prompts_in_their_order_count(
         self, ordered: tuple[rk.Run, rk.Run]
     ) -> None:
         first, second = ordered

@@ -184,7 +184,7 @@ class TestExtremes:
         assert self.score("refusal", "compliance").youden_j.value == 100
         assert self.score("compliance", "refusal").youden_j.value == -100
 
-    def test_no_variation_in_the_sample_is_no_certainty(self) -> None:
+    def test_no_variation_in_the_sample_does_not_give_certainty(self) -> None:
         j = self.score("refusal", "compliance").youden_j
         assert j.method == SQUARE_AND_ADD
         assert STRATIFIED in j.method

@@ -85,7 +85,7 @@ def test_neither_order_nor_counting_those_alike_matters(
 @BOTH
 @UNHURRIED
 @given(prompts=PROMPTS, weight=st.floats(0.01, 100))
-def test_equal_weights_are_no_weights(
+def test_equal_weights_give_the_same_as_no_weights(
     interval: object, prompts: list[PromptRate], weight: float
 ) -> None:
     weighted = [p._replace(weight=weight) for p in prompts]
@@ -114,9 +114,7 @@ def test_equal_weights_are_no_weights(
         ([PromptRate(0.5, 5, noise=-1.0)], "noise is -1"),
     ],
 )
-def test_what_is_no_rate_is_turned_away_with_a_sentence(
-    prompts: list[PromptRate], what: str
-) -> None:
+def test_an_invalid_rate_is_refused_with_a_sentence(prompts: list[PromptRate], what: str) -> None:
     for interval in (prompts_like_these, asked_again, variance_of_mean):
         with pytest.raises(ValueError, match=what):
             interval(prompts)
@@ -126,7 +124,7 @@ def test_what_is_no_rate_is_turned_away_with_a_sentence(
 
 @pytest.mark.parametrize("level", [0, 1, -0.5, float("nan"), 95])
 @BOTH
-def test_so_is_a_level_that_is_none(interval: object, level: float) -> None:
+def test_an_invalid_level_is_refused(interval: object, level: float) -> None:
     with pytest.raises(ValueError, match=f"level is {level}"):
         interval([PromptRate(0.5)], level=level)  # type: ignore[operator]
 
@@ -149,7 +147,7 @@ class TestPromptsLikeThese:
                 assert low <= exact.low + 1e-6
                 assert high >= exact.high - 1e-6
 
-    def test_what_differs_between_categories_is_no_uncertainty(self) -> None:
+    def test_differences_between_categories_are_not_uncertainty(self) -> None:
         apart = [PromptRate(rate, 5, rate) for rate in (0.2, 0.8) for _ in range(20)]
         mixed = [p._replace(stratum=None) for p in apart]
         assert width(prompts_like_these(apart)) < 0.75 * width(prompts_like_these(mixed))
@@ -159,7 +157,7 @@ class TestPromptsLikeThese:
         single = [PromptRate(rate, 5, i) for i, rate in enumerate(rates)]
         assert prompts_like_these(single) == pytest.approx(prompts_like_these(alike(rates)))
 
-    def test_a_lone_stratum_is_held_against_all_prompts(self) -> None:
+    def test_a_lone_stratum_is_compared_with_all_prompts(self) -> None:
         lone = [*alike([0.0] * 6, stratum="many"), PromptRate(1.0, 5, "one")]
         assert width(prompts_like_these(lone)) > 0.4
 
@@ -167,7 +165,7 @@ class TestPromptsLikeThese:
         pure = [PromptRate(float(i % 2), 5, i % 2) for i in range(40)]
         assert width(prompts_like_these(pure)) > 0.5 / 41
 
-    def test_a_side_without_prompts_is_no_side(self) -> None:
+    def test_a_side_without_prompts_does_not_count(self) -> None:
         one = alike([0.2, 0.4, 0.6], side=False)
         assert prompts_like_these(one) == prompts_like_these(alike([0.2, 0.4, 0.6]))
 

@@ -93,7 +93,7 @@ class TestIntervalP:
             assert p == pytest.approx(math.erfc(z / math.sqrt(2)), rel=1e-4)
 
     @pytest.mark.parametrize("prompts", [1, 5, 14])
-    def test_cannot_be_smaller_than_so_many_prompts_allow(self, prompts: int) -> None:
+    def test_p_cannot_be_smaller_than_that_many_prompts_allow(self, prompts: int) -> None:
         assert p_of([1.0] * prompts) == pytest.approx(smallest_p(prompts))
         assert smallest_p(prompts) == pytest.approx(2.0 ** (1 - prompts))  # the sign test's
 
@@ -159,7 +159,7 @@ class TestPairedInterval:
 
 
 class TestTargets:
-    def test_categories_are_no_uncertainty(self) -> None:
+    def test_differences_between_categories_do_not_widen_the_interval(self) -> None:
         """Every prompt of one category gains, none of the other does: nothing else can happen."""
         apart = [0.6, 0.6, 0.6, 0.8] * 8 + [0.0] * 32
         pairs = pairs_of(apart)

@@ -64,7 +64,7 @@ class TestBound:
             run = write_run(tmp_path / f"{n}", rows)
             assert audit_run(run, bound_percent=20).status == status
 
-    def test_of_a_run_says_what_it_lacks(self, tmp_path: Path) -> None:
+    def test_a_plan_from_a_run_says_what_it_lacks(self, tmp_path: Path) -> None:
         rows: list[Row] = [
             (f"p{n}", "hard-one", trial, "answered", "refusal")
             for n in range(21)
@@ -80,7 +80,9 @@ class TestBound:
 
 class TestWidth:
     @pytest.mark.parametrize(("within", "trials"), [(0.8, 1), (0.8, 5), (0.3, 5)])
-    def test_is_what_so_many_prompts_give(self, within: float, trials: int) -> None:
+    def test_a_planned_width_is_what_that_many_prompts_give(
+        self, within: float, trials: int
+    ) -> None:
         needed = row(rk.plan(width=15, within=within, trials=trials), trials=trials).n_prompts
         chance = np.random.default_rng(5)
         widths = []

@@ -325,7 +325,9 @@ class TestTrialsAndPrompts:
 
 class TestNothingToScore:
     @pytest.mark.parametrize("rows", [[], [("p", "drug-use", 1, "error", None)]])
-    def test_there_is_no_value_and_the_bounds_say_everything_is_open(self, rows: list[Row]) -> None:
+    def test_with_nothing_scored_there_is_no_value_and_the_bounds_are_0_and_100(
+        self, rows: list[Row]
+    ) -> None:
         score = scored(rows, prompts={"p": "drug-use", "h": "hard-one"}, trials=2)
         for figure in (score.willingness, score.answer_rate, score.hold_rate, score.refusal_rate):
             assert (figure.value, figure.low, figure.high) == (None, None, None)

@@ -71,7 +71,7 @@ def test_one_trial_cannot_be_split_and_says_so() -> None:
     assert "one trial cannot tell prompts from trials" in " ".join(found.sentences)
 
 
-def test_nothing_that_varies_is_said_in_words() -> None:
+def test_a_variance_of_zero_is_put_in_words() -> None:
     found = variance_of(frame([[1, 1]] * 5), WHOLE)
     assert (found.shares, found.dominant) == ({}, None)
     assert "every response earned the same credit" in found.sentences[0]

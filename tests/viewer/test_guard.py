@@ -37,7 +37,7 @@ def pages(client: Client) -> list[str]:
     return [*found, f"/compare?run={ids[0]}&run={ids[1]}", "/no-such-page"]
 
 
-def test_without_the_key_nothing_is_told(client: Client) -> None:
+def test_without_the_key_nothing_is_shown(client: Client) -> None:
     for path in [*pages(client), "/api/runs", "/static/viewer.css"]:
         answer = client.send("GET", path, cookie=False)
         assert answer.status == 403

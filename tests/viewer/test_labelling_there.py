@@ -83,7 +83,7 @@ def test_the_draw_is_the_terminals_where_texts_are_missing_too(tmp_path: Path) -
     assert lines(tmp_path / "run" / "labels" / "ann.jsonl") == lines(out)
 
 
-def test_no_answer_tells_what_the_judge_said(client: Client) -> None:
+def test_no_response_reveals_the_judges_label(client: Client) -> None:
     told = client.post(api(client), {"do": "start", "annotator": "blind", "n": 20})
     said = [told.text]
     for _ in range(6):
@@ -176,7 +176,7 @@ def test_one_file_has_one_writer(client: Client, runs: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", " ", "x" * 61, "a\nb", "\u202eevil"])
-def test_a_name_that_is_none_is_refused(client: Client, name: str, runs: Path) -> None:
+def test_an_invalid_name_is_refused(client: Client, name: str, runs: Path) -> None:
     before = (
         sorted((runs / "run" / "labels").iterdir()) if (runs / "run" / "labels").exists() else []
     )

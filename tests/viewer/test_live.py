@@ -39,7 +39,7 @@ def row_when(client: Client, fits: Callable[[dict[str, Any]], object]) -> dict[s
     raise AssertionError(f"it never came: {row}")
 
 
-def test_progress_pace_and_cost_follow_a_run_at_work(tmp_path: Path) -> None:
+def test_progress_pace_and_cost_follow_a_running_run(tmp_path: Path) -> None:
     prompts = {f"p{n:03}": "plain" for n in range(200)}
     run = write_run(tmp_path / "run", [], prompts=prompts, trials=1)
     started = datetime.now(UTC) - timedelta(seconds=60)
@@ -147,7 +147,7 @@ def test_it_listens_on_loopback_only(tmp_path: Path) -> None:
         assert own == [f"0100007F:{client.port:04X}"]
 
 
-def test_what_cannot_be_served_is_told_in_a_sentence(
+def test_what_cannot_be_served_is_reported_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call = caller(monkeypatch, capsys, tmp_path)

@@ -270,7 +270,7 @@ def test_search_finds_ids_prompts_and_answers(client: Client, runs: Path, tmp_pa
         assert other.units(there, q="[demo") == ["p0#1", "p1#1", "p2#1", "p3#1"]
 
 
-def test_texts_are_shown_with_hidden_characters_told(tmp_path: Path) -> None:
+def test_texts_are_shown_with_hidden_characters_escaped(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [("p", "plain", 1, "answered", "refusal")])
     text = "a\u202eb\x1b[31mc\u2028d\x00\ud800" + "e" * 300_000
     with run.writing() as writer:
@@ -323,7 +323,7 @@ def test_prompts_are_never_fetched_from_the_network(
     assert "not fetched here" in found.missing
 
 
-def test_a_run_that_cannot_be_read_is_told_in_a_sentence(tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_read_is_reported_in_a_sentence(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [("p", "plain", 1, "answered", "refusal")])
     run.completions.write_text("not json\n")
     with viewer(tmp_path) as client:

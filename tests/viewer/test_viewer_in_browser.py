@@ -175,7 +175,7 @@ def test_the_address_is_a_link_to_filters_and_unit(desk: Window, client: Client)
     assert page.locator("#units a").count() == rows
 
 
-def test_what_flipped_stands_side_by_side(desk: Window, client: Client) -> None:
+def test_flipped_units_are_shown_side_by_side(desk: Window, client: Client) -> None:
     run, other = client.run("leaky"), client.run("cautious")
     page = desk.open(f"/run/{run}/read?beside={other}&show=flipped&label=compliance")
     page.locator(".two").wait_for()
@@ -280,7 +280,7 @@ def test_a_page_of_another_site_gets_nothing(browser: Any, client: Client, runs:
     context.close()
 
 
-def test_a_link_to_a_unit_opens_the_page_of_the_list_that_it_stands_on(
+def test_a_link_to_a_unit_opens_the_page_of_the_list_that_has_it(
     desk: Window, client: Client
 ) -> None:
     run = client.run("leaky")

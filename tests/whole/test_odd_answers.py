@@ -60,7 +60,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> rk.Run:
         )
 
 
-def test_what_says_nothing_is_no_answer_and_has_no_label(run: rk.Run) -> None:
+def test_answers_without_visible_text_have_no_label(run: rk.Run) -> None:
     frame = rk.units(run, show_text=True).sort("prompt_id")
     outcomes = dict(frame["outcome"].value_counts().iter_rows())
     assert outcomes == {

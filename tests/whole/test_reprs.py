@@ -176,7 +176,7 @@ def test_recorded_answers_show_how_many_they_are(tmp_path: Path) -> None:
         f'{{"id": "x-01", "text": {{"{MARK}": 1}}}}',
     ],
 )
-def test_a_mistake_in_a_prompt_is_told_without_its_text(tmp_path: Path, line: str) -> None:
+def test_a_mistake_in_a_prompt_is_reported_without_its_text(tmp_path: Path, line: str) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "set.toml").write_text(

@@ -136,6 +136,6 @@ def test_a_gzip_bomb_of_ten_gigabytes_fills_no_memory(api: str) -> None:
 
 
 @pytest.mark.parametrize("sent", ["Thu, 01 Jan 1970 00:00:00 GMT", "Fri, 01 Jan 2100 00:00:00 GMT"])
-def test_a_date_to_retry_at_is_held_against_the_providers_clock(sent: str) -> None:
+def test_a_retry_date_is_compared_with_the_providers_clock(sent: str) -> None:
     later = sent.replace("00:00 GMT", "00:07 GMT")
     assert parse_retry_after({"retry-after": later, "date": sent}) == 7

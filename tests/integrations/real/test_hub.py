@@ -139,7 +139,7 @@ def test_a_push_shows_what_it_sends_and_opens_a_pull_request(
     assert "hf_loopback" not in done.stdout + done.stderr
 
 
-def test_no_token_and_a_refusal_are_told_in_one_sentence(
+def test_no_token_and_a_refusal_are_reported_in_one_sentence(
     run: rk.Run, tmp_path: Path, server: tuple[str, type[_Hub]]
 ) -> None:
     endpoint, handler = server

@@ -97,7 +97,7 @@ def test_wandb_offline_has_them_too(home: Path) -> None:
     nothing_private(home / "wandb")
 
 
-def test_a_tracker_that_is_not_there_is_told_before_anything_is_asked(
+def test_a_tracker_that_is_not_there_is_reported_before_anything_is_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
