@@ -117,3 +117,16 @@ def test_commands_that_share_options_offer_the_same(call: Call) -> None:
     assert offered("run").keys() - offered("estimate").keys() == {"fresh", "log_to"}
     assert offered("estimate").keys() - offered("run").keys() == {"earlier", "answers", "labels"}
     assert offered("grade").keys() >= offered("regrade").keys() - {"run"}
+
+
+@pytest.mark.parametrize(
+    "words", [("grade",), ("regrade",), ("judges", "probe"), ("judges", "agree")]
+)
+def test_commands_that_only_judge_do_not_show_the_models_own_options(
+    call: Call, words: tuple[str, ...]
+) -> None:
+    shown = call(*words, "--help").out
+    assert "--judge-api-base" in shown
+    assert "--judge-rpm" in shown
+    for option in ("--api-base", "--api-key-env", "--rpm", "--tpm"):
+        assert not re.search(rf"(?m)^  {option}\b", shown)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from refusalkit.config.run_config import Cli, Group
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+# They change nothing where no model is asked, so commands that only judge do not show them.
+_MODELS_OWN = ("api_base", "api_key_env", "rpm", "tpm")
 
 
 class Number(click.FloatRange):
@@ -83,13 +85,18 @@ arg = functools.partial(click.argument, cls=Arg)
 
 
 def config_options(
-    *groups: Group, only: Sequence[str] = (), file: bool = False, defaults: bool = True
+    *groups: Group,
+    only: Sequence[str] = (),
+    hidden: Collection[str] = (),
+    file: bool = False,
+    defaults: bool = True,
 ) -> Callable[[_F], _F]:
     """The options of fields of `RunConfig` and `Placement`: whole groups, and `only` single ones.
 
-    With `file`, the options about configuration files are added; without `defaults`, the help does
-    not show defaults. The command must be a `ConfiguredCommand`, which makes the options when they
-    are first used, so that other commands need not import `RunConfig`.
+    Those of `hidden` are accepted but not in the help. With `file`, the options about configuration
+    files are added; without `defaults`, the help does not show defaults. The command must be a
+    `ConfiguredCommand`, which makes the options when they are first used, so that other commands
+    need not import `RunConfig`.
     """
 
     def make() -> Iterator[click.Option]:
@@ -99,7 +106,9 @@ def config_options(
         fields = {**RunConfig.model_fields, **Placement.model_fields}
         for name, place in PLACES.items():
             if place.group in groups or name in only:
-                yield _option(name, place, fields[name], shows_default=defaults)
+                option = _option(name, place, fields[name], shows_default=defaults)
+                option.hidden = name in hidden
+                yield option
         if file:
             yield from _file_options()
 
@@ -373,9 +382,9 @@ def run_options(function: _F) -> _F:
 
 def judging_options(function: _F) -> _F:
     """The options of commands that only judge: `grade`, `regrade`."""
-    return config_options("judge", "operational", "batch", file=True)(function)
+    return config_options("judge", "operational", "batch", hidden=_MODELS_OWN, file=True)(function)
 
 
 def one_judge_options(*fields: str) -> Callable[[_F], _F]:
     """The options of commands about one judge: these `fields`, and those on pace and endpoint."""
-    return config_options("operational", only=fields, file=True)
+    return config_options("operational", only=fields, hidden=_MODELS_OWN, file=True)
