@@ -697,3 +697,30 @@ def test_of_very_many_parameters_only_a_few_are_listed(call: Call, run: Path) ->
     assert "model: p0 was left out: no" in done.err
     assert "1,950 more were left out" in done.err
     assert len(done.err.splitlines()) < 100
+
+
+@pytest.mark.parametrize("field", ["selection", "sent", "operational", "config"])
+def test_a_manifest_that_is_nested_deeply_is_refused(call: Call, run: Path, field: str) -> None:
+    """It could be read and not be written again."""
+    manifest = json.loads((run / "manifest.json").read_text())
+    deep: dict[str, Any] = {}
+    for _ in range(400):
+        deep = {"a": [deep]}
+    entry = {"selection": manifest["prompt_set"], "operational": manifest["sessions"][0]}
+    entry |= {"sent": manifest["parameters"]["model"]}
+    entry.get(field, manifest)[field] = {**entry.get(field, manifest)[field], "deep": deep}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    for command in (("score", run), ("resume", run), ("regrade", run, "--judge", "lexical")):
+        done = call(*command)
+        assert (done.status, done.out) == (2, "")
+        assert f"{field}: is nested too deeply" in done.err
+
+
+def test_a_council_of_very_many_members_is_refused(call: Call, run: Path) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    judge = manifest["judges"][manifest["judge"]]
+    judge |= {"kind": "council", "rule": "majority", "members": [manifest["judge"]] * 100_000}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    done = call("score", run)
+    assert done.status == 2
+    assert "members: Tuple should have at most 200 items" in done.err

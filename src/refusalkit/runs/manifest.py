@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -32,7 +33,23 @@ MAX_JUDGES = 200
 """Each judge is compared with each other one."""
 _MAX_SHARES = 999_999
 _MAX_LINES = 50
+_MAX_DEPTH = 50
 Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
+
+
+def _is_shallow(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what is nested deeper than it could be written again."""
+    level: list[Any] = [value]
+    for _ in range(_MAX_DEPTH):
+        inside = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [each for one in inside for each in one if isinstance(each, dict | list)]
+        if not level:
+            return value
+    raise ValueError("is nested too deeply")
+
+
+Free = Annotated[dict[str, Any], AfterValidator(_is_shallow)]
+"""An object of any fields."""
 
 
 class _Model(BaseModel):
@@ -108,7 +125,7 @@ class PromptSetEntry(_Model):
     """Licence of the texts (SPDX where there is one)."""
     source: str | None
     """Name or path that the set was loaded from; None if it was built in Python."""
-    selection: dict[str, Any]
+    selection: Free
     """The filters used, by name; empty if every prompt was asked."""
     n_prompts: Count
     """Prompts asked, contrast and framed ones included."""
@@ -183,7 +200,7 @@ class JudgeEntry(_JudgeFile):
     them too.
     """
 
-    members: tuple[str, ...] = ()
+    members: Annotated[tuple[str, ...], Field(max_length=MAX_JUDGES)] = ()
     """Ids of a council's judges, which have entries of their own; empty for a single judge."""
     rule: str | None = None
     """How a council decides; None for a single judge."""
@@ -211,7 +228,7 @@ class ShardEntry(_Model):
 class ParameterEntry(_Model):
     """The parameters really sent, and what was left out and why."""
 
-    sent: dict[str, Any] = {}
+    sent: Free = {}
     """Parameters of the requests, by the name the endpoint was sent."""
     dropped: dict[str, str] = {}
     """Why each parameter that was left out was left out, by name."""
@@ -232,7 +249,7 @@ class Session(_Model):
     ended_because: str | None = None
     """Why it ended: ``done``, ``interrupted``, ``max_cost``, ``held``, ``crossed``, ``batches``
     (they are at a provider), ``stopped``, or ``failed:`` and the name of the error."""
-    operational: dict[str, Any] = {}
+    operational: Free = {}
     """Settings that change no figure (concurrency, rates, timeouts), by name."""
     judge: str | None = None
     """Id of the judge that judged the run again; None if the run's own judge was at work."""
@@ -261,7 +278,7 @@ class Manifest(_Model):
     """Version of Python that began it."""
     packages: dict[str, str]
     """Versions of the packages that a figure may depend on, by name."""
-    config: dict[str, Any]
+    config: Free
     """The resolved configuration; `run_config` is the same, checked."""
     config_digest: str
     """SHA-256 of the part of the configuration that a figure depends on."""
