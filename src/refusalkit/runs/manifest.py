@@ -29,8 +29,8 @@ MANIFEST = "manifest.json"
 # No run is larger: a higher number is a mistake, or meant to exhaust the memory.
 _MAX_COUNT = 10**9
 MAX_TRIALS = 1000
-MAX_JUDGES = 200
-"""Each judge is compared with each other one."""
+MAX_JUDGES = 50
+"""Judges of a run: each is compared with every other, in a report with figures of its own."""
 _MAX_SHARES = 999_999
 _MAX_LINES = 50
 _MAX_DEPTH = 50

@@ -12,7 +12,7 @@ from refusalkit.display import shows
 from refusalkit.errors import RecordError
 from refusalkit.prompts.categories import slug_of
 from refusalkit.prompts.prompt_set import PromptSet
-from refusalkit.runs.manifest import MAX_JUDGES, MAX_TRIALS
+from refusalkit.runs.manifest import MAX_TRIALS
 from refusalkit.types import Category, Judgement, Label, Message, Prompt, unit_id
 from refusalkit.untrusted import printable
 
@@ -27,6 +27,8 @@ LABEL_WORDS: Mapping[str, Label] = {
 }
 # Words of others for a prompt's danger.
 DANGER_WORDS: Mapping[str, int] = {"low": 1, "medium": 2, "high": 3, "1": 1, "2": 2, "3": 3}
+MAX_LABELLERS = 200
+"""Judges and people whose labels are compared, each with every other."""
 
 
 @shows(
@@ -177,10 +179,10 @@ class AnswerCollector:
         self, path: Path, rates: Mapping[str, float] | None = None, *, lacks: str | None = None
     ) -> RecordedAnswers:
         """All answers that were added. Raises `RecordError` if there is none."""
-        if len(self.judgements) > MAX_JUDGES:
+        if len(self.judgements) > MAX_LABELLERS:
             raise RecordError(
                 f"{printable(path)} has judgements by {len(self.judgements):,} judges, and "
-                f"{MAX_JUDGES} is the most: is the judge's name in the wrong field?"
+                f"{MAX_LABELLERS} is the most: is the judge's name in the wrong field?"
             )
         if not self.units:
             left = ", ".join(f"{count} {why}" for why, count in sorted(self.left_out.items()))

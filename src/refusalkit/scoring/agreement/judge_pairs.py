@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from refusalkit.display import shows
 from refusalkit.errors import UsageError
-from refusalkit.runs.manifest import MAX_JUDGES
+from refusalkit.runs.imported.answers import MAX_LABELLERS
 from refusalkit.scoring.agreement.coefficients import (
     SPLITS,
     Agreement,
@@ -83,10 +83,10 @@ def judge_agreements(said: Said, categories: Mapping[str, str] | None = None) ->
 
     Raises `UsageError` where there are more of them than a run may have.
     """
-    if len(said) > MAX_JUDGES:
+    if len(said) > MAX_LABELLERS:
         raise UsageError(
             f"there are labels of {len(said):,} judges and people, and each is compared with each "
-            f"other one: {MAX_JUDGES} at most can be"
+            f"other one: {MAX_LABELLERS} at most can be"
         )
     pairs = []
     for first, second in itertools.combinations(said, 2):
