@@ -67,8 +67,8 @@ def prompts_show(
 def prompts_validate(sources: tuple[str, ...], strict: bool, as_json: bool) -> int:
     """Check each SET and list every mistake with file, line and field.
 
-    Near-duplicates are looked for in all sets together, a prompt's own twin excepted. What may be
-    meant is a warning on stdout.
+    Near-duplicates are looked for in all sets together, except between a prompt and its own twin.
+    What may be intended is a warning on stdout.
     """
     from refusalkit.errors import PromptSetError
     from refusalkit.prompts.checks import check_sets

@@ -33,8 +33,6 @@ from refusalkit.scoring.statistics.intervals import (
 )
 from refusalkit.scoring.statistics.proportions import clopper_pearson
 
-ASKED_AGAIN = "Clopper-Pearson by how a prompt mostly went, put together by square and add"
-
 _EVEN = 1e-9
 
 

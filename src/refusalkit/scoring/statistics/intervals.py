@@ -35,7 +35,7 @@ from refusalkit.scoring.statistics.proportions import clopper_pearson, required
 from refusalkit.scoring.statistics.quantiles import student_quantile
 
 STRATIFIED = "Korn-Graubard, stratified by category, one prompt added"
-BY_SIDE = f"{STRATIFIED}; ordinary prompts and hard lines put together by square and add"
+BY_SIDE = f"{STRATIFIED}; ordinary prompts and hard lines combined by square and add"
 
 _EVEN = 1e-9  # values closer than this are equal: means of trials are not exact in binary
 
