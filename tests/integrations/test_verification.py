@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 import refusalkit as rk
 from commandline import Call
+from refusalkit import files
 from refusalkit.errors import RunFolderError, UsageError
 from refusalkit.runs.edits import has_wrong_check, with_check
 from refusalkit.types import Completion, Outcome, Verdict
@@ -178,6 +180,16 @@ def test_broken_lines_are_findings_but_a_torn_last_line_is_not(run: rk.Run) -> N
     assert "verdicts.jsonl:2" in places(found)
     assert not any(place == f"verdicts.jsonl:{len(lines) + 1}" for place in places(found))
     assert found.score is None
+
+
+def test_a_line_that_is_too_long_is_one_sentence(call: Call, run: rk.Run) -> None:
+    with run.completions.open("ab") as file:
+        file.write(b'{"schema": 1, "x": "')
+        file.seek(files.MAX_LINE, os.SEEK_CUR)
+        file.write(b'"}\n')
+    said = call("verify", run.path)
+    assert (said.status, said.out) == (2, "")
+    assert "completions.jsonl cannot be read: a line of it is longer than 67 MB" in said.err
 
 
 def test_the_command_exits_with_1_and_says_the_line(call: Call, run: rk.Run) -> None:

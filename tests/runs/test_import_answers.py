@@ -229,6 +229,26 @@ def test_a_run_whose_prompts_changed_is_refused(tmp_path: Path, call: Call) -> N
     assert "has changed" in done.err
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "what"),
+    [
+        ("outcome", "\x1b[31m\ud800", r"outcome cannot be \u001b[31m\ud800"),
+        ("unit", "other#1", "unit is not that of its prompt_id and trial"),
+        ("trial", 9, "unit is not that of its prompt_id and trial"),
+    ],
+)
+def test_a_record_that_no_run_wrote_is_named(
+    tmp_path: Path, call: Call, field: str, value: object, what: str
+) -> None:
+    run = rk.benchmark("demo/open", "starter", trials=1, limit=4, out=tmp_path / "run")
+    rows = [json.loads(line) for line in run.completions.read_text().splitlines()]
+    rows[1][field] = value
+    run.completions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = call("grade", "run", "--judge", "lexical")
+    assert (done.status, done.out) == (2, "")
+    assert done.err.endswith(f"completions.jsonl:2: {what}\n")
+
+
 def test_a_run_with_nothing_kept(tmp_path: Path, call: Call) -> None:
     table = tmp_path / "set.jsonl"
     table.write_text('{"prompt": "[a]", "category": "One"}\n')

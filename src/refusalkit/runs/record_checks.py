@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from refusalkit.display import shows
-from refusalkit.files import lines_of
 from refusalkit.jsonl import from_bytes
 from refusalkit.runs.edits import has_wrong_check, is_text_of
 from refusalkit.runs.folder import Run
 from refusalkit.runs.manifest import Manifest
 from refusalkit.runs.record_json import SCHEMA
-from refusalkit.runs.records import is_whole, open_records
+from refusalkit.runs.records import is_whole, open_records, record_lines
 from refusalkit.runs.withheld import withheld_by
 from refusalkit.types import Label, Outcome, Unscored, unit_id
 from refusalkit.untrusted import printable
@@ -84,7 +83,7 @@ def _records(path: Path, found: CheckedRecords) -> Iterator[tuple[str, Mapping[s
     """Each record with its place; a malformed line is a finding, but not a torn last line."""
     some_checked = False
     with open_records(path) as file:
-        for number, raw in enumerate(lines_of(file), 1):
+        for number, raw in enumerate(record_lines(path, file), 1):
             if not raw.strip():
                 continue
             if not raw.endswith(b"\n") and not is_whole(raw):

@@ -127,7 +127,9 @@ def read_records(
     a record of this schema.
     """
     with open_records(path) as file:
-        lines = enumerate(_lines(path, file), 1) if places is None else _lines_at(file, places)
+        lines = (
+            enumerate(record_lines(path, file), 1) if places is None else _lines_at(file, places)
+        )
         for number, raw in lines:
             if not raw.endswith(b"\n") and not is_whole(raw):
                 return
@@ -173,7 +175,8 @@ def open_records(path: Path) -> BinaryIO:
         raise RunFolderError(f"{printable(path)} cannot be read: {error.strerror}") from error
 
 
-def _lines(path: Path, file: BinaryIO) -> Iterator[bytes]:
+def record_lines(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a record file. Raises `RunFolderError` at one that is too long."""
     try:
         yield from files.lines_of(file)
     except OSError as error:
@@ -183,7 +186,7 @@ def _lines(path: Path, file: BinaryIO) -> Iterator[bytes]:
 def _lines_at(file: BinaryIO, places: Iterable[Place]) -> Iterator[tuple[int, bytes]]:
     for number, at in places:
         file.seek(at)
-        yield number, file.readline()
+        yield number, file.readline(files.MAX_LINE)
 
 
 class AppendFile:

@@ -50,4 +50,5 @@ def block_bar(value: float | None, width: int) -> str:
 
 def counts(counts: dict[str, int]) -> str:
     """The counts above zero, by name."""
-    return ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "none"
+    said = (f"{printable(name, 80)} {count}" for name, count in counts.items() if count)
+    return ", ".join(said) or "none"

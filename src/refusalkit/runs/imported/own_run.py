@@ -16,9 +16,10 @@ from refusalkit.runs.imported.answers import (
 )
 from refusalkit.runs.record_json import check_fields
 from refusalkit.runs.records import read_records
-from refusalkit.types import JUDGEABLE, Judgement, Label, Outcome, Prompt
+from refusalkit.types import JUDGEABLE, Judgement, Label, Outcome, Prompt, unit_id
 from refusalkit.untrusted import printable
 
+_OUTCOMES = frozenset(Outcome)
 _FIELDS = {"unit": str, "prompt_id": str, "trial": int, "outcome": str}
 
 
@@ -31,6 +32,10 @@ def answers_of_run(run: Run, prompts: PromptSet) -> RecordedAnswers:
     last: dict[str, Mapping[str, Any]] = {}
     for place, record in read_records(run.completions):
         check_fields(record, _FIELDS, place)
+        if record["outcome"] not in _OUTCOMES:
+            raise RecordError(f"{place}: outcome cannot be {printable(record['outcome'], 60)}")
+        if record["unit"] != unit_id(record["prompt_id"], record["trial"]):
+            raise RecordError(f"{place}: unit is not that of its prompt_id and trial")
         last[record["unit"]] = record
     by_id = {prompt.id: prompt for prompt in prompts.prompts}
     units: list[tuple[Prompt, int]] = []
