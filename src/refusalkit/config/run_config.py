@@ -162,7 +162,7 @@ class RunConfig(BaseModel):
     via: Annotated[Via | None, Cli("measured", HOW)] = None
     """Send the model's requests through this library."""
     api_base: Annotated[str | None, Cli("operational", HOW, metavar="URL", steers=True)] = None
-    """Endpoint of the model (OpenAI protocol)."""
+    """Endpoint of the model (OpenAI protocol; for anthropic/... Anthropic's)."""
     api_key_env: Annotated[str | None, Cli("operational", HOW, metavar="NAME", steers=True)] = None
     """Environment variable with the model's key."""
 
@@ -415,7 +415,11 @@ resumed."""
 
 
 class JudgeOptions(TypedDict, total=False):
-    """Keyword arguments that choose a judge and say how to ask it: fields of `RunConfig`."""
+    """Keyword arguments that choose a judge and say how to ask it: fields of `RunConfig`.
+
+    Those of the model (`api_base`, `api_key_env`, `rpm`, `tpm`) change nothing where only a judge
+    is asked.
+    """
 
     api_base: str | None
     api_key_env: str | None

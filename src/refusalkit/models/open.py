@@ -60,8 +60,8 @@ def open_model(
 
     Args:
         model_id: ``demo/...`` answers in process, ``anthropic/...`` goes through the anthropic SDK,
-            ``openai/...``, ``hosted_vllm/...`` and anything with an `api_base` through the OpenAI
-            protocol, everything else through litellm.
+            ``openai/...``, ``hosted_vllm/...`` and any other id with an `api_base` through the
+            OpenAI protocol, everything else through litellm.
         api_base: the endpoint's base URL, such as ``http://localhost:8000/v1``; default:
             OPENAI_BASE_URL or ANTHROPIC_BASE_URL where it is set, else the provider's.
         api_key_env: name of the environment variable that holds the key, where it is not the
