@@ -13,6 +13,7 @@ import pytest
 import refusalkit as rk
 from loopback import LoopbackServer, Script
 from loopback.provider import Provider
+from places import ROOT
 from refusalkit.judges.llm import LLMJudge
 from refusalkit.judges.open import load_judge
 from refusalkit.judges.rubrics import load_rubric, shipped_judges
@@ -20,6 +21,7 @@ from refusalkit.models import endpoints
 from refusalkit.models.chat import ChatModel
 from refusalkit.models.open import open_model
 from refusalkit.models.prices import Price, price_of
+from refusalkit.models.tokens import tokeniser
 from refusalkit.runs import frames
 from refusalkit.types import Completion, GenerationConfig, Outcome, Prompt, Usage, Verdict
 
@@ -263,3 +265,9 @@ def test_a_shipped_judges_fixed_part_comes_first_and_alone(name: str) -> None:
     assert price is not None
     assert price.keeps(rubric.system)
     assert isinstance(load_judge(name, api_base="http://127.0.0.1:9"), LLMJudge)
+
+
+@pytest.mark.parametrize("name", ["refusalbench", "graded", "hard-line"])
+def test_the_docs_give_the_tokens_of_each_judges_system_text(name: str) -> None:
+    n_tokens = tokeniser().count(load_rubric(name).system)
+    assert f"| `{name}` | {n_tokens} |" in (ROOT / "docs/models.md").read_text("utf-8")
