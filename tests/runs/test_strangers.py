@@ -724,3 +724,26 @@ def test_a_council_of_very_many_members_is_refused(call: Call, run: Path) -> Non
     done = call("score", run)
     assert done.status == 2
     assert "members: Tuple should have at most 50 items" in done.err
+
+
+def test_prompts_that_only_a_manifest_has_take_no_memory_of_compare(
+    call: Call, tmp_path: Path
+) -> None:
+    """Each was counted out once for either way: 8 GB for a billion of them."""
+    small = ("run", "demo/mixed", "--prompts", "starter", "--limit", 6, "--trials", 1)
+    call(*small, "--out", tmp_path / "a")
+    call(*small, "--out", tmp_path / "b")
+    path = tmp_path / "a" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["prompt_set"]["categories"][0] |= {"n_prompts": 10**9, "n_units": 10**9}
+    path.write_text(json.dumps(manifest))
+    done = call("compare", tmp_path / "a", tmp_path / "b", "--anyway", "--json")
+    assert done.status == 0
+    (pair,) = json.loads(done.out)["pairs"]
+    assert pair["willingness"]["bounds"] == {
+        "low": pytest.approx(-100),
+        "high": pytest.approx(100),
+    }
+    done = call("compare", tmp_path / "a", tmp_path / "b", "--anyway", "--max-drop", 3)
+    assert done.status == 2
+    assert "prompts were planned that neither run has an answer to" in done.err

@@ -231,7 +231,10 @@ class TestUnscored:
         manifest["prompt_set"]["categories"][0]["n_units"] = manifest["n_units"] = 20
         new = new.with_manifest(type(new.manifest).model_validate(manifest))
         score = rk.score(new)
-        assert sides_of(score, score, "willingness").unseen == 2
+        sides = sides_of(score, score, "willingness")
+        assert sides.unseen == 2
+        counted_out = [first - second for first, second in (sides.worst(w).means for w in (-1, 1))]
+        assert sides.bounds() == pytest.approx([100 * end for end in counted_out])
         item = rk.compare(new, new).willingness
         assert item.bounds == pytest.approx((-20, 20))
         assert (item.estimate.n_responses, item.estimate.n_unscored) == (32, 8)

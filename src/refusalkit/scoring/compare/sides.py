@@ -7,6 +7,7 @@ from math import fsum
 
 import polars as pl
 
+from refusalkit.errors import UsageError
 from refusalkit.scoring.score import Score
 from refusalkit.scoring.statistics.asked_again import asked_again
 from refusalkit.scoring.statistics.intervals import PromptRate
@@ -17,6 +18,9 @@ from refusalkit.scoring.statistics.paired import (
     unpaired_interval,
 )
 from refusalkit.scoring.statistics.proportions import difference
+
+# The numbers of a manifest may be a stranger's: each takes a place in memory.
+_MAX_UNSEEN = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -108,23 +112,45 @@ class Sides:
 
     def bounds(self) -> tuple[float, float]:
         """The lowest and the highest difference that what is unscored allows, in points."""
-        means = [self.worst(way).means or (0.0, 0.0) for way in (-1, 1)]
-        low, high = (100 * (first - second) for first, second in means)
+        low, high = (100 * self._difference(way) for way in (-1, 1))
         return low, high
+
+    def _difference(self, way: int) -> float:
+        """The difference of the means of `worst`, whose unseen prompts are not counted out."""
+        rates = self._worst_seen(way)
+        first, second = rates.means or (0.0, 0.0)
+        seen = len(rates.pairs)
+        if not self.unseen:
+            return first - second
+        return ((first - second) * seen + way * self.unseen) / (seen + self.unseen)
 
     def worst(self, way: int) -> Rates:
         """The rates with what is unscored counted down in the first run and up in the second.
 
         For `way` 1 it is the reverse.
 
-        `way` is -1 for the lowest difference, 1 for the highest.
+        `way` is -1 for the lowest difference, 1 for the highest. Raises `UsageError` where more
+        prompts were planned than any run has.
         """
+        if self.unseen > _MAX_UNSEEN:
+            raise UsageError(
+                f"{self.unseen:,} prompts were planned that neither run has an answer to, which is "
+                f"more than can be counted either way ({_MAX_UNSEEN:,}): finish the runs first"
+            )
+        rates = self._worst_seen(way)
+        if not self.unseen:
+            return rates
+        up_first = 1.0 if way > 0 else 0.0
+        never = PromptPair(up_first, 1 - up_first, stratum="", side=None)
+        return Rates(pairs=rates.pairs + (never,) * self.unseen)
+
+    def _worst_seen(self, way: int) -> Rates:
+        """`worst` over the prompts that either run answered."""
         up_first = 1 if way > 0 else 0
         rows = _filled(_filled(self.prompts, "first", up_first), "second", 1 - up_first)
         if not self.paired:
             return Rates(first=_rates(rows, "first"), second=_rates(rows, "second"))
-        never = PromptPair(float(up_first), float(1 - up_first), stratum="", side=None)
-        return Rates(pairs=_pairs(rows) + (never,) * self.unseen)
+        return Rates(pairs=_pairs(rows))
 
     def flipped(self) -> pl.DataFrame:
         """Prompts that lie on one side of 50 % in one run and on the other in the other."""
