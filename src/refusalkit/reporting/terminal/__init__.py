@@ -1,4 +1,4 @@
-"""Results as text for a terminal or a pipe, in 80 columns."""
+"""Results as text for a terminal or a pipe: tables in 80 columns, lists where there are fewer."""
 
 from __future__ import annotations
 
