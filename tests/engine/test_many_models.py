@@ -404,7 +404,7 @@ def test_a_failure_is_reported_at_the_end_with_its_exit_code(refusalkit: Call) -
     [
         ("trials = 1\n", "plan.toml: names no model"),
         ("[[model]]\ntrials = 1\n", "plan.toml: [[model]] 1: id is missing"),
-        ('[[model]]\nid = "demo/open"\nmodel = "x/y"\n', "the model's name is its id"),
+        ('[[model]]\nid = "demo/open"\nmodel = "x/y"\n', "give the model as id, not as model"),
         (
             'limit = 3\n\n[[model]]\nid = "demo/open"\n[[model]]\nid = "demo/mixed"\ntrails = 1\n',
             "plan.toml:7: trails is not an option: did you mean trials?",
