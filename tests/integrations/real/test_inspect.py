@@ -23,11 +23,12 @@ import pytest
 import refusalkit as rk
 from browser import chromium
 from loopback import LoopbackServer, Script
-from refusalkit.errors import RecordError
+from refusalkit.errors import RecordError, StorageError, UsageError
 
 pytest.importorskip("inspect_ai", reason="make test-integrations")
 
 REFUSED, ANSWERED = "I can't help with that.", "[demo answer]"
+SECRET = "PLANTED-5d1e"
 # litellm ships the encoding with which Inspect counts tokens.
 TOKENIZERS = "litellm_core_utils/tokenizers"
 
@@ -307,3 +308,32 @@ def test_a_small_log_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> Non
     assert (tmp_path / "log.eval").stat().st_size < 2**20
     with pytest.raises(RecordError, match="unpacks to more than 1074 MB"):
         rk.grade(tmp_path / "log.eval", "lexical")
+
+
+def test_a_strangers_run_keeps_hard_line_texts_out_of_inspects_log(tmp_path: Path) -> None:
+    """Whatever it calls ordinary, however long it says a text is, and whenever it was made."""
+    own = {"trials": 1, "limit": 12, "keep_hard_line_text": True}
+    run = rk.benchmark("demo/leaky", "starter", out=tmp_path / "run", **own)
+    manifest = json.loads((run.path / "manifest.json").read_text("utf-8"))
+    lines = run.manifest.hard_lines
+    for category in manifest["prompt_set"]["categories"]:
+        category["hard_line"] = False
+    for path in (run.completions, run.verdicts):
+        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        for row in rows:
+            if row["category"] in lines:
+                row |= {"reason": SECRET} if "judge" in row else {"text": SECRET, "text_chars": 0}
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    out = tmp_path / "log.json"
+    (tmp_path / "link.json").symlink_to(out)
+    with pytest.raises(StorageError, match="it is a link to"):
+        rk.export(run, "inspect", tmp_path / "link.json")
+    for when, ended in (("2026-01-01T00:00:00+00:00", "[31m"), ("[31m", None)):
+        manifest["sessions"][0] |= {"started_at": when, "ended_at": ended}
+        (run.path / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+        if ended is None:
+            with pytest.raises(UsageError, match="does not say when it was made"):
+                rk.export(run.path, "inspect", out)
+        else:
+            rk.export(run.path, "inspect", out)
+            assert SECRET not in out.read_text("utf-8")

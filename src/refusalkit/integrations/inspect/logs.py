@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 
 from inspect_ai.dataset import Sample
@@ -32,15 +33,17 @@ from inspect_ai.scorer import Score
 from refusalkit.api.results import score as score_of
 from refusalkit.api.results import units
 from refusalkit.errors import RefusalkitError, StorageError, UsageError
+from refusalkit.files import check_replaceable
 from refusalkit.integrations.inspect.figures import UNSCORED, figures_of
 from refusalkit.integrations.inspect.scoring import WITHHELD
 from refusalkit.integrations.inspect.tasks import sample_of
 from refusalkit.prompts.load import shipped_sets
+from refusalkit.prompts.prompt_set import PromptSet
 from refusalkit.reporting.data.scores import FIGURES
 from refusalkit.runs.folder import Run
 from refusalkit.runs.prompt_choice import same_prompts
 from refusalkit.runs.records import read_records
-from refusalkit.types import Outcome, Prompt
+from refusalkit.types import Outcome
 from refusalkit.untrusted import printable
 
 _SCORER = "refusal_judge"
@@ -66,11 +69,11 @@ def write_inspect_log(run: Run, out: Path) -> Path:
     if found.willingness.value is None:
         raise UsageError(f"{printable(run.path)} has no scored response yet: nothing to export")
     manifest, config = run.manifest, run.manifest.config
-    if not manifest.sessions:
+    began = manifest.sessions[0].started_at if manifest.sessions else ""
+    if not _is_time(began):
         raise UsageError(f"{printable(run.path)} does not say when it was made")
     samples = list(_samples(run))
-    began = manifest.sessions[0].started_at
-    ended = manifest.sessions[-1].ended_at
+    ended = manifest.sessions[-1].ended_at or began
     figures: dict[str, float] = {}
     for name in FIGURES:
         estimate = getattr(found, name)
@@ -120,10 +123,11 @@ def write_inspect_log(run: Run, out: Path) -> Path:
                 )
             ],
         ),
-        stats=EvalStats(started_at=began, completed_at=ended or began),
+        stats=EvalStats(started_at=began, completed_at=ended if _is_time(ended) else began),
         samples=samples,
     )
     try:
+        check_replaceable(out)
         write_eval_log(log, str(out))
     except OSError as error:
         raise StorageError(f"cannot write {printable(out)}: {error.strerror or error}") from error
@@ -131,12 +135,17 @@ def write_inspect_log(run: Run, out: Path) -> Path:
 
 
 def _samples(run: Run) -> Iterator[EvalSample]:
-    prompts, reasons = _prompts(run), _reasons(run)
+    asked, reasons = _prompts(run), _reasons(run)
+    prompts = {} if asked is None else {prompt.id: prompt for prompt in asked}
+    # A stranger's folder may call ordinary what the set calls a hard line.
+    marked = frozenset() if asked is None else asked.hard_lines
     model = str(run.manifest.config.get("model"))
     rows = units(run, show_text=True)
     rows = rows.filter(rows["framing"].is_null() & rows["twin"].is_null())
     for row in rows.iter_rows(named=True):
         prompt = prompts.get(row["prompt_id"])
+        if row["category"] in marked:
+            row |= {"hard_line": True, "text": None}
         withheld = row["text"] is None and bool(row["text_chars"])
         shown = WITHHELD if withheld else row["text"] or ""
         stop = _STOPS.get(Outcome(row["outcome"]), "unknown")
@@ -162,7 +171,7 @@ def _samples(run: Run) -> Iterator[EvalSample]:
                 _SCORER: Score(
                     value=row["label"] or UNSCORED,
                     answer=shown,
-                    explanation=None if withheld else reasons.get(row["unit"]),
+                    explanation=None if row["hard_line"] else reasons.get(row["unit"]),
                     metadata={
                         "prompt_id": row["prompt_id"],
                         **facts,
@@ -177,14 +186,22 @@ def _samples(run: Run) -> Iterator[EvalSample]:
         )
 
 
-def _prompts(run: Run) -> Mapping[str, Prompt]:
-    """The run's prompts by id; none if the set is gone, or a path that a stranger's run names."""
+def _prompts(run: Run) -> PromptSet | None:
+    """The run's prompts; None if the set is gone, or a path that a stranger's run names."""
     config = run.manifest.run_config
     if not run.is_own and config.prompts not in shipped_sets():
-        return {}
+        return None
     with contextlib.suppress(RefusalkitError):
-        return {prompt.id: prompt for prompt in same_prompts(run.manifest, config, None)}
-    return {}
+        return same_prompts(run.manifest, config, None)
+    return None
+
+
+def _is_time(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _reasons(run: Run) -> Mapping[str, str]:
