@@ -234,7 +234,7 @@ def failure_error(
         )
     about = _about(failure, codes)
     gone = status in (403, 404, 410) or (about in ("key", "model", "path") and status != 401)
-    if about in _ADVICE and not (answered and gone and about != "credit"):
+    if about in _ADVICE and not (answered and gone and about not in ("credit", "day")):
         advice = base_advice if about in ("model", "path") and base_advice else _ADVICE[about]
         detail = f"{said}; {advice}" if said else advice
         return FatalProviderError(summary, detail=detail, status=status, code=code)

@@ -17,7 +17,7 @@ _TEXTS = frozenset(
     {
         *("message", "msg", "detail", "details", "error", "errors", "description", "reason", "raw"),
         *("error_msg", "errormsg", "error_message", "errormessage", "error_description"),
-        *("status_msg", "title", "innererror", "inner_error", "fault", "faultstring"),
+        *("status_msg", "title", "cause", "innererror", "inner_error", "fault", "faultstring"),
     }
 )
 _CODES = frozenset(
@@ -26,6 +26,8 @@ _CODES = frozenset(
         *("error_code", "errcode", "errorcode", "error_type"),
     }
 )
+# What gateways in Python and Go write for nothing.
+_NOTHING = frozenset({"None", "<nil>", "null"})
 _MAX_DEPTH = 8
 _MAX_CHARS = 20_000
 
@@ -85,14 +87,13 @@ def _walk(value: object, name: str, depth: int) -> Iterator[tuple[str, Any]]:
 def _field(key: str, item: object, depth: int) -> Iterator[tuple[str, Any]]:
     if key in _parameter_names():
         named = item[-1] if isinstance(item, list | tuple) and item else item
-        if isinstance(named, str) and named and named != "None":
+        if isinstance(named, str) and named and named not in _NOTHING:
             # Some endpoints write a sentence into the field (MiMo).
             yield ("text" if len(named.split()) > 2 else "parameter"), named
         return
     if key in _CODES and isinstance(item, str | int) and not isinstance(item, bool):
         code = str(item).strip()
-        # LiteLLM writes Python's None.
-        if code and code != "None":
+        if code and code not in _NOTHING:
             yield "code", code
         if key != "reason":
             return

@@ -11,6 +11,7 @@ from typing import Any
 from refusalkit.models.dialects.rows import any_of, folded, table, values_at
 
 _NOT_A_NAME = re.compile(r"\W+")
+_OF_ERROR = re.compile("(?:error|exception)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +96,12 @@ def filter_in_error(status: int, codes: Iterable[str], message: str, body: objec
 
 
 def _is_filters(code: str) -> bool:
-    """Whether a code, or some of its dotted parts in a row (`A.B.Filtered`), is a filter's."""
+    """Whether a code, or some of its dotted parts in a row (`A.B.Filtered`), is a filter's.
+
+    With or without `error` or `exception` at its end.
+    """
     known = filter_codes()
-    if folded(code) in known:
+    if folded(code) in known or _OF_ERROR.sub("", folded(code)) in known:
         return True
     parts = code.split(".")[:8]
     return len(parts) > 1 and any(
