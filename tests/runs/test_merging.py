@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,31 @@ class TestMerging:
         (forged / "completions.jsonl").write_text(text, encoding="utf-8")
         merged = rk.merge([forged], tmp_path / "merged").run
         assert "[planted]" not in merged.completions.read_text(encoding="utf-8")
+
+    def test_a_hard_line_of_the_set_is_withheld_whatever_a_shard_calls_it(
+        self, thirds: list[Path], tmp_path: Path, call: Call
+    ) -> None:
+        lines = rk.load_run(thirds[0]).manifest.hard_lines
+        for number, third in enumerate(thirds):
+            shard = tmp_path / str(number)
+            shutil.copytree(third, shard)
+            manifest = json.loads((shard / "manifest.json").read_text())
+            for entry in (manifest["prompt_set"], manifest["shard"]["prompt_set"]):
+                for category in entry["categories"]:
+                    category["hard_line"] = False
+            (shard / "manifest.json").write_text(json.dumps(manifest))
+            for name, field in (("completions", "text"), ("verdicts", "reason")):
+                path = shard / f"{name}.jsonl"
+                rows = [json.loads(line) for line in path.read_text().splitlines()]
+                for row in rows:
+                    row[field] = "PLANTED" if row["category"] in lines else row[field]
+                path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            assert call("export", shard, "--to", "bundle", tmp_path / "b.zip").status == 0
+            with zipfile.ZipFile(tmp_path / "b.zip") as bundle:
+                assert not any(b"PLANTED" in bundle.read(name) for name in bundle.namelist())
+        assert call("merge", *map(tmp_path.joinpath, "012"), "--out", tmp_path / "all").status == 0
+        assert any("PLANTED" in path.read_text() for path in tmp_path.glob("?/*.jsonl"))
+        assert not any("PLANTED" in path.read_text() for path in (tmp_path / "all").glob("*.jsonl"))
 
     def test_of_very_many_missing_shares_a_few_are_named(
         self, call: Call, thirds: list[Path], tmp_path: Path

@@ -28,6 +28,7 @@ from refusalkit.files import check_replaceable, read_file, write_file
 from refusalkit.runs.edits import with_check
 from refusalkit.runs.folder import Run
 from refusalkit.runs.manifest import MANIFEST
+from refusalkit.runs.prompt_choice import marked_hard_lines
 from refusalkit.runs.record_json import FIELDS
 from refusalkit.runs.records import CANARIES, COMPLETIONS, PRESSURE, VERDICTS, read_records
 from refusalkit.untrusted import identifier, printable
@@ -160,9 +161,10 @@ def read_claims(folder: Path) -> Claims:
 
 def _contents(run: Run) -> Iterator[tuple[str, Iterator[bytes]]]:
     yield MANIFEST, iter([_manifest(run)])
+    hard_lines = marked_hard_lines(run)
     for path in (run.completions, run.verdicts, run.canaries, run.pressure):
         if path.exists():
-            yield path.name, _records(run, path)
+            yield path.name, _records(path, hard_lines)
 
 
 def _manifest(run: Run) -> bytes:
@@ -186,8 +188,7 @@ def _without_folder(source: str | None) -> str | None:
     )
 
 
-def _records(run: Run, path: Path) -> Iterator[bytes]:
-    hard_lines = run.manifest.hard_lines
+def _records(path: Path, hard_lines: frozenset[str]) -> Iterator[bytes]:
     for _, record in read_records(path):
         shown = without_texts(record, hard_lines)
         yield with_check(jsonl.to_well_formed(shown) + b"\n")

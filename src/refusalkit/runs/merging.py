@@ -27,7 +27,9 @@ from refusalkit.runs.folder import (
     refuse_link,
 )
 from refusalkit.runs.manifest import JudgeEntry, Manifest, ParameterEntry, ShardEntry
+from refusalkit.runs.prompt_choice import marked_hard_lines
 from refusalkit.runs.records import read_records
+from refusalkit.runs.withheld import withheld_by
 from refusalkit.types import unit_parts
 from refusalkit.untrusted import printable
 
@@ -180,7 +182,10 @@ def _written(
     own = all(shard.is_own for shard in shards)
     try:
         run = create_run(beside, manifest)
-        with run.writing() as writer:
+        withheld = withheld_by(manifest)
+        if manifest.hard_line_text == "withheld":
+            withheld = withheld.union(*map(marked_hard_lines, shards))
+        with run.writing(withheld=withheld) as writer:
             for shard, entry in zip(shards, entries, strict=True):
                 for name, record in _records(shard, entry):
                     writer.copy(name, record)

@@ -17,8 +17,9 @@ from refusalkit.errors import (
 )
 from refusalkit.prompts.draw import DRAW
 from refusalkit.prompts.framings import part_of, with_framings
-from refusalkit.prompts.load import load_prompts
+from refusalkit.prompts.load import load_prompts, shipped_sets
 from refusalkit.prompts.prompt_set import PromptSet
+from refusalkit.runs.folder import Run
 from refusalkit.runs.manifest import Manifest
 from refusalkit.untrusted import printable
 
@@ -75,6 +76,17 @@ def draw_of(manifest: Manifest) -> int:
     """The version of the random draw by which a run's prompts were chosen."""
     version = manifest.prompt_set.selection.get("draw", 1)
     return version if isinstance(version, int) else 1
+
+
+def marked_hard_lines(run: Run) -> frozenset[str]:
+    """The hard lines that a run's manifest names and, of a stranger's, its shipped sets too.
+
+    Such a folder may call ordinary what its set calls a hard line.
+    """
+    manifest = run.manifest
+    named = () if run.is_own else str(manifest.config.get("prompts")).split(",")
+    sets = (load_prompts(name) for name in named if name in shipped_sets())
+    return manifest.hard_lines.union(*(each.hard_lines for each in sets))
 
 
 def same_prompts(
