@@ -574,6 +574,28 @@ class TestLayouts:
         host.pages[url] = Page(body, headers={"X-Repo-Commit": COMMIT})
         assert len(rk.load_prompts("refusalbench@main")) == 5
 
+    def test_all_files_of_a_branch_are_of_the_commit_of_the_first(self, host: Host) -> None:
+        """Whoever publishes it changes it while it is fetched, and afterwards."""
+        base = "/datasets/stanford-crfm/air-bench-2024/resolve"
+        tree = "/api/datasets/stanford-crfm/air-bench-2024/tree"
+        names = [f"category_{n}.csv" for n in (1, 2)]
+        listed = json.dumps([{"type": "file", "path": name} for name in names]).encode()
+        host.pages[f"{tree}/main?recursive=true"] = Page(listed)
+        head = "l2-name,l3-name,l4-name,prompt\n[two],[three],[four],"
+        for name in names:
+            row = f"{head}[{name} as it was]\n".encode()
+            host.pages[f"{base}/{COMMIT}/{name}"] = Page(row)
+            later = Page(f"{head}[changed]\n".encode(), headers={"X-Repo-Commit": "f" * 40})
+            host.pages[f"{base}/main/{name}"] = later
+        as_it_was = host.pages[f"{base}/{COMMIT}/{names[0]}"].body
+        host.pages[f"{base}/main/{names[0]}"] = Page(as_it_was, headers={"X-Repo-Commit": COMMIT})
+        loaded = rk.load_prompts("airbench@main")
+        assert [prompt.text for prompt in loaded] == [f"[{name} as it was]" for name in names]
+        # The list of files is asked for again, and is that commit's too.
+        host.pages[f"{tree}/main?recursive=true"] = Page(b"[]")
+        host.pages[f"{tree}/{COMMIT}?recursive=true"] = Page(listed)
+        assert rk.load_prompts("airbench@main").digest == loaded.digest
+
     def test_an_invalid_list_gives_one_sentence(self, host: Host) -> None:
         tree = "/api/datasets/NousResearch/RefusalDataset/tree/main?recursive=true"
         host.pages[tree] = Page(b'{"error": "no"}')

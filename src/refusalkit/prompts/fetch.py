@@ -26,7 +26,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, urlsplit
@@ -157,7 +157,7 @@ def fetch(place: Place, path: str, sha256: str | None = None) -> Fetched:
                     f"instead of {first[:16]}...): remove it to fetch it again"
                 )
     _check_network(place, path)
-    return _download(place, path, sha256, folder)
+    return _download(_at_commit(place, commit), path, sha256, folder)
 
 
 def matching_files(place: Place, pattern: str) -> list[str]:
@@ -175,7 +175,7 @@ def matching_files(place: Place, pattern: str) -> list[str]:
             listed = [str(path) for path in json.loads(read_file(kept, follow=False))]
     if not listed:
         _check_network(place, pattern)
-        listed = _list(place)
+        listed = _list(_at_commit(place, commit))
         if kept is not None:
             with contextlib.suppress(OSError):
                 make_folder(kept.parent)
@@ -189,6 +189,13 @@ def matching_files(place: Place, pattern: str) -> list[str]:
             f"{_or_a_file(place)}"
         )
     return sorted(found, key=_by_number)
+
+
+def _at_commit(place: Place, commit: str | None) -> Place:
+    """A branch at the commit of its files that are here already: it may have moved on since."""
+    if commit is None or not COMMIT.fullmatch(commit):
+        return place
+    return replace(place, revision=commit)
 
 
 def _by_number(path: str) -> list[tuple[int, str]]:
