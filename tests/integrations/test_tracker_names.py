@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 import refusalkit as rk
+from refusalkit.integrations.trackers import facts_of
+from refusalkit.shipped import judges_dir
 
 HOSTILE = "../../\x1b[31m x\u202e/" + "a" * 9000
 
@@ -63,3 +65,16 @@ def test_a_strangers_names_become_neither_paths_nor_escapes(
     facts = [value for each in got if isinstance(each, dict) for value in each.values()]
     assert any(isinstance(value, str) and "\\u001b[31m" in value for value in facts)
     assert not any(set(str(value)) & set("\x1b\u202e") or len(str(value)) > 500 for value in facts)
+
+
+def test_a_judge_in_a_file_is_named_by_its_id(tmp_path: Path) -> None:
+    own = tmp_path / "private" / "own.toml"
+    own.parent.mkdir()
+    shipped = (judges_dir() / "lexical.toml").read_text("utf-8")
+    own.write_text(shipped.replace('name = "lexical"', 'name = "own"'), "utf-8")
+    run = rk.benchmark(
+        "demo/mixed", "starter", trials=1, limit=4, hard_line_judge=str(own), out=tmp_path / "run"
+    )
+    facts = facts_of(run)
+    assert facts["hard_line_judge"] == "own"
+    assert "private" not in json.dumps(facts)

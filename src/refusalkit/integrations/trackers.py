@@ -101,18 +101,24 @@ def figures_of(run: Run) -> dict[str, float]:
     return figures
 
 
+# What may be confidential, and the options that may be a path: the ids of judges are given below.
+_LEFT_OUT = ("system", "extra_body", "prompts", "judge", "judge_fallback", "hard_line_judge")
+
+
 def facts_of(run: Run) -> dict[str, Any]:
-    """What the figures depend on, without the system prompt, extra body and the path of prompts."""
+    """What the figures depend on, without the system prompt, extra body and paths on this disk."""
     manifest = run.manifest
     measured = manifest.run_config.measured
     kept = {
         name: value
         for name, value in measured.items()
-        if name not in ("system", "extra_body", "prompts") and value not in (None, [], {}, "")
+        if name not in _LEFT_OUT and value not in (None, [], {}, "")
     }
     judge = manifest.judges[manifest.judge]
+    others = {"judge_fallback": judge.fallback, "hard_line_judge": judge.hard_line_judge}
     said = {
         **kept,
+        **{name: part.id for name, part in others.items() if part},
         "run": manifest.id,
         "config_digest": manifest.config_digest,
         "prompt_set": f"{manifest.prompt_set.name} {manifest.prompt_set.version}",
