@@ -26,6 +26,9 @@ MAX_WHOLE = 256 * 2**20
 MAX_LINE = 64 * 2**20
 """Bytes of the longest line of a file that is read line by line."""
 
+# An empty list is three bytes of a file, and sixty of memory.
+_MAX_CONTAINERS = 20_000_000
+
 _BINARY = getattr(os, "O_BINARY", 0)
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 _NOCTTY = getattr(os, "O_NOCTTY", 0)
@@ -83,6 +86,15 @@ def read_file(path: Path, *, limit: int = MAX_WHOLE, follow: bool = True) -> byt
         data = b"" if size > limit else file.read(min(limit, size or limit) + 1)
     if max(size, len(data)) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {_size(limit)}")
+    return data
+
+
+def read_json_file(path: Path, *, follow: bool = True) -> bytes:
+    """`read_file` of JSON, which must not be many times as large in memory. Raises `OSError`."""
+    data = read_file(path, follow=follow)
+    if data.count(b"[") + data.count(b"{") > _MAX_CONTAINERS:
+        what = f"it holds more than {_MAX_CONTAINERS // 10**6} million lists and objects"
+        raise OSError(errno.EFBIG, what)
     return data
 
 

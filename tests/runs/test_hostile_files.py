@@ -17,6 +17,7 @@ import pytest
 
 import refusalkit as rk
 from commandline import Call, Called
+from refusalkit import files
 from refusalkit.runs.manifest import Manifest
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
@@ -404,3 +405,32 @@ def test_a_calibration_of_more_prompts_than_anybody_labels_is_reported(
             ended = call(*words, "--calibration", calibration)
             assert ended.status == 2, words
             assert "prompts" in ended.err
+
+
+def test_a_file_that_is_many_times_as_large_in_memory_is_refused(
+    call: Call, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """250 MB of empty lists take 6 GB: what they stand in is told, and nothing else read."""
+    monkeypatch.setattr(files, "_MAX_CONTAINERS", 1000)
+    many: dict[str, Any] = {"x": [[]] * 1000}
+    log = run.parent / "log"
+    log.mkdir()
+    (log / "samples.jsonl").write_text('{"prompt": "[a]", "response": "[b]", "is_refusal": true}\n')
+    (log / "metrics.json").write_text(json.dumps(many))
+    (run.parent / "cal.json").write_text(json.dumps(many))
+    (run.parent / "promptfoo.json").write_text(json.dumps({"results": {"results": [many]}}))
+    asked = {
+        "cal.json": ("score", run, "--calibration", run.parent / "cal.json"),
+        "metrics.json": ("grade", log, "--judge", "lexical"),
+        "promptfoo.json": ("grade", run.parent / "promptfoo.json", "--judge", "lexical"),
+    }
+    for name, words in asked.items():
+        done = call(*words)
+        assert (done.status, done.out) == (2, "")
+        assert name in done.err
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps({**manifest, **many}))
+    for words in (("score", run), ("resume", run), ("verify", run)):
+        done = call(*words)
+        assert (done.status, done.out) == (2, "")
+        assert "it holds more than" in done.err

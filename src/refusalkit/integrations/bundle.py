@@ -24,7 +24,7 @@ from refusalkit import jsonl
 from refusalkit.api.results import score
 from refusalkit.config.run_config import ENDPOINT_FIELDS
 from refusalkit.errors import RunFolderError, StorageError
-from refusalkit.files import check_replaceable, read_file, write_file
+from refusalkit.files import check_replaceable, read_json_file, write_file
 from refusalkit.runs.edits import with_check
 from refusalkit.runs.folder import Run
 from refusalkit.runs.manifest import MANIFEST
@@ -145,7 +145,7 @@ def unpacked(path: Path) -> Iterator[Path]:
 def read_claims(folder: Path) -> Claims:
     """What an unpacked bundle states about its own contents. Raises `RunFolderError`."""
     try:
-        contents = read_file(folder / _CONTENTS)
+        contents = read_json_file(folder / _CONTENTS)
         listed = json.loads(contents)
         files, figure = listed["files"], listed["willingness"]
         if listed["bundle"] != _FORMAT or not isinstance(files, dict):

@@ -263,7 +263,7 @@ def open_run(path: str | Path) -> Run:
     where = printable(path)
     file = folder / MANIFEST
     try:
-        written = files.read_file(file, follow=False)
+        written = files.read_json_file(file, follow=False)
         data = json.loads(written)
         if b"\\u" in written:
             # An escape may be a lone surrogate, which cannot be written back as UTF-8.

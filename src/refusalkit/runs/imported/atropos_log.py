@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from refusalkit.errors import RecordError
-from refusalkit.files import MAX_LINE, open_file, read_file
+from refusalkit.files import MAX_LINE, open_file, read_json_file
 from refusalkit.jsonl import read_lines
 from refusalkit.runs.imported.answers import (
     DANGER_WORDS,
@@ -107,7 +107,7 @@ def _judgement(sample: _Sample) -> Judgement:
 def _rates(file: Path) -> dict[str, float]:
     """The log's own figures, as far as it has them; a log without any can still be graded."""
     try:
-        data = json.loads(read_file(file))
+        data = json.loads(read_json_file(file))
     except FileNotFoundError:
         return {}
     except OSError as error:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from refusalkit import jsonl
 from refusalkit.errors import RecordError
-from refusalkit.files import MAX_LINE, open_file, read_file
+from refusalkit.files import MAX_LINE, open_file, read_json_file
 from refusalkit.models.dialects.message import answer_text
 from refusalkit.runs.imported.answers import AnswerCollector, RecordedAnswers
 from refusalkit.types import Judgement, Label, Message
@@ -89,7 +89,7 @@ def log_format_of(path: Path) -> LogFormat | None:
     """The format of a .json or JSONL file, by its first record; None for any other."""
     if path.suffix.lower() == ".json":
         try:
-            document = jsonl.from_bytes(read_file(path))
+            document = jsonl.from_bytes(read_json_file(path))
         except (OSError, ValueError, RecursionError):
             return None
         found = (each for each in log_formats() if each.records is not None)
@@ -217,7 +217,7 @@ def _records(path: Path, log: LogFormat) -> Iterator[tuple[str, Mapping[str, Any
         for place, line in jsonl.read_lines(path, _Line):
             yield place, line.model_extra or {}
         return
-    document = jsonl.from_bytes(read_file(path))
+    document = jsonl.from_bytes(read_json_file(path))
     for number, record in enumerate(_list(document, log), 1):
         place = f"{printable(path)}: record {number}"
         if not isinstance(record, dict):

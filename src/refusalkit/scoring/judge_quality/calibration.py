@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from refusalkit.display import shows
 from refusalkit.errors import RecordError, StorageError
-from refusalkit.files import read_file, write_file
+from refusalkit.files import read_json_file, write_file
 from refusalkit.jsonl import dotted, validation_mistakes
 from refusalkit.scoring.agreement.coefficients import Agreement, agreement_on, krippendorff_alpha
 from refusalkit.scoring.statistics.proportions import KORN_GRAUBARD, korn_graubard
@@ -421,7 +421,7 @@ def read_calibration(path: str | Path) -> Calibration:
     """
     where = printable(path)
     try:
-        data = json.loads(read_file(Path(path)))
+        data = json.loads(read_json_file(Path(path)))
     except OSError as error:
         raise RecordError(f"{where} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
