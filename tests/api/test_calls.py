@@ -150,3 +150,16 @@ def test_what_takes_a_run_takes_a_run_a_path_or_a_string(
     read = READS[name]
     found = [repr(read(given)) for given in (run, run.path, str(run.path))]
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "said"),
+    [
+        ("demo/mixed", {"prompts": ["starter", "contrast-146"]}, "prompts must be .* not list"),
+        (None, {}, "model must be a name or an object with an id, not NoneType"),
+        ("demo/mixed", {"judge": Path("own.toml")}, "judge must be a name .* not PosixPath"),
+    ],
+)
+def test_an_argument_of_another_type_is_named(model: Any, options: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        rk.benchmark(model, **options)

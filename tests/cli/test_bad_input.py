@@ -416,7 +416,11 @@ CASES: dict[str, Case] = {
         prepare=write_demo,
     ),
     "resume with another judge": Case(
-        ("resume", "made", "--judge", "graded"), FAILED, "judge is ", prepare=write_demo
+        ("resume", "made", "--judge", "graded"),
+        FAILED,
+        'judge is "graded", but the run was started with its default: start a new run to change '
+        "it, or judge its answers again with `refusalkit regrade`",
+        prepare=write_demo,
     ),
     "resume of prompts made in Python": Case(
         ("resume", "made"), FAILED, "were built in Python", prepare=lambda f: write_run(f / "made")

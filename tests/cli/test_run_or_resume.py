@@ -50,8 +50,14 @@ def test_the_same_command_again_goes_on_and_asks_only_what_is_owed(call: Call) -
     ("words", "said"),
     [
         (("--trials", "3"), "trials is 3, but the run was started with 2"),
-        (("--system", "Be brief."), 'system is "Be brief.", but the run was started with null'),
-        (("--judge", "binary"), 'judge is "binary", but the run was started with null'),
+        (
+            ("--system", "Be brief."),
+            'system is "Be brief.", but the run was started with its default',
+        ),
+        (
+            ("--judge", "binary"),
+            'judge is "binary", but the run was started with its default',
+        ),
         (("--prompts", "contrast-146"), 'prompts is "contrast-146"'),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -32,6 +34,19 @@ def call(
     write_run(tmp_path / "first", FIRST, prompts=PROMPTS, trials=5)
     write_run(tmp_path / "second", SECOND, prompts=PROMPTS, trials=5)
     return caller(monkeypatch, capsys, tmp_path)
+
+
+def test_a_small_p_is_not_zero_in_csv(call: Call, tmp_path: Path) -> None:
+    prompts = {f"p{n}": "plain" for n in range(60)}
+    for name, label in (("low", "refusal"), ("high", "compliance")):
+        units = [(prompt, "plain", 1, "answered", label) for prompt in prompts]
+        write_run(tmp_path / name, units, prompts=prompts, trials=1)
+    (pair,) = json.loads(call("compare", "low", "high", "--json").out)["pairs"]
+    rows = list(csv.DictReader(io.StringIO(call("compare", "low", "high", "--format", "csv").out)))
+    assert rows[0]["figure"] == "willingness"
+    for column, p in (("p", pair["willingness"]["p"]), ("p_holm", pair["p_holm"])):
+        assert 0 < p < 0.00005
+        assert float(rows[0][column]) == pytest.approx(p, rel=1e-3)
 
 
 def test_in_every_command_that_a_program_reads(call: Call) -> None:

@@ -213,22 +213,26 @@ class TestFile:
     @pytest.mark.parametrize(
         ("old", "new", "expected"),
         [
-            ('name = "mine"', 'name = "My judge"', "name: String should match pattern"),
-            ('name = "mine"\n', "", "name: Field required"),
-            ("version = 1", "version = 0", "version: Input should be greater than or equal to 1"),
-            ("version = 1", 'version = "1"', "version: Input should be a valid integer"),
-            ('description = "One sentence."\n', "", "description: Field required"),
-            ('description = "One', 'kind = "magic"\ndescription = "One', "kind: Input should be"),
-            ("[model]", "[modle]", "modle: Extra inputs are not permitted"),
-            ('id = "anthropic/claude-sonnet-5-5"\n', "", "model.id: Field required"),
-            ("max_tokens = 1024", "max_tokens = 1", "model.max_tokens: Input should be greater"),
+            (
+                'name = "mine"',
+                'name = "My judge"',
+                "name: at most 80 lower-case letters, digits and hyphens",
+            ),
+            ('name = "mine"\n', "", "name: is missing"),
+            ("version = 1", "version = 0", "version: input should be greater than or equal to 1"),
+            ("version = 1", 'version = "1"', "version: input should be a valid integer"),
+            ('description = "One sentence."\n', "", "description: is missing"),
+            ('description = "One', 'kind = "magic"\ndescription = "One', "kind: input should be"),
+            ("[model]", "[modle]", "modle: is not a known field"),
+            ('id = "anthropic/claude-sonnet-5-5"\n', "", "model.id: is missing"),
+            ("max_tokens = 1024", "max_tokens = 1", "model.max_tokens: input should be greater"),
             (
                 "max_tokens",
                 "temperature = 3\nmax_tokens",
-                "model.temperature: Input should be less",
+                "model.temperature: input should be less",
             ),
-            ("max_tokens", "top_p = 1\nmax_tokens", "model.top_p: Extra inputs are not permitted"),
-            ('"refusal"', '"refused"', "labels.yes: Input should be 'refusal', 'deflection'"),
+            ("max_tokens", "top_p = 1\nmax_tokens", "model.top_p: is not a known field"),
+            ('"refusal"', '"refused"', "labels.yes: input should be 'refusal', 'deflection'"),
             ('no = "compliance"\n', "", "file: [labels] must name each value of `verdict`"),
             ('no = "com', 'maybe = "partial"\nno = "com', "file: [labels] must name each value"),
             ('type = "object"', 'type = "objekt"', "[schema] is not a JSON schema"),
@@ -252,14 +256,14 @@ class TestFile:
             ("{{answer}} ", "{{answer}}{{answer}}", "prompt: the template must hold {{answer}} ex"),
             ("{{request}} ", "{{request}}{{other}}", "prompt: unknown placeholder {{other}}"),
             ("Code {{nonce}}", "{{answer}}", "prompt: {{answer}} belongs into the template"),
-            ("[prompt]\n", "[prompt]\nuser = 1\n", "prompt.user: Extra inputs are not permitted"),
+            ("[prompt]\n", "[prompt]\nuser = 1\n", "prompt.user: is not a known field"),
             ("[prompt]\n", "[prompt\n", "is not TOML: "),
-            ("max_tokens", "asks = 0\nmax_tokens", "model.asks: Input should be greater"),
-            ("[prompt]", "[limits]\n[prompt]", "limits.answer_chars: Field required"),
+            ("max_tokens", "asks = 0\nmax_tokens", "model.asks: input should be greater"),
+            ("[prompt]", "[limits]\n[prompt]", "limits.answer_chars: is missing"),
             (
                 "[prompt]",
                 "[limits]\nanswer_chars = 10\n[prompt]",
-                "limits.answer_chars: Input should be greater than or equal to 1000",
+                "limits.answer_chars: input should be greater than or equal to 1000",
             ),
             (
                 "[prompt]",
@@ -269,7 +273,7 @@ class TestFile:
             (
                 "[prompt]",
                 "[limits]\nanswer_chars = 2000\nhead = 2\n[prompt]",
-                "limits.head: Extra inputs",
+                "limits.head: is not a known field",
             ),
             (
                 "[schema.properties.verdict]",
@@ -283,6 +287,27 @@ class TestFile:
     ) -> None:
         assert old in GOOD
         assert says(tmp_path, GOOD.replace(old, new)).startswith(expected)
+
+    def test_each_mistake_is_named(self, tmp_path: Path) -> None:
+        text = GOOD.replace("version = 1", 'version = "one"').replace("max_tokens", "max_token")
+        assert says(tmp_path, text) == (
+            "version: input should be a valid integer; model.max_token: is not a known field"
+        )
+
+    def test_the_value_without_a_label_is_named(self, tmp_path: Path) -> None:
+        said = says(tmp_path, GOOD.replace('no = "compliance"', 'nay = "compliance"'))
+        assert said == (
+            "file: [labels] must name each value of `verdict` (yes, no) and nothing else; "
+            "only in one of the two: nay, no"
+        )
+
+    @pytest.mark.parametrize("label", ["refusal", "deflection", "partial", "compliance"])
+    def test_labels_that_all_count_the_same_measure_nothing(
+        self, tmp_path: Path, label: str
+    ) -> None:
+        text = GOOD.replace('yes = "refusal"', f'yes = "{label}"')
+        text = text.replace('no = "compliance"', f'no = "{label}"')
+        assert says(tmp_path, text).startswith("file: [labels] needs a value for refusal or defl")
 
     @pytest.mark.parametrize("part", ["labels", "model", "prompt", "schema"])
     def test_an_llm_judge_needs_all_its_parts(self, tmp_path: Path, part: str) -> None:
@@ -298,7 +323,7 @@ class TestFile:
         ("data", "expected"),
         [
             (b"\xff", "is not UTF-8 (byte 0)"),
-            (b"", "name: Field required"),
+            (b"", "name: is missing; version: is missing; description: is missing"),
             (b"a = " + b"[" * 50_000, "is nested too deeply"),
             (b"a = " + b"1" * 5000, "is not TOML: "),
             (b"\x00\x01", "is not TOML: "),
@@ -348,7 +373,7 @@ class TestDigest:
         assert load_rubric(path, asks=2).digest == load_rubric(path).digest
 
     def test_what_is_asked_for_must_be_right_too(self, tmp_path: Path) -> None:
-        with pytest.raises(JudgeFileError, match="temperature: Input should be less than"):
+        with pytest.raises(JudgeFileError, match="temperature: input should be less than"):
             load_rubric(write(tmp_path), temperature=9)
 
     def test_covers_the_model_that_was_asked_for(self, tmp_path: Path) -> None:

@@ -535,6 +535,17 @@ class TestTable:
         with pytest.raises(PromptSetError, match=r"no prompt set stater: .* nor one of .*starter"):
             load_prompts("stater")
 
+    @pytest.mark.parametrize(
+        ("name", "meant"),
+        [("startr", "starter"), ("XSTest2", "xstest"), ("refusalkit166", "refusalkit-166")],
+    )
+    def test_a_misspelt_name_gets_a_suggestion_in_a_short_sentence(
+        self, name: str, meant: str
+    ) -> None:
+        with pytest.raises(PromptSetError, match=rf"did you mean (.* or )?{meant}\b") as refused:
+            load_prompts(name)
+        assert len(str(refused.value)) < 300
+
 
 class TestSelect:
     SET = built(12)

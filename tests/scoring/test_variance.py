@@ -68,7 +68,9 @@ def test_one_trial_cannot_be_split_and_says_so() -> None:
     found = variance_of(frame([[1], [0], [1]]), WHOLE)
     assert (found.prompts, found.trials, found.dominant) == (None, None, None)
     assert found.standard_error is not None
-    assert "one trial cannot tell prompts from trials" in " ".join(found.sentences)
+    assert "one scored trial of a prompt cannot tell prompts from trials" in " ".join(
+        found.sentences
+    )
 
 
 def test_a_variance_of_zero_is_put_in_words() -> None:

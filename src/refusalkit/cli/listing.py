@@ -30,7 +30,7 @@ def runs(folder: str, as_json: bool) -> int:
     from refusalkit.runs.naming import runs_and_unreadable
 
     if not Path(folder).is_dir():
-        raise UsageError(f"{printable(folder)} is not a folder")
+        raise UsageError(f"{printable(folder)} is not a folder: name the one that holds your runs")
     found, unreadable = runs_and_unreadable(Path(folder))
     rows = [_row(run) for run in found]
     rows += [_unreadable_row(path, why) for path, why in unreadable.items()]

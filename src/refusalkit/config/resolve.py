@@ -62,10 +62,14 @@ def check_unchanged(started: RunConfig, now: RunConfig) -> None:
     """Raise `ConfigurationChanged`, naming the first field that differs in what is measured."""
     before, after = started.measured, now.measured
     for name in before | after:
-        value = before.get(name)
-        if after.get(name) != value:
-            is_now = printable(json.dumps(after.get(name)), 80)
+        was, is_now = before.get(name), after.get(name)
+        if is_now != was:
+            regrade = ", or judge its answers again with `refusalkit regrade`"
             raise ConfigurationChanged(
-                f"{name} is {is_now}, but the run was started with "
-                f"{printable(json.dumps(value), 80)}: start a new run to change it"
+                f"{name} is {_in_words(is_now)}, but the run was started with {_in_words(was)}: "
+                f"start a new run to change it{regrade if name.startswith('judge') else ''}"
             )
+
+
+def _in_words(value: Any) -> str:
+    return "its default" if value is None else printable(json.dumps(value), 80)

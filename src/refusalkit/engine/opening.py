@@ -46,12 +46,29 @@ def config_of_call(
 
     Raises `ConfigurationError`, which names the field.
     """
-    given = {**options, "model": model if isinstance(model, str) else model.id}
-    if prompts is not None:
-        given["prompts"] = prompts.name if isinstance(prompts, PromptSet) else str(prompts)
+    given = {**options, "model": _name("model", model)}
+    if isinstance(prompts, PromptSet):
+        given["prompts"] = prompts.name
+    elif isinstance(prompts, str | Path):
+        given["prompts"] = str(prompts)
+    elif prompts is not None:
+        raise TypeError(
+            "prompts must be the name or path of a set (several: 'a,b') or a PromptSet, not "
+            f"{type(prompts).__name__}"
+        )
     if judge is not None:
-        given["judge"] = judge if isinstance(judge, str) else judge.id
+        given["judge"] = _name("judge", judge)
     return resolve_config(given)
+
+
+def _name(what: str, given: str | Model | Judge) -> str:
+    """The name given, or that of the caller's object."""
+    name = given if isinstance(given, str) else getattr(given, "id", None)
+    if not isinstance(name, str):
+        raise TypeError(
+            f"{what} must be a name or an object with an id, not {type(given).__name__}"
+        )
+    return name
 
 
 def ready_config(

@@ -28,6 +28,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +44,7 @@ from pydantic import (
 from refusalkit.display import shows
 from refusalkit.errors import JudgeFileError
 from refusalkit.files import read_file
+from refusalkit.jsonl import dotted, validation_mistakes
 from refusalkit.judges.kinds import KINDS, JudgeKind, Kind
 from refusalkit.shipped import judges_dir
 from refusalkit.types import Label
@@ -55,6 +57,7 @@ POSITIONS = ("beginning", "middle", "end", "throughout")
 """What `rests_on` may say: where in an answer the deciding part is."""
 
 DEFAULT_ASKS = 2
+_MAX_MISTAKES = 20
 
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
@@ -199,7 +202,7 @@ class _PromptText(BaseModel):
 class _JudgeFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,79}$")]
+    name: str
     version: Annotated[int, Field(ge=1, strict=True)]
     kind: Kind = "llm"
     description: Annotated[str, Field(min_length=1)]
@@ -212,6 +215,13 @@ class _JudgeFile(BaseModel):
     rules: dict[str, Any] = Field(default_factory=dict)
     classifier: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, text: str) -> str:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,79}", text):
+            raise ValueError("at most 80 lower-case letters, digits and hyphens, no hyphen first")
+        return text
+
     @model_validator(mode="after")
     def _whole(self) -> _JudgeFile:
         for table in KINDS[self.kind].tables:
@@ -219,6 +229,12 @@ class _JudgeFile(BaseModel):
                 raise ValueError(f"a judge of the kind {self.kind} needs [{table}]")
         if (check := _CHECKS.get(self.kind)) is not None:
             check(self)
+        declined = {label in (Label.REFUSAL, Label.DEFLECTION) for label in self.labels.values()}
+        if len(declined) == 1:
+            raise ValueError(
+                "[labels] needs a value for refusal or deflection and one for partial or "
+                "compliance: with these, every answer would count the same"
+            )
         return self
 
     @property
@@ -245,8 +261,10 @@ class _JudgeFile(BaseModel):
         if not values or not all(isinstance(value, str) for value in values):
             raise ValueError(f"[schema] needs a property `{VERDICT_FIELD}` with an enum of words")
         if set(values) != set(self.labels):
+            odd = ", ".join(sorted(set(values) ^ set(self.labels)))
             raise ValueError(
-                f"[labels] must name each value of `{VERDICT_FIELD}`: {', '.join(map(str, values))}"
+                f"[labels] must name each value of `{VERDICT_FIELD}` ({', '.join(values)}) and "
+                f"nothing else; only in one of the two: {odd}"
             )
         position = properties.get(RESTS_ON_FIELD)
         if position is not None:
@@ -341,11 +359,11 @@ def load_rubric(
     except UnicodeDecodeError as error:
         raise JudgeFileError(f"judge file {where} is not UTF-8 (byte {error.start})") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field_name = ".".join(str(part) for part in first["loc"]) or "file"
-        what = first["msg"].removeprefix("Value error, ")
-        text = f"judge file {where}: {printable(field_name)}: {printable(what)}"
-        raise JudgeFileError(text) from error
+        mistakes = (
+            f"{printable(dotted(loc) if loc else 'file')}: {printable(what)}"
+            for loc, what in islice(validation_mistakes(error), _MAX_MISTAKES)
+        )
+        raise JudgeFileError(f"judge file {where}: {'; '.join(mistakes)}") from error
     except RecursionError as error:
         raise JudgeFileError(f"judge file {where} is nested too deeply") from error
     except ValueError as error:

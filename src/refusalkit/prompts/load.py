@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -182,7 +183,10 @@ def _read_path(path: Path, columns: Mapping[str, str] | None = None) -> PromptSe
         raise PromptSetError(
             f"the prompt set {printable(path)} cannot be read: {error.strerror or error}"
         ) from error
-    known = ", ".join((*shipped_sets(), *public_sets()))
+    shipped = shipped_sets()
+    near = difflib.get_close_matches(str(path).lower(), (*shipped, *public_sets()), n=2)
     raise PromptSetError(
-        f"no prompt set {printable(path)}: neither a file or folder nor one of {known}"
+        f"no prompt set {printable(path)}: neither a file or folder nor one of "
+        f"{', '.join(shipped)} or a public set, such as xstest"
+        + (f"; did you mean {' or '.join(near)}?" if near else "")
     )

@@ -232,7 +232,12 @@ def _portions(path: Path, mistakes: Mistakes, renamed: Mapping[str, str]) -> Ite
         if not any(name in ours for name in _TEXT_COLUMNS) or "category" not in ours:
             listed = ", ".join(printable(name, 40) for name in have[:12])
             what = "a table needs a `prompt` (or `text`) and a `category` column; this one has: "
-            mistakes.add(path.name, "columns", what + listed)
+            how = (
+                ""
+                if renamed
+                else " (`refusalkit prompts convert --column prompt=THEIRS` reads others)"
+            )
+            mistakes.add(path.name, "columns", what + listed + how)
             return None
         return list(ours.values())
 

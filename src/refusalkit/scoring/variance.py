@@ -95,7 +95,7 @@ class Variance:
             return ("One prompt says nothing about how prompts differ.",)
         more = f"twice the prompts about {self.with_twice_the_prompts:.1f}"
         if self.prompts is None:
-            what = "one trial cannot tell prompts from trials (--trials 2 or more does)"
+            what = "one scored trial of a prompt cannot tell prompts from trials, two or more can"
             buys = f"{more}, twice the trials at best as much"
         elif not self.shares:
             what = "every response earned the same credit; only more prompts would say more"

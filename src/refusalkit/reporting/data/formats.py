@@ -28,7 +28,7 @@ def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
-        writer.writerow([_csv_cell(value) for value in row])
+        writer.writerow([_csv_cell(value, name) for name, value in zip(columns, row, strict=True)])
     return out.getvalue().removesuffix("\n")
 
 
@@ -48,12 +48,15 @@ def harmless_cell(text: str) -> str:
     return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
 
 
-def _csv_cell(value: Any) -> Any:
+def _csv_cell(value: Any, column: str) -> Any:
     if isinstance(value, str):
         return harmless_cell(printable(value, 1000))
     if isinstance(value, bool):
         return "true" if value else "false"  # as in JSON, and in units.csv
-    return f"{value:.4f}" if isinstance(value, float) else value
+    if not isinstance(value, float):
+        return value
+    # To four decimals a small p value would be 0.
+    return f"{value:.4g}" if column == "p" or column.startswith("p_") else f"{value:.4f}"
 
 
 def _markdown_cell(value: Any) -> str:

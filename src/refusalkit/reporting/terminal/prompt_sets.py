@@ -86,7 +86,8 @@ def checked_view(checked: Checked) -> RenderableType:
     head = f"{prompts.name} {prompts.version}: {len(prompts)} prompts, {found}"
     counts = [count.n_prompts + count.n_contrast for count in summary.categories.values()]
     each = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
-    lines = [f"categories: {len(counts)}, with {each} prompts each", *summary_lines(summary)]
+    noun = "prompt" if max(counts) == 1 else "prompts"
+    lines = [f"categories: {len(counts)}, with {each} {noun} each", *summary_lines(summary)]
     lines.append(checked.duplicates)
     lines += [f"warning: {warning}" for warning in checked.shown_warnings]
     below = (Padding(Text(line), (0, 0, 0, 2), expand=False) for line in lines)
