@@ -271,9 +271,10 @@ def _about(failure: ApiFailure, codes: list[str]) -> str | None:
     status = failure.status
     if status is None:
         return None
-    if status == 200 or (400 <= status < 500 and status not in (401, 422)):
+    if status == 200 or (status >= 400 and status not in (401, 422)):
         for words, means in _failure_words():
-            if words.search(failure.message):
+            # A failing endpoint's words count where they are about the account alone.
+            if (status < 500 or means == "credit") and words.search(failure.message):
                 return None if means == "request" else means
     return _OF_STATUS.get(status)
 
