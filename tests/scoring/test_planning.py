@@ -157,6 +157,26 @@ class TestExpectations:
         assert plan.measured_on == run.manifest.id
         assert plan.rate == pytest.approx(50, abs=4)
 
+    def test_categories_of_one_prompt_count_as_in_the_variance(self, tmp_path: Path) -> None:
+        chance = np.random.default_rng(1)
+        # A category of two prompts that agree is all that is left without those of one.
+        rows: list[Row] = [
+            (f"q{n}", "both", trial, "answered", "refusal") for n in (1, 2) for trial in range(1, 6)
+        ]
+        for n, hits in enumerate(rates(chance, 400, 0.6, 5)):
+            for trial in range(1, 6):
+                word = "compliance" if trial <= hits else "refusal"
+                rows.append((f"p{n:03}", f"c{n}", trial, "answered", word))
+        score = rk.score(write_run(tmp_path / "run", rows))
+        assert correlation_within(score) == pytest.approx(0.6, abs=0.06)
+        # Of five trials: within + (1 - within) / 5, of which the first part is the prompts'.
+        assert score.variance.shares["prompts"] == pytest.approx(100 * 0.6 / 0.68, abs=5)
+
+    def test_a_model_without_a_price_is_said_to_have_none(self) -> None:
+        plan = rk.plan("local/nameless", bound=5)
+        assert all(found.cost_usd is None for found in plan.rows)
+        assert any("price of local/nameless is unknown" in note for note in plan.notes)
+
     def test_a_run_of_one_trial_says_nothing_of_it(self, tmp_path: Path) -> None:
         rows: list[Row] = [(f"p{n}", "c", 1, "answered", "refusal") for n in range(9)]
         plan = rk.plan(width=10, run=write_run(tmp_path / "run", rows))

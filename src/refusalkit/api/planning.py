@@ -11,6 +11,7 @@ from refusalkit.api.results import audit, score
 from refusalkit.config.run_config import RunOptions
 from refusalkit.errors import UsageError
 from refusalkit.prompts.prompt_set import PromptSet
+from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
     from refusalkit.scoring.planning import Plan, PlannedRun
@@ -110,7 +111,8 @@ def plan(
     if width is not None or difference is not None:
         notes.append(planning.more_trials_help(expected.within))
     if model is not None:
-        rows = _priced(rows, model, prompts, given)
+        rows, without = _priced(rows, model, prompts, given)
+        notes += without
     return planning.Plan(
         rows=tuple(rows),
         labels=() if width is None else planning.plan_labels(width, expected),
@@ -131,12 +133,13 @@ def _priced(
     model: str,
     prompts: str | Path | PromptSet | None,
     options: dict[str, Any],
-) -> list[PlannedRun]:
-    """The rows with their cost: an answer and its verdict cost what they do in `estimate`."""
+) -> tuple[list[PlannedRun], list[str]]:
+    """The rows with their cost, that of an answer and its verdict in `estimate`, or why without."""
     from refusalkit.api.estimates import estimate
 
     found = estimate(model, prompts, **{"canaries": 0, **options, "trials": 1})
     if found.cost_usd is None:
-        return rows
+        names = " and ".join(share.name for share in found.shares if share.cost_usd is None)
+        return rows, [f"the price of {printable(names)} is unknown, so is what a row costs"]
     each = found.cost_usd.times(1 / found.n_prompts)
-    return [replace(row, cost_usd=each.times(row.n_requests)) for row in rows]
+    return [replace(row, cost_usd=each.times(row.n_requests)) for row in rows], []

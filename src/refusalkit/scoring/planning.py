@@ -283,25 +283,27 @@ def correlation_within(score: Score) -> float | None:
     """The intra-prompt correlation of a run's credit, categories apart; None: cannot be estimated.
 
     From the mean squares between and within prompts (Fleiss 1981, Statistical Methods for Rates and
-    Proportions, chapter 13), at the mean number of trials.
+    Proportions, chapter 13), at the mean number of trials. Categories of one prompt are collapsed
+    into one, hard lines apart, as in the interval of a score.
     """
     import polars as pl
 
-    prompts = score.counts.filter(pl.col("n_scored") > 1).with_columns(
-        rate=pl.col("credit") / pl.col("n_scored")
+    # A slug has no space.
+    alone = pl.format("alone {}", "hard_line")
+    several = (
+        score.counts.filter(pl.col("n_scored") > 1)
+        .with_columns(rate=pl.col("credit") / pl.col("n_scored"))
+        .with_columns(
+            stratum=pl.when(pl.len().over("category") > 1).then("category").otherwise(alone)
+        )
+        .filter(pl.len().over("stratum") > 1)
     )
-    several = prompts.filter(pl.len().over("category") > 1)
     if not len(several):
         return None
     within_prompts = (several["credit"] * (1 - several["rate"])).sum()
-    between = (
-        several["n_scored"] * (several["rate"] - several["rate"].mean()) ** 2
-        if several["category"].n_unique() == len(several)
-        else several.select(
-            pl.col("n_scored") * (pl.col("rate") - pl.col("rate").mean().over("category")) ** 2
-        ).to_series()
-    ).sum()
-    df_between = len(several) - several["category"].n_unique()
+    off = pl.col("rate") - pl.col("rate").mean().over("stratum")
+    between = several.select(pl.col("n_scored") * off**2).to_series().sum()
+    df_between = len(several) - several["stratum"].n_unique()
     df_within = int(several["n_scored"].sum()) - len(several)
     usual = float(several["n_scored"].sum()) / len(several)
     if not df_between or not df_within:
