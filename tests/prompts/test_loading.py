@@ -511,6 +511,17 @@ class TestTable:
             ("a.csv", "prompt,category\n[a],Tea\n[b],TEA!\n", "'TEA!' and 'Tea' cannot be told"),
             ("a.csv", b"prompt,category\n\xff\xfe,Tea\n", "a.csv: file: cannot be read as CSV"),
             ("a.csv", b"PK\x03\x04\x00\x00\xff", "a.csv: "),
+            (
+                "a.csv",
+                "prompt,category,hard_line\n[a],Tea,true\n",
+                "a.csv: hard_line: a table cannot",
+            ),
+            (
+                "a.jsonl",
+                line(prompt="[a]", category="Tea")
+                + line(prompt="[b]", category="B", hard_line=True),
+                "a.jsonl:2: hard_line: a table cannot mark hard lines: name the categories with",
+            ),
             ("a.jsonl", "", "a.jsonl: file: holds no rows"),
             ("a.jsonl", line(category="Tea"), "a.jsonl:1: prompt: is missing (nor is there a"),
             ("a.jsonl", line(prompt="[a]"), "a.jsonl:1: category: is missing or empty"),

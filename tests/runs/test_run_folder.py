@@ -509,6 +509,17 @@ def test_a_crash_while_the_manifest_is_written_leaves_the_old_one(
     assert open_run(run.path).manifest.id == "new"
 
 
+def test_a_folder_of_runs_names_one_of_them(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_bytes(b"{}")
+    with pytest.raises(
+        RunFolderError,
+        match=rf"it has no manifest.json; it holds runs, such as {re.escape(str(tmp_path / 'a'))}$",
+    ):
+        open_run(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

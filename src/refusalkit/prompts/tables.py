@@ -45,6 +45,9 @@ _TEXT_COLUMNS = ("prompt", "text")
 _RARE = ("danger", "tags", "lang", "system", "messages", "twin", "translation_of")
 _OPTIONAL = ("id", *_RARE)
 _COLUMNS = (*_TEXT_COLUMNS, "category", *_OPTIONAL)
+_NO_HARD_LINE = (
+    "a table cannot mark hard lines: name the categories with --hard-line, and leave it out"
+)
 _ID = re.compile(ID_PATTERN)
 # Rows that are in memory as rows at once.
 _PORTION = 10_000
@@ -58,7 +61,8 @@ def read_table(path: Path, source: str, *, columns: Mapping[str, str] | None = N
     """The prompt set in one file. Its categories have no hard lines until the caller names them.
 
     Columns: `prompt` (or `text`) and `category`; `id`, `danger`, `tags`, `lang`, `system`,
-    `messages`, `twin` and `translation_of` if there; any other is ignored. `columns` says what
+    `messages`, `twin` and `translation_of` if there; any other is ignored, but `hard_line` is a
+    mistake. `columns` says what
     they are called in the file, where it has names of its own. Rows without an id are numbered
     within their category.
 
@@ -112,6 +116,9 @@ class _Table:
     def _add(self, number: int, row: _Row) -> None:
         """Add a row, whatever it holds; a mistake is noted."""
         place = row_place(self._path, number)
+        if "hard_line" in row:
+            self.mistakes.add(place, "hard_line", _NO_HARD_LINE)
+            return
         if not any(name in row for name in (*_TEXT_COLUMNS, "messages")):
             self.mistakes.add(place, "prompt", "is missing (nor is there a `text`)")
             return
@@ -140,7 +147,7 @@ class _Table:
             name: [row.get(name) for row in rows] for name in _COLUMNS if name in have
         }
         nothing = [None] * len(rows)
-        if any(column.get(name, nothing) != nothing for name in _RARE):
+        if "hard_line" in have or any(column.get(name, nothing) != nothing for name in _RARE):
             return False
         titles, ids = column.get("category", nothing), column.get("id", nothing)
         texts, others = (column.get(name, nothing) for name in _TEXT_COLUMNS)
@@ -238,6 +245,9 @@ def _portions(path: Path, mistakes: Mistakes, renamed: Mapping[str, str]) -> Ite
                 else " (`refusalkit prompts convert --column prompt=THEIRS` reads others)"
             )
             mistakes.add(path.name, "columns", what + listed + how)
+            return None
+        if "hard_line" in have:
+            mistakes.add(path.name, "hard_line", _NO_HARD_LINE)
             return None
         return list(ours.values())
 

@@ -270,6 +270,8 @@ def open_run(path: str | Path) -> Run:
             data = json.loads(json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
     except FileNotFoundError as error:
         what = f"it has no {MANIFEST}" if folder.is_dir() else "there is no such folder"
+        if inner := next(iter(sorted(folder.glob(f"*/{MANIFEST}"))), None):
+            what += f"; it holds runs, such as {printable(inner.parent)}"
         raise RunFolderError(f"{where} is not a run: {what}") from error
     except OSError as error:
         raise RunFolderError(f"{where} cannot be read: {error.strerror}") from error
