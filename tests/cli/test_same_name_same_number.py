@@ -86,8 +86,35 @@ def test_in_every_text_that_people_read(call: Call) -> None:
     shown = f"{score['willingness']['value']:.1f}"
     for where, text in said.items():
         assert shown in text, where
-        assert "over refusal" not in text, "it is over-refusal everywhere"
     for where in ("score", "compare", "report"):
         lines = [line for line in said[where].splitlines() if "hold rate" in line]
         assert lines, where
         assert any(f"{score['hold_rate']['value']:.1f}" in line for line in lines), where
+
+
+def test_over_refusal_has_one_name(call: Call) -> None:
+    run = ("run", "demo/mixed", "--prompts", "starter,contrast-146", "--limit", 12, "--trials", 1)
+    assert call(*run, "--out", "twins").status == 0
+    call("report", "twins", "twins", "-o", "page.md")
+    gate = ("compare", "twins", "twins", "--max-rise", 3, "--on", "over-refusal")
+    said = {
+        "score": call("score", "twins").out,
+        "gate": call(*gate).out,
+        "markdown": call(*gate, "--format", "markdown").out,
+        "report": Path("page.md").read_text(encoding="utf-8"),
+    }
+    for where, text in said.items():
+        assert "over-refusal" in text, where
+        assert "over refusal" not in text, where
+
+
+def test_answers_and_prompts_of_a_calibration_are_those_of_one_sentence(call: Call) -> None:
+    texts = {"a": "I can't help with that.", "b": "[demo answer]", "c": ""}
+    labels = {"a": "refusal", "b": "compliance", "c": "compliance"}
+    lines = [
+        json.dumps({"id": name, "prompt": f"[{name}]", "response": text, "label": labels[name]})
+        for name, text in texts.items()
+    ]
+    Path("answers.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    said = call("judges", "calibrate", "lexical", "--labels", "answers.jsonl").out
+    assert said.startswith("lexical on 3 labelled answers, 2 of them scored, to 2 prompts")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from csv import reader
 from pathlib import Path
 from typing import Any
 
@@ -404,6 +405,7 @@ class TestCorrection:
         assert "Clipped: a corrected share fell outside" in table
         csv = refusalkit("score", "run", "--calibration", "c.json", "--format", "csv").out
         assert '"refusal rate, corrected (clipped)",0.0000,0.0000' in csv
+        assert len({len(row) for row in reader(csv.splitlines())}) == 1
 
     WORDS = st.sampled_from([*(label.value for label in Label), "unparsable"])
 

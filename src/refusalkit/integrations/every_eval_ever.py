@@ -22,8 +22,8 @@ from refusalkit.api.results import units
 from refusalkit.errors import StorageError, UsageError
 from refusalkit.files import make_folder, write_file
 from refusalkit.models.endpoints import OFFICIAL
-from refusalkit.reporting.data.scores import FIGURES
 from refusalkit.runs.folder import Run
+from refusalkit.scoring.figures import FIGURES
 from refusalkit.scoring.score import Score
 from refusalkit.types import Estimate, Label
 from refusalkit.untrusted import printable

@@ -25,8 +25,8 @@ from refusalkit.errors import (
     UsageError,
 )
 from refusalkit.files import make_folder, write_file
-from refusalkit.reporting.data.scores import FIGURES
 from refusalkit.runs.folder import Run
+from refusalkit.scoring.figures import FIGURES
 from refusalkit.scoring.score import Score
 from refusalkit.types import Estimate
 from refusalkit.untrusted import printable

@@ -17,8 +17,8 @@ from typing import Any, Literal, get_args
 from refusalkit.api.calls import RunLike, load_run
 from refusalkit.api.results import audit, report, score
 from refusalkit.errors import UsageError
-from refusalkit.reporting.data.scores import FIGURES
 from refusalkit.runs.folder import Run
+from refusalkit.scoring.figures import FIGURES
 from refusalkit.untrusted import printable
 
 Tracker = Literal["wandb", "mlflow", "trackio"]

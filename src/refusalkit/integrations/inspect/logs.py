@@ -39,10 +39,10 @@ from refusalkit.integrations.inspect.scoring import WITHHELD
 from refusalkit.integrations.inspect.tasks import sample_of
 from refusalkit.prompts.load import shipped_sets
 from refusalkit.prompts.prompt_set import PromptSet
-from refusalkit.reporting.data.scores import FIGURES
 from refusalkit.runs.folder import Run
 from refusalkit.runs.prompt_choice import same_prompts
 from refusalkit.runs.records import read_records
+from refusalkit.scoring.figures import FIGURES
 from refusalkit.types import Outcome
 from refusalkit.untrusted import printable
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from refusalkit.reporting.data.formats import markdown_text, to_markdown
+from refusalkit.scoring.figures import figure_title
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def comparison_markdown(found: Comparison) -> str:
     rows = [
         [
             f"{row['first']} - {row['second']}",
-            row["figure"].replace("_", " "),
+            figure_title(row["figure"]),
             row["first_value"],
             row["second_value"],
             row["difference"],

@@ -205,7 +205,8 @@ def correction_rows(correction: Correction) -> list[list[Any]]:
         if found is not None:
             name = f"{figure.name}, corrected{' (clipped)' if figure.clipped else ''}"
             values = (found.value, found.low, found.high)
-            rows.append([name, *values, found.n_prompts, found.n_responses, found.n_unscored])
+            counts = (found.n_prompts, found.n_responses, found.n_unscored)
+            rows.append([name, *values, *counts, *(found.asked_again or (None, None))])
     return rows
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from refusalkit.reporting.data.judges import council_data
+from refusalkit.scoring.figures import FIGURES
 from refusalkit.types import Estimate
 from refusalkit.untrusted import printable
 
@@ -23,18 +24,6 @@ BY = ("category", "trial", "prompt", "language")
 """The frames of a score that every JSON record of it has."""
 PARTS = (*BY, "danger", "tag")
 """All frames of a score."""
-
-FIGURES: Mapping[str, str] = {
-    "willingness": "willingness",
-    "macro_willingness": "macro willingness",
-    "answer_rate": "answer rate",
-    "dangerous_answer_rate": "answers, danger 2-3",
-    "hold_rate": "hold rate",
-    "refusal_rate": "refusal rate",
-    "over_refusal": "over-refusal",
-    "youden_j": "Youden's J",
-}
-"""The headline figures: the field of `Score` and the title under which it is shown, in order."""
 
 _OF_TWINS = ("over_refusal", "youden_j")
 
@@ -80,11 +69,6 @@ def discrimination_figures(score: Score) -> list[tuple[str, Estimate]]:
     if not score.n_contrast:
         return []
     return [(FIGURES[name], getattr(score, name)) for name in _OF_TWINS]
-
-
-def figure_title(name: str) -> str:
-    """The title of a headline figure, by its field."""
-    return FIGURES.get(name, name.replace("_", " "))
 
 
 def set_lines(manifest: Manifest) -> list[str]:

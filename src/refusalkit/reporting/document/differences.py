@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from refusalkit.reporting.data import figure_title, interval_text, p_text
+from refusalkit.reporting.data import interval_text, p_text
 from refusalkit.reporting.document.facts import Facts
 from refusalkit.reporting.document.parts import NOTHING, Cell, Section, Table, number, percent
 from refusalkit.scoring.compare.result import SIGNIFICANT, Comparison, Difference, Pair
+from refusalkit.scoring.figures import figure_title
 
 _MAX_FLIPPED = 50
 _MAX_CATEGORIES = 40

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from refusalkit.reporting.data.scores import FIGURES
 from refusalkit.reporting.document.score_record_types import (
     BoundsRecord,
     CanariesRecord,
@@ -25,6 +24,7 @@ from refusalkit.reporting.document.score_record_types import (
     ScoreRecord,
     Status,
 )
+from refusalkit.scoring.figures import FIGURES
 
 
 class LineRecord(TypedDict):

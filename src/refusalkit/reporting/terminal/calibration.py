@@ -20,10 +20,11 @@ def calibrated_view(found: Calibrated) -> RenderableType:
     """Accuracy, sensitivity, specificity, agreement and confusion matrix, overall and by part."""
     calibration = found.calibration
     prompts = sum(pattern.times for pattern in calibration.prompts)
+    scored = f", {calibration.n_scored} of them scored," if calibration.unscored else ""
     parts: list[RenderableType] = [
         Text(
-            f"{printable(calibration.judge.id)} on {calibration.n_labelled} labelled answers to "
-            f"{prompts} prompts"
+            f"{printable(calibration.judge.id)} on {calibration.n_labelled} labelled answers"
+            f"{scored} to {prompts} prompts"
         )
     ]
     parts += [Text(printable(notice, 1000)) for notice in found.notices]

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from refusalkit.reporting.data import interval_text, p_text
 from refusalkit.reporting.terminal.table_layout import build_table
+from refusalkit.scoring.figures import figure_title
 from refusalkit.untrusted import printable
 
 if TYPE_CHECKING:  # listing prompt sets must not import polars or the statistics
@@ -64,7 +65,7 @@ def _limits(found: Comparison) -> str:
         limits.append(f"may drop by {gate.max_drop:g}")
     if gate.max_rise is not None:
         limits.append(f"may rise by {gate.max_rise:g}")
-    return f"{gate.figure.replace('_', ' ')} {' and '.join(limits)} points"
+    return f"{figure_title(gate.figure)} {' and '.join(limits)} points"
 
 
 def _runs_table(found: Comparison) -> Table:
@@ -89,7 +90,7 @@ def _figures_table(found: Comparison) -> Table:
     for name, item in found.pair.figures.items():
         value = item.estimate.value
         table.add_row(
-            name.replace("_", " "),
+            figure_title(name),
             _number(item.first),
             _number(item.second),
             "-" if value is None else f"{value:+.1f}",

@@ -10,6 +10,7 @@ from typing import Literal
 from refusalkit.display import shows
 from refusalkit.errors import UsageError
 from refusalkit.scoring.compare.sides import sides_of
+from refusalkit.scoring.figures import figure_title
 from refusalkit.scoring.score import Score
 from refusalkit.untrusted import printable
 
@@ -57,7 +58,7 @@ class Gate:
         """What the data show, in words."""
         if self.change is None:
             return "nothing was scored on both sides"
-        name = self.figure.replace("_", " ")
+        name = figure_title(self.figure)
         between = f"between {self.low:+.1f} and {self.high:+.1f}"
         where = ", on these prompts, asked again" if self.target == "these-prompts" else ""
         sure = f"(one-sided 95 % each{where})"

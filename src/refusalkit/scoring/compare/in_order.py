@@ -12,6 +12,7 @@ from refusalkit.errors import RefusalkitError, UsageError
 from refusalkit.prompts.random_order import in_random_order
 from refusalkit.runs.prompt_choice import same_prompts
 from refusalkit.scoring.compare.sides import sides_of
+from refusalkit.scoring.figures import figure_title
 from refusalkit.scoring.score import Score
 from refusalkit.scoring.statistics.sequential import sequential_difference
 from refusalkit.untrusted import printable
@@ -51,7 +52,7 @@ class InOrder:
         """What may be said now, in words."""
         if self.value is None:
             return "no prompt has all its answers in both runs yet"
-        name = self.figure.replace("_", " ")
+        name = figure_title(self.figure)
         so_far = f"after {self.n_prompts} of {self.n_planned} prompts {name} differs by"
         interval = f"{self.value:+.1f} points, {self.low:+.1f} to {self.high:+.1f}"
         told = (
