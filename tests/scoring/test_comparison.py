@@ -413,6 +413,12 @@ class TestSequential:
         found = rk.compare(rk.load_run(first.path), second, sequential=True).in_order
         assert found.n_prompts == 4  # an answer to the fifth is still to come
 
+    def test_a_figure_that_no_prompt_counts_towards_is_not_waited_for(
+        self, ordered: tuple[rk.Run, rk.Run]
+    ) -> None:
+        found = rk.compare(*ordered, sequential=True, on="over_refusal").in_order
+        assert found.claim == "no prompt of these runs counts towards over-refusal"
+
     def test_needs_one_random_order(self, tmp_path: Path, ordered: tuple[rk.Run, rk.Run]) -> None:
         plain = rk.benchmark("demo/open", "starter", trials=2, out=tmp_path / "plain")
         with pytest.raises(UsageError, match="the same --order-seed"):

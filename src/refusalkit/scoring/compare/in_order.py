@@ -50,9 +50,11 @@ class InOrder:
     @property
     def claim(self) -> str:
         """What may be said now, in words."""
+        name = figure_title(self.figure)
+        if not self.n_planned:
+            return f"no prompt of these runs counts towards {name}"
         if self.value is None:
             return "no prompt has all its answers in both runs yet"
-        name = figure_title(self.figure)
         so_far = f"after {self.n_prompts} of {self.n_planned} prompts {name} differs by"
         interval = f"{self.value:+.1f} points, {self.low:+.1f} to {self.high:+.1f}"
         told = (
