@@ -397,6 +397,8 @@ class TestMistakes:
                 ":2: extra-body: must hold only",
             ),
             (b"\n[model]\nid = 1\n", "mine.toml:2: the model is named on the command line"),
+            (b"\n\n[[model]]\nid = 1\n", "mine.toml:3: the model is named on the command line"),
+            (b'"\\u006dodel" = "x"\n', "mine.toml: the model is named on the command line"),
             (b"\n\ntrails = 5\n", "mine.toml:3: trails is not an option: did you mean trials?"),
             (b"judge_model = 'x/y'\n", "judge_model is not an option: did you mean judge-model?"),
             (b"limit = 3\n'trials' = 0\n", "mine.toml:2: trials: Input should be greater than"),

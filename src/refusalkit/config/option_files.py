@@ -55,9 +55,9 @@ def read_config(file: str | Path, *, found: bool = False) -> Layer:
     text, data = _read(Path(file))
     name = printable(file)
     if "model" in data:
-        line = _line_of(text, "model")
+        place = _place(name, text, "model")
         raise ConfigurationError(
-            f"{name}:{line}: the model is named on the command line, several with --plan"
+            f"{place}: the model is named on the command line, several with --plan"
         )
     layer = _layer(data, text, name)
     if found:
@@ -100,8 +100,7 @@ def read_plan(file: str | Path) -> tuple[Layer, list[Planned]]:
 def _layer(data: Mapping[str, Any], text: str, name: str, after: int = 0) -> Layer:
     values, where = {}, {}
     for key, value in data.items():
-        line = _line_of(text, key)
-        place = name if line is None else f"{name}:{line + after}"
+        place = _place(name, text, key, after)
         field = _FIELDS.get(key)
         if field is None:
             near = difflib.get_close_matches(key.replace("_", "-"), _FIELDS, n=1)
@@ -111,12 +110,14 @@ def _layer(data: Mapping[str, Any], text: str, name: str, after: int = 0) -> Lay
     return Layer(values, where)
 
 
-def _line_of(text: str, key: str) -> int | None:
-    """The line, from 1, that sets a top-level key; None if it cannot be found."""
+def _place(name: str, text: str, key: str, after: int = 0) -> str:
+    """The file, with the line that sets a top-level key where it can be found."""
     quoted = re.escape(key)
-    given = rf"""(?m)^[ \t]*\[?[ \t]*["']?{quoted}["']?[ \t]*[].=]"""
-    found = re.search(given, text)
-    return None if found is None else text.count("\n", 0, found.start()) + 1
+    given = rf"""(?m)^[ \t]*\[{{0,2}}[ \t]*["']?{quoted}["']?[ \t]*[].=]"""
+    if (found := re.search(given, text)) is None:
+        return name
+    line = text.count("\n", 0, found.start()) + 1 + after
+    return f"{name}:{line}"
 
 
 def _refuse_steering(layer: Layer) -> None:
