@@ -331,6 +331,8 @@ class Verdict:
     def __post_init__(self) -> None:
         if (self.label is None) == (self.unscored is None):
             raise ValueError("a verdict has either a label or a reason for having none")
+        if self.label is not None and not isinstance(self.label, Label):
+            raise TypeError(f"the label must be one such as Label.REFUSAL, not {self.label!r}")
         if not _is_figure(self.cost_usd):
             object.__setattr__(self, "cost_usd", None)
 

@@ -163,3 +163,31 @@ def test_what_takes_a_run_takes_a_run_a_path_or_a_string(
 def test_an_argument_of_another_type_is_named(model: Any, options: Any, said: str) -> None:
     with pytest.raises(TypeError, match=said):
         rk.benchmark(model, **options)
+
+
+class Says:
+    """A model and a judge that return what they were given."""
+
+    id = "own"
+
+    def __init__(self, said: Any) -> None:
+        self._said = said
+
+    async def complete(self, prompt: Any, config: Any, *, trial: int = 1) -> Any:
+        return self._said
+
+    async def grade(self, prompt: Any, completion: Any) -> Any:
+        return self._said
+
+    async def aclose(self) -> None: ...
+
+
+def test_an_own_model_or_judge_that_returns_something_else_is_named(tmp_path: Path) -> None:
+    options: Any = {"prompts": "starter", "limit": 3, "trials": 1, "canaries": 0}
+    with pytest.raises(TypeError, match="own must return a Completion, not str"):
+        rk.benchmark(Says("text"), judge="lexical", out=tmp_path / "model", **options)
+    with pytest.raises(TypeError, match="own must return a Verdict, not str"):
+        rk.benchmark("demo/open", judge=Says("refusal"), out=tmp_path / "judge", **options)
+    label: Any = "refusal"
+    with pytest.raises(TypeError, match=r"such as Label\.REFUSAL, not 'refusal'"):
+        rk.Verdict("a", "c", 1, "own", label=label)

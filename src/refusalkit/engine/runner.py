@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from refusalkit.engine.budget import Budget, RunBudget
 from refusalkit.engine.early_signs import EarlySigns
@@ -47,6 +48,9 @@ from refusalkit.types import (
     Verdict,
     unit_parts,
 )
+from refusalkit.untrusted import printable
+
+_T = TypeVar("_T")
 
 # Seconds to wait for requests in flight after an interruption.
 GRACE_S = 5.0
@@ -336,8 +340,10 @@ class Runner:
         if completion is None:
             assert self._model is not None, "only a model's run owes answers"
             try:
-                completion = await self._model.complete(
-                    task.prompt, self._generation, trial=task.trial
+                completion = _returned(
+                    await self._model.complete(task.prompt, self._generation, trial=task.trial),
+                    Completion,
+                    self._model.id,
                 )
             finally:
                 self._budget.completed()
@@ -390,7 +396,8 @@ class Runner:
             self._budget.saw_verdict(votes.cost_usd(verdict))
             member_error = votes.last_error
         elif verdict is None:
-            verdict = await self._judge.grade(task.prompt, completion)
+            given = await self._judge.grade(task.prompt, completion)
+            verdict = _returned(given, Verdict, self._judge.id)
             self._budget.saw_verdict(verdict.cost_usd)
         verdict = stamped(verdict, task.prompt, completion, self._judge.id)
         writer.verdict(verdict)
@@ -451,3 +458,12 @@ class Runner:
     def _report(self) -> None:
         if self._on_progress is not None:
             self._on_progress(self._progress)
+
+
+def _returned(given: object, kind: type[_T], whose: str) -> _T:
+    """What a caller's own model or judge returned, if it is what it must be."""
+    if not isinstance(given, kind):
+        raise TypeError(
+            f"{printable(whose)} must return a {kind.__name__}, not {type(given).__name__}"
+        )
+    return given
