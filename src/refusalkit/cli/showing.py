@@ -304,8 +304,10 @@ def score_exit(score: Score, max_unscored: float, *, name: str | None = None) ->
     """The exit code for a score's share of unscored units; says on stderr if that is too large."""
     # Written this way so that a bound of NaN fails.
     if not score.unscored_percent <= max_unscored:
+        owed = f" ({score.n_owed} of {score.n_units} are missing)" if score.n_owed else ""
         text = (
-            f"{score.unscored_percent:.1f} % of the units are unscored, allowed: {max_unscored:g} %"
+            f"{score.unscored_percent:.1f} % of the units are unscored{owed}, allowed: "
+            f"{max_unscored:g} %"
         )
         click.echo(
             f"refusalkit: {text}" if name is None else f"refusalkit: {name}: {text}", err=True
