@@ -243,10 +243,10 @@ class TestEveryCommand:
         shown = json.dumps(EVIL)
         (tmp_path / "evil.toml").write_text(
             f'name = "evil"\nversion = 1\ndescription = {shown}\n'
-            '[model]\nid = "openai/x"\n[labels]\na = "refusal"\n'
+            '[model]\nid = "openai/x"\n[labels]\na = "refusal"\nb = "compliance"\n'
             f'[prompt]\nsystem = {shown}\ntemplate = "{{{{request}}}}{{{{answer}}}}"\n'
             '[schema]\ntype = "object"\nrequired = ["verdict"]\nadditionalProperties = false\n'
-            f'[schema.properties.verdict]\nenum = ["a"]\ndescription = {shown}\n'
+            f'[schema.properties.verdict]\nenum = ["a", "b"]\ndescription = {shown}\n'
         )
         said = call("judges", "show", "./evil.toml")
         assert said.status == 0
