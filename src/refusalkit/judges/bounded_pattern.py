@@ -7,6 +7,7 @@ which no signal is handled.
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator
 
@@ -22,6 +23,7 @@ MAX_LENGTH = 100_000
 _CLASS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
 # Comments, or the white space that the flag x ignores, would separate a repetition from its item.
 _APART = re.compile(r"\(\?(?:#|[a-zA-Z-]*x)")
+_LEAST = re.compile(r"\{(\d{1,20})")
 _TOKEN = re.compile(r"\{(\d{1,20})(?:,\d*)?\}|.", re.DOTALL)
 
 
@@ -66,7 +68,13 @@ def without_classes(pattern: str) -> str:
 
 def check_length(name: str, pattern: str) -> None:
     """Raise `ValueError` where a pattern would take much memory to compile."""
-    if len(pattern) > MAX_LENGTH or _written_out(pattern) > MAX_LENGTH:
+    if len(pattern) > MAX_LENGTH:
+        raise too_long(name)
+    if _APART.search(pattern):
+        raise ValueError("a pattern has neither comments nor the flag x")
+    # Quick, and true of nearly all: not too long even if each repetition were within the others.
+    times = math.prod(max(int(least), 1) for least in _LEAST.findall(pattern))
+    if len(pattern) * times > MAX_LENGTH and _written_out(pattern) > MAX_LENGTH:
         raise too_long(name)
 
 
@@ -80,8 +88,6 @@ def too_long(name: str) -> ValueError:
 
 def _written_out(pattern: str) -> int:
     """How long a pattern is with ``a{3}`` as ``aaa``, which is how it is compiled."""
-    if _APART.search(pattern):
-        raise ValueError("a pattern has neither comments nor the flag x")
     sizes, last = [0], 0
     for token in _TOKEN.finditer(without_classes(pattern)):
         if token[1]:

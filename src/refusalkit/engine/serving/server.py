@@ -18,14 +18,16 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-import aiohttp
 
 from refusalkit.engine.serving.log import ServerLog
 from refusalkit.errors import ConfigurationError, FatalProviderError
 from refusalkit.models.endpoints import is_loopback
 from refusalkit.untrusted import printable
+
+if TYPE_CHECKING:
+    import aiohttp
 
 # Seconds between SIGTERM and SIGKILL, and seconds until a warning that a start is slow.
 GRACE_S = 10.0
@@ -201,6 +203,8 @@ class OwnServer:
         self.ended.set_result(how)
 
     async def _until_it_answers(self) -> None:
+        import aiohttp  # here, because it is slow to import and only --serve needs it
+
         began = time.monotonic()
         told, pause = False, _POLL_S
         async with aiohttp.ClientSession(
@@ -238,6 +242,8 @@ class OwnServer:
 
         /models alone would be too early: llama.cpp's server answers it while it loads.
         """
+        import aiohttp
+
         root = urlsplit(self.base)
         try:
             health = f"{root.scheme}://{root.netloc}/health"
