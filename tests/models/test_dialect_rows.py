@@ -23,7 +23,7 @@ from refusalkit.models.dialects.forms import refuses_reply_form, refuses_system_
 from refusalkit.models.dialects.message import answer_text, reasoning_text
 from refusalkit.models.dialects.reasoning import _tables, split_reasoning
 from refusalkit.models.dialects.rows import folded, table
-from refusalkit.models.openai import parse_chat_completion
+from refusalkit.models.openai import parse_chat_completion, parse_failure
 from refusalkit.models.outcomes import ApiFailure, Reply, failure_error, read_reply
 from refusalkit.types import Outcome
 
@@ -93,6 +93,33 @@ def error(status: int, message: str = "it went wrong", **more: Any) -> Exception
 def test_a_filters_code_is_a_block_whatever_the_status(row: dict[str, Any], status: int) -> None:
     assert isinstance(error(status, code=row["code"]), ModerationError)
     assert isinstance(error(status, codes=("error", row["code"].upper())), ModerationError)
+
+
+@rows("filters", "form")
+def test_a_code_of_a_filters_form_is_a_block_and_a_finish_word(row: dict[str, Any]) -> None:
+    assert re.fullmatch(row["form"], folded(row["example"]))
+    assert isinstance(error(400, code=row["example"]), ModerationError)
+    assert read_reply(Reply("", row["example"].upper())).outcome is Outcome.BLOCKED
+
+
+@pytest.mark.parametrize(
+    "code", ["moderation_failed", "guardrail_failed_to_respond", "request_blocked", "safety_check"]
+)
+def test_a_code_that_only_names_a_filter_is_no_block(code: str) -> None:
+    assert not isinstance(error(400, code=code), ModerationError)
+
+
+@pytest.mark.parametrize("row", [row for row in table("filters")["words"] if "page" in row])
+def test_a_filters_words_in_a_page_are_a_block(row: dict[str, Any]) -> None:
+    page = f"<html><body><p>{row['example']}</p></body></html>".encode()
+    assert parse_failure(403, {"Content-Type": "text/html"}, None, page).filtered is not None
+    # An answer with 200 that is a page is no error of the endpoint's.
+    assert parse_failure(200, {"Content-Type": "text/html"}, None, page).filtered is None
+
+
+def test_a_firewalls_page_is_no_block() -> None:
+    page = b"<html><body>Request blocked by security policy, reference 18.2</body></html>"
+    assert parse_failure(403, {"Content-Type": "text/html"}, None, page).filtered is None
 
 
 @rows("filters", "words", "example")

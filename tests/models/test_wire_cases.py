@@ -46,3 +46,10 @@ def test_gateways_and_smaller_vendors_replies_become_what_they_say(case: WireCas
 def test_newer_wire_cases_become_the_outcomes_that_they_state(case: WireCase) -> None:
     assert case.source
     assert play(case).wrong is None
+
+
+@pytest.mark.usefixtures("keys")
+@each_case("reply", file="seventh.jsonl")
+def test_only_a_filters_reply_is_blocked_whatever_its_wording(case: WireCase) -> None:
+    assert case.source
+    assert play(case).wrong is None

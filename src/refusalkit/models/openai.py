@@ -27,6 +27,7 @@ from refusalkit.models.client import (
 from refusalkit.models.dialects.error_body import ErrorBody, read_error
 from refusalkit.models.dialects.filters import (
     filter_in_fields,
+    filter_in_page,
     filtered_categories,
     flag_fields,
     guards,
@@ -357,6 +358,7 @@ def parse_failure(
     status: int, headers: Mapping[str, str], data: object, raw: bytes = b""
 ) -> ApiFailure:
     """What an error says, whatever shape its body has. `data` is its JSON, None if it has none."""
+    filtered: str | None = None
     if data is None:
         kind = headers.get("Content-Type", "no content type").split(";")[0]
         # Plain text says what is wrong; a web page does not.
@@ -364,6 +366,8 @@ def parse_failure(
         is_page = not text or text[:1] == "<" or 200 <= status < 300
         message = f"the body is not JSON ({kind})" if is_page else text
         found = ErrorBody(message) if is_page else read_error(text)
+        if is_page and status >= 400:
+            filtered = filter_in_page(text)
     else:
         found = read_error(data)
     codes: list[str] = []
@@ -380,7 +384,8 @@ def parse_failure(
         parameter=found.parameter,
         retry_after=parse_retry_after(headers),
         filter_category=filtered_categories(data),
-        filtered=next(
+        filtered=filtered
+        or next(
             (
                 word
                 for body in (data, *found.bodies)

@@ -12,6 +12,7 @@ from refusalkit.models.dialects.rows import any_of, folded, table, values_at
 
 _NOT_A_NAME = re.compile(r"\W+")
 _OF_ERROR = re.compile("(?:error|exception)$")
+_TAG = re.compile(r"<[^<>]*>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +24,26 @@ class _Field:
 
 
 @cache
-def filter_codes() -> frozenset[str]:
-    """The codes of filters, folded."""
+def _codes() -> frozenset[str]:
     return frozenset(folded(row["code"]) for row in table("filters")["code"])
 
 
-@cache
-def _words() -> tuple[tuple[re.Pattern[str], re.Pattern[str] | None], ...]:
-    def pattern(text: str) -> re.Pattern[str]:
-        return re.compile(text, re.IGNORECASE)
+def is_filter_code(code: str) -> bool:
+    """Whether a code, folded, is a filter's."""
+    return code in _codes() or _form().fullmatch(code) is not None
 
+
+@cache
+def _form() -> re.Pattern[str]:
+    return any_of(table("filters")["form"], "form")
+
+
+@cache
+def _words(*, page: bool = False) -> tuple[tuple[re.Pattern[str], ...], ...]:
     return tuple(
-        (pattern(row["words"]), pattern(row["and"]) if "and" in row else None)
+        tuple(re.compile(row[key], re.IGNORECASE) for key in ("words", "and", "of") if key in row)
         for row in table("filters")["words"]
+        if row.get("page", False) or not page
     )
 
 
@@ -78,8 +86,8 @@ def guards() -> frozenset[str]:
 
 def filter_in_error(status: int, codes: Iterable[str], message: str, body: object) -> str | None:
     """The word by which an error says that a filter answered; None where it does not."""
-    # A message of one word is a code.
-    for code in (*codes, *([] if " " in message else [message])):
+    # A text of one word is a code.
+    for code in (*codes, *(text for text in message.split("; ") if " " not in text)):
         if _is_filters(code):
             return code
     if (found := filter_in_fields(body)) is not None:
@@ -88,8 +96,18 @@ def filter_in_error(status: int, codes: Iterable[str], message: str, body: objec
         return None
     if status in _statuses():
         return f"HTTP_{status}"
-    for words, also in _words():
-        if (hit := words.search(message)) and (also is None or also.search(message)):
+    return _in_words(message)
+
+
+def filter_in_page(page: str) -> str | None:
+    """The word by which a web page or XML says that a filter answered; None where it does not."""
+    text = _TAG.sub(" ", page)
+    return None if _other().search(text) else _in_words(text, page=True)
+
+
+def _in_words(text: str, *, page: bool = False) -> str | None:
+    for words, *also in _words(page=page):
+        if (hit := words.search(text)) and all(one.search(text) for one in also):
             # A name, not a sentence: it is kept even where texts are withheld.
             return _NOT_A_NAME.sub("_", hit.group(0)).strip("_").casefold()[:40]
     return None
@@ -100,12 +118,11 @@ def _is_filters(code: str) -> bool:
 
     With or without `error` or `exception` at its end.
     """
-    known = filter_codes()
-    if folded(code) in known or _OF_ERROR.sub("", folded(code)) in known:
+    if is_filter_code(folded(code)) or is_filter_code(_OF_ERROR.sub("", folded(code))):
         return True
     parts = code.split(".")[:8]
     return len(parts) > 1 and any(
-        folded(".".join(parts[start:end])) in known
+        is_filter_code(folded(".".join(parts[start:end])))
         for start in range(len(parts))
         for end in range(start + 1, len(parts) + 1)
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, lru_cache
 
-from refusalkit.models.dialects.filters import filter_codes
+from refusalkit.models.dialects.filters import is_filter_code
 from refusalkit.models.dialects.rows import folded, table, values_at
 
 
@@ -73,7 +73,7 @@ def _known(word: str) -> tuple[Means, Means] | None:
             key = key.removeprefix(name)
             break
     # An error's code in place of a word.
-    return known.get(key) or (_FILTERED if key in filter_codes() else None)
+    return known.get(key) or (_FILTERED if is_filter_code(key) else None)
 
 
 @lru_cache(maxsize=512)
