@@ -179,6 +179,28 @@ def test_answers_that_are_all_reasoning_are_reported_early(
     assert told in " ".join(CliRunner().invoke(cli, ["score", str(done.path)]).stdout.split())
 
 
+@pytest.mark.parametrize("answered", [False, True])
+def test_answers_that_a_filter_stopped_without_exception_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, answered: bool
+) -> None:
+    """An account that may not ask at all can be refused in words like a filter's."""
+    error = {"code": "content_filter", "message": "The request was filtered."}
+    count = iter(range(10_000))
+
+    def reply(*_: object) -> Canned:
+        return OK if answered and next(count) == 0 else Canned.json({"error": error}, status=400)
+
+    with CannedServer(reply) as server:
+        done = run(server, tmp_path / "run")
+    n = done.manifest.n_units
+    assert rk.score(done).outcomes["blocked"] == n - answered
+    early = "local/m: the first 5 answers were all stopped by a filter (content_filter)"
+    lines = [one.getMessage() for one in caplog.records if one.name == "refusalkit"]
+    assert sum(line.startswith(early) for line in lines) == (not answered)
+    shown = " ".join(CliRunner().invoke(cli, ["score", str(done.path)]).stdout.split())
+    assert (f"All {n} answers were stopped by a filter" in shown) == (not answered)
+
+
 def test_a_parameter_can_be_left_out_from_the_start(tmp_path: Path) -> None:
     with CannedServer(lambda *_: OK) as server:
         done = run(server, tmp_path / "run", limit=12, no_top_k=True, no_temperature=True)

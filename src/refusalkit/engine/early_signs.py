@@ -6,6 +6,7 @@ import logging
 
 from refusalkit.models.outcomes import MAX_UNKNOWN_FINISHES, unknown_finishes
 from refusalkit.types import JUDGEABLE, Completion, Outcome
+from refusalkit.untrusted import printable
 
 # This many answers in a row are not an accident.
 _IN_A_ROW = 5
@@ -18,13 +19,15 @@ class EarlySigns:
     def __init__(self) -> None:
         self._unknown_words = 0
         self._only_reasoning = 0
+        self._only_blocked = 0
         self._has_text = False
 
     def saw(self, completion: Completion) -> None:
         """Take note of an answer.
 
-        Logs a warning if the first answers all have reasoning and no final text. Raises
-        `FatalProviderError` if five in a row ended with an unknown finish word.
+        Logs a warning if the first answers all have reasoning and no final text, or were all
+        stopped by a filter. Raises `FatalProviderError` if five in a row ended with an unknown
+        finish word.
         """
         if completion.outcome is Outcome.ERROR:
             _log.debug("%s: failed: %s", completion.unit, completion.error)
@@ -46,4 +49,15 @@ class EarlySigns:
                     "reasoning parser",
                     completion.model,
                     _IN_A_ROW,
+                )
+        elif completion.outcome is Outcome.BLOCKED:
+            self._only_blocked += 1
+            if self._only_blocked == _IN_A_ROW:
+                _log.warning(
+                    "%s: the first %d answers were all stopped by a filter (%s) and count as "
+                    "refusals: check that it judges content, and does not refuse this account or "
+                    "network",
+                    completion.model,
+                    _IN_A_ROW,
+                    printable(completion.filter_category or completion.finish_reason, 60),
                 )

@@ -18,6 +18,7 @@ ODD = frozenset({"outcome", "finish_reason", "unknown_mark", "reasoning_chars"})
 """The columns by which a completion is recognised as odd."""
 
 _MAX_NAMED = 5
+_MIN_BLOCKED = 5
 
 
 @dataclass
@@ -40,6 +41,8 @@ class OddAnswers:
     """Answers with reasoning and no final text."""
     with_text: int = 0
     """Answers with final text."""
+    blocked: int = 0
+    """Answers that an endpoint's filter stopped."""
 
     def count(self, completions: pl.DataFrame) -> None:
         """Count a piece of a run's completions; needs the columns in `ODD`."""
@@ -58,6 +61,7 @@ class OddAnswers:
             self.only_reasoning += len(thought)
             self.with_text += len(text)
             if self.from_endpoint:
+                self.blocked += (completions["outcome"] == Outcome.BLOCKED.value).sum()
                 self.unsaid += sum(
                     count for word, count in answered.value_counts().iter_rows() if _unsaid(word)
                 )
@@ -71,6 +75,11 @@ class OddAnswers:
                 f"All {self.only_reasoning} answers are in the reasoning field and none has a "
                 "final text, so nothing could be judged: raise --max-tokens, try --reasoning off, "
                 "or check the server's reasoning parser"
+            )
+        if self.blocked >= _MIN_BLOCKED and not (self.with_text or self.only_reasoning):
+            said.append(
+                f"All {self.blocked} answers were stopped by a filter and count as refusals: if it "
+                "refused this account or network and not the prompts, they are none"
             )
         if n := self.unknown_marks.total():
             said.append(
