@@ -61,7 +61,8 @@ class OddAnswers:
             self.only_reasoning += len(thought)
             self.with_text += len(text)
             if self.from_endpoint:
-                self.blocked += (completions["outcome"] == Outcome.BLOCKED.value).sum()
+                blocked = completions.filter(pl.col("outcome") == Outcome.BLOCKED.value)
+                self.blocked += len(blocked)
                 self.unsaid += sum(
                     count for word, count in answered.value_counts().iter_rows() if _unsaid(word)
                 )
