@@ -273,7 +273,7 @@ def test_a_found_file_names_nothing_outside_its_folder(call: Call, line: str) ->
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links need a right on Windows")
-@pytest.mark.parametrize("value", ["link.csv", "sub/a.csv", "starter,link.csv", "loop.csv"])
+@pytest.mark.parametrize("value", ["link.csv", "sub/a.csv", "starter,link.csv"])
 def test_a_found_file_names_nothing_outside_its_folder_by_a_link(
     call: Call, tmp_path_factory: pytest.TempPathFactory, value: str
 ) -> None:
@@ -281,7 +281,6 @@ def test_a_found_file_names_nothing_outside_its_folder_by_a_link(
     (away / "a.csv").write_text("text,category\n[private],tea\n")
     Path("link.csv").symlink_to(away / "a.csv")
     Path("sub").symlink_to(away)
-    Path("loop.csv").symlink_to("loop.csv")
     Path("refusalkit.toml").write_text(f'prompts = "{value}"\n')
     said = call("run", "demo/open", "--out", "run")
     assert said.status == 4
@@ -292,6 +291,21 @@ def test_a_found_file_names_nothing_outside_its_folder_by_a_link(
     Path("inside.csv").symlink_to("own/b.csv")
     Path("refusalkit.toml").write_text('prompts = "inside.csv"\n')
     assert call("run", "demo/open", "--out", "run", "--trials", 1).status == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need a right on Windows")
+def test_a_link_to_itself_that_a_found_file_names_is_refused(call: Call) -> None:
+    Path("loop.csv").symlink_to("loop.csv")
+    Path("refusalkit.toml").write_text('prompts = "loop.csv"\n')
+    said = call("run", "demo/open", "--out", "run")
+    # Python 3.13 and newer leave such a link unresolved, so that it is read.
+    if sys.version_info >= (3, 13):
+        assert said.status == 2
+        assert "loop.csv cannot be read: Too many levels of symbolic links" in said.err
+    else:
+        assert said.status == 4
+        assert "refusalkit.toml:1: prompts names a place outside the folder" in said.err
+    assert not Path("run").exists()
 
 
 def test_a_found_file_is_read_in_the_current_folder_only(call: Call, tmp_path: Path) -> None:
